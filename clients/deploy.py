@@ -1,0 +1,79 @@
+"""What every client does at the end, and how models are scored: once for all ways of training."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from safetensors.numpy import save_file
+from torch import nn
+
+from clients.site import Site
+from corolla.spaces.supernet import to_arrays
+from corolla.tasks import Task
+from corolla.training.measure import latency
+from corolla.types import Arrays, client_seed
+
+_FINE_TUNING = 0xF17E  # keeps the fine-tuning's batch order apart from the rounds'
+
+
+def scores(site: Site, model: nn.Module, *, prefix: str = "") -> dict[str, Any]:
+    """Return accuracy and loss of ``model`` on the client's validation and test images."""
+    found: dict[str, Any] = {}
+    for split, images in (("val", site.data.validation), ("test", site.data.test)):
+        result = site.trainer.evaluate(model, images, mean=site.data.mean, std=site.data.std)
+        found[f"{prefix}{split}_accuracy"] = result.accuracy
+        found[f"{prefix}{split}_loss"] = result.loss
+    return found
+
+
+def deploy(site: Site, task: Task, model: nn.Module) -> tuple[list[Any], int, dict[str, Any]]:
+    """Score ``model``, fine-tune it for the task's epochs, score it again, keep what the method deploys.
+
+    ``task.extra["deploy"]`` says which of the two is the client's own: ``received`` or ``fine_tuned``.
+    """
+    data, config = site.data, site.config
+    metrics = scores(site, model)
+    kept = to_arrays(model)
+    if config.evaluation.latency:
+        metrics["latency_ms"] = latency(model, data.train.pixels.shape[1], data.train.pixels.shape[2], 1)
+    if task.epochs:
+        result = site.trainer.train(
+            model,
+            data.train,
+            mean=data.mean,
+            std=data.std,
+            epochs=task.epochs,
+            batch_size=config.batch_size,
+            lr=task.lr,
+            seed=(config.seed, task.round, client_seed(site.client), _FINE_TUNING),
+        )
+        metrics |= scores(site, model, prefix="fine_tuned_")
+        metrics["samples_processed"] = result.samples_processed
+        if task.extra["deploy"] == "fine_tuned":
+            kept = to_arrays(model)
+    if task.extra["keep"]:
+        _keep(site, task, kept)
+    arrays = kept if task.return_arrays else {}
+    metrics["names"] = list(arrays)
+    return list(arrays.values()), len(data.train), metrics
+
+
+def _keep(site: Site, task: Task, arrays: Arrays) -> None:
+    """Write the client's model to its own disk, where it has one; the weights need not leave it."""
+    if site.model_dir is None:
+        return
+    site.model_dir.mkdir(parents=True, exist_ok=True)
+    description = {
+        "space": site.config.space.name,
+        "choices": task.architecture.to_list(),
+        "architecture": site.space.values(task.architecture),
+        "classes": list(site.data.class_names),
+    }
+    partial = site.model_dir / f".architecture.json.{os.getpid()}"
+    partial.write_text(json.dumps(description, indent=2))
+    weights = site.model_dir / f".model.safetensors.{os.getpid()}"
+    save_file(arrays, weights)
+    os.replace(weights, site.model_dir / "model.safetensors")
+    os.replace(partial, site.model_dir / "architecture.json")

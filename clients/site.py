@@ -1,0 +1,139 @@
+"""What a client has at hand: its data, its disk, its memory; from the partition or from its own node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from flwr.app import Context
+
+from corolla.config.build import build_dataset, build_partition, build_space, build_trainer
+from corolla.config.schema import RunConfig, parse_config
+from corolla.data.client_data import ClientData
+from corolla.data.federation import FederationData
+from corolla.data.node import node_data
+from corolla.errors import Fault, RefusedError
+from corolla.records.client_store import ClientStore
+from corolla.spaces.supernet import Supernet
+from corolla.training.trainer import LocalTrainer
+from corolla.types import ClientId
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """Everything one client trains with. ``store`` is None where it has no place to keep anything."""
+
+    client: ClientId
+    config: RunConfig
+    space: Supernet
+    trainer: LocalTrainer
+    data: ClientData
+    store: ClientStore | None
+    model_dir: Path | None  # where the client's deployed model is kept on its own disk
+    memory_budget_mib: float | None
+
+
+class Shared:
+    """What all clients of one process share: built once per configuration, kept between messages."""
+
+    def __init__(self, text: str) -> None:
+        config, faults = parse_config(yaml.safe_load(text))
+        if config is None:
+            raise RefusedError(faults)
+        self.config = config
+        self.space = build_space(config)
+        self.trainer = build_trainer(config)
+        self._data: FederationData | None = None
+
+    def partitioned(self, client: ClientId) -> ClientData:
+        """Return the images of a simulated client."""
+        if self._data is None:
+            dataset = build_dataset(self.config)
+            self._data = FederationData(dataset, build_partition(self.config, dataset))
+        return self._data.client(client)
+
+
+@lru_cache(maxsize=2)
+def shared(text: str) -> Shared:
+    """Return the shared objects of a configuration; processes that live on find them again."""
+    return Shared(text)
+
+
+def site_of(context: Context, task: Mapping[str, Any]) -> Site:
+    """Return the site that answers: the client that the task names, or this node's own."""
+    common = shared(str(context.run_config["config"]))
+    config, node = common.config, context.node_config
+    real = config.engine["name"] == "superlink"
+    client = _identity(node, task) if real else str(task["client"])
+    state_dir = _state_dir(config, node)
+    data_dir = node.get("data-dir") if real else None
+    if data_dir:
+        data = node_data(
+            Path(str(data_dir)),
+            build_dataset(config),
+            client=client,
+            seed=config.seed,
+            validation=float(config.partition["validation"]),
+            test=float(config.partition["test"]),
+            state_dir=state_dir,
+        )
+    elif real and "partition-id" not in node:
+        raise RefusedError(
+            Fault(
+                "data-dir",
+                None,
+                "this node says neither where its images are nor which part of a data set it holds",
+                "Start its SuperNode with --node-config 'data-dir=\"/path\" state-dir=\"/path\"'",
+            )
+        )
+    else:
+        data = common.partitioned(str(node["partition-id"]) if real else client)
+    budget = node.get("memory-budget-mib")
+    return Site(
+        client=client,
+        config=config,
+        space=common.space,
+        trainer=common.trainer,
+        data=data,
+        store=ClientStore(state_dir) if state_dir else None,
+        model_dir=state_dir / "model" if state_dir and real else None,
+        memory_budget_mib=float(budget) if budget is not None else None,
+    )
+
+
+def _identity(node: Mapping[str, Any], task: Mapping[str, Any]) -> ClientId:
+    own, asked = node_name(node), str(task.get("client", ""))
+    if own and asked and own != asked:
+        raise ValueError(f"a task for client {asked!r} reached the node of {own!r}")
+    return own or asked
+
+
+def node_name(node: Mapping[str, Any]) -> ClientId:
+    """Return what a real node calls itself: ``client``, else its partition id, else nothing."""
+    return str(node.get("client", node.get("partition-id", "")))
+
+
+def _state_dir(config: RunConfig, node: Mapping[str, Any]) -> Path | None:
+    if "state-dir" in node:
+        return Path(str(node["state-dir"]))
+    if config.engine["name"] == "superlink" or config.run_dir is None:
+        return None
+    return Path(config.run_dir) / "state"
+
+
+def require_store(site: Site) -> ClientStore:
+    """Return the client's store; RefusedError where the node was started without a place for it."""
+    if site.store is None:
+        raise RefusedError(
+            Fault(
+                "state-dir",
+                None,
+                f"client {site.client} has no place to keep its own model",
+                "Start its SuperNode with --node-config 'state-dir=\"/path\"'",
+            )
+        )
+    return site.store

@@ -1,0 +1,84 @@
+"""The client that trains the subnet it receives and keeps nothing between rounds.
+
+PerFedRLNAS, FedAvg and every other method whose clients hold no model of their own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from clients.adapter import NumPyClient
+from clients.deploy import deploy, scores
+from clients.site import Site
+from corolla.spaces.supernet import to_arrays
+from corolla.tasks import Task
+from corolla.types import Arrays, client_seed
+
+
+class SubnetClient(NumPyClient):
+    """Evaluate what arrives, train it, evaluate what leaves: one exchange."""
+
+    def __init__(self, *, site: Site) -> None:
+        self._site = site
+
+    def get_properties(self, config: Any) -> dict[str, Any]:
+        """Return who this is and how many images it holds."""
+        return facts(self._site)
+
+    def fit(self, parameters: list[Any], config: Any) -> tuple[list[Any], int, dict[str, Any]]:
+        """Train the received subnet for the task's epochs; or, when asked to deploy, fine-tune it."""
+        site, task = self._site, Task.from_config(config)
+        model = self._load(task, dict(zip(config["names"], parameters, strict=True)))
+        if "deploy" in task.extra:
+            return deploy(site, task, model)
+        metrics = scores(site, model, prefix="received_")
+        data = site.data
+        result = site.trainer.train(
+            model,
+            data.train,
+            mean=data.mean,
+            std=data.std,
+            epochs=task.epochs,
+            batch_size=site.config.batch_size,
+            lr=task.lr,
+            seed=(site.config.seed, task.round, client_seed(site.client)),
+        )
+        metrics |= scores(site, model) | {
+            "train_loss": result.train_loss,
+            "train_s": result.train_s,
+            "samples_processed": result.samples_processed,
+            "peak_memory_mib": result.peak_memory_mib,
+        }
+        return list(to_arrays(model).values()), result.num_examples, metrics
+
+    def evaluate(self, parameters: list[Any], config: Any) -> tuple[float, int, dict[str, Any]]:
+        """Evaluate the received subnet."""
+        site, task = self._site, Task.from_config(config)
+        model = self._load(task, dict(zip(config["names"], parameters, strict=True)))
+        metrics = scores(site, model)
+        return metrics["val_loss"], len(site.data.train), metrics
+
+    def _load(self, task: Task, arrays: Arrays) -> nn.Module:
+        """Build the received subnet, with BN statistics as the configuration wants them."""
+        site = self._site
+        model = site.space.load(task.architecture, arrays).to(site.trainer.device)
+        if site.config.evaluation.statistics == "recalibrate":
+            data = site.data
+            site.trainer.recalibrate(
+                model, data.train, mean=data.mean, std=data.std, batch_size=site.config.batch_size
+            )
+        return model
+
+
+def facts(site: Site) -> dict[str, Any]:
+    """Return what a node says of itself: sizes, never images or labels."""
+    data = site.data
+    known: dict[str, Any] = {
+        "client": site.client,
+        "num_examples": [len(data.train), len(data.validation), len(data.test)],
+    }
+    if site.memory_budget_mib is not None:
+        known["memory_budget_mib"] = site.memory_budget_mib
+    return known

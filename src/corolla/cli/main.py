@@ -1,0 +1,129 @@
+"""Arguments in, exit codes out: 0 done, 2 refused before start, 3 the run failed, 130 interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from corolla import __version__
+from corolla.errors import CorollaError, Fault, RefusedError, RunFailedError
+
+DONE, REFUSED, FAILED, INTERRUPTED = 0, 2, 3, 130
+
+_RUN_HELP = """\
+Hydra overrides, as in
+  corolla run                                   the main job: PerFedRLNAS on digits
+  corolla run method=fedavg rounds=20 seed=1
+  corolla run experiment=cifar10_small dataset.root=PATH
+  corolla run -m seed=0,1,2 method=fedavg,perfedrlnas
+`corolla list` shows what there is; conf/config.yaml documents every key."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    # One thread per process: two on a busy machine are many times slower (docs/performance.md).
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    options = _parser().parse_args(arguments)
+    console = Console(stderr=True, soft_wrap=True)
+    _log_to_terminal()
+    command: Callable[[argparse.Namespace, Console], int] = options.command
+    try:
+        return command(options, console)
+    except RefusedError as error:
+        _show_faults(console, error.faults)
+        return REFUSED
+    except RunFailedError as error:
+        console.print(f"[bold red]The run failed.[/] {_plain(str(error))}", highlight=False)
+        return FAILED
+    except CorollaError as error:
+        console.print(f"[bold red]Error:[/] {_plain(str(error))}", highlight=False)
+        return FAILED
+    except KeyboardInterrupt:
+        console.print("Interrupted.")
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="corolla", description="Personalised federated neural architecture search on Flower."
+    )
+    parser.add_argument("--version", action="version", version=f"corolla {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser(
+        "run",
+        help="start a run",
+        epilog=_RUN_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    run.add_argument("-m", "--multirun", action="store_true", help="run all combinations of a=1,2")
+    run.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    run.set_defaults(command=_lazy("run"))
+
+    resume = commands.add_parser("resume", help="carry on an interrupted run")
+    resume.add_argument("run_dir", type=Path)
+    resume.set_defaults(command=_lazy("resume"))
+
+    report = commands.add_parser("report", help="write the HTML page of one run, or of several")
+    report.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN_DIR")
+    report.add_argument("-o", "--output", type=Path, help="where to write the page")
+    report.set_defaults(command=_lazy("report"))
+
+    export = commands.add_parser("export", help="write one client's model for other programs")
+    export.add_argument("run_dir", type=Path)
+    export.add_argument("--client", required=True)
+    export.add_argument(
+        "--format", choices=("safetensors", "torchscript", "onnx"), default="safetensors"
+    )
+    export.add_argument("-o", "--output", type=Path)
+    export.set_defaults(command=_lazy("export"))
+
+    listing = commands.add_parser("list", help="show methods, spaces, data sets, experiments")
+    listing.add_argument(
+        "what", nargs="?", choices=("methods", "spaces", "datasets", "experiments")
+    )
+    listing.set_defaults(command=_lazy("list"))
+
+    tune = commands.add_parser("tune", help="measure the fastest training loop for a space")
+    tune.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    tune.set_defaults(command=_lazy("tune"))
+    return parser
+
+
+def _lazy(name: str) -> Callable[[argparse.Namespace, Console], int]:
+    """Import torch and the rest only for the command that needs it: ``--help`` answers at once."""
+
+    def command(options: argparse.Namespace, console: Console) -> int:
+        from corolla.cli import commands
+
+        run: Callable[[argparse.Namespace, Console], int] = getattr(commands, f"{name}_command")
+        return run(options, console)
+
+    return command
+
+
+def _log_to_terminal() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    logger = logging.getLogger("corolla")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+
+
+def _show_faults(console: Console, faults: Sequence[Fault]) -> None:
+    number = len(faults)
+    console.print(f"[bold red]Refused:[/] {number} {'fault' if number == 1 else 'faults'}.")
+    for fault in faults:
+        console.print(f"  • {_plain(str(fault))}", highlight=False)
+
+
+def _plain(text: str) -> str:
+    """Return text that rich prints as it is."""
+    return text.replace("[", r"\[")

@@ -1,0 +1,97 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from corolla.records.run_directory import RunDirectory
+from corolla.records.summary import compare
+from corolla.types import client_order
+
+_MOST_ROWS = 40
+
+
+def clients(summary: Mapping[str, Any]) -> Table:
+    """Return one row per client: its architecture, what it costs, how accurate it is."""
+    table = Table(title=f"{summary['method']} on {summary['dataset']}, {summary['space']}")
+    budget = any("memory_budget_mib" in entry for entry in summary["per_client"].values())
+    for heading in ("client", "architecture (choice per dimension)"):
+        table.add_column(heading)
+    headings = ["params", "MMACs", *(["memory/budget MiB"] if budget else []), "test %", "+FT %"]
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    tuned = summary.get("fine_tuned", {}).get("test_accuracy", {}).get("per_client", {})
+    accuracy = (
+        summary.get("global", summary)["test_accuracy"]["per_client"]
+        if "global" in summary
+        else summary["test_accuracy"]["per_client"]
+    )
+    names = sorted(summary["per_client"], key=client_order)
+    for name in names[:_MOST_ROWS]:
+        entry = summary["per_client"][name]
+        row = [name, _strip(entry["choices"], summary["dimensions"])]
+        row += [f"{entry['params']:,}", f"{entry['macs'] / 1e6:.2f}"]
+        if budget:
+            limit = entry.get("memory_budget_mib")
+            used = f"{entry['training_memory_mib']:.1f}"
+            row.append(f"{used}/{limit:.1f}" if limit is not None else used)
+        row += [_percent(accuracy.get(name)), _percent(tuned.get(name))]
+        table.add_row(*row)
+    if len(names) > _MOST_ROWS:
+        table.caption = f"{len(names) - _MOST_ROWS} more clients in summary.json and the report"
+    return table
+
+
+def headline(summary: Mapping[str, Any]) -> Table:
+    """Return mean, spread and worst decile over all clients."""
+    table = Table(title=f"Test accuracy over {summary['clients']} clients, %")
+    for heading in ("model", "mean", "sd", "worst decile"):
+        table.add_column(heading, justify="left" if heading == "model" else "right")
+    rows = [("personalised, last round", summary["test_accuracy"])]
+    if summary.get("best"):
+        text = f"personalised, round {summary['best']['round']} (chosen on validation)"
+        rows.append((text, summary["best"]["test_accuracy"]))
+    if "fine_tuned" in summary:
+        text = f"personalised + {summary['fine_tuned']['epochs']} epochs of fine-tuning"
+        rows.append((text, summary["fine_tuned"]["test_accuracy"]))
+    if "global" in summary:
+        rows.append(("global model", summary["global"]["test_accuracy"]))
+    for name, spread in rows:
+        table.add_row(name, *(_percent(spread[key]) for key in ("mean", "std", "worst_decile")))
+    return table
+
+
+def comparison(run_dirs: Sequence[Path]) -> Table:
+    """Return mean and sd over seeds, one row per method."""
+    groups = compare([RunDirectory.open(path).summary() for path in run_dirs])
+    table = Table(title="Mean ± sd over seeds, test accuracy in %")
+    for heading in ("method", "runs", "personalised", "worst decile", "+ fine-tuning", "global"):
+        table.add_column(heading, justify="left" if heading == "method" else "right")
+    for group in groups:
+        table.add_row(*tables_row(group))
+    return table
+
+
+def tables_row(group: Any) -> list[str]:
+    """Return one row of `comparison`."""
+    return [str(cell) for cell in group]
+
+
+def _strip(choices: Sequence[int], dimensions: Sequence[Mapping[str, Any]]) -> str:
+    """Return the chosen indices of the dimensions that have a choice, in groups of one stage."""
+    text, stage = "", None
+    for index, dimension in zip(choices, dimensions, strict=True):
+        if len(dimension["choices"]) < 2:
+            continue
+        name = str(dimension["name"]).partition(".")[0]
+        text += (" " if stage not in (None, name) else "") + str(index)
+        stage = name
+    return text
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"

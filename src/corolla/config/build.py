@@ -1,0 +1,162 @@
+"""From configuration nodes to objects. A ``_target_`` in YAML is the registry; faults name their key."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import get_class, instantiate
+
+from corolla.config.schema import RunConfig
+from corolla.data.dataset import Dataset
+from corolla.data.partition.base import Partition, Partitioner
+from corolla.errors import Fault, RefusedError, nearest
+from corolla.spaces.supernet import Supernet
+from corolla.training.settings import LoopSettings, TrainerSettings
+from corolla.training.trainer import LocalTrainer
+
+
+def build(node: Mapping[str, Any], key: str, **known: Any) -> Any:
+    """Return the object that ``node`` describes; ``known`` are arguments that no YAML can hold.
+
+    Raises:
+        RefusedError: a target that does not exist, arguments it does not take, or values it refuses.
+
+    """
+    settings = {k: v for k, v in node.items() if k not in ("_target_", "name")}
+    if "_target_" not in node:
+        remedy = "Take one of the files in conf/"
+        raise RefusedError(Fault(key, dict(node), "has no _target_", remedy))
+    target = str(node["_target_"])
+    with _named(key, target):
+        kind = get_class(target)
+    parameters = inspect.signature(kind).parameters
+    if "name" in node and "name" in parameters:
+        settings["name"] = node["name"]
+    faults = [
+        Fault(f"{key}.{name}", value, f"{kind.__name__} has no such setting", nearest(name, list(parameters)))
+        for name, value in settings.items()
+        if name not in parameters
+    ]
+    if faults:
+        raise RefusedError(faults)
+    with _named(key, target):
+        # Hydra's nested instantiation is of no use to us, and values must stay plain lists and dicts.
+        return instantiate(
+            {"_target_": target, "_recursive_": False, "_convert_": "all"}, **settings, **known
+        )
+
+
+@contextmanager
+def _named(key: str, target: str) -> Iterator[None]:
+    """Turn what a constructor raises into a fault that names ``key``."""
+    try:
+        yield
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, RefusedError):
+            raise RefusedError([_under(key, fault) for fault in cause.faults]) from error
+        problem = str(cause or error).splitlines()[0]
+        raise RefusedError(Fault(key, target, problem, "Correct the file or override")) from error
+    except (ImportError, AttributeError, ValueError) as error:
+        raise RefusedError(Fault(key, target, str(error), "Correct the _target_")) from error
+
+
+def _under(key: str, fault: Fault) -> Fault:
+    top = key.split(".")[0]
+    path = fault.key if fault.key.split(".")[0] == top else f"{key}.{fault.key}"
+    return Fault(path, fault.value, fault.problem, fault.remedy)
+
+
+def build_space(config: RunConfig) -> Supernet:
+    """Return the supernet for the run's images."""
+    if config.images is None:
+        raise RefusedError(
+            Fault("images", None, "the classes are not known", "Start the run with `corolla run`")
+        )
+    return cast(
+        Supernet,
+        build(
+            config.space.supernet,
+            "space.supernet",
+            num_classes=len(config.images.classes),
+            in_channels=config.images.channels,
+        ),
+    )
+
+
+def build_dataset(config: RunConfig) -> Dataset:
+    """Return the data set; no file is touched."""
+    return cast(Dataset, build(config.dataset, "dataset"))
+
+
+def build_partitioner(config: RunConfig) -> Partitioner:
+    """Return what splits the pool among clients."""
+    return cast(Partitioner, build(config.partition, "partition"))
+
+
+def build_partition(config: RunConfig, dataset: Dataset) -> Partition:
+    """Split the pool among the run's clients; RefusedError where a client would lack a split."""
+    return build_partitioner(config).split(dataset, clients=config.clients, seed=config.seed)
+
+
+def build_trainer_settings(config: RunConfig) -> TrainerSettings:
+    """Return optimiser, schedule and augmentation of local training."""
+    return _settings(TrainerSettings, config.trainer, "trainer")
+
+
+def build_trainer(config: RunConfig) -> LocalTrainer:
+    """Return the local trainer for this machine's device, with the space's measured loop settings."""
+    device = device_of(config)
+    if device not in config.space.loop:
+        remedy = f"Add it; there are {sorted(config.space.loop)}"
+        raise RefusedError(Fault(f"space.loop.{device}", None, "no loop settings", remedy))
+    loop = _settings(LoopSettings, config.space.loop[device], f"space.loop.{device}")
+    return LocalTrainer(settings=build_trainer_settings(config), loop=loop, device=device)
+
+
+def build_client(config: RunConfig, **known: Any) -> Any:
+    """Return the method's NumPyClient."""
+    return build(config.method.client, "method.client", **known)
+
+
+def build_strategy(config: RunConfig, **known: Any) -> Any:
+    """Return the method's Strategy."""
+    return build(config.method.strategy, "method.strategy", **known)
+
+
+def build_engine(config: RunConfig, **known: Any) -> Any:
+    """Return what starts the run."""
+    return build(config.engine, "engine", **known)
+
+
+def device_of(config: RunConfig) -> str:
+    """Return ``cpu`` or ``cuda``; RefusedError where cuda was asked for and is not there."""
+    if config.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise RefusedError(
+            Fault("device", "cuda", "torch sees no CUDA device here", "Use device=cpu or auto")
+        )
+    return config.device
+
+
+def _settings(kind: type[Any], values: Mapping[str, Any], key: str) -> Any:
+    known = list(inspect.signature(kind).parameters)
+    faults = [
+        Fault(f"{key}.{name}", value, "unknown key", nearest(name, known))
+        for name, value in values.items()
+        if name not in known and name != "name"
+    ]
+    if faults:
+        raise RefusedError(faults)
+    try:
+        return kind(**{k: v for k, v in values.items() if k != "name"})
+    except RefusedError as error:
+        raise RefusedError([_under(key, fault) for fault in error.faults]) from error
+    except (TypeError, ValueError) as error:
+        raise RefusedError(Fault(key, dict(values), str(error), "Correct the file")) from error

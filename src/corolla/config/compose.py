@@ -1,0 +1,135 @@
+"""From Hydra overrides to one resolved configuration, with every fault named at once.
+
+Hydra stops at the first mistake and says nothing of the nearest name; so overrides are looked through
+first, against the groups and keys that exist.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from corolla.errors import Fault, RefusedError, nearest
+
+
+def config_dir() -> Path:
+    """Return the folder ``conf/``: beside the source in a checkout or bundle, else as installed."""
+    source = Path(__file__).resolve().parents[3] / "conf"
+    if (source / "config.yaml").is_file():
+        return source
+    import conf  # an installed copy: the namespace package that holds the YAML files
+
+    return Path(next(iter(conf.__path__)))
+
+
+def groups(folder: Path | None = None) -> dict[str, list[str]]:
+    """Return config group -> names of its files."""
+    folder = folder or config_dir()
+    return {
+        child.name: sorted(path.stem for path in child.glob("*.yaml"))
+        for child in sorted(folder.iterdir())
+        if child.is_dir() and any(child.glob("*.yaml"))
+    }
+
+
+def compose_values(overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the resolved configuration as plain values.
+
+    Raises:
+        RefusedError: an override that cannot be read, an unknown group member or an unknown key.
+
+    """
+    parsed = _parse(overrides)
+    known = groups()
+    faults = [fault for override in parsed if (fault := _group_fault(override, known))]
+    if faults:
+        raise RefusedError(faults)
+    chosen = [o.input_line or "" for o in parsed if o.key_or_group in known]
+    keys = _flatten(_compose(chosen))
+    for override in parsed:
+        key = override.key_or_group
+        if key in known or override.is_add() or override.is_force_add():
+            continue
+        if key not in keys:
+            faults.append(Fault(key, override.value(), "unknown key", _nearest_key(key, keys)))
+    if faults:
+        raise RefusedError(faults)
+    values = OmegaConf.to_container(_compose(list(overrides)), resolve=True)
+    if not isinstance(values, dict):
+        raise RefusedError(Fault("config", type(values).__name__, "not a mapping", "Fix conf/"))
+    values.pop("experiment", None)
+    return {str(key): value for key, value in values.items()}
+
+
+def sweep(overrides: Sequence[str]) -> list[list[str]]:
+    """Split ``a=1,2 b=3,4`` into the override lists of all combinations, as Hydra's basic sweeper does."""
+    axes: list[list[str]] = []
+    for override in _parse(overrides):
+        key = override.get_key_element()
+        if override.is_sweep_override():
+            axes.append([f"{key}={v}" for v in override.sweep_string_iterator()])
+        else:
+            axes.append([override.input_line or ""])
+    return [list(combination) for combination in itertools.product(*axes)]
+
+
+def _parse(overrides: Sequence[str]) -> list[Override]:
+    parser, parsed, faults = OverridesParser.create(), [], []
+    for text in overrides:
+        try:
+            parsed.append(parser.parse_override(text))
+        except HydraException:
+            faults.append(
+                Fault("override", text, "cannot be read", "Write key=value, as in rounds=5")
+            )
+    if faults:
+        raise RefusedError(faults)
+    return parsed
+
+
+def _group_fault(override: Override, known: dict[str, list[str]]) -> Fault | None:
+    key = override.key_or_group
+    if key not in known or override.value() is None:
+        return None
+    name = str(override.value())
+    if name in known[key]:
+        return None
+    return Fault(key, name, f"no such {key}", nearest(name, known[key]))
+
+
+def _compose(overrides: Sequence[str]) -> DictConfig:
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(config_dir=str(config_dir()), version_base="1.3"):
+            return compose("config", overrides=list(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        text = str(error).splitlines()[0]
+        remedy = "Correct the override or the file in conf/"
+        raise RefusedError(Fault("config", list(overrides), text, remedy)) from error
+
+
+def _flatten(node: Any, prefix: str = "") -> set[str]:
+    if not isinstance(node, DictConfig):
+        return {prefix}
+    keys = {prefix} if prefix else set()
+    for key in node:
+        child = f"{prefix}.{key}" if prefix else str(key)
+        value = None if OmegaConf.is_missing(node, key) else node._get_node(key)
+        keys |= _flatten(value, child) if isinstance(value, DictConfig) else {child}
+    return keys
+
+
+def _nearest_key(key: str, keys: set[str]) -> str:
+    siblings = [k for k in keys if k.count(".") == key.count(".")]
+    suggestion = nearest(key, siblings)
+    return suggestion if suggestion.startswith("Did") else nearest(key, sorted(keys))

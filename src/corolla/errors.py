@@ -1,0 +1,45 @@
+"""Errors that a person or a client can cause; each names key, value and remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong with what was asked for."""
+
+    key: str
+    value: Any
+    problem: str
+    remedy: str
+
+    def __str__(self) -> str:
+        """Return one line: key, value, what is wrong, what to do."""
+        return f"{self.key}={self.value!r}: {self.problem}. {self.remedy}"
+
+
+class CorollaError(Exception):
+    """Base of all errors that Corolla raises on purpose."""
+
+
+class RefusedError(CorollaError, ValueError):
+    """The request cannot be carried out as given; nothing was started (exit code 2)."""
+
+    def __init__(self, faults: Sequence[Fault] | Fault) -> None:
+        self.faults = [faults] if isinstance(faults, Fault) else list(faults)
+        super().__init__("\n".join(str(fault) for fault in self.faults))
+
+
+class RunFailedError(CorollaError, RuntimeError):
+    """A run started and could not be finished (exit code 3)."""
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """Return 'Did you mean X?' for the closest known name, else the list of what is known."""
+    close = get_close_matches(word, known, n=1, cutoff=0.5)
+    listing = ", ".join(sorted(known))
+    return f"Did you mean {close[0]!r}? Known: {listing}" if close else f"Known: {listing}"

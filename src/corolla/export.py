@@ -1,0 +1,88 @@
+"""A client's own model, out of a run directory: one call, no Flower."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+import yaml
+from torch import nn
+
+from corolla.config.build import build_space
+from corolla.config.schema import parse_config
+from corolla.errors import Fault, RefusedError, nearest
+from corolla.records.run_directory import RunDirectory
+from corolla.spaces.architecture import Architecture
+from corolla.spaces.supernet import Supernet
+
+_SUFFIX = {"safetensors": ".safetensors", "torchscript": ".pt", "onnx": ".onnx"}
+
+
+def load_client_model(run_dir: Path | str, client: str) -> nn.Module:
+    """Return the trained model of ``client``, in evaluation mode.
+
+    Input: ``(n, channels, h, w)`` floats, normalised as the run's data set says; output: logits.
+
+    Raises:
+        RefusedError: no such run or client, or a client that kept its weights to itself.
+
+    """
+    space, architecture, arrays = _read(Path(run_dir), client)
+    return space.load(architecture, arrays).eval()
+
+
+def export_model(run_dir: Path, client: str, kind: str, output: Path | None) -> Path:
+    """Write the model of ``client`` as safetensors, TorchScript or ONNX; return the file."""
+    path = output or run_dir / "clients" / client / f"exported{_SUFFIX[kind]}"
+    model = load_client_model(run_dir, client)
+    if kind == "safetensors":
+        source = run_dir / "clients" / client / "model.safetensors"
+        if path != source:
+            shutil.copyfile(source, path)
+        return path
+    space, _, _ = _read(run_dir, client)
+    example = torch.zeros(1, space.in_channels, space.resolution, space.resolution)
+    if kind == "torchscript":
+        torch.jit.trace(model, example).save(str(path))  # type: ignore[no-untyped-call]
+        return path
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise RefusedError(
+            Fault("format", kind, f"{error.name} is not installed", "pip install 'corolla[onnx]'")
+        ) from error
+    batch = torch.export.Dim("batch")
+    torch.onnx.export(
+        model,
+        (example,),
+        path,
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes={"images": {0: batch}},
+        dynamo=True,
+        verbose=False,
+    )
+    return path
+
+
+def _read(run_dir: Path, client: str) -> tuple[Supernet, Architecture, dict[str, object]]:
+    directory = RunDirectory.open(run_dir)
+    config, faults = parse_config(yaml.safe_load(directory.config_text()))
+    if config is None:
+        raise RefusedError(faults)
+    known = sorted(path.name for path in (run_dir / "clients").glob("*"))
+    if client not in known:
+        raise RefusedError(Fault("client", client, "no such client", nearest(client, known)))
+    description, arrays = directory.client_model(client)
+    if not arrays:
+        raise RefusedError(
+            Fault(
+                "client",
+                client,
+                "its weights were not sent to the server",
+                "Take the model from the node's own state-dir, or set evaluation.return_models=true",
+            )
+        )
+    return build_space(config), Architecture.of(description["choices"]), dict(arrays)

@@ -1,0 +1,52 @@
+"""What every method is told about the federation it runs in; no Flower in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from corolla.config.schema import RunConfig
+from corolla.spaces.supernet import Supernet
+from corolla.training.settings import TrainerSettings
+from corolla.types import ClientId
+
+
+@dataclass(frozen=True, kw_only=True)
+class Federation:
+    """The run's settings that do not depend on the method."""
+
+    space: Supernet
+    clients: int
+    rounds: int
+    participants: int  # clients asked per round
+    local_epochs: int
+    batch_size: int
+    seed: int
+    trainer: TrainerSettings
+    fine_tune_epochs: int = 0
+    budgets: Mapping[ClientId, float] = field(default_factory=dict)  # MiB; empty: budget-blind
+    link_mbit_s: float | None = None
+
+    @classmethod
+    def of(
+        cls,
+        config: RunConfig,
+        *,
+        space: Supernet,
+        trainer: TrainerSettings,
+        budgets: Mapping[ClientId, float],
+    ) -> Federation:
+        """Take the settings from a checked configuration."""
+        return cls(
+            space=space,
+            clients=config.clients,
+            rounds=config.rounds,
+            participants=config.participants,
+            local_epochs=config.local_epochs,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            trainer=trainer,
+            fine_tune_epochs=config.evaluation.fine_tune_epochs,
+            budgets=budgets,
+            link_mbit_s=config.link_mbit_s,
+        )

@@ -1,0 +1,230 @@
+"""From overrides to a finished run: everything is checked before anything is created or started."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from corolla.budgets import draw_budgets
+from corolla.config.build import (
+    build_dataset,
+    build_engine,
+    build_partition,
+    build_space,
+    build_strategy,
+    build_trainer,
+    build_trainer_settings,
+    device_of,
+)
+from corolla.config.compose import compose_values
+from corolla.config.schema import ImageConfig, RunConfig, parse_config
+from corolla.data.partition.base import Partition
+from corolla.errors import Fault, RefusedError
+from corolla.federation import Federation
+from corolla.records.client_facts import write_client_facts
+from corolla.records.disk import require_free_disk
+from corolla.records.environment import collect_environment
+from corolla.records.run_directory import CheckpointHeader, RunDirectory
+from corolla.spaces.supernet import Supernet
+
+_TOKEN = ".launch"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run that was checked and can start."""
+
+    config: RunConfig
+    run_dir: Path
+    space: Supernet
+    partition: Partition | None  # None: clients are real nodes with their own data
+    facts: dict[str, dict[str, Any]]
+
+
+def plan_run(overrides: Sequence[str], *, default_dir: Path | None = None) -> Plan:
+    """Compose and check a run; RefusedError shows all faults that could be found."""
+    config, faults = parse_config(compose_values(overrides))
+    if config is None:
+        raise RefusedError(faults)
+    run_dir = Path(config.run_dir) if config.run_dir else default_dir or _default_dir(config)
+    config = config.model_copy(update={"run_dir": str(run_dir.absolute())})
+    collector = _Collector()
+    for step in (build_trainer, build_engine):
+        collector.run(step, config)
+    config, partition = collector.run(_with_images, config) or (config, None)
+    space = collector.run(build_space, config) if config.images else None
+    facts: dict[str, dict[str, Any]] = {}
+    if space is not None:
+        facts = collector.run(_facts, config, space, partition) or {}
+        collector.run(_check_method, config, space, facts)
+    collector.add([*faults, *_engine_faults(config)] if not collector.faults else faults)
+    if collector.faults or space is None:
+        raise RefusedError(collector.faults)
+    _require_disk(run_dir, space)
+    return Plan(
+        config=config, run_dir=run_dir.absolute(), space=space, partition=partition, facts=facts
+    )
+
+
+def start(plan: Plan) -> RunDirectory:
+    """Create the run directory and run the federation in it to the end."""
+    text = yaml.safe_dump(plan.config.model_dump(mode="json"), sort_keys=False)
+    environment = collect_environment(seed=plan.config.seed, device=device_of(plan.config))
+    directory = RunDirectory.create(plan.run_dir, config_yaml=text, environment=environment)
+    if plan.partition is not None:
+        plan.partition.save(plan.run_dir / "partition.json")
+    write_client_facts(plan.run_dir, plan.facts)
+    _launch(plan.config, directory, text)
+    return directory
+
+
+def resume(path: Path) -> RunDirectory:
+    """Carry on an interrupted run after its last finished round.
+
+    Raises:
+        RefusedError: no run directory, in use by another process, or a checkpoint of something else.
+
+    """
+    directory = RunDirectory.open(path)
+    text = directory.config_text()
+    config, faults = parse_config(yaml.safe_load(text))
+    if config is None:
+        raise RefusedError(faults)
+    if config.run_dir != str(path.absolute()):  # the folder was moved
+        config = config.model_copy(update={"run_dir": str(path.absolute())})
+        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    with directory.lock():
+        space = build_space(config)
+        if directory.has_checkpoint():
+            directory.load_checkpoint("latest", expected=header_of(config, space))
+        if (path / "summary.json").is_file():
+            return directory
+        engine_faults = _engine_faults(config)
+        if engine_faults:
+            raise RefusedError(engine_faults)
+        _require_disk(path, space)
+    _launch(config, directory, text)
+    return directory
+
+
+def header_of(config: RunConfig, space: Supernet) -> CheckpointHeader:
+    """Return what a checkpoint of this run says of itself."""
+    return CheckpointHeader(
+        method=config.method.name, space=space.name, space_fingerprint=space.fingerprint()
+    )
+
+
+def _launch(config: RunConfig, directory: RunDirectory, text: str) -> None:
+    """Hand the run to its engine. The token proves to the ServerApp that it sees the same folder."""
+    token = secrets.token_hex(8)
+    (directory.path / _TOKEN).write_text(token)
+    server_runs = config.engine.get("server_runs")
+    if server_runs:
+        there = str(Path(str(server_runs)) / directory.path.name)
+        values = {**yaml.safe_load(text), "run_dir": there}
+        text = yaml.safe_dump(values, sort_keys=False)
+    engine = build_engine(config)
+    engine.run(config_yaml=text, run_dir=directory.path, launch=token)
+
+
+class _Collector:
+    """Runs checks one after another and keeps every fault, so that all are shown at once."""
+
+    def __init__(self) -> None:
+        self.faults: list[Fault] = []
+
+    def run(self, step: Any, *arguments: Any) -> Any:
+        try:
+            return step(*arguments)
+        except RefusedError as error:
+            self.add(error.faults)
+            return None
+
+    def add(self, faults: Sequence[Fault]) -> None:
+        self.faults += [fault for fault in faults if fault not in self.faults]
+
+
+def _with_images(config: RunConfig) -> tuple[RunConfig, Partition | None]:
+    """Fill in the classes, and split the pool where there is one to split."""
+    dataset = build_dataset(config)
+    real = config.engine["name"] == "superlink"
+    partition = None
+    if not (real and config.dataset.get("root", "") is None):
+        faults = dataset.check([])
+        if faults:
+            raise RefusedError(faults)
+        partition = build_partition(config, dataset)
+        faults = dataset.check(partition.all_indices())
+        if faults:
+            raise RefusedError(faults)
+    images = ImageConfig(classes=list(dataset.class_names), channels=dataset.channels)
+    return config.model_copy(update={"images": images}), None if real else partition
+
+
+def _facts(
+    config: RunConfig, space: Supernet, partition: Partition | None
+) -> dict[str, dict[str, Any]]:
+    """Return what is known of simulated clients before the start."""
+    if partition is None:
+        return {}
+    budgets = draw_budgets(
+        config.memory_budget_mib,
+        list(partition.clients),
+        space,
+        batch_size=config.batch_size,
+        seed=config.seed,
+    )
+    counts = partition.label_counts()
+    facts: dict[str, dict[str, Any]] = {}
+    for client, splits in partition.clients.items():
+        facts[client] = {
+            "num_examples": {
+                "train": len(splits.train),
+                "validation": len(splits.validation),
+                "test": len(splits.test),
+            },
+            "label_counts": [int(n) for n in counts[client]["train"]],
+        }
+        if client in budgets:
+            facts[client]["memory_budget_mib"] = budgets[client]
+    return facts
+
+
+def _check_method(config: RunConfig, space: Supernet, facts: dict[str, dict[str, Any]]) -> None:
+    """Build the strategy once, so that whatever it refuses is refused before the start."""
+    budgets = {c: f["memory_budget_mib"] for c, f in facts.items() if "memory_budget_mib" in f}
+    federation = Federation.of(
+        config, space=space, trainer=build_trainer_settings(config), budgets=budgets
+    )
+    build_strategy(config, federation=federation)
+
+
+def _engine_faults(config: RunConfig) -> list[Fault]:
+    faults: list[Fault] = build_engine(config).check()
+    return faults
+
+
+def _require_disk(run_dir: Path, space: Supernet) -> None:
+    """Ask for room for two checkpoints being written and one kept, plus the clients' models."""
+    payload = space.costs(space.largest()).payload_bytes
+    existing = run_dir
+    while not existing.exists():
+        existing = existing.parent
+    require_free_disk(existing, 4 * payload + 64 * 2**20)
+
+
+def _default_dir(config: RunConfig) -> Path:
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    dataset = config.dataset.get("name", "data")
+    base = Path("runs") / f"{stamp}-{config.method.name}-{dataset}-s{config.seed}"
+    path, number = base, 1
+    while path.exists():
+        number += 1
+        path = base.with_name(f"{base.name}-{number}")
+    return path

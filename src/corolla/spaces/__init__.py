@@ -1,0 +1,1 @@
+"""Search spaces and the supernets whose regions their architectures are. One file per space."""

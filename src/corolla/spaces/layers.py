@@ -1,0 +1,46 @@
+"""Building blocks that every space shares."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def make_divisible(value: float, divisor: int = 8) -> int:
+    """Round to the nearest multiple of ``divisor``, never losing more than 10 % (MobileNet's rule)."""
+    rounded = max(divisor, math.floor(value + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * value else rounded
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """BatchNorm without its batch counter.
+
+    The counter is of use only to a cumulative average, which we compute ourselves; as a state entry it
+    would be one more array to send and to average per layer.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.register_buffer("num_batches_tracked", None)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        # BatchNorm's own version adds the missing counter of old checkpoints back.
+        nn.Module._load_from_state_dict(self, *args, **kwargs)
+
+
+class Resize(nn.Module):
+    """Bring images to ``resolution`` pixels a side (bilinear); nothing to do when they are."""
+
+    def __init__(self, resolution: int) -> None:
+        super().__init__()
+        self.resolution = resolution
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return ``(n, c, resolution, resolution)``."""
+        if images.shape[-1] == self.resolution and images.shape[-2] == self.resolution:
+            return images
+        size = (self.resolution, self.resolution)
+        return functional.interpolate(images, size=size, mode="bilinear", antialias=False)

@@ -1,0 +1,129 @@
+"""Plain modules of the MobileNetV3 space: stem, inverted residual block, head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from corolla.spaces.layers import BatchNorm, Resize
+
+
+class ConvBN(nn.Module):
+    """Convolution and BatchNorm, followed by h-swish where ``act``."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        act: bool = True,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(
+            inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False
+        )
+        self.bn = BatchNorm(outputs)
+        self.act = act
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``(n, outputs, h / stride, w / stride)``."""
+        x = self.bn(self.conv(x))
+        return functional.hardswish(x) if self.act else x
+
+
+class SqueezeExcite(nn.Module):
+    """Channel gates from the mean of each channel (Hu et al., CVPR 2018), hard sigmoid."""
+
+    def __init__(self, channels: int, squeeze: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, squeeze, 1)
+        self.expand = nn.Conv2d(squeeze, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x`` with each channel scaled by its gate in 0..1."""
+        gate = functional.relu(self.reduce(x.mean((2, 3), keepdim=True)))
+        return x * functional.hardsigmoid(self.expand(gate))
+
+
+class Stem(ConvBN):
+    """First convolution, 3x3."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__(inputs, outputs, 3, stride=stride)
+
+
+class Block(nn.Module):
+    """Inverted residual: widen, depthwise, squeeze-excite, project, and a shortcut around all of it."""
+
+    def __init__(
+        self,
+        *,
+        inputs: int,
+        middle: int,
+        outputs: int,
+        kernel: int,
+        stride: int,
+        squeeze: int | None,
+        expands: bool,
+    ) -> None:
+        super().__init__()
+        self.stride = stride
+        self.expand = ConvBN(inputs, middle, 1) if expands else None
+        self.depthwise = ConvBN(middle, middle, kernel, stride=stride, groups=middle)
+        self.se = SqueezeExcite(middle, squeeze) if squeeze else None
+        self.project = ConvBN(middle, outputs, 1, act=False)
+        self.shortcut = ConvBN(inputs, outputs, 1, act=False) if inputs != outputs else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``(n, outputs, h / stride, w / stride)``."""
+        y = self.expand(x) if self.expand is not None else x
+        y = self.depthwise(y)
+        if self.se is not None:
+            y = self.se(y)
+        y = self.project(y)
+        if self.stride > 1:
+            x = functional.avg_pool2d(x, self.stride, ceil_mode=True)
+        if self.shortcut is not None:
+            x = self.shortcut(x)
+        return y + x
+
+
+class Head(nn.Module):
+    """Widen, average over space, mix, classify."""
+
+    def __init__(self, inputs: int, wide: int, last: int, num_classes: int) -> None:
+        super().__init__()
+        self.expand = ConvBN(inputs, wide, 1)
+        self.mix = nn.Linear(wide, last, bias=False)
+        self.classifier = nn.Linear(last, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits ``(n, num_classes)``."""
+        x = self.expand(x).mean((2, 3))
+        x = functional.hardswish(self.mix(x))
+        return self.classifier(x)  # type: ignore[no-any-return]
+
+
+class MobileNet(nn.Module):
+    """Stem, stages of blocks, head."""
+
+    def __init__(
+        self, *, resolution: int, stem: Stem, stages: Sequence[Sequence[Block]], head: Head
+    ) -> None:
+        super().__init__()
+        self.resize = Resize(resolution)
+        self.stem = stem
+        self.stages = nn.ModuleList(nn.Sequential(*blocks) for blocks in stages)
+        self.head = head
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits ``(n, num_classes)``."""
+        x = self.stem(self.resize(images))
+        for stage in self.stages:
+            x = stage(x)
+        return self.head(x)  # type: ignore[no-any-return]

@@ -1,0 +1,166 @@
+"""A search space: named dimensions, and what can be done with its architectures without weights."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corolla.errors import nearest
+from corolla.spaces.architecture import Architecture, Choice, Dimension
+
+
+class SearchSpace:
+    """Ordered dimensions. Methods never change an architecture, and randomness is an argument."""
+
+    def __init__(self, *, name: str, dimensions: tuple[Dimension, ...]) -> None:
+        names = [dimension.name for dimension in dimensions]
+        if len(set(names)) != len(names):
+            raise ValueError(f"space {name!r}: dimension names must be distinct, got {names}")
+        self.name = name
+        self.dimensions = dimensions
+
+    @cached_property
+    def size(self) -> int:
+        """Number of architectures."""
+        return math.prod(len(dimension) for dimension in self.dimensions)
+
+    @cached_property
+    def num_logits(self) -> int:
+        """Number of candidates over all dimensions: the length of one client's policy vector."""
+        return sum(len(dimension) for dimension in self.dimensions)
+
+    def smallest(self) -> Architecture:
+        """Return the architecture of all first choices."""
+        return Architecture((0,) * len(self.dimensions))
+
+    def largest(self) -> Architecture:
+        """Return the architecture of all last choices."""
+        return Architecture(tuple(len(dimension) - 1 for dimension in self.dimensions))
+
+    def middle(self) -> Architecture:
+        """Return the architecture of all middle choices (the upper one of two)."""
+        return Architecture(tuple(len(dimension) // 2 for dimension in self.dimensions))
+
+    def named(self, which: str | Sequence[int]) -> Architecture:
+        """Return a fixed architecture: ``largest``, ``smallest``, ``middle`` or choice indices."""
+        if not isinstance(which, str):
+            return self.check(Architecture.of(which))
+        known = {"largest": self.largest, "smallest": self.smallest, "middle": self.middle}
+        if which not in known:
+            raise ValueError(
+                f"architecture={which!r}: {nearest(which, list(known))}, or a list of choice indices"
+            )
+        return known[which]()
+
+    def check(self, architecture: Architecture) -> Architecture:
+        """Return ``architecture``; raise ValueError when it is not one of this space."""
+        if len(architecture.choices) != len(self.dimensions):
+            raise ValueError(
+                f"space {self.name!r} has {len(self.dimensions)} dimensions, "
+                f"the architecture {list(architecture.choices)} has {len(architecture.choices)}"
+            )
+        for dimension, index in zip(self.dimensions, architecture.choices, strict=True):
+            if not 0 <= index < len(dimension):
+                raise ValueError(
+                    f"space {self.name!r}: {dimension.name}={index} is not an index into "
+                    f"{list(dimension.choices)}"
+                )
+        return architecture
+
+    def sample(self, rng: np.random.Generator) -> Architecture:
+        """Draw every dimension uniformly."""
+        return Architecture(tuple(int(rng.integers(len(d))) for d in self.dimensions))
+
+    def mutate(
+        self, architecture: Architecture, rng: np.random.Generator, *, probability: float
+    ) -> Architecture:
+        """Return a copy in which each dimension is redrawn with ``probability``."""
+        redraw = rng.random(len(self.dimensions)) < probability
+        fresh = self.sample(rng).choices
+        return Architecture(
+            tuple(
+                new if again else old
+                for old, new, again in zip(architecture.choices, fresh, redraw, strict=True)
+            )
+        )
+
+    def cross(
+        self, first: Architecture, second: Architecture, rng: np.random.Generator
+    ) -> Architecture:
+        """Return a child that takes each dimension from either parent with probability 1/2."""
+        take = rng.random(len(self.dimensions)) < 0.5
+        return Architecture(
+            tuple(
+                a if left else b
+                for a, b, left in zip(first.choices, second.choices, take, strict=True)
+            )
+        )
+
+    def enumerate(self, *, limit: int = 100_000) -> Iterator[Architecture]:
+        """Yield every architecture; refuse spaces with more than ``limit``."""
+        if self.size > limit:
+            raise ValueError(
+                f"space {self.name!r} has {self.size} architectures, more than limit={limit}"
+            )
+        for choices in itertools.product(*(range(len(d)) for d in self.dimensions)):
+            yield Architecture(choices)
+
+    def values(self, architecture: Architecture) -> dict[str, Choice]:
+        """Return dimension name -> chosen candidate, for people and for JSON."""
+        self.check(architecture)
+        return {
+            d.name: d.choices[index]
+            for d, index in zip(self.dimensions, architecture.choices, strict=True)
+        }
+
+    def from_values(self, values: Mapping[str, Any]) -> Architecture:
+        """Invert `values`; raise ValueError that names an unknown dimension or candidate."""
+        names = [d.name for d in self.dimensions]
+        unknown, missing = sorted(set(values) - set(names)), sorted(set(names) - set(values))
+        if unknown or missing:
+            raise ValueError(f"space {self.name!r}: unknown {unknown}, missing {missing}")
+        choices = []
+        for dimension in self.dimensions:
+            if values[dimension.name] not in dimension.choices:
+                raise ValueError(
+                    f"space {self.name!r}: {dimension.name}={values[dimension.name]!r} is none of "
+                    f"{list(dimension.choices)}"
+                )
+            choices.append(dimension.choices.index(values[dimension.name]))
+        return Architecture(tuple(choices))
+
+    def features(self, architecture: Architecture) -> NDArray[np.float64]:
+        """Return the dimensions that vary, each scaled to 0..1 by its index (predictor input)."""
+        return np.array(
+            [
+                index / (len(d) - 1)
+                for d, index in zip(self.dimensions, architecture.choices, strict=True)
+                if len(d) > 1
+            ]
+        )
+
+    def one_hot(self, architecture: Architecture) -> NDArray[np.float64]:
+        """Return the concatenated one-hot vectors, ``(num_logits,)``."""
+        vector = np.zeros(self.num_logits)
+        offset = 0
+        for dimension, index in zip(self.dimensions, architecture.choices, strict=True):
+            vector[offset + index] = 1.0
+            offset += len(dimension)
+        return vector
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return the dimensions as JSON-able records."""
+        return [{"name": d.name, "choices": list(d.choices)} for d in self.dimensions]
+
+    def fingerprint(self) -> str:
+        """Return a short hash that changes when an architecture would mean something else."""
+        text = json.dumps({"name": self.name, "dimensions": self.describe()}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,194 @@
+"""A subnet is a region of the supernet: what every weight-sharing space offers.
+
+A new space writes two methods, `subnet` and the dimensions; the rest follows from the shapes of its
+``state_dict``: leading channels, centre crops of kernels. Spaces whose cuts are others (one operation
+per edge, rolling windows) override `regions`; spaces with closed forms override `shapes` and `macs`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from functools import cached_property, lru_cache
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from corolla.aggregation.regions import Region, cut, leading_region
+from corolla.spaces.architecture import Architecture, Dimension
+from corolla.spaces.costs import Costs, count_macs, saved_bytes
+from corolla.spaces.space import SearchSpace
+from corolla.types import Arrays
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+class Supernet(SearchSpace):
+    """A search space whose architectures share the weights of one supernet."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        dimensions: tuple[Dimension, ...],
+        num_classes: int,
+        in_channels: int,
+        resolution: int,
+    ) -> None:
+        super().__init__(name=name, dimensions=dimensions)
+        if num_classes < 2 or in_channels < 1 or resolution < 1:
+            raise ValueError(
+                f"space {name!r}: num_classes={num_classes} must be >= 2, in_channels={in_channels} "
+                f"and resolution={resolution} >= 1"
+            )
+        self.num_classes = num_classes
+        self.in_channels = in_channels
+        self.resolution = resolution  # pixels a side of the images that clients hold
+        self._shapes_of = lru_cache(maxsize=512)(self.shapes)
+        self._regions_of = lru_cache(maxsize=512)(self._leading_regions)
+        self._costs_of = lru_cache(maxsize=4096)(self._measure)
+
+    @abstractmethod
+    def subnet(self, architecture: Architecture) -> nn.Module:
+        """Build the plain module of ``architecture``; its state_dict names are the supernet's.
+
+        Input ``(n, in_channels, h, w)`` floats, output ``(n, num_classes)`` logits. BatchNorm layers
+        come from `corolla.spaces.layers.BatchNorm` (no ``num_batches_tracked``).
+        """
+
+    def supernet(self) -> nn.Module:
+        """Build the module that holds every entry of the supernet; by default the largest subnet."""
+        return self.subnet(self.largest())
+
+    def shapes(self, architecture: Architecture) -> Shapes:
+        """Return name -> shape of the subnet's state_dict, in its order."""
+        return _shapes(_on_meta(self, architecture))
+
+    @cached_property
+    def supernet_shapes(self) -> Shapes:
+        """Name -> shape of every entry of the supernet."""
+        with torch.device("meta"):
+            return _shapes(self.supernet())
+
+    def regions(self, architecture: Architecture) -> Mapping[str, Region]:
+        """Return for each tensor of the subnet the block of the supernet's tensor that it owns."""
+        return self._regions_of(architecture)
+
+    def _leading_regions(self, architecture: Architecture) -> Mapping[str, Region]:
+        whole = self.supernet_shapes
+        return {
+            name: leading_region(shape, whole[name])
+            for name, shape in self._shapes_of(self.check(architecture)).items()
+        }
+
+    def initial_state(self, seed: int) -> Arrays:
+        """Return freshly initialised weights of the whole supernet; the same for the same seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            module = self.supernet()
+        return to_arrays(module)
+
+    def cut(self, state: Arrays, architecture: Architecture) -> Arrays:
+        """Copy the subnet's weights out of the supernet's ``state``."""
+        return cut(state, self.regions(architecture))
+
+    def load(self, architecture: Architecture, arrays: Arrays) -> nn.Module:
+        """Build the subnet around ``arrays`` (shared, not copied) without initialising it first.
+
+        Raises:
+            ValueError: names or shapes that are not the subnet's.
+
+        """
+        expected = self._shapes_of(self.check(architecture))
+        found = {name: tuple(array.shape) for name, array in arrays.items()}
+        if found != expected:
+            wrong = sorted(set(found.items()) ^ set(expected.items()))[:4]
+            raise ValueError(f"arrays do not fit the architecture of {self.name!r}; first: {wrong}")
+        module = _on_meta(self, architecture)
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        module.load_state_dict(tensors, strict=True, assign=True)
+        return module
+
+    def macs(self, architecture: Architecture) -> int:
+        """Return multiply-accumulates of one image's forward pass (convolutions, matrix products)."""
+        module = _on_meta(self, architecture)
+        return count_macs(module, (1, self.in_channels, self.resolution, self.resolution))
+
+    def activation_bytes(self, architecture: Architecture, batch_size: int) -> int:
+        """Return bytes that one training step keeps for the backward pass, for ``batch_size`` images."""
+        module = _on_meta(self, architecture)
+        return saved_bytes(module, (batch_size, self.in_channels, self.resolution, self.resolution))
+
+    def costs(self, architecture: Architecture, *, batch_size: int = 32) -> Costs:
+        """Return what the architecture costs to hold, send, run and train (cached)."""
+        return self._costs_of(self.check(architecture), batch_size)
+
+    def _measure(self, architecture: Architecture, batch_size: int) -> Costs:
+        return Costs.of(
+            shapes=self._shapes_of(architecture),
+            macs=self.macs(architecture),
+            activation_bytes=self.activation_bytes(architecture, batch_size),
+        )
+
+
+class ElasticSupernet(nn.Module):
+    """The supernet as one module that runs at any architecture, for training it in one place.
+
+    The parameters are the supernet's; a call cuts them (views, so gradients flow back into the whole)
+    and runs the architecture's plain module on the cuts. Buffers are cut too, and BN statistics that a
+    training pass updates are written back into the whole.
+    """
+
+    def __init__(self, space: Supernet, state: Arrays) -> None:
+        super().__init__()
+        self._space = space
+        self._buffer_names = {name for name, _ in _supernet_on_meta(space).named_buffers()}
+        self._names = list(state)
+        for name, array in state.items():
+            tensor = torch.from_numpy(array.copy())
+            key = name.replace(".", "/")  # a module's own names may hold no dots
+            if name in self._buffer_names:
+                self.register_buffer(key, tensor)
+            else:
+                self.register_parameter(key, nn.Parameter(tensor))
+        self._plain = lru_cache(maxsize=64)(lambda arch: _on_meta(space, arch))
+
+    def forward(self, images: Tensor, architecture: Architecture) -> Tensor:
+        """Return logits ``(n, num_classes)`` of ``architecture``'s subnet."""
+        module = self._plain(architecture)
+        module.train(self.training)
+        regions = self._space.regions(architecture)
+        tensors = {
+            name: getattr(self, name.replace(".", "/"))[region] for name, region in regions.items()
+        }
+        return functional_call(module, tensors, (images,), strict=True)  # type: ignore[no-any-return]
+
+    def state(self) -> Arrays:
+        """Return copies of all weights and buffers under the supernet's names."""
+        return {
+            name: getattr(self, name.replace(".", "/")).detach().cpu().numpy().copy()
+            for name in self._names
+        }
+
+
+def to_arrays(module: nn.Module) -> Arrays:
+    """Return the module's state_dict as numpy arrays, copied."""
+    return {
+        name: tensor.detach().cpu().contiguous().numpy().copy()
+        for name, tensor in module.state_dict().items()
+    }
+
+
+def _on_meta(space: Supernet, architecture: Architecture) -> nn.Module:
+    with torch.device("meta"):
+        return space.subnet(architecture)
+
+
+def _supernet_on_meta(space: Supernet) -> nn.Module:
+    with torch.device("meta"):
+        return space.supernet()
+
+
+def _shapes(module: nn.Module) -> Shapes:
+    return {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}

@@ -1,0 +1,95 @@
+"""What a server asks of a client and what comes back: plain scalars, so any transport can carry them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from corolla.spaces.architecture import Architecture
+from corolla.types import Arrays, ClientId
+
+_EXTRA = "extra."
+
+
+class TaskError(ValueError):
+    """A task or reply lacks what it must hold, or holds something else."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One exchange with one client. ``arrays`` travel beside it, under their names."""
+
+    client: ClientId
+    round: int
+    architecture: Architecture
+    epochs: int = 0  # training epochs; of an evaluation: fine-tuning epochs
+    lr: float = 0.0  # step of this round's schedule
+    return_arrays: bool = True
+    extra: Mapping[str, Any] = field(default_factory=dict)  # a method's own scalars and lists
+
+    def to_config(self) -> dict[str, Any]:
+        """Return what a Flower ConfigRecord carries."""
+        return {
+            "client": self.client,
+            "round": self.round,
+            "architecture": self.architecture.to_list(),
+            "epochs": self.epochs,
+            "lr": self.lr,
+            "return_arrays": self.return_arrays,
+            **{_EXTRA + key: value for key, value in self.extra.items()},
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Task:
+        """Read a task back; TaskError names what is missing and what arrived instead."""
+        needed = ("client", "round", "architecture", "epochs", "lr", "return_arrays")
+        missing = [key for key in needed if key not in config]
+        if missing:
+            raise TaskError(
+                f"task lacks {missing}; got {sorted(config)}. "
+                "Do server and client run the same release of Corolla?"
+            )
+        return cls(
+            client=str(config["client"]),
+            round=int(config["round"]),
+            architecture=Architecture.of(config["architecture"]),
+            epochs=int(config["epochs"]),
+            lr=float(config["lr"]),
+            return_arrays=bool(config["return_arrays"]),
+            extra={
+                key.removeprefix(_EXTRA): value
+                for key, value in config.items()
+                if key.startswith(_EXTRA)
+            },
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """A client's valid answer to ``task``."""
+
+    task: Task
+    arrays: Arrays
+    num_examples: int
+    metrics: Mapping[str, float]
+    round_s: float  # time at the client and on the (simulated) link
+    bytes_down: int
+    bytes_up: int
+
+    @property
+    def client(self) -> ClientId:
+        """The client that answered."""
+        return self.task.client
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A client that was asked and gave no valid answer, with the reason."""
+
+    client: ClientId
+    reason: str
+
+    def to_dict(self) -> dict[str, str]:
+        """Return the record of metrics.jsonl."""
+        return {"client": self.client, "reason": self.reason}

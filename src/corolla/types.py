@@ -1,0 +1,30 @@
+"""Names shared by every part: arrays by name, and what identifies a client in a seed."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays = dict[str, NDArray[Any]]
+"""Named arrays; the names are the supernet's ``state_dict`` names."""
+
+ClientId = str
+"""A partition id ("0", "1", ...) in simulation, a site's name on real nodes."""
+
+
+def client_seed(client: ClientId) -> int:
+    """Return the integer that stands for ``client`` in seeds such as ``[seed, round, client]``."""
+    return int(client) if client.isdecimal() else zlib.crc32(client.encode()) + 2**32
+
+
+def client_order(client: ClientId) -> tuple[int, int, str]:
+    """Sort key: numbers first and by value, then names; replies are always folded in this order."""
+    return (0, int(client), "") if client.isdecimal() else (1, 0, client)
+
+
+def generator(*seed: int) -> np.random.Generator:
+    """Return a generator that depends on ``seed`` alone, so a resumed round draws what it would have."""
+    return np.random.default_rng(list(seed))

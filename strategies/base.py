@@ -1,0 +1,230 @@
+"""What all Corolla strategies share: cohorts, exchanges, records. A method adds its arithmetic.
+
+A method implements `orders`, `absorb`, `deployed`, `state` and `load_state`; all of them work on plain
+arrays, and `orders` changes nothing, so a round that is repeated after a crash is the same round.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from corolla.federation import Federation
+from corolla.spaces.architecture import Architecture
+from corolla.state import State
+from corolla.tasks import Failure, Reply, Task
+from corolla.types import Arrays, ClientId, client_order, generator
+from strategies.exchange import Exchange, Order
+from strategies.roster import Roster
+
+_LOG = logging.getLogger("corolla")
+_COHORT = 0xC0404  # keeps the cohort's draws apart from others of the same seed and round
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What a client would run today. ``arrays`` is empty where the client keeps its own weights."""
+
+    architecture: Architecture
+    arrays: Arrays
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A method's own entries for metrics.jsonl, and per client for clients.jsonl."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    columns: dict[ClientId, dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """What one round did: replies in the order of their clients, failures, the method's entries."""
+
+    replies: list[Reply]
+    failures: list[Failure]
+    outcome: Outcome
+
+
+class CorollaStrategy(Strategy):
+    """A Flower Strategy whose state is plain arrays and JSON, and whose draws depend on the seed alone."""
+
+    has_global = False  # the method has one model that serves all clients, reported as ``global``
+    declares_fine_tuned = False  # its personalised model is the one after fine-tuning
+
+    def __init__(self, *, federation: Federation) -> None:
+        self.federation = federation
+        self.space = federation.space
+        self.roster: Roster | None = None
+        self.report: RoundReport | None = None
+        self._exchange: Exchange | None = None
+
+    # --- what a method implements -------------------------------------------------------------------
+
+    @abstractmethod
+    def orders(self, server_round: int, cohort: Sequence[ClientId]) -> list[Order]:
+        """Return what each client of the cohort is asked to train. Must not change the state."""
+
+    @abstractmethod
+    def absorb(self, server_round: int, replies: Sequence[Reply]) -> Outcome:
+        """Fold valid replies (in the order of their clients, perhaps none) into the state."""
+
+    @abstractmethod
+    def deployed(self, client: ClientId) -> Deployment:
+        """Return the model that ``client`` would run now."""
+
+    @abstractmethod
+    def state(self) -> State:
+        """Return everything the method knows, for the checkpoint."""
+
+    @abstractmethod
+    def load_state(self, state: State) -> None:
+        """Put a checkpointed state back; the inverse of `state`."""
+
+    # --- what a method may change ---------------------------------------------------------------------
+
+    def cohort(self, server_round: int, available: Sequence[ClientId]) -> list[ClientId]:
+        """Draw this round's participants from those that are connected, without replacement."""
+        available = sorted(available, key=client_order)
+        count = min(self.federation.participants, len(available))
+        rng = generator(self.federation.seed, server_round, _COHORT)
+        return [available[i] for i in sorted(rng.choice(len(available), count, replace=False))]
+
+    def describe(self, client: ClientId) -> dict[str, float]:
+        """Return a method's own per-client entries for summary.json (policy entropy, budget ...)."""
+        budget = self.federation.budgets.get(client)
+        return {} if budget is None else {"memory_budget_mib": budget}
+
+    def finished(self, clients: Sequence[ClientId]) -> bool:
+        """Tell whether nothing is left to do before the last round."""
+        return False
+
+    # --- for methods ----------------------------------------------------------------------------------
+
+    def task(self, server_round: int, client: ClientId, architecture: Architecture) -> Task:
+        """Return the ordinary training task of a round."""
+        settings = self.federation
+        return Task(
+            client=client,
+            round=server_round,
+            architecture=architecture,
+            epochs=settings.local_epochs,
+            lr=settings.trainer.learning_rate(server_round, settings.rounds),
+        )
+
+    def rng(self, server_round: int, client_number: int) -> np.random.Generator:
+        """Return the generator of one client's draws in one round."""
+        return generator(self.federation.seed, server_round, client_number)
+
+    # --- Flower's hooks -------------------------------------------------------------------------------
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Give every participant its own task and its own arrays; ``arrays`` and ``config`` are unused."""
+        roster = self._roster()
+        nodes = roster.nodes(grid)
+        orders = self.orders(server_round, self.cohort(server_round, list(nodes)))
+        self._exchange = Exchange(orders, nodes, link_mbit_s=self.federation.link_mbit_s)
+        return self._exchange.messages()
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Drop what cannot be used, fold the rest into the state; the round's `report` holds both."""
+        if self._exchange is None:
+            raise RuntimeError("aggregate_train before configure_train")
+        valid, failures = self._exchange.sort(replies)
+        for failure in failures:
+            _LOG.warning(
+                "round %d: client %s dropped: %s", server_round, failure.client, failure.reason
+            )
+        if not valid and failures:
+            _LOG.warning("round %d: no valid reply, nothing changes", server_round)
+        self.report = RoundReport(valid, failures, self.absorb(server_round, valid))
+        return None, MetricRecord({"participants": len(valid), "failures": len(failures)})
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Ask every connected client to evaluate what it would run now."""
+        roster = self._roster()
+        nodes = roster.nodes(grid)
+        return self.start_evaluation(server_round, sorted(nodes, key=client_order), nodes)
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Return the mean accuracies over the clients that answered."""
+        valid, _ = self.finish_evaluation(replies)
+        if not valid:
+            return None
+        keys = ("val_accuracy", "test_accuracy")
+        return MetricRecord(
+            {key: float(np.mean([reply.metrics[key] for reply in valid])) for key in keys}
+        )
+
+    # --- evaluation of chosen clients -------------------------------------------------------------------
+
+    def start_evaluation(
+        self,
+        server_round: int,
+        clients: Sequence[ClientId],
+        nodes: Mapping[ClientId, int],
+        *,
+        fine_tune_epochs: int = 0,
+        return_arrays: bool = False,
+        extra: Mapping[str, Any] | None = None,
+    ) -> list[Message]:
+        """Return messages that have ``clients`` evaluate, and then fine-tune, their deployed models."""
+        orders = []
+        for client in clients:
+            deployment = self.deployed(client)
+            task = Task(
+                client=client,
+                round=server_round,
+                architecture=deployment.architecture,
+                epochs=fine_tune_epochs,
+                lr=self.federation.trainer.learning_rate(
+                    self.federation.rounds, self.federation.rounds
+                )
+                if fine_tune_epochs
+                else 0.0,
+                return_arrays=return_arrays,
+                extra=dict(extra or {}),
+            )
+            returns = self.space.shapes(deployment.architecture) if return_arrays else {}
+            orders.append(Order(task=task, arrays=deployment.arrays, returns=returns))
+        trains = fine_tune_epochs > 0 or return_arrays or bool(extra)
+        kind = MessageType.TRAIN if trains else MessageType.EVALUATE
+        self._exchange = Exchange(orders, nodes, message_type=kind)
+        return self._exchange.messages()
+
+    def finish_evaluation(self, replies: Iterable[Message]) -> tuple[list[Reply], list[Failure]]:
+        """Return the valid answers to `start_evaluation`, and who gave none."""
+        if self._exchange is None:
+            raise RuntimeError("finish_evaluation before start_evaluation")
+        return self._exchange.sort(replies)
+
+    def summary(self) -> None:
+        """Log what is about to run."""
+        _LOG.info(
+            "%s on %s: %d rounds, %d participants",
+            type(self).__name__,
+            self.space.name,
+            self.federation.rounds,
+            self.federation.participants,
+        )
+
+    def _roster(self) -> Roster:
+        if self.roster is None:
+            raise RuntimeError("the strategy has no roster: set strategy.roster before it starts")
+        return self.roster

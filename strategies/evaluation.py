@@ -1,0 +1,64 @@
+"""Evaluation of all clients, in pieces that fit into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from flwr.serverapp import Grid
+
+from corolla.config.schema import RunConfig
+from corolla.tasks import Failure, Reply
+from corolla.types import ClientId, client_order
+from strategies.base import CorollaStrategy
+from strategies.roster import Roster
+
+_PIECE = 32  # clients asked at once: bounds the payloads that exist at the same time
+
+
+class Evaluator:
+    """Has clients score what they would run now, without and with fine-tuning."""
+
+    def __init__(
+        self, *, config: RunConfig, strategy: CorollaStrategy, roster: Roster, grid: Grid
+    ) -> None:
+        self._config = config
+        self._strategy = strategy
+        self._roster = roster
+        self._grid = grid
+
+    def evaluate(self, server_round: int) -> tuple[list[Reply], list[Failure]]:
+        """Return every connected client's scores of its deployed model."""
+        return self._ask(server_round)
+
+    def deploy(
+        self, server_round: int, *, keep_models: bool = True
+    ) -> tuple[list[Reply], list[Failure]]:
+        """Return scores before and after fine-tuning, and, where wanted, each client's own weights."""
+        wanted = self._config.evaluation.return_models
+        if wanted == "auto":
+            wanted = self._config.engine["name"] != "superlink"
+        own = "fine_tuned" if self._strategy.declares_fine_tuned else "received"
+        return self._ask(
+            server_round,
+            fine_tune_epochs=self._config.evaluation.fine_tune_epochs,
+            return_arrays=bool(wanted) and keep_models,
+            extra={"deploy": own, "keep": keep_models},
+        )
+
+    def _ask(self, server_round: int, **settings: Any) -> tuple[list[Reply], list[Failure]]:
+        nodes = self._roster.nodes(self._grid)
+        replies: list[Reply] = []
+        failures: list[Failure] = []
+        for piece in _pieces(sorted(nodes, key=client_order)):
+            messages = self._strategy.start_evaluation(server_round, piece, nodes, **settings)
+            answers = self._grid.send_and_receive(messages, timeout=self._config.round_timeout_s)
+            valid, failed = self._strategy.finish_evaluation(answers)
+            replies += valid
+            failures += failed
+        return replies, failures
+
+
+def _pieces(clients: Sequence[ClientId]) -> Iterator[Sequence[ClientId]]:
+    for start in range(0, len(clients), _PIECE):
+        yield clients[start : start + _PIECE]

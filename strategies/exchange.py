@@ -1,0 +1,156 @@
+"""One exchange: tasks become messages, replies become valid answers or named failures.
+
+A failing client never stops a round: whatever is wrong with a reply is a `Failure` with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
+
+from corolla.tasks import Failure, Reply, Task
+from corolla.types import Arrays, ClientId, client_order
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """A task, what is sent with it, and the arrays that must come back (none: an empty mapping)."""
+
+    task: Task
+    arrays: Arrays
+    returns: Shapes
+
+
+class Exchange:
+    """The orders of one round and the messages they went out in."""
+
+    def __init__(
+        self,
+        orders: Iterable[Order],
+        nodes: Mapping[ClientId, int],
+        *,
+        message_type: str = MessageType.TRAIN,
+        link_mbit_s: float | None = None,
+    ) -> None:
+        self._orders = sorted(orders, key=lambda order: client_order(order.task.client))
+        self._nodes = nodes
+        self._message_type = message_type
+        self._link = link_mbit_s
+        self._sent: list[tuple[Message, Order]] = []
+
+    def messages(self) -> list[Message]:
+        """Return one message per order whose client has a node."""
+        self._sent = []
+        records: dict[int, ArrayRecord] = {}  # arrays that several clients share are serialised once
+        for order in self._orders:
+            if order.task.client not in self._nodes:
+                continue
+            key = id(order.arrays)
+            if key not in records:
+                records[key] = to_record(order.arrays)
+            content = RecordDict(
+                {"arrays": records[key], "task": ConfigRecord(order.task.to_config())}
+            )
+            message = Message(
+                content=content,
+                dst_node_id=self._nodes[order.task.client],
+                message_type=self._message_type,
+                group_id=str(order.task.round),
+            )
+            self._sent.append((message, order))
+        return [message for message, _ in self._sent]
+
+    def sort(self, replies: Iterable[Message]) -> tuple[list[Reply], list[Failure]]:
+        """Return the valid replies in the order of their clients, and a failure for everybody else."""
+        # An error reply carries the SuperLink's node id: the message it answers tells who failed.
+        answers = {reply.metadata.reply_to_message_id: reply for reply in replies}
+        valid, failures = [], []
+        for message, order in self._sent:
+            answer = answers.get(message.metadata.message_id)
+            try:
+                valid.append(self._read(order, answer))
+            except _InvalidReplyError as error:
+                failures.append(Failure(order.task.client, str(error)))
+        sent = {order.task.client for _, order in self._sent}
+        for order in self._orders:
+            if order.task.client not in sent:
+                failures.append(Failure(order.task.client, "not connected"))
+        return valid, failures
+
+    def _read(self, order: Order, answer: Message | None) -> Reply:
+        if answer is None:
+            raise _InvalidReplyError("no reply before the round's deadline")
+        if answer.has_error():
+            reason = (answer.error.reason or "").strip().splitlines()
+            raise _InvalidReplyError(
+                f"error {answer.error.code}: {reason[-1] if reason else 'no reason given'}"
+            )
+        content = answer.content
+        if not all(key in content for key in ("info", "metrics")):
+            raise _InvalidReplyError(f"reply holds {sorted(content)}, not info and metrics")
+        info = content["info"]
+        for key, expected in (("round", order.task.round), ("client", order.task.client)):
+            if info.get(key) != expected:
+                raise _InvalidReplyError(
+                    f"reply is for {key} {info.get(key)!r}, expected {expected!r}"
+                )
+        if list(info.get("architecture", [])) != order.task.architecture.to_list():
+            raise _InvalidReplyError("reply is for another architecture")
+        metrics = {key: _number(value) for key, value in content["metrics"].items()}
+        num_examples = int(metrics.get("num_examples", 0))
+        if num_examples < 1:
+            raise _InvalidReplyError(f"num_examples is {num_examples}, must be at least 1")
+        arrays = from_record(content["arrays"]) if "arrays" in content else {}
+        _check_arrays(arrays, order.returns)
+        down, up = payload_bytes(order.arrays), payload_bytes(arrays)
+        link_s = 8e-6 * (down + up) / self._link if self._link else 0.0
+        return Reply(
+            task=order.task,
+            arrays=arrays,
+            num_examples=num_examples,
+            metrics=metrics,
+            round_s=metrics.get("handling_s", 0.0) + link_s,
+            bytes_down=down,
+            bytes_up=up,
+        )
+
+
+class _InvalidReplyError(Exception):
+    """Why a reply cannot be used."""
+
+
+def _check_arrays(arrays: Arrays, returns: Shapes) -> None:
+    found = {name: tuple(array.shape) for name, array in arrays.items()}
+    if set(found) != set(returns):
+        wrong = sorted(set(found) ^ set(returns))
+        raise _InvalidReplyError(f"{len(wrong)} wrong array names, the first: {wrong[0]!r}")
+    for name, shape in returns.items():
+        if found[name] != tuple(shape):
+            raise _InvalidReplyError(f"{name} has shape {found[name]}, expected {tuple(shape)}")
+        if not np.isfinite(arrays[name]).all():
+            raise _InvalidReplyError(f"{name} holds NaN or infinite values")
+
+
+def _number(value: Any) -> float:
+    return float(value[0]) if isinstance(value, list) else float(value)
+
+
+def to_record(arrays: Arrays) -> ArrayRecord:
+    """Return named arrays as Flower's record, in their order."""
+    return ArrayRecord({name: Array(np.ascontiguousarray(a)) for name, a in arrays.items()})
+
+
+def from_record(record: ArrayRecord) -> Arrays:
+    """Return Flower's record as named arrays."""
+    return {name: array.numpy() for name, array in record.items()}
+
+
+def payload_bytes(arrays: Arrays) -> int:
+    """Return the bytes of the numbers themselves, without headers."""
+    return sum(array.nbytes for array in arrays.values())

@@ -1,0 +1,88 @@
+"""FedAvg: one model of a fixed architecture, the weighted mean of its clients' models.
+
+McMahan et al., AISTATS 2017, https://arxiv.org/abs/1602.05629. With fine-tuning (evaluation.fine_tune_epochs)
+the personalised model is the global one trained on by the client, all layers, and thrown away after its
+evaluation. Departure: means are means of differences (`corolla.aggregation.coverage`), equal to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from corolla.aggregation.coverage import Update, momentum_average, update_weight
+from corolla.aggregation.regions import leading_region
+from corolla.federation import Federation
+from corolla.state import State
+from corolla.tasks import Reply
+from corolla.types import Arrays, ClientId
+from strategies.base import CorollaStrategy, Deployment, Outcome
+from strategies.exchange import Order
+
+
+class FedAvg(CorollaStrategy):
+    """Everybody trains the same architecture; the server holds its weights."""
+
+    has_global = True
+
+    def __init__(
+        self,
+        *,
+        federation: Federation,
+        architecture: str | Sequence[int],
+        weights: Literal["uniform", "examples"],
+        server_momentum: float,
+    ) -> None:
+        super().__init__(federation=federation)
+        self.declares_fine_tuned = federation.fine_tune_epochs > 0
+        update_weight(weights, 1)  # refuses an unknown one before anything starts
+        self._architecture = self.space.named(architecture)
+        self._weights = weights
+        self._momentum = server_momentum
+        whole = self.space.initial_state(federation.seed)
+        self._arrays = self.space.cut(whole, self._architecture)
+        self._shapes = {name: array.shape for name, array in self._arrays.items()}
+        self._regions = {name: leading_region(s, s) for name, s in self._shapes.items()}
+        self._velocity: Arrays = {}
+
+    def orders(self, server_round: int, cohort: Sequence[ClientId]) -> list[Order]:
+        """Send everybody the global model."""
+        return [
+            Order(
+                task=self.task(server_round, client, self._architecture),
+                arrays=self._arrays,
+                returns=self._shapes,
+            )
+            for client in cohort
+        ]
+
+    def absorb(self, server_round: int, replies: Sequence[Reply]) -> Outcome:
+        """Average what came back."""
+        updates = [
+            Update(
+                arrays=reply.arrays,
+                regions=self._regions,
+                weight=update_weight(self._weights, reply.num_examples),
+                client=reply.client,
+            )
+            for reply in replies
+        ]
+        self._arrays, self._velocity = momentum_average(
+            self._arrays, updates, self._velocity, momentum=self._momentum
+        )
+        return Outcome()
+
+    def deployed(self, client: ClientId) -> Deployment:
+        """Return the global model."""
+        return Deployment(self._architecture, self._arrays)
+
+    def state(self) -> State:
+        """Return the global model and the server's velocity."""
+        velocity = {f"velocity/{name}": array for name, array in self._velocity.items()}
+        model = {f"model/{name}": array for name, array in self._arrays.items()}
+        return State(arrays={**model, **velocity}, meta={})
+
+    def load_state(self, state: State) -> None:
+        """Invert `state`."""
+        self._arrays = state.part("model/")
+        self._velocity = state.part("velocity/")

@@ -1,0 +1,94 @@
+"""Local training: no weights travel, every client trains its own model of a fixed architecture.
+
+Two budgets (specification of the baselines, section 2): ``matched`` trains whoever is drawn, as many epochs
+as in the federation, optimiser state kept, one long training in pieces; ``converged`` lets every client
+train once until its validation accuracy stops rising, in as many rounds as it takes to reach everybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+from corolla.errors import Fault, RefusedError, nearest
+from corolla.federation import Federation
+from corolla.state import State
+from corolla.tasks import Reply
+from corolla.types import ClientId, client_order
+from strategies.base import CorollaStrategy, Deployment, Outcome
+from strategies.exchange import Order
+
+
+class Local(CorollaStrategy):
+    """The server only says whose turn it is; models stay on the clients' own disks."""
+
+    def __init__(
+        self,
+        *,
+        federation: Federation,
+        architecture: str | Sequence[int],
+        budget: Literal["matched", "converged"],
+        patience_epochs: int,
+        max_epochs: int,
+    ) -> None:
+        super().__init__(federation=federation)
+        faults = []
+        if budget not in ("matched", "converged"):
+            remedy = nearest(str(budget), ["matched", "converged"])
+            faults.append(Fault("method.strategy.budget", budget, "unknown budget", remedy))
+        for key, value in (("patience_epochs", patience_epochs), ("max_epochs", max_epochs)):
+            if value < 1:
+                faults.append(Fault(f"method.strategy.{key}", value, "must be >= 1", "Raise it"))
+        turns = -(-federation.clients // federation.participants)
+        if budget == "converged" and federation.rounds < turns:
+            problem = f"{federation.clients} clients, {federation.participants} a round, need {turns}"
+            faults.append(Fault("rounds", federation.rounds, problem, "Raise rounds"))
+        if faults:
+            raise RefusedError(faults)
+        self._architecture = self.space.named(architecture)
+        self._converge = budget == "converged"
+        self._patience = patience_epochs
+        self._max_epochs = max_epochs
+        self._trained: list[ClientId] = []  # converged: who has had its turn
+
+    def cohort(self, server_round: int, available: Sequence[ClientId]) -> list[ClientId]:
+        """Draw as any method does; when training to convergence, take those whose turn is still due."""
+        if not self._converge:
+            return super().cohort(server_round, available)
+        due = sorted(set(available) - set(self._trained), key=client_order)
+        return due[: self.federation.participants]
+
+    def finished(self, clients: Sequence[ClientId]) -> bool:
+        """When training to convergence: everybody has had a turn."""
+        return self._converge and set(clients) <= set(self._trained)
+
+    def orders(self, server_round: int, cohort: Sequence[ClientId]) -> list[Order]:
+        """Say how long to train; nothing is sent and nothing comes back."""
+        orders = []
+        for client in cohort:
+            task = self.task(server_round, client, self._architecture)
+            if self._converge:
+                task = replace(
+                    task, epochs=self._max_epochs, extra={"patience_epochs": self._patience}
+                )
+            orders.append(Order(task=replace(task, return_arrays=False), arrays={}, returns={}))
+        return orders
+
+    def absorb(self, server_round: int, replies: Sequence[Reply]) -> Outcome:
+        """Note whose turn is over."""
+        if self._converge:
+            self._trained += [reply.client for reply in replies]
+        return Outcome({"clients_trained": float(len(self._trained))} if self._converge else {})
+
+    def deployed(self, client: ClientId) -> Deployment:
+        """Return the architecture; the weights are the client's own."""
+        return Deployment(self._architecture, {})
+
+    def state(self) -> State:
+        """Return whose turn is over."""
+        return State(arrays={}, meta={"trained": list(self._trained)})
+
+    def load_state(self, state: State) -> None:
+        """Invert `state`."""
+        self._trained = list(state.meta["trained"])

@@ -1,0 +1,159 @@
+"""Who is there: clients by their own names, and the Flower nodes that answer for them at the moment.
+
+Flower's node ids are random per run and, without authentication, per restart. A client is its partition
+id in simulation; on real nodes what its own node configuration says, or the name it was registered under.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.serverapp import Grid
+
+from corolla.errors import RunFailedError
+from corolla.types import ClientId, client_order
+
+_LOG = logging.getLogger("corolla")
+_POLL_S = 0.5
+_SPLITS = ("train", "validation", "test")
+
+
+class Roster(Protocol):
+    """Clients and the nodes that answer for them."""
+
+    def clients(self) -> list[ClientId]:
+        """Return every client known so far, in order."""
+
+    def nodes(self, grid: Grid) -> Mapping[ClientId, int]:
+        """Return the clients that can be asked now, with their node ids; waits while there are none."""
+
+    def facts(self, client: ClientId) -> Mapping[str, Any]:
+        """Return what a client has said of itself (sizes of splits, memory budget)."""
+
+
+class SimulatedRoster:
+    """Virtual clients: any node may act as any client, the message says which. One node per client."""
+
+    def __init__(self, *, clients: int, deadline_s: float = 120.0) -> None:
+        self._count = clients
+        self._deadline_s = deadline_s
+        self._nodes: dict[ClientId, int] = {}
+
+    def clients(self) -> list[ClientId]:
+        """Return "0" to "N-1"."""
+        return [str(i) for i in range(self._count)]
+
+    def nodes(self, grid: Grid) -> Mapping[ClientId, int]:
+        """Return all clients; their nodes are looked up once, they stay for the run."""
+        if not self._nodes:
+            ids = _wait_for_nodes(grid, 1, self._deadline_s)
+            self._nodes = {c: ids[i % len(ids)] for i, c in enumerate(self.clients())}
+        return self._nodes
+
+    def facts(self, client: ClientId) -> Mapping[str, Any]:
+        """Return nothing: in simulation the partition says it all."""
+        return {}
+
+
+@dataclass(frozen=True)
+class _Site:
+    client: ClientId
+    facts: Mapping[str, Any]
+
+
+class NodeRoster:
+    """Real nodes. Each is asked once who it is; one that comes back is known by its name again."""
+
+    def __init__(self, *, expected: int, deadline_s: float, reply_timeout_s: float = 120.0) -> None:
+        self._expected = expected
+        self._deadline_s = deadline_s
+        self._reply_timeout_s = reply_timeout_s
+        self._sites: dict[int, _Site] = {}
+        self._known: dict[ClientId, Mapping[str, Any]] = {}
+
+    def clients(self) -> list[ClientId]:
+        """Return all clients that were ever connected."""
+        return sorted(self._known, key=client_order)
+
+    def facts(self, client: ClientId) -> Mapping[str, Any]:
+        """Return the client's own answer to who it is."""
+        return self._known.get(client, {})
+
+    def nodes(self, grid: Grid) -> Mapping[ClientId, int]:
+        """Return the connected clients; at the first call waits for as many as were expected."""
+        wanted = 1 if self._known else self._expected
+        ids = _wait_for_nodes(grid, wanted, self._deadline_s)
+        self._identify(grid, [node for node in ids if node not in self._sites])
+        online: dict[ClientId, int] = {}
+        for node in ids:
+            if node in self._sites:
+                online[self._sites[node].client] = node
+        if not online:
+            raise RunFailedError("none of the connected nodes said who it is; see the nodes' logs")
+        return online
+
+    def _identify(self, grid: Grid, nodes: list[int]) -> None:
+        if not nodes:
+            return
+        messages = [
+            Message(
+                content=RecordDict({"task": ConfigRecord({"question": "identity"})}),
+                dst_node_id=node,
+                message_type=MessageType.QUERY,
+                group_id="identity",
+            )
+            for node in nodes
+        ]
+        replies = list(grid.send_and_receive(messages, timeout=self._reply_timeout_s))
+        answers = {reply.metadata.reply_to_message_id: reply for reply in replies}
+        names = _registered_names(grid)
+        for message, node in zip(messages, nodes, strict=True):
+            reply = answers.get(message.metadata.message_id)
+            if reply is None or reply.has_error():
+                reason = "no answer" if reply is None else (reply.error.reason or "error")
+                _LOG.warning("node %d did not say who it is: %s", node, reason.strip()[-300:])
+                continue
+            facts: dict[str, Any] = dict(reply.content["info"])
+            facts["num_examples"] = dict(zip(_SPLITS, facts["num_examples"], strict=True))
+            client = str(facts.pop("client", "") or names.get(node, "") or node)
+            taken = {site.client: other for other, site in self._sites.items()}
+            if client in taken and taken[client] in set(grid.get_node_ids()):
+                _LOG.error(
+                    "node %d calls itself %r, as node %d does: ignored. Give each node its own "
+                    'client="..." in --node-config',
+                    node,
+                    client,
+                    taken[client],
+                )
+                continue
+            self._sites[node] = _Site(client, facts)
+            self._known[client] = facts
+            _LOG.info("client %s is node %d", client, node)
+
+
+def _registered_names(grid: Grid) -> dict[int, str]:
+    return {info.node_id: info.name for info in grid.get_nodes() if info.name}
+
+
+def _wait_for_nodes(grid: Grid, count: int, deadline_s: float) -> list[int]:
+    """Return the connected node ids, sorted, once there are ``count`` of them."""
+    end = time.monotonic() + deadline_s
+    announced = False
+    while True:
+        ids = sorted(grid.get_node_ids())
+        if len(ids) >= count:
+            return ids
+        if time.monotonic() > end:
+            raise RunFailedError(
+                f"{len(ids)} of {count} nodes connected within {deadline_s:.0f} s. Start the missing "
+                "SuperNodes, lower `clients`, or raise engine.node_timeout_s"
+            )
+        if not announced:
+            _LOG.info("waiting for %d nodes, %d connected", count, len(ids))
+            announced = True
+        time.sleep(_POLL_S)

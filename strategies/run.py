@@ -1,0 +1,316 @@
+"""One run from its first (or next) round to its summary: rounds, records, checkpoints, evaluation."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord
+from flwr.serverapp import Grid
+
+from corolla.config.build import build_space, build_strategy, build_trainer_settings
+from corolla.config.schema import RunConfig
+from corolla.errors import Fault, RefusedError, RunFailedError
+from corolla.federation import Federation
+from corolla.records.client_facts import read_client_facts
+from corolla.records.run_directory import CheckpointHeader, RunDirectory
+from corolla.records.summary import spread
+from corolla.state import State
+from corolla.tasks import Failure, Reply
+from strategies.base import CorollaStrategy, RoundReport
+from strategies.evaluation import Evaluator
+from strategies.roster import NodeRoster, Roster, SimulatedRoster
+from strategies.totals import Totals
+
+_LOG = logging.getLogger("corolla")
+
+
+class FederatedRun:
+    """Owns the run directory while it runs; everything it must remember is in the checkpoint."""
+
+    def __init__(self, *, config: RunConfig, launch: str) -> None:
+        if config.run_dir is None:
+            raise RefusedError(
+                Fault("run_dir", None, "is not set", "Start the run with `corolla run`")
+            )
+        self._config = config
+        self._directory = _open(Path(config.run_dir), launch)
+        self._space = build_space(config)
+        self._roster = _roster(config)
+        self._facts = read_client_facts(self._directory.path)
+        self._totals = Totals()
+        self._best: dict[str, Any] | None = None  # round chosen on validation, with its accuracies
+        self._header = CheckpointHeader(
+            method=config.method.name,
+            space=config.space.name,
+            space_fingerprint=self._space.fingerprint(),
+        )
+
+    def run(self, grid: Grid) -> None:
+        """Carry out all rounds that are still to do, then evaluate, summarise, save the models."""
+        with self._directory.lock(), self._directory.logging():
+            strategy = self._strategy(grid)
+            done = self._resume(strategy)
+            for server_round in range(done + 1, self._config.rounds + 1):
+                self._round(strategy, grid, server_round)
+                if strategy.finished(self._roster.clients()):
+                    break
+            self._finish(strategy, grid)
+
+    # --- before -----------------------------------------------------------------------------------------
+
+    def _strategy(self, grid: Grid) -> CorollaStrategy:
+        nodes = self._roster.nodes(grid)
+        config = self._config
+        for client in nodes:
+            self._facts.setdefault(client, {}).update(self._roster.facts(client))
+        known = self._facts.items()
+        budgets = {c: float(f["memory_budget_mib"]) for c, f in known if "memory_budget_mib" in f}
+        federation = Federation.of(
+            config, space=self._space, trainer=build_trainer_settings(config), budgets=budgets
+        )
+        strategy: CorollaStrategy = build_strategy(config, federation=federation)
+        strategy.roster = self._roster
+        strategy.summary()
+        return strategy
+
+    def _resume(self, strategy: CorollaStrategy) -> int:
+        """Load the latest checkpoint, if any, and return how many rounds are done."""
+        if not self._directory.has_checkpoint():
+            self._directory.truncate_after(0)
+            return 0
+        done, state = self._directory.load_checkpoint("latest", expected=self._header)
+        strategy.load_state(State(state.part("strategy/"), state.meta["strategy"]))
+        self._totals = Totals(**state.meta["totals"])
+        self._best = state.meta["best"]
+        self._directory.truncate_after(done)
+        _LOG.info("resuming after round %d of %d", done, self._config.rounds)
+        return done
+
+    # --- a round ----------------------------------------------------------------------------------------
+
+    def _round(self, strategy: CorollaStrategy, grid: Grid, server_round: int) -> None:
+        start = time.perf_counter()
+        messages = list(
+            strategy.configure_train(server_round, ArrayRecord(), ConfigRecord(), grid)
+        )
+        replies = grid.send_and_receive(messages, timeout=self._config.round_timeout_s)
+        strategy.aggregate_train(server_round, replies)
+        report = strategy.report
+        if report is None:
+            raise RunFailedError(f"{type(strategy).__name__} left no report of the round")
+        elapsed = time.perf_counter() - start
+        metrics = _round_metrics(server_round, report, elapsed)
+        rows = [self._row(server_round, reply, report) for reply in report.replies]
+        self._totals.add(report.replies, elapsed)
+        chosen = False
+        every = self._config.evaluation.every
+        if (every and server_round % every == 0) or server_round == self._config.rounds:
+            metrics["evaluation"], chosen = self._evaluate(strategy, grid, server_round)
+        # Checkpoint last: a crash before it repeats the round, and the lines below are cut off first.
+        self._directory.append_clients(rows)
+        self._directory.append_round(metrics)
+        self._checkpoint(strategy, server_round, best=chosen)
+
+    def _evaluate(
+        self, strategy: CorollaStrategy, grid: Grid, server_round: int
+    ) -> tuple[dict[str, Any], bool]:
+        """Evaluate all connected clients; return the record, and whether it is the best so far."""
+        start = time.perf_counter()
+        replies, failures = self._evaluator(strategy, grid).evaluate(server_round)
+        self._totals.evaluation_s += time.perf_counter() - start
+        for failure in failures:
+            _LOG.warning("evaluation of client %s failed: %s", failure.client, failure.reason)
+        if not replies:
+            return {}, False
+        scores = _scores(replies, "")
+        record = {"personalised": _without_clients(scores), "clients": len(replies)}
+        if strategy.has_global:
+            record["global"] = record["personalised"]
+        value = scores["val_accuracy"]["mean"]
+        if self._best is not None and value <= self._best["val_accuracy"]["mean"]:
+            return record, False
+        self._best = {"round": server_round, **scores}
+        return record, True
+
+    def _checkpoint(self, strategy: CorollaStrategy, server_round: int, *, best: bool) -> None:
+        state = strategy.state()
+        meta = {"strategy": state.meta, "totals": self._totals.to_dict(), "best": self._best}
+        arrays = {f"strategy/{name}": array for name, array in state.arrays.items()}
+        self._directory.save_checkpoint(
+            State(arrays, meta), round=server_round, header=self._header, best=best
+        )
+
+    def _row(self, server_round: int, reply: Reply, report: RoundReport) -> dict[str, Any]:
+        costs = self._space.costs(reply.task.architecture, batch_size=self._config.batch_size)
+        return {
+            "round": server_round,
+            "client": reply.client,
+            "architecture": reply.task.architecture.to_list(),
+            "num_examples": reply.num_examples,
+            "params": costs.params,
+            "macs": costs.macs,
+            "bytes_down": reply.bytes_down,
+            "bytes_up": reply.bytes_up,
+            "round_s": reply.round_s,
+            **{key: value for key, value in reply.metrics.items() if key != "num_examples"},
+            **report.outcome.columns.get(reply.client, {}),
+        }
+
+    # --- after ------------------------------------------------------------------------------------------
+
+    def _finish(self, strategy: CorollaStrategy, grid: Grid) -> None:
+        config = self._config
+        evaluator = self._evaluator(strategy, grid)
+        replies, failures = evaluator.deploy(config.rounds)
+        if not replies:
+            reasons = "; ".join(f"{f.client}: {f.reason}" for f in failures[:5])
+            raise RunFailedError(f"no client could evaluate its final model: {reasons}")
+        best = self._best
+        if strategy.declares_fine_tuned and best is not None:
+            best = self._best_fine_tuned(strategy, evaluator, replies, best)
+        summary = self._summary(strategy, replies, failures, best)
+        for reply in replies:
+            self._save_model(strategy, reply)
+        self._directory.write_summary(summary)
+        _LOG.info("done: test accuracy %.4f", summary["test_accuracy"]["mean"])
+
+    def _best_fine_tuned(
+        self,
+        strategy: CorollaStrategy,
+        evaluator: Evaluator,
+        replies: list[Reply],
+        best: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Return the scores after fine-tuning from the round that was chosen on validation."""
+        if best["round"] != self._config.rounds:
+            last = strategy.state()
+            _, state = self._directory.load_checkpoint("best", expected=self._header)
+            strategy.load_state(State(state.part("strategy/"), state.meta["strategy"]))
+            replies, _ = evaluator.deploy(best["round"], keep_models=False)
+            strategy.load_state(last)
+        return {"round": best["round"], **_scores(replies, "fine_tuned_")} if replies else best
+
+    def _summary(
+        self,
+        strategy: CorollaStrategy,
+        replies: Sequence[Reply],
+        failures: Sequence[Failure],
+        best: dict[str, Any] | None,
+    ) -> dict[str, Any]:
+        config = self._config
+        received = _scores(replies, "")
+        tuned = _scores(replies, "fine_tuned_") if config.evaluation.fine_tune_epochs else None
+        own = tuned if strategy.declares_fine_tuned and tuned else received
+        summary: dict[str, Any] = {
+            "method": config.method.name,
+            "space": config.space.name,
+            "dataset": config.dataset["name"],
+            "seed": config.seed,
+            "rounds": config.rounds,
+            "clients": len(replies),
+            "failures": [failure.to_dict() for failure in failures],
+            **own,
+            "best": best,
+            "costs": self._totals.to_dict(),
+            "per_client": {reply.client: self._client_entry(strategy, reply) for reply in replies},
+            "class_names": list(config.images.classes) if config.images else [],
+            "dimensions": self._space.describe(),
+        }
+        if strategy.has_global:
+            summary["global"] = received
+        if tuned:
+            summary["fine_tuned"] = {"epochs": config.evaluation.fine_tune_epochs, **tuned}
+        return summary
+
+    def _client_entry(self, strategy: CorollaStrategy, reply: Reply) -> dict[str, Any]:
+        architecture = reply.task.architecture
+        costs = self._space.costs(architecture, batch_size=self._config.batch_size)
+        entry: dict[str, Any] = {
+            "architecture": self._space.values(architecture),
+            "choices": architecture.to_list(),
+            **costs.to_dict(),
+            **strategy.describe(reply.client),
+            **self._facts.get(reply.client, {}),
+        }
+        if "latency_ms" in reply.metrics:
+            entry["latency_ms"] = reply.metrics["latency_ms"]
+        return entry
+
+    def _save_model(self, strategy: CorollaStrategy, reply: Reply) -> None:
+        """Write the client's model: what it returned, else the server's slice for it."""
+        arrays = reply.arrays or strategy.deployed(reply.client).arrays
+        description = {
+            "space": self._config.space.name,
+            "choices": reply.task.architecture.to_list(),
+            "architecture": self._space.values(reply.task.architecture),
+            "weights": "client" if reply.arrays else ("server" if arrays else "kept by the client"),
+        }
+        self._directory.save_client_model(reply.client, description, arrays)
+
+    def _evaluator(self, strategy: CorollaStrategy, grid: Grid) -> Evaluator:
+        return Evaluator(config=self._config, strategy=strategy, roster=self._roster, grid=grid)
+
+
+def _open(path: Path, launch: str) -> RunDirectory:
+    """Open the run directory that the launcher made, which must be the same one that it sees."""
+    token = path / ".launch"
+    if not token.is_file() or token.read_text() != launch:
+        raise RunFailedError(
+            f"the ServerApp does not find this launch in run_dir={str(path)!r}: it runs on another "
+            "machine or in a container. Share the folder and set engine.server_runs to its path there"
+        )
+    return RunDirectory.open(path)
+
+
+def _roster(config: RunConfig) -> Roster:
+    if config.engine["name"] == "superlink":
+        return NodeRoster(
+            expected=config.clients, deadline_s=float(config.engine["node_timeout_s"])
+        )
+    return SimulatedRoster(clients=config.clients)
+
+
+def _round_metrics(server_round: int, report: RoundReport, elapsed: float) -> dict[str, Any]:
+    replies = report.replies
+    metrics: dict[str, Any] = {
+        "round": server_round,
+        "participants": [reply.client for reply in replies],
+        "failures": len(report.failures),
+        "failed": [failure.to_dict() for failure in report.failures],
+    }
+    for key in (
+        "train_loss",
+        "val_accuracy",
+        "test_accuracy",
+        "received_val_accuracy",
+        "received_test_accuracy",
+    ):
+        values = [reply.metrics[key] for reply in replies if key in reply.metrics]
+        metrics[key] = sum(values) / len(values) if values else None
+    return metrics | {
+        "round_s": elapsed,
+        "bytes_down": sum(reply.bytes_down for reply in replies),
+        "bytes_up": sum(reply.bytes_up for reply in replies),
+        **report.outcome.metrics,
+    }
+
+
+def _scores(replies: Sequence[Reply], prefix: str) -> dict[str, dict[str, Any]]:
+    """Return spread and values per client of both accuracies under their plain names."""
+    return {
+        key: spread(
+            {r.client: r.metrics[prefix + key] for r in replies if prefix + key in r.metrics}
+        )
+        for key in ("test_accuracy", "val_accuracy")
+    }
+
+
+def _without_clients(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        key: {k: v for k, v in value.items() if k != "per_client"} for key, value in scores.items()
+    }
+

@@ -1,0 +1,255 @@
+"""The MobileNetV3 space against the specification's numbers and the laws of the supernet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from corolla.aggregation.coverage import Update, coverage_average
+from corolla.aggregation.regions import region_size
+from corolla.spaces.architecture import Architecture
+from corolla.spaces.costs import saved_bytes
+from corolla.spaces.mobilenetv3 import MobileNetV3Space
+from corolla.spaces.supernet import ElasticSupernet, Supernet, to_arrays
+from corolla.types import Arrays
+from tests.conftest import make_space
+
+SPACES = ["mobilenetv3", "mobilenetv3_32", "mobilenetv3_8"]
+FULL = make_space("mobilenetv3")
+SMALL = make_space("mobilenetv3_8")
+STATE = SMALL.initial_state(0)
+ARCHITECTURES = st.integers(0, 2**32).map(lambda seed: SMALL.sample(np.random.default_rng(seed)))
+
+
+def _trained_statistics(state: Arrays) -> Arrays:
+    """Give BN statistics and affine parameters values of their own, as training would."""
+    rng = np.random.default_rng(1)
+    changed = dict(state)
+    for name, array in state.items():
+        if name.endswith("running_var"):
+            changed[name] = rng.uniform(0.5, 2.0, array.shape).astype(np.float32)
+        elif name.endswith("running_mean") or ".bn." in name:
+            changed[name] = (array + rng.normal(0, 0.2, array.shape)).astype(np.float32)
+    return changed
+
+
+def test_full_size_matches_the_specification() -> None:
+    # specs: 23 dimensions, 19 with a choice, 49 logits, 8,957,952 architectures.
+    assert len(FULL.dimensions) == 23
+    assert sum(len(d) > 1 for d in FULL.dimensions) == 19
+    assert FULL.num_logits == 49
+    assert FULL.size == 8_957_952
+
+
+@pytest.mark.parametrize(
+    ("architecture", "params_m", "mmacs"),
+    [(FULL.smallest(), 1.04, 29), (FULL.largest(), 5.35, 270)],
+)
+def test_full_size_costs(architecture: Architecture, params_m: float, mmacs: int) -> None:
+    # The specification's parameters count a shortcut convolution (and its BN) in every block that has
+    # equal widths, which the public code holds and never runs. Ours hold none: add them for comparison.
+    unused = sum(
+        p.outputs * p.outputs + 2 * p.outputs
+        for p in FULL.plan(architecture)
+        if p.inputs == p.outputs
+    )
+    costs = FULL.costs(architecture)
+    assert round((costs.params + unused) / 1e6, 2) == params_m
+    assert round(costs.macs / 1e6) == mmacs
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_closed_forms_agree_with_the_built_module(name: str) -> None:
+    space = make_space(name)
+    rng = np.random.default_rng(0)
+    for architecture in (space.smallest(), space.largest(), space.sample(rng), space.sample(rng)):
+        with torch.device("meta"):
+            module = space.subnet(architecture)
+        built = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
+        assert list(built.items()) == list(space.shapes(architecture).items())
+        assert sum(p.numel() for p in module.parameters()) == space.costs(architecture).params
+        assert Supernet.macs(space, architecture) == space.macs(architecture)  # counted by torch
+        counted = Supernet.activation_bytes(space, architecture, 8)
+        assert space.activation_bytes(architecture, 8) == pytest.approx(counted, rel=0.04)
+
+
+def test_saved_bytes_by_hand() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(4, 3, bias=False)
+            self.second = nn.Linear(3, 2, bias=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.second(torch.relu(self.first(x)))
+
+    # Kept: the input (5 x 4) for the first weight's gradient, relu's result (5 x 3), once. 4 bytes each.
+    assert saved_bytes(Net(), (5, 4)) == 4 * (5 * 4 + 5 * 3)
+
+
+@settings(max_examples=25, deadline=None)
+@given(architecture=ARCHITECTURES)
+def test_regions_have_the_subnets_size(architecture: Architecture) -> None:
+    regions = SMALL.regions(architecture)
+    size = sum(region_size(region, STATE[name].shape) for name, region in regions.items())
+    subnet = SMALL.subnet(architecture)
+    assert size == sum(tensor.numel() for tensor in subnet.state_dict().values())
+
+
+@settings(max_examples=25, deadline=None)
+@given(architectures=st.lists(ARCHITECTURES, min_size=1, max_size=4), weight=st.floats(0.1, 1e4))
+def test_cut_then_aggregate_leaves_the_supernet_bit_identical(
+    architectures: list[Architecture], weight: float
+) -> None:
+    updates = [
+        Update(
+            arrays=SMALL.cut(STATE, architecture),
+            regions=SMALL.regions(architecture),
+            weight=weight + number,
+            client=str(number),
+        )
+        for number, architecture in enumerate(architectures)
+    ]
+    after = coverage_average(STATE, updates)
+    for name, array in STATE.items():
+        assert after[name].tobytes() == array.tobytes(), name
+
+
+@settings(max_examples=15, deadline=None)
+@given(architecture=ARCHITECTURES, seed=st.integers(0, 100))
+def test_subnet_equals_the_masked_supernet(architecture: Architecture, seed: int) -> None:
+    """Independent of how we cut: zero all that the architecture does not own, skip its missing blocks."""
+    state = _trained_statistics(STATE)
+    images = torch.from_numpy(
+        np.random.default_rng(seed).normal(size=(3, 1, 8, 8)).astype(np.float32)
+    )
+    subnet = SMALL.load(architecture, SMALL.cut(state, architecture)).eval()
+    with torch.no_grad():
+        expected = _masked(SMALL, state, architecture, images)
+        torch.testing.assert_close(subnet(images), expected, rtol=1e-4, atol=1e-5)
+
+
+def _masked(
+    space: MobileNetV3Space, state: Arrays, architecture: Architecture, images: torch.Tensor
+) -> torch.Tensor:
+    shapes = space.shapes(architecture)
+    masked: Arrays = {}
+    for name, array in state.items():
+        masked[name] = np.zeros_like(array)
+        if name in shapes:
+            block = []
+            for axis, (size, whole) in enumerate(zip(shapes[name], array.shape, strict=True)):
+                start = 0 if axis < 2 else (whole - size) // 2
+                block.append(slice(start, start + size))
+            masked[name][tuple(block)] = array[tuple(block)]
+        if name.endswith("running_var"):
+            masked[name][masked[name] == 0] = 1.0
+    whole_net = space.supernet().eval()
+    whole_net.load_state_dict({name: torch.from_numpy(a) for name, a in masked.items()})
+    values = space.values(architecture)
+    x = whole_net.stem(images)
+    for number, stage in enumerate(whole_net.stages, start=1):
+        inputs = int(values["stem.width"] if number == 1 else values[f"mb{number - 1}.width"])
+        for depth in range(int(values[f"mb{number}.depth"])):
+            block = stage[depth]
+            y = block.expand(x) if block.expand is not None else x
+            y = block.depthwise(y)
+            y = block.se(y) if block.se is not None else y
+            y = block.project(y)
+            shortcut = x
+            if block.stride > 1:
+                shortcut = nn.functional.avg_pool2d(shortcut, block.stride, ceil_mode=True)
+            widths_differ = depth == 0 and inputs != int(values[f"mb{number}.width"])
+            if widths_differ:
+                # Where the largest network has equal widths it has no shortcut convolution to mask.
+                shortcut = block.shortcut(shortcut)
+            else:
+                missing = y.shape[1] - shortcut.shape[1]
+                shortcut = nn.functional.pad(shortcut, (0, 0, 0, 0, 0, max(missing, 0)))[
+                    :, : y.shape[1]
+                ]
+            x = y + shortcut
+    return whole_net.head(x)
+
+
+@settings(max_examples=10, deadline=None)
+@given(architecture=ARCHITECTURES)
+def test_elastic_supernet_equals_the_subnet_and_trains_its_region_only(
+    architecture: Architecture,
+) -> None:
+    images = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    elastic = ElasticSupernet(SMALL, STATE).eval()
+    subnet = SMALL.load(architecture, SMALL.cut(STATE, architecture)).eval()
+    logits = elastic(images, architecture)
+    torch.testing.assert_close(logits, subnet(images), rtol=0, atol=0)
+    logits.sum().backward()
+    regions = SMALL.regions(architecture)
+    for name in STATE:
+        parameter = dict(elastic.named_parameters()).get(name.replace(".", "/"))
+        if parameter is None or parameter.grad is None:
+            continue
+        outside = parameter.grad.clone()
+        outside[regions[name]] = 0
+        assert outside.abs().sum() == 0, name
+
+
+def test_elastic_supernet_moves_running_statistics_of_the_region_in_training() -> None:
+    architecture = SMALL.smallest()
+    elastic = ElasticSupernet(SMALL, STATE).train()
+    elastic(torch.randn(4, 1, 8, 8), architecture)
+    name = "head.expand.bn.running_var"
+    (channels,) = SMALL.shapes(architecture)[name]
+    changed = elastic.state()[name]
+    assert (changed[:channels] != 1).all()
+    np.testing.assert_array_equal(changed[channels:], 1)
+
+
+def test_initial_state_depends_on_the_seed_alone() -> None:
+    again, other = SMALL.initial_state(0), SMALL.initial_state(1)
+    assert all(np.array_equal(again[name], array) for name, array in STATE.items())
+    assert not np.array_equal(other["stem.conv.weight"], STATE["stem.conv.weight"])
+
+
+def test_load_refuses_arrays_of_another_architecture() -> None:
+    arrays = SMALL.cut(STATE, SMALL.smallest())
+    with pytest.raises(ValueError, match="arrays do not fit the architecture of 'mobilenetv3_8'"):
+        SMALL.load(SMALL.largest(), arrays)
+
+
+def test_state_dict_of_a_subnet_loads_back_into_a_plain_module() -> None:
+    subnet = SMALL.subnet(SMALL.smallest())
+    SMALL.subnet(SMALL.smallest()).load_state_dict(subnet.state_dict())
+    assert not [name for name in to_arrays(subnet) if "num_batches" in name]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"resolution": [3]}, r"space.resolution=3: the strides of 'mobilenetv3_8' divide it by 4"),
+        ({"num_classes": 1}, "num_classes=1 must be >= 2"),
+        ({"stages": [{"width": [8]}]}, r"space.stages\[0\] has \['width'\]: need"),
+    ],
+)
+def test_bad_settings_are_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_space("mobilenetv3_8", **change)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("width", [16, 8], "need ascending"),
+        ("kernel", [4], "must be odd"),
+        ("stride", 3, "must be 1 or 2"),
+    ],
+)
+def test_bad_stages_are_refused(key: str, value: Any, message: str) -> None:
+    stage = {"width": [8], "depth": [1], "kernel": [3], "expand": [1], "stride": 1, "se": False}
+    with pytest.raises(ValueError, match=rf"space.stages\[0\].{key}.*{message}"):
+        make_space("mobilenetv3_8", stages=[stage | {key: value}])
