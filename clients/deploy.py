@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import Any
 
-from safetensors.numpy import save_file
 from torch import nn
 
 from clients.site import Site
+from corolla.records.atomic import write_bytes
+from corolla.records.tensor_files import write_tensors
 from corolla.spaces.supernet import to_arrays
 from corolla.tasks import Task
 from corolla.training.measure import latency
@@ -71,9 +71,6 @@ def _keep(site: Site, task: Task, arrays: Arrays) -> None:
         "architecture": site.space.values(task.architecture),
         "classes": list(site.data.class_names),
     }
-    partial = site.model_dir / f".architecture.json.{os.getpid()}"
-    partial.write_text(json.dumps(description, indent=2))
-    weights = site.model_dir / f".model.safetensors.{os.getpid()}"
-    save_file(arrays, weights)
-    os.replace(weights, site.model_dir / "model.safetensors")
-    os.replace(partial, site.model_dir / "architecture.json")
+    # The description first: a reader that finds the weights finds what they are.
+    write_bytes(site.model_dir / "architecture.json", json.dumps(description, indent=1).encode())
+    write_tensors(site.model_dir / "model.safetensors", arrays, {"format": "pt"})

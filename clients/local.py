@@ -10,7 +10,7 @@ from clients.adapter import NumPyClient
 from clients.deploy import deploy, scores
 from clients.site import Site, require_store
 from clients.subnet import facts
-from corolla.records.client_store import pack_tensors, unpack_tensors
+from corolla.records.packing import pack_tensors, unpack_tensors
 from corolla.spaces.supernet import to_arrays
 from corolla.state import State
 from corolla.tasks import Task

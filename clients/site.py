@@ -67,7 +67,7 @@ def site_of(context: Context, task: Mapping[str, Any]) -> Site:
     """Return the site that answers: the client that the task names, or this node's own."""
     common = shared(str(context.run_config["config"]))
     config, node = common.config, context.node_config
-    real = config.engine["name"] == "superlink"
+    real = config.on_nodes
     client = _identity(node, task) if real else str(task["client"])
     state_dir = _state_dir(config, node)
     data_dir = node.get("data-dir") if real else None
@@ -80,6 +80,7 @@ def site_of(context: Context, task: Mapping[str, Any]) -> Site:
             validation=float(config.partition["validation"]),
             test=float(config.partition["test"]),
             state_dir=state_dir,
+            class_names=config.images.classes if config.images else None,
         )
     elif real and "partition-id" not in node:
         raise RefusedError(
@@ -120,7 +121,7 @@ def node_name(node: Mapping[str, Any]) -> ClientId:
 def _state_dir(config: RunConfig, node: Mapping[str, Any]) -> Path | None:
     if "state-dir" in node:
         return Path(str(node["state-dir"]))
-    if config.engine["name"] == "superlink" or config.run_dir is None:
+    if config.on_nodes or config.run_dir is None:
         return None
     return Path(config.run_dir) / "state"
 

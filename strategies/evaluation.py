@@ -37,7 +37,7 @@ class Evaluator:
         """Return scores before and after fine-tuning, and, where wanted, each client's own weights."""
         wanted = self._config.evaluation.return_models
         if wanted == "auto":
-            wanted = self._config.engine["name"] != "superlink"
+            wanted = not self._config.on_nodes
         own = "fine_tuned" if self._strategy.declares_fine_tuned else "received"
         return self._ask(
             server_round,

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from corolla.aggregation.coverage import Update, momentum_average, update_weight
+from corolla.aggregation.coverage import momentum_average
+from corolla.aggregation.updates import Update, update_weight
 from corolla.aggregation.regions import leading_region
 from corolla.federation import Federation
 from corolla.state import State

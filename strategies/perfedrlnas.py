@@ -13,11 +13,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from corolla.aggregation.coverage import Update, momentum_average, update_weight
+from corolla.aggregation.coverage import momentum_average
+from corolla.aggregation.updates import Update, update_weight
+from corolla.config.build import settings_of
 from corolla.federation import Federation
 from corolla.search.deploy import most_probable
 from corolla.search.policy import ClientPolicies, PolicySettings
-from corolla.search.reward import Reward, RewardSettings, Trial
+from corolla.search.reward import Outcome as Observed
+from corolla.search.reward import RewardHistory, RewardSettings
 from corolla.spaces.architecture import Architecture
 from corolla.state import State
 from corolla.tasks import Reply
@@ -46,9 +49,10 @@ class PerFedRLNAS(CorollaStrategy):
         if settings.get("memory") == "auto":
             settings["memory"] = bool(federation.budgets)
         self._policies = ClientPolicies(
-            dimensions=self.space.dimensions, settings=PolicySettings(**policy)
+            sizes=[len(dimension) for dimension in self.space.dimensions],
+            settings=settings_of(PolicySettings, policy, "policy"),
         )
-        self._reward = Reward(settings=RewardSettings(**settings))
+        self._reward = RewardHistory(settings=settings_of(RewardSettings, settings, "reward"))
         self._warmup = warmup_rounds
         self._weights = weights
         self._momentum = server_momentum
@@ -109,14 +113,12 @@ class PerFedRLNAS(CorollaStrategy):
         )
         if not replies:
             return Outcome()
-        rejected = {reply.client: self._draws(server_round, reply.client)[:-1] for reply in replies}
-        rewards = self._reward(
+        judged = self._reward.judge(
             {
-                reply.client: Trial(
+                reply.client: Observed(
                     accuracy=reply.metrics["val_accuracy"],
                     round_s=reply.round_s,
                     memory_share=self._memory_share(reply.client, reply.task.architecture),
-                    misfits=len(rejected[reply.client]),
                 )
                 for reply in replies
             }
@@ -124,19 +126,21 @@ class PerFedRLNAS(CorollaStrategy):
         columns = {}
         for reply in replies:
             client, architecture = reply.client, reply.task.architecture
-            given = rewards[client]
+            rejected = self._draws(server_round, client)[:-1]
             columns[client] = {
-                "reward": given.reward,
+                "reward": judged[client].reward,
+                "advantage": judged[client].advantage,
                 "log_prob": self._policies.log_prob(client, architecture.choices),
-                "draws": len(rejected[client]) + 1,
+                "draws": len(rejected) + 1,
             }
             if client in self.federation.budgets:
                 columns[client]["memory_budget_mib"] = self.federation.budgets[client]
                 columns[client]["memory_mib"] = self._memory_mib(architecture)
             if server_round > self._warmup:
-                for misfit in rejected[client]:
-                    self._policies.update(client, misfit.choices, given.misfit_reward)
-                self._policies.update(client, architecture.choices, given.reward)
+                for misfit in rejected:
+                    given = self._reward.judge({client: Observed(fits=False)})[client]
+                    self._policies.update(client, misfit.choices, given.advantage)
+                self._policies.update(client, architecture.choices, judged[client].advantage)
         return Outcome(self._round_metrics(replies, columns), columns)
 
     def _memory_share(self, client: ClientId, architecture: Architecture) -> float:
@@ -179,6 +183,7 @@ class PerFedRLNAS(CorollaStrategy):
                 **{f"supernet/{name}": array for name, array in self._supernet.items()},
                 **{f"velocity/{name}": array for name, array in self._velocity.items()},
                 **{f"policies/{name}": array for name, array in policies.arrays.items()},
+                **{f"reward/{name}": array for name, array in reward.arrays.items()},
             },
             meta={"policies": policies.meta, "reward": reward.meta},
         )
@@ -188,4 +193,4 @@ class PerFedRLNAS(CorollaStrategy):
         self._supernet = state.part("supernet/")
         self._velocity = state.part("velocity/")
         self._policies.load_state(State(state.part("policies/"), state.meta["policies"]))
-        self._reward.load_state(State({}, state.meta["reward"]))
+        self._reward.load_state(State(state.part("reward/"), state.meta["reward"]))

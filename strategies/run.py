@@ -79,7 +79,7 @@ class FederatedRun:
 
     def _resume(self, strategy: CorollaStrategy) -> int:
         """Load the latest checkpoint, if any, and return how many rounds are done."""
-        if not self._directory.has_checkpoint():
+        if self._directory.checkpoints.round() is None:
             self._directory.truncate_after(0)
             return 0
         done, state = self._directory.load_checkpoint("latest", expected=self._header)
@@ -208,7 +208,7 @@ class FederatedRun:
         summary: dict[str, Any] = {
             "method": config.method.name,
             "space": config.space.name,
-            "dataset": config.dataset["name"],
+            "dataset": config.images.name if config.images else "",
             "seed": config.seed,
             "rounds": config.rounds,
             "clients": len(replies),
@@ -267,7 +267,7 @@ def _open(path: Path, launch: str) -> RunDirectory:
 
 
 def _roster(config: RunConfig) -> Roster:
-    if config.engine["name"] == "superlink":
+    if config.on_nodes:
         return NodeRoster(
             expected=config.clients, deadline_s=float(config.engine["node_timeout_s"])
         )

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from corolla.budgets import draw_budgets
 from corolla.config.build import (
@@ -24,7 +26,7 @@ from corolla.config.build import (
 )
 from corolla.config.compose import compose_values
 from corolla.config.schema import ImageConfig, RunConfig, parse_config
-from corolla.data.partition.base import Partition
+from corolla.data.partition.partition import Partition
 from corolla.errors import Fault, RefusedError
 from corolla.federation import Federation
 from corolla.records.client_facts import write_client_facts
@@ -52,12 +54,12 @@ def plan_run(overrides: Sequence[str], *, default_dir: Path | None = None) -> Pl
     config, faults = parse_config(compose_values(overrides))
     if config is None:
         raise RefusedError(faults)
-    run_dir = Path(config.run_dir) if config.run_dir else default_dir or _default_dir(config)
-    config = config.model_copy(update={"run_dir": str(run_dir.absolute())})
     collector = _Collector()
     for step in (build_trainer, build_engine):
         collector.run(step, config)
     config, partition = collector.run(_with_images, config) or (config, None)
+    run_dir = Path(config.run_dir) if config.run_dir else default_dir or _default_dir(config)
+    config = config.model_copy(update={"run_dir": str(run_dir.absolute())})
     space = collector.run(build_space, config) if config.images else None
     facts: dict[str, dict[str, Any]] = {}
     if space is not None:
@@ -101,7 +103,7 @@ def resume(path: Path) -> RunDirectory:
         text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
     with directory.lock():
         space = build_space(config)
-        if directory.has_checkpoint():
+        if directory.checkpoints.round() is not None:
             directory.load_checkpoint("latest", expected=header_of(config, space))
         if (path / "summary.json").is_file():
             return directory
@@ -153,18 +155,24 @@ class _Collector:
 def _with_images(config: RunConfig) -> tuple[RunConfig, Partition | None]:
     """Fill in the classes, and split the pool where there is one to split."""
     dataset = build_dataset(config)
-    real = config.engine["name"] == "superlink"
+    real = config.on_nodes
     partition = None
     if not (real and config.dataset.get("root", "") is None):
         faults = dataset.check([])
         if faults:
             raise RefusedError(faults)
         partition = build_partition(config, dataset)
-        faults = dataset.check(partition.all_indices())
+        faults = dataset.check(_indices(partition))
         if faults:
             raise RefusedError(faults)
-    images = ImageConfig(classes=list(dataset.class_names), channels=dataset.channels)
+    images = ImageConfig(
+        name=dataset.name, classes=list(dataset.class_names), channels=dataset.channels
+    )
     return config.model_copy(update={"images": images}), None if real else partition
+
+
+def _indices(partition: Partition) -> NDArray[np.int64]:
+    return np.concatenate([splits.all() for splits in partition.clients.values()])
 
 
 def _facts(
@@ -180,7 +188,6 @@ def _facts(
         batch_size=config.batch_size,
         seed=config.seed,
     )
-    counts = partition.label_counts()
     facts: dict[str, dict[str, Any]] = {}
     for client, splits in partition.clients.items():
         facts[client] = {
@@ -189,7 +196,7 @@ def _facts(
                 "validation": len(splits.validation),
                 "test": len(splits.test),
             },
-            "label_counts": [int(n) for n in counts[client]["train"]],
+            "label_counts": [int(n) for n in partition.counts[client]["train"]],
         }
         if client in budgets:
             facts[client]["memory_budget_mib"] = budgets[client]
@@ -221,7 +228,7 @@ def _require_disk(run_dir: Path, space: Supernet) -> None:
 
 def _default_dir(config: RunConfig) -> Path:
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    dataset = config.dataset.get("name", "data")
+    dataset = config.images.name if config.images else "data"
     base = Path("runs") / f"{stamp}-{config.method.name}-{dataset}-s{config.seed}"
     path, number = base, 1
     while path.exists():

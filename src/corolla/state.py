@@ -15,8 +15,9 @@ from corolla.types import Arrays
 class State:
     """A snapshot that can be written to disk and read back without loss.
 
-    ``arrays`` holds numbers in bulk (weights, policies, momentum); ``meta`` holds the rest: str-keyed
-    dicts, lists, strings, numbers, booleans and None. Compare two states with ``same_as``.
+    ``arrays`` holds numbers in bulk (weights, policies, momentum); ``meta`` holds the rest:
+    str-keyed dicts, lists, strings, numbers, booleans and None. Compare two states with
+    ``same_as``.
     """
 
     arrays: Arrays = field(default_factory=dict)
@@ -49,7 +50,9 @@ def differences(left: State, right: State) -> list[str]:
         if a.dtype != b.dtype or a.shape != b.shape:
             found.append(f"array {name!r}: {a.dtype}{a.shape} and {b.dtype}{b.shape}")
         elif a.tobytes() != b.tobytes():
-            found.append(f"array {name!r}: {int(np.sum(a != b))} of {a.size} entries differ in value")
+            found.append(
+                f"array {name!r}: {int(np.sum(a != b))} of {a.size} entries differ in value"
+            )
     return found + _meta_differences(left.meta, right.meta, "meta")
 
 

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from corolla.aggregation.coverage import Update, coverage_average
+from corolla.aggregation.coverage import coverage_average
 from corolla.aggregation.regions import region_size
+from corolla.aggregation.updates import Update
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.costs import saved_bytes
 from corolla.spaces.mobilenetv3 import MobileNetV3Space

@@ -67,18 +67,19 @@ def headline(summary: Mapping[str, Any]) -> Table:
 
 def comparison(run_dirs: Sequence[Path]) -> Table:
     """Return mean and sd over seeds, one row per method."""
-    groups = compare([RunDirectory.open(path).summary() for path in run_dirs])
     table = Table(title="Mean ± sd over seeds, test accuracy in %")
-    for heading in ("method", "runs", "personalised", "worst decile", "+ fine-tuning", "global"):
+    columns = {
+        "personalised": "test_accuracy/mean",
+        "worst decile": "test_accuracy/worst_decile",
+        "+ fine-tuning": "fine_tuned/test_accuracy/mean",
+        "global": "global/test_accuracy/mean",
+    }
+    for heading in ("method", "runs", *columns):
         table.add_column(heading, justify="left" if heading == "method" else "right")
-    for group in groups:
-        table.add_row(*tables_row(group))
+    for row in compare([RunDirectory.open(path).summary() for path in run_dirs]):
+        cells = [row.figures[key].percent(2) if key in row.figures else "-" for key in columns.values()]
+        table.add_row(str(row.group["method"]), str(len(row.seeds)), *cells)
     return table
-
-
-def tables_row(group: Any) -> list[str]:
-    """Return one row of `comparison`."""
-    return [str(cell) for cell in group]
 
 
 def _strip(choices: Sequence[int], dimensions: Sequence[Mapping[str, Any]]) -> str:

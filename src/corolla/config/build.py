@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_class
 
 from corolla.config.schema import RunConfig
 from corolla.data.dataset import Dataset
-from corolla.data.partition.base import Partition, Partitioner
+from corolla.data.partition.partition import Partition
+from corolla.data.partition.partitioner import Partitioner
 from corolla.errors import Fault, RefusedError, nearest
 from corolla.spaces.supernet import Supernet
 from corolla.training.settings import LoopSettings, TrainerSettings
@@ -27,7 +27,7 @@ def build(node: Mapping[str, Any], key: str, **known: Any) -> Any:
         RefusedError: a target that does not exist, arguments it does not take, or values it refuses.
 
     """
-    settings = {k: v for k, v in node.items() if k not in ("_target_", "name")}
+    settings = {k: v for k, v in node.items() if k not in ("_target_", "name", "kind")}
     if "_target_" not in node:
         remedy = "Take one of the files in conf/"
         raise RefusedError(Fault(key, dict(node), "has no _target_", remedy))
@@ -45,25 +45,20 @@ def build(node: Mapping[str, Any], key: str, **known: Any) -> Any:
     if faults:
         raise RefusedError(faults)
     with _named(key, target):
-        # Hydra's nested instantiation is of no use to us, and values must stay plain lists and dicts.
-        return instantiate(
-            {"_target_": target, "_recursive_": False, "_convert_": "all"}, **settings, **known
-        )
+        # Not hydra.utils.instantiate: it turns dataclasses and lists among the arguments into its own.
+        return kind(**settings, **known)
 
 
 @contextmanager
 def _named(key: str, target: str) -> Iterator[None]:
-    """Turn what a constructor raises into a fault that names ``key``."""
+    """Turn what an import or a constructor raises into a fault that names ``key``."""
     try:
         yield
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, RefusedError):
-            raise RefusedError([_under(key, fault) for fault in cause.faults]) from error
-        problem = str(cause or error).splitlines()[0]
-        raise RefusedError(Fault(key, target, problem, "Correct the file or override")) from error
-    except (ImportError, AttributeError, ValueError) as error:
-        raise RefusedError(Fault(key, target, str(error), "Correct the _target_")) from error
+    except RefusedError as error:
+        raise RefusedError([_under(key, fault) for fault in error.faults]) from error
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        remedy = "Correct the file or override"
+        raise RefusedError(Fault(key, target, str(error), remedy)) from error
 
 
 def _under(key: str, fault: Fault) -> Fault:
@@ -106,7 +101,8 @@ def build_partition(config: RunConfig, dataset: Dataset) -> Partition:
 
 def build_trainer_settings(config: RunConfig) -> TrainerSettings:
     """Return optimiser, schedule and augmentation of local training."""
-    return _settings(TrainerSettings, config.trainer, "trainer")
+    settings: TrainerSettings = settings_of(TrainerSettings, config.trainer, "trainer")
+    return settings
 
 
 def build_trainer(config: RunConfig) -> LocalTrainer:
@@ -115,7 +111,7 @@ def build_trainer(config: RunConfig) -> LocalTrainer:
     if device not in config.space.loop:
         remedy = f"Add it; there are {sorted(config.space.loop)}"
         raise RefusedError(Fault(f"space.loop.{device}", None, "no loop settings", remedy))
-    loop = _settings(LoopSettings, config.space.loop[device], f"space.loop.{device}")
+    loop = settings_of(LoopSettings, config.space.loop[device], f"space.loop.{device}")
     return LocalTrainer(settings=build_trainer_settings(config), loop=loop, device=device)
 
 
@@ -145,7 +141,8 @@ def device_of(config: RunConfig) -> str:
     return config.device
 
 
-def _settings(kind: type[Any], values: Mapping[str, Any], key: str) -> Any:
+def settings_of(kind: type[Any], values: Mapping[str, Any], key: str) -> Any:
+    """Return the settings class ``kind`` filled from YAML; RefusedError names unknown or bad keys."""
     known = list(inspect.signature(kind).parameters)
     faults = [
         Fault(f"{key}.{name}", value, "unknown key", nearest(name, known))

@@ -42,6 +42,7 @@ class EvaluationConfig(_Strict):
 class ImageConfig(_Strict):
     """What the images are; filled in before a run starts, so the server needs no data."""
 
+    name: str  # of the data set
     classes: list[str] = Field(min_length=2)
     channels: int = Field(ge=1)
 
@@ -81,6 +82,11 @@ class RunConfig(_Strict):
         if isinstance(value, int) and value < 1:
             raise ValueError("must be at least 1")
         return value
+
+    @property
+    def on_nodes(self) -> bool:
+        """Whether clients are real nodes with their own data, not a partition in simulation."""
+        return bool(self.engine.get("kind") == "superlink")
 
     @property
     def participants(self) -> int:

@@ -1,0 +1,1 @@
+"""How a run is launched: in this process, through Flower's simulation, or on a SuperLink."""

@@ -1,0 +1,71 @@
+"""What every engine offers, and how it says that a run failed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Protocol
+
+from corolla.errors import Fault, RunFailedError
+
+LOG_NAME = "superlink.log"
+"""File in the run directory that takes the output of SuperLink, ServerApp and clients."""
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+class Engine(Protocol):
+    """Runs the ServerApp and the clients of one run and waits for the end."""
+
+    name: str
+
+    def check(self) -> list[Fault]:
+        """Return what stands in the way of a start; nothing is started or changed."""
+        ...
+
+    def run(self, *, config_yaml: str, run_dir: Path, launch: str) -> None:
+        """Run to the end.
+
+        ``config_yaml`` is the resolved configuration; ServerApp and ClientApp get it as run-config
+        value ``config``. ``launch`` is the token of this launch, run-config value ``launch``.
+
+        Raises RunFailedError when the run did not complete, and KeyboardInterrupt after Ctrl-C,
+        in both cases after everything that this call started has been stopped.
+        """
+        ...
+
+
+def run_failed(what: str, *, run_dir: Path, log: Path | None = None) -> RunFailedError:
+    """Return the error that says what failed, where to look, and how to resume."""
+    lines = [what.strip()]
+    if log is not None:
+        excerpt = log_tail(log)
+        if excerpt:
+            lines += ["Last lines of the log:", *(f"  | {line}" for line in excerpt)]
+        lines.append(f"Full log: {log}")
+    lines.append(f"Resume after the last finished round: corolla resume {run_dir}")
+    return RunFailedError("\n".join(lines))
+
+
+def log_tail(log: Path, *, lines: int = 15, bytes_: int = 16384) -> list[str]:
+    """Return the last non-empty lines of a log, without terminal colours; [] if there is none."""
+    try:
+        with log.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - bytes_))
+            text = file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return []
+    return [line for line in without_colours(text).splitlines() if line.strip()][-lines:]
+
+
+def without_colours(text: str) -> str:
+    """Return ``text`` without terminal colour codes, which Flower and Ray put everywhere."""
+    return _COLOURS.sub("", text)
+
+
+def count_fault(key: str, value: Any, *, least: int = 1) -> list[Fault]:
+    """Return a fault unless ``value`` is a whole number of at least ``least``."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= least:
+        return []
+    return [Fault(key, value, "is not a whole number", f"Use an integer >= {least}.")]

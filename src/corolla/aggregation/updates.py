@@ -1,0 +1,80 @@
+"""What a client returned, and whether it can be used."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corolla.aggregation.regions import Region, region_shape
+from corolla.errors import Fault, RefusedError, nearest
+from corolla.types import Arrays, ClientId
+
+Weights = Literal["uniform", "examples"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update:
+    """One client's trained subnet: its arrays, and where each belongs in the supernet."""
+
+    arrays: Arrays
+    regions: Mapping[str, Region]
+    weight: float = 1.0  # > 0; only ratios between clients matter
+    client: ClientId = ""
+
+
+def update_weight(weights: Weights, num_examples: int) -> float:
+    """Return a client's weight: 1 for ``uniform``, its training examples for ``examples``."""
+    known = ("uniform", "examples")
+    if weights not in known:
+        raise RefusedError(Fault("weights", weights, "is no way to weigh", nearest(weights, known)))
+    return float(num_examples) if weights == "examples" else 1.0
+
+
+def check_update(supernet: Arrays, update: Update, *, values: bool = True) -> list[Fault]:
+    """Return everything that makes ``update`` unusable for ``supernet``; nothing when it is fit.
+
+    Looks for a weight that is not positive and finite, array names missing or in excess, wrong
+    shapes, floating arrays where the supernet has integers (or the reverse) and, with ``values``,
+    NaN and infinities.
+    """
+    faults = []
+    if not (math.isfinite(update.weight) and update.weight > 0):
+        remedy = "A client with examples has a positive, finite weight"
+        faults.append(Fault("weight", update.weight, "cannot weigh an average", remedy))
+    for name in sorted({*update.regions, *update.arrays}):
+        if name not in supernet:
+            remedy = nearest(name, list(supernet))
+            faults.append(Fault("array", name, "the supernet has none of this name", remedy))
+        elif name not in update.regions:
+            remedy = "Return the arrays of the architecture that was sent, nothing else"
+            faults.append(Fault("array", name, "is not part of the architecture sent", remedy))
+        elif name not in update.arrays:
+            remedy = "Return every array of the architecture that was sent"
+            faults.append(Fault("array", name, "is missing in the reply", remedy))
+        else:
+            faults += _check_array(supernet[name], update, name, values=values)
+    return faults
+
+
+def _check_array(old: NDArray[Any], update: Update, name: str, *, values: bool) -> list[Fault]:
+    array = update.arrays[name]
+    try:
+        shape = region_shape(update.regions[name], old.shape, name=name)
+    except RefusedError as error:
+        return error.faults
+    if array.shape != shape:
+        remedy = "Return the arrays of the architecture that was sent, nothing else"
+        return [Fault(name, array.shape, f"its region has shape {shape}", remedy)]
+    if (array.dtype.kind == "f") != (old.dtype.kind == "f"):
+        remedy = f"The supernet holds {old.dtype}"
+        return [Fault(name, str(array.dtype), "is another kind of number", remedy)]
+    # min and max pass NaN on and, unlike isfinite over all entries, need no array of their own
+    if values and array.size and not np.isfinite([array.min(), array.max()]).all():
+        remedy = "Lower the client's learning rate or clip its gradients"
+        return [Fault(name, "NaN or infinity", "the training diverged", remedy)]
+    return []

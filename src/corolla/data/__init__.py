@@ -1,0 +1,1 @@
+"""Images, the data sets they come from, and how they are divided among clients."""

@@ -1,0 +1,36 @@
+"""What one client has to learn from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from corolla.data.images import Images
+from corolla.types import ClientId
+
+
+@dataclass(frozen=True, eq=False)
+class ClientData:
+    """One client's three disjoint splits, and what is needed to read them.
+
+    Args:
+        client: partition id or site name.
+        train: images to learn weights from.
+        validation: images for rewards and for every choice.
+        test: images for reporting only.
+        class_names: name of each label.
+        mean: per channel, of pixels / 255.
+        std: per channel, of pixels / 255.
+    """
+
+    client: ClientId
+    train: Images
+    validation: Images
+    test: Images
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def bytes_(self) -> int:
+        """Memory that the three splits take, in bytes."""
+        return self.train.bytes_ + self.validation.bytes_ + self.test.bytes_

@@ -1,0 +1,62 @@
+"""scikit-learn's handwritten digits: 1,797 real 8x8 gray images that need no download.
+
+Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning
+Repository, 1998 (its test part), as shipped with scikit-learn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from corolla.data.dataset import positions
+from corolla.data.images import Images, Indices
+from corolla.errors import Fault
+
+
+class Digits:
+    """The digits 0..9; pixel values 0..16 are spread over 0..255."""
+
+    name = "digits"
+    class_names = tuple("0123456789")
+    channels = 1
+    resolution = 8
+    mean = (0.3053,)  # over all 1,797 images; public constants
+    std = (0.3759,)
+
+    def labels(self) -> NDArray[np.int64]:
+        """Return the digit of each image."""
+        return self._pool[1]
+
+    def sites(self) -> None:
+        """Return None: who wrote which digit is not recorded."""
+
+    def train_size(self) -> None:
+        """Return None: scikit-learn ships one part only."""
+
+    def images(self, indices: Indices) -> Images:
+        """Return the images at ``indices``, uint8 (n, 1, 8, 8)."""
+        pixels, labels = self._pool
+        at = positions(indices, len(labels))
+        return Images(torch.from_numpy(pixels[at]), torch.from_numpy(labels[at]))
+
+    def fingerprint(self) -> str:
+        """Return a digest of all pixels and labels."""
+        pixels, labels = self._pool
+        return hashlib.sha256(pixels.tobytes() + labels.tobytes()).hexdigest()[:32]
+
+    def check(self, indices: Indices | None = None) -> list[Fault]:
+        """Return nothing: the images come with scikit-learn."""
+        return []
+
+    @cached_property
+    def _pool(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        from sklearn.datasets import load_digits  # takes a second to import: only where it is used
+
+        bunch = load_digits()
+        pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, np.newaxis]
+        return pixels, bunch.target.astype(np.int64)

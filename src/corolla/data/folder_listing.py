@@ -1,0 +1,184 @@
+"""Which images a folder of class folders holds: names, labels, sites; nothing is decoded.
+
+Layouts: ``root/<class>/image``; ``root/train/<class>/image`` with ``test`` or ``val`` beside it
+(pooled, training images first); with sites, each ``root/<site>/`` is one of these. Inside a class
+folder a single folder ``images`` may stand between, as in Tiny-ImageNet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corolla.data.image_decoding import SUFFIXES
+from corolla.errors import Fault, RefusedError, nearest
+
+TRAIN_PART = "train"
+HELD_OUT_PARTS = ("val", "valid", "validation", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """The images of a folder, in an order that depends on their names only.
+
+    Args:
+        root: the folder.
+        paths: of each image, relative to ``root``, with forward slashes.
+        labels: int64, (n,).
+        bytes_: size of each file.
+        mtimes_ns: when each file was last written.
+        class_names: name of each label.
+        sites: site of each image, if the folder was read by sites.
+        train_size: length of the official training set, if the folder has one; it comes first.
+    """
+
+    root: Path
+    paths: list[str]
+    labels: NDArray[np.int64]
+    bytes_: NDArray[np.int64]
+    mtimes_ns: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    sites: list[str] | None
+    train_size: int | None
+
+    def fingerprint(self) -> str:
+        """Return a digest of names, sizes and classes: the same for a copy on another machine."""
+        rows = "\n".join(f"{p}\t{b}" for p, b in zip(self.paths, self.bytes_, strict=True))
+        text = "\n".join(self.class_names) + "\n\n" + rows
+        return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class _ClassFolder:
+    site: str
+    part: str
+    name: str
+    files: list[tuple[str, int, int]]  # path relative to root, bytes, mtime in ns
+
+
+def list_images(
+    root: Path, *, classes: Sequence[str] | None, sites: bool, key: str, classes_key: str
+) -> Listing:
+    """List the images under ``root``.
+
+    Args:
+        root: the folder.
+        classes: names in label order; None takes the class folders' names in alphabetical order.
+        sites: whether ``root`` holds one folder per site.
+        key: setting that ``root`` came from, for error messages.
+        classes_key: setting that ``classes`` came from, for error messages.
+
+    Raises:
+        RefusedError: folder missing or empty, class folders that ``classes`` does not name, class
+            folders without images; all of them at once.
+    """
+    if not root.is_dir():
+        problem = "is not a folder" if root.exists() else "folder does not exist"
+        raise RefusedError(Fault(key, str(root), problem, "Give a folder of class folders"))
+    try:
+        found = list(_class_folders(root, sites))
+    except OSError as error:
+        reason = f"cannot be read ({error.strerror}: {error.filename})"
+        raise RefusedError(Fault(key, str(root), reason, "Grant read permission")) from error
+    if not found:
+        layout = "root/<site>/<class>/image.png" if sites else "root/<class>/image.png"
+        raise RefusedError(Fault(key, str(root), "holds no class folders", f"Arrange as {layout}"))
+    faults = _class_faults(found, classes, str(root), key, classes_key) + _site_faults(
+        found, str(root), key
+    )
+    if faults:
+        raise RefusedError(faults)
+    names = tuple(classes) if classes is not None else tuple(sorted({f.name for f in found}))
+    rows = [(folder, *file) for folder in found for file in folder.files]
+    label = {name: position for position, name in enumerate(names)}
+    official = not sites and any(folder.part for folder in found)
+    return Listing(
+        root=root,
+        paths=[path for _, path, _, _ in rows],
+        labels=np.array([label[folder.name] for folder, *_ in rows], dtype=np.int64),
+        bytes_=np.array([size for *_, size, _ in rows], dtype=np.int64),
+        mtimes_ns=np.array([mtime for *_, mtime in rows], dtype=np.int64),
+        class_names=names,
+        sites=[folder.site for folder, *_ in rows] if sites else None,
+        train_size=sum(folder.part == TRAIN_PART for folder, *_ in rows) if official else None,
+    )
+
+
+def _class_folders(root: Path, sites: bool) -> Iterator[_ClassFolder]:
+    for site in _subfolders(root) if sites else [""]:
+        for part in _parts(root / site):
+            for name in _subfolders(root / site / part):
+                prefix = "/".join(step for step in (site, part, name) if step)
+                yield _ClassFolder(site, part, name, sorted(_files(root, prefix)))
+
+
+def _parts(folder: Path) -> list[str]:
+    """Return the train/test folders in ``folder`` if it is divided so, else the folder itself."""
+    names = _subfolders(folder)
+    parts = [name for name in (TRAIN_PART, *HELD_OUT_PARTS) if name in names]
+    divided = TRAIN_PART in parts and len(parts) > 1
+    # A class may be called "train": then it holds images, not class folders.
+    return parts if divided and all(_subfolders(folder / part) for part in parts) else [""]
+
+
+def _subfolders(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+
+
+def _files(root: Path, prefix: str) -> Iterator[tuple[str, int, int]]:
+    with os.scandir(root / prefix) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if os.path.splitext(entry.name)[1].lower() in SUFFIXES:  # noqa: PTH122 (a hot loop)
+                status = entry.stat()
+                yield f"{prefix}/{entry.name}", status.st_size, status.st_mtime_ns
+            elif entry.name == "images" and entry.is_dir() and not prefix.endswith("/images"):
+                yield from _files(root, f"{prefix}/images")
+
+
+def _class_faults(
+    found: list[_ClassFolder], classes: Sequence[str] | None, root: str, key: str, classes_key: str
+) -> list[Fault]:
+    names = sorted({folder.name for folder in found})
+    if classes is not None:
+        remedy = f"Rename the folder, or list it in {classes_key}. "
+        faults = [
+            Fault(key, root, f"class folder {name!r} is unknown", remedy + nearest(name, classes))
+            for name in names
+            if name not in classes
+        ]
+        if not faults and not any(folder.files for folder in found):
+            faults.append(_no_images(key, root, ", ".join(names)))
+        return faults
+    faults = []
+    trained = {folder.name for folder in found if folder.part == TRAIN_PART}
+    for name in names:
+        if not any(folder.files for folder in found if folder.name == name):
+            faults.append(_no_images(key, root, name))
+        elif trained and name not in trained and not any(f.site for f in found):
+            problem = f"class folder {name!r} is missing in {TRAIN_PART}/"
+            faults.append(Fault(key, root, problem, "Rename or remove it where it is"))
+    return faults
+
+
+def _site_faults(found: list[_ClassFolder], root: str, key: str) -> list[Fault]:
+    filled = {folder.site for folder in found if folder.files}
+    return [
+        Fault(key, root, f"site {site!r} holds no images", "Fill the site's folder or remove it")
+        for site in sorted({folder.site for folder in found} - filled)
+        if site
+    ]
+
+
+def _no_images(key: str, root: str, names: str) -> Fault:
+    remedy = "Put images (JPEG, PNG, BMP, WEBP, GIF, TIFF, PNM) into it, or remove it"
+    hint = "; for root/<site>/<class>/ set dataset.sites=true" if key == "dataset.root" else ""
+    return Fault(key, root, f"class folder {names!r} holds no images", remedy + hint)

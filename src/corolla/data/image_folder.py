@@ -1,0 +1,195 @@
+"""Any folder of class folders as a data set."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from corolla.data.block_cache import BlockCache, cache_folder
+from corolla.data.byte_lru import ByteLru
+from corolla.data.dataset import positions
+from corolla.data.folder_listing import Listing, list_images
+from corolla.data.image_decoding import (
+    DECODING,
+    UnreadableImagesError,
+    decode_files,
+    decoding_threads,
+)
+from corolla.data.images import Images, Indices
+from corolla.errors import Fault, RefusedError
+
+
+class ImageFolder:
+    """Images in class folders; layouts as in ``folder_listing``.
+
+    Args:
+        root: the folder; None is reported by ``check``.
+        resolution: height and width that images are scaled to, in pixels.
+        channels: 1 (gray) or 3 (RGB).
+        classes: class folders in label order; None takes their alphabetical order.
+        sites: whether ``root`` holds one folder per site.
+        mean: of pixels / 255, one for all channels or one for each.
+        std: of pixels / 255, one for all channels or one for each.
+        cache_dir: folder for decoded images, as in ``block_cache.cache_folder``.
+        cache_gib: most that ``cache_dir`` may hold.
+        memory_mib: most decoded images that are kept in this process.
+        root_key: setting that ``root`` came from, for error messages.
+    """
+
+    name = "imagefolder"
+
+    def __init__(
+        self,
+        *,
+        root: str | Path | None,
+        resolution: int,
+        channels: int,
+        classes: Sequence[str] | None,
+        sites: bool,
+        mean: float | Sequence[float],
+        std: float | Sequence[float],
+        cache_dir: str | None,
+        cache_gib: float,
+        memory_mib: float,
+        root_key: str = "dataset.root",
+    ) -> None:
+        self.root = None if root is None else Path(root).expanduser().absolute()
+        self.resolution = resolution
+        self.channels = channels
+        self.classes = None if classes is None else tuple(str(name) for name in classes)
+        self.mean = _per_channel(mean, channels)
+        self.std = _per_channel(std, channels)
+        self._by_site = sites
+        self._root_key = root_key
+        self._disk = BlockCache(cache_folder(cache_dir), limit_gib=cache_gib)
+        self._memory: ByteLru[Images] = ByteLru(limit_mib=memory_mib)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name of each label; the folder is read only if ``classes`` was not given."""
+        return self._listing.class_names if self.classes is None else self.classes
+
+    def labels(self) -> NDArray[np.int64]:
+        """Return the label of every image, from the names of the folders."""
+        return self._listing.labels
+
+    def sites(self) -> list[str] | None:
+        """Return the site folder of every image, if the folder is read by sites."""
+        return self._listing.sites
+
+    def train_size(self) -> int | None:
+        """Return how many images came from ``train/``, if there is one."""
+        return self._listing.train_size
+
+    def fingerprint(self) -> str:
+        """Return a digest of the files' names and sizes."""
+        return self._listing.fingerprint()
+
+    def images(self, indices: Indices) -> Images:
+        """Return the images at ``indices``, uint8 (n, channels, resolution, resolution).
+
+        The first time they are decoded, in one go; asked again for the same ones in the same order,
+        they come from memory or disk.
+
+        Raises:
+            RefusedError: images that cannot be decoded, each named.
+            IndexError: a position outside the pool.
+        """
+        listing = self._listing
+        at = positions(indices, len(listing.paths))
+        key = self._block_key(at)
+        kept = self._memory.get(key)
+        if kept is not None:
+            return kept
+        pixels = self._disk.load(key, (len(at), self.channels, self.resolution, self.resolution))
+        if pixels is None:
+            pixels = self._decode(at)
+            self._disk.store(key, pixels)
+        images = Images(torch.from_numpy(pixels), torch.from_numpy(listing.labels[at]))
+        return self._memory.put(key, images)
+
+    def check(self, indices: Indices | None = None) -> list[Fault]:
+        """Return wrong settings, a wrong folder, those of ``indices`` that cannot be decoded."""
+        faults = self._setting_faults()
+        if self.root is None:
+            return faults
+        try:
+            present = np.unique(self.labels())
+        except RefusedError as error:
+            return faults + error.faults
+        if len(present) < 2:
+            only = f"only one class, {self.class_names[int(present[0])]!r}"
+            remedy = "A classifier needs at least two class folders with images"
+            faults.append(Fault("dataset.root", str(self.root), only, remedy))
+        if indices is not None and not faults:
+            try:
+                self.images(indices)
+            except RefusedError as error:
+                faults += error.faults
+        return faults
+
+    def _setting_faults(self) -> list[Fault]:
+        faults = []
+        if self.root is None:
+            remedy = "Set dataset.root=PATH, a folder of class folders"
+            faults.append(Fault("dataset.root", None, "no folder given", remedy))
+        if self.channels not in (1, 3):
+            faults.append(Fault("dataset.channels", self.channels, "not 1 or 3", "1 gray, 3 RGB"))
+        if self.resolution < 1:
+            remedy = "Give the height and width in pixels, as in 32"
+            faults.append(Fault("dataset.resolution", self.resolution, "not positive", remedy))
+        for key, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != self.channels:
+                remedy = f"Give one number, or {self.channels}"
+                problem = f"{len(values)} values for {self.channels} channels"
+                faults.append(Fault(f"dataset.{key}", list(values), problem, remedy))
+        if min(self.std, default=1) <= 0:
+            faults.append(Fault("dataset.std", list(self.std), "not positive", "0.25 is usual"))
+        if self.classes is not None and len(set(self.classes)) != len(self.classes):
+            remedy = "Name each class once"
+            faults.append(Fault("dataset.classes", list(self.classes), "names repeat", remedy))
+        return faults
+
+    @cached_property
+    def _listing(self) -> Listing:
+        if self.root is None:
+            raise RefusedError(self._setting_faults())
+        return list_images(
+            self.root,
+            classes=self.classes,
+            sites=self._by_site,
+            key=self._root_key,
+            classes_key="dataset.classes",
+        )
+
+    def _decode(self, at: NDArray[np.int64]) -> NDArray[np.uint8]:
+        listing = self._listing
+        pixels, unreadable = decode_files(
+            [f"{listing.root}/{listing.paths[i]}" for i in at],
+            resolution=self.resolution,
+            channels=self.channels,
+            threads=decoding_threads(float(listing.bytes_[at].mean()) if len(at) else 0.0),
+        )
+        if unreadable:
+            named = [(listing.paths[at[i]], reason) for i, reason in unreadable.items()]
+            raise UnreadableImagesError(self._root_key, named)
+        return pixels
+
+    def _block_key(self, at: NDArray[np.int64]) -> str:
+        listing = self._listing
+        rows = (f"{listing.paths[i]}\t{listing.bytes_[i]}\t{listing.mtimes_ns[i]}" for i in at)
+        head = f"{DECODING} {self.resolution} {self.channels} {listing.root}"
+        text = "\n".join([head, *rows])
+        return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:32]
+
+
+def _per_channel(value: float | Sequence[float], channels: int) -> tuple[float, ...]:
+    if isinstance(value, int | float):
+        return (float(value),) * channels
+    return tuple(float(each) for each in value)

@@ -1,0 +1,55 @@
+"""Decoded images with their labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Indices = Sequence[int] | NDArray[np.int64]
+"""Positions in a data set's pool, or in one client's images."""
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Images as they were decoded; tensors may be shared with a cache, so never write to them.
+
+    Args:
+        pixels: uint8, (n, channels, height, width).
+        labels: int64, (n,).
+
+    Raises:
+        ValueError: another type or shape than these.
+    """
+
+    pixels: torch.Tensor
+    labels: torch.Tensor
+
+    def __post_init__(self) -> None:
+        if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4:
+            found = f"{self.pixels.dtype} {tuple(self.pixels.shape)}"
+            raise ValueError(f"pixels are {found}; need uint8 (n, channels, height, width)")
+        if self.labels.dtype != torch.int64 or self.labels.shape != self.pixels.shape[:1]:
+            found = f"{self.labels.dtype} {tuple(self.labels.shape)}"
+            raise ValueError(f"labels are {found}; need int64 ({len(self.pixels)},)")
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.labels)
+
+    def select(self, indices: Indices) -> Images:
+        """Return a copy of the images at ``indices``, in that order."""
+        at = torch.from_numpy(np.array(indices, dtype=np.int64))
+        return Images(self.pixels[at], self.labels[at])
+
+    def between(self, start: int, stop: int) -> Images:
+        """Return images ``start`` to ``stop`` (exclusive) without copying them."""
+        return Images(self.pixels[start:stop], self.labels[start:stop])
+
+    @property
+    def bytes_(self) -> int:
+        """Memory that the tensors take, in bytes."""
+        return self.pixels.nbytes + self.labels.nbytes

@@ -1,0 +1,119 @@
+"""Label skew by Dirichlet draws, in the two forms that papers use.
+
+By label (Yurochkin et al., ICML 2019, https://arxiv.org/abs/1905.12022): every label's images are
+shared among the clients by p ~ Dir(alpha), so clients also differ in size. Balanced (Hsu, Qi &
+Brown, 2019, https://arxiv.org/abs/1909.06335; also PerFedRLNAS): every client draws its own label
+distribution q ~ Dir(alpha) and gets the same number of images. Departure from PerFedRLNAS's code,
+where clients may hold the same images: none is given twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corolla.data.dataset import Dataset
+from corolla.data.partition.apportion import fit_to_supply
+from corolla.data.partition.partitioner import Assignment, FractionPartitioner
+from corolla.errors import Fault, RefusedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dirichlet(FractionPartitioner):
+    """Clients with different shares of the labels.
+
+    Args:
+        alpha: concentration, > 0; small ones give a client few labels, large ones approach iid.
+        balanced: whether every client gets the same number of images.
+        images_per_client: that number, if balanced; None divides the whole pool.
+        max_draws: how often to draw again while a client has too few images, if not balanced.
+    """
+
+    name: ClassVar[str] = "dirichlet"
+    more_even: ClassVar[str] = ", a larger partition.alpha, partition.balanced=true"
+
+    alpha: float
+    balanced: bool
+    images_per_client: int | None
+    max_draws: int
+
+    def own_faults(self) -> list[Fault]:
+        """Return what is wrong with ``alpha``, ``images_per_client`` and ``max_draws``."""
+        faults = []
+        if not 0 < self.alpha < np.inf:
+            remedy = "Give a positive number: 0.1 is strong label skew, 100 nearly none"
+            faults.append(Fault("partition.alpha", self.alpha, "not positive", remedy))
+        size = self.images_per_client
+        if size is not None and not self.balanced:
+            remedy = "Set partition.balanced=true, or leave it null"
+            key = "partition.images_per_client"
+            faults.append(Fault(key, size, "needs equal sizes", remedy))
+        if size is not None and size < 1:
+            key = "partition.images_per_client"
+            faults.append(Fault(key, size, "below 1", "Give a number of images, or null"))
+        if self.max_draws < 1:
+            remedy = "Give at least 1; 100 is usual"
+            faults.append(Fault("partition.max_draws", self.max_draws, "below 1", remedy))
+        return faults
+
+    def assign(self, dataset: Dataset, clients: int, rng: np.random.Generator) -> Assignment:
+        """Return each client's images; in the unbalanced form all of the pool is given away."""
+        labels = dataset.labels()
+        supply = np.bincount(labels)
+        notes: tuple[str, ...] = ()
+        if self.balanced:
+            given, notes = self._balanced(supply, clients, rng)
+        else:
+            given = self._by_label(supply, clients, rng)
+        shares: list[list[NDArray[np.int64]]] = [[] for _ in range(clients)]
+        for label in range(len(supply)):
+            shuffled = rng.permutation(np.flatnonzero(labels == label))
+            bounds = np.cumsum(given[:, label])
+            for share, start, stop in zip(shares, bounds - given[:, label], bounds, strict=True):
+                share.append(shuffled[start:stop])
+        return Assignment([np.concatenate(share) for share in shares], notes=notes)
+
+    def _by_label(
+        self, supply: NDArray[np.int64], clients: int, rng: np.random.Generator
+    ) -> NDArray[np.int64]:
+        """Return images per client and label; of ``max_draws`` draws the first that will do."""
+        best, fewest = None, clients + 1
+        for _ in range(self.max_draws):
+            share = rng.dirichlet(np.full(clients, self.alpha), size=len(supply))
+            bounds = np.floor(np.cumsum(share, axis=1) * supply[:, np.newaxis] + 1e-9)
+            bounds[:, -1] = supply  # a sum of 0.999... would lose the last image
+            given: NDArray[np.int64] = np.diff(bounds, axis=1, prepend=0).astype(np.int64).T
+            short = sum(self.is_short(int(size)) for size in given.sum(1))
+            if short < fewest:
+                best, fewest = given, short
+            if short == 0:
+                break
+        if best is None:
+            raise ValueError("max_draws must be at least 1")
+        return best
+
+    def _balanced(
+        self, supply: NDArray[np.int64], clients: int, rng: np.random.Generator
+    ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+        """Return images per client and label, every client with as many, and what was not met."""
+        images = int(supply.sum())
+        size = images // clients if self.images_per_client is None else self.images_per_client
+        if size * clients > images:
+            problem = f"{clients} clients need {size * clients} images, but there are {images}"
+            remedy = f"At most {images // clients}, or ask for fewer clients"
+            raise RefusedError(Fault("partition.images_per_client", size, problem, remedy))
+        present = supply > 0
+        wanted = np.zeros((clients, len(supply)))
+        wanted[:, present] = rng.dirichlet(np.full(present.sum(), self.alpha), size=clients)
+        given = fit_to_supply(wanted, size, supply, rng)
+        moved = np.abs(given / size - wanted).sum(1) / 2  # total variation distance
+        if not (wanted.sum(0) * size > supply).any():
+            return given, ()
+        note = (
+            "labels ran short: clients' label distributions differ from the drawn ones by a total "
+            f"variation of {moved.mean():.3f} on average, {moved.max():.3f} at most"
+        )
+        return given, (note,)

@@ -1,0 +1,22 @@
+"""Every client draws from the same distribution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from corolla.data.dataset import Dataset
+from corolla.data.partition.partitioner import Assignment, FractionPartitioner
+
+
+@dataclass(frozen=True, kw_only=True)
+class Iid(FractionPartitioner):
+    """All images in random order, dealt out evenly; sizes differ by at most one."""
+
+    name: ClassVar[str] = "iid"
+
+    def assign(self, dataset: Dataset, clients: int, rng: np.random.Generator) -> Assignment:
+        """Return an even share of the shuffled pool for each client."""
+        return Assignment(np.array_split(rng.permutation(len(dataset.labels())), clients))

@@ -1,0 +1,181 @@
+"""What every partition rule shares: fractions, least sizes, refusals; a rule adds ``assign``."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corolla.data.dataset import Dataset
+from corolla.data.partition.partition import ClientIndices, Partition
+from corolla.data.partition.stratified import split_sizes, stratified_split
+from corolla.errors import Fault, RefusedError
+from corolla.types import ClientId, client_seed, generator
+
+log = logging.getLogger(__name__)
+
+LISTED = 20  # clients named one by one in an error; the rest is counted
+SPLIT_STREAM = 1  # second entry of the seeds that divide a client's images
+
+
+class Partitioner(Protocol):
+    """A rule that divides a data set. Classes are the ``_target_`` of ``conf/partition/*.yaml``."""
+
+    def check(self) -> list[Fault]:
+        """Return what is wrong with the settings alone."""
+        ...
+
+    def split(self, dataset: Dataset, *, clients: int, seed: int) -> Partition:
+        """Divide ``dataset``; the result depends on the arguments and settings only.
+
+        Raises:
+            RefusedError: wrong settings, or a client would be left without data.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Which images each client gets, before they are split.
+
+    Args:
+        images: per client, positions in the pool.
+        sites: per client, its site's name, if clients are sites.
+        notes: what could not be met exactly.
+    """
+
+    images: Sequence[NDArray[np.int64]]
+    sites: Sequence[str] | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FractionPartitioner(ABC):
+    """A rule that gives each client images, of which fixed fractions are held out.
+
+    Args:
+        validation: fraction of each client's images, in (0, 1).
+        test: fraction of each client's images, in (0, 1); the two sum to less than 1.
+        min_train: least number of training images of a client.
+        min_validation: least number of validation images of a client.
+        min_test: least number of test images of a client.
+    """
+
+    name: ClassVar[str]
+    more_even: ClassVar[str] = ""  # what else gives every client enough images, for error messages
+
+    validation: float
+    test: float
+    min_train: int
+    min_validation: int
+    min_test: int
+
+    @abstractmethod
+    def assign(self, dataset: Dataset, clients: int, rng: np.random.Generator) -> Assignment:
+        """Return the images of each of ``clients`` clients, disjoint."""
+
+    def own_faults(self) -> list[Fault]:
+        """Return what is wrong with the settings that only this rule has."""
+        return []
+
+    def check(self) -> list[Fault]:
+        """Return what is wrong with the settings alone."""
+        faults = self.own_faults()
+        fractions = {"validation": self.validation, "test": self.test}
+        for key, value in fractions.items():
+            if not 0 < value < 1:
+                remedy = "Give a fraction of each client's images, as in 0.2"
+                faults.append(Fault(f"partition.{key}", value, "not in (0, 1)", remedy))
+        if sum(fractions.values()) >= 1:
+            remedy = "Together they must stay below 1, or nothing is left to train on"
+            faults.append(
+                Fault("partition.validation + partition.test", fractions, "1 or more", remedy)
+            )
+        for key in ("min_train", "min_validation", "min_test"):
+            if getattr(self, key) < 1:
+                remedy = "Every client needs at least 1 image in each split"
+                faults.append(Fault(f"partition.{key}", getattr(self, key), "below 1", remedy))
+        return faults
+
+    def split(self, dataset: Dataset, *, clients: int, seed: int) -> Partition:
+        """Divide ``dataset`` among ``clients`` clients "0", "1", ...
+
+        Raises:
+            RefusedError: wrong settings, or a client would be left without data.
+        """
+        faults = self.check()
+        if clients < 1:
+            faults.append(Fault("clients", clients, "below 1", "Give the number of clients"))
+        if faults:
+            raise RefusedError(faults)
+        labels = dataset.labels()
+        if clients > len(labels):
+            problem = f"more clients than images ({len(labels)})"
+            raise RefusedError(Fault("clients", clients, problem, "Ask for fewer clients"))
+        assignment = self.assign(dataset, clients, generator(seed, 0))
+        ids = [str(client) for client in range(len(assignment.images))]
+        self._refuse_short([len(images) for images in assignment.images])
+        parts = {
+            client: self._divide(images, labels, seed, client)
+            for client, images in zip(ids, assignment.images, strict=True)
+        }
+        for note in assignment.notes:
+            log.warning("partition %s: %s", self.name, note)
+        sites = assignment.sites
+        partition = Partition(
+            dataset=dataset.name,
+            fingerprint=dataset.fingerprint(),
+            seed=seed,
+            partitioner=self.settings(),
+            class_names=tuple(dataset.class_names),
+            clients=parts,
+            sites=None if sites is None else dict(zip(ids, sites, strict=True)),
+            notes=assignment.notes,
+        )
+        counts = partition.label_counts(labels, len(dataset.class_names))
+        listed = {
+            client: {split: count.tolist() for split, count in splits.items()}
+            for client, splits in counts.items()
+        }
+        return dataclasses.replace(partition, counts=listed)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the rule's name and settings, as they are written to ``partition.json``."""
+        return {"name": self.name, **dataclasses.asdict(self)}
+
+    def is_short(self, images: int) -> bool:
+        """Return whether a client with this many images would have too few in some split."""
+        sizes = split_sizes(images, validation=self.validation, test=self.test)
+        least = (self.min_train, self.min_validation, self.min_test)
+        return any(size < bound for size, bound in zip(sizes, least, strict=True))
+
+    def _divide(
+        self, images: NDArray[np.int64], labels: NDArray[np.int64], seed: int, client: ClientId
+    ) -> ClientIndices:
+        return stratified_split(
+            images,
+            labels[images],
+            validation=self.validation,
+            test=self.test,
+            rng=generator(seed, SPLIT_STREAM, client_seed(client)),
+        )
+
+    def _refuse_short(self, images: Sequence[int]) -> None:
+        short = [client for client, count in enumerate(images) if self.is_short(count)]
+        if not short:
+            return
+        named = []
+        for client in short[:LISTED]:
+            sizes = split_sizes(images[client], validation=self.validation, test=self.test)
+            named.append("{} ({} train, {} validation, {} test)".format(client, *sizes))
+        more = f" and {len(short) - LISTED} more" if len(short) > LISTED else ""
+        least = f"{self.min_train} train, {self.min_validation} validation, {self.min_test} test"
+        problem = f"too few images for client {', '.join(named)}{more}; need {least}"
+        remedy = f"Ask for fewer clients{self.more_even}, or other fractions or min_* in partition"
+        raise RefusedError(Fault("partition", self.name, problem, remedy))

@@ -1,0 +1,108 @@
+"""Data sets that torchvision knows how to find, verify and download."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from abc import ABC, abstractmethod
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from corolla.data.dataset import positions
+from corolla.data.images import Images, Indices
+from corolla.errors import Fault, RefusedError
+
+
+class TorchvisionPool(ABC):
+    """The official training images followed by the official test images.
+
+    Args:
+        root: folder that torchvision's loader is given; None is reported by ``check``.
+        download: whether to fetch the files when they are not there.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    channels: int
+    resolution: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    files: str  # what must lie below root
+
+    def __init__(self, *, root: str | Path | None, download: bool) -> None:
+        self.root = None if root is None else Path(root).expanduser().absolute()
+        self.download = download
+
+    @abstractmethod
+    def read(self, root: Path, *, train: bool, download: bool) -> tuple[Any, Any]:
+        """Return pixels (n, height, width[, channels]) and labels (n,) of one official part."""
+
+    def labels(self) -> NDArray[np.int64]:
+        """Return the label of every image."""
+        return self._pool[1]
+
+    def sites(self) -> list[str] | None:
+        """Return None: the set knows no sites."""
+        return None
+
+    def train_size(self) -> int:
+        """Return the length of the official training set."""
+        return self._pool[2]
+
+    def images(self, indices: Indices) -> Images:
+        """Return the images at ``indices``, uint8 (n, channels, resolution, resolution)."""
+        pixels, labels, _ = self._pool
+        at = positions(indices, len(labels))
+        block = np.ascontiguousarray(pixels[at].transpose(0, 3, 1, 2))
+        return Images(torch.from_numpy(block), torch.from_numpy(labels[at]))
+
+    def fingerprint(self) -> str:
+        """Return a digest of the name and of all labels (torchvision has verified the files)."""
+        digest = hashlib.sha256(self.name.encode() + self.labels().tobytes())
+        return digest.hexdigest()[:32]
+
+    def check(self, indices: Indices | None = None) -> list[Fault]:
+        """Return what is missing or damaged; with ``download`` the files are fetched now."""
+        try:
+            self._pool  # noqa: B018 (reading is the check)
+        except RefusedError as error:
+            return error.faults
+        return []
+
+    @cached_property
+    def _pool(self) -> tuple[NDArray[np.uint8], NDArray[np.int64], int]:
+        """Return pixels (n, height, width, channels), labels (n,), length of the training set."""
+        remedy = f"Put {self.files} there, or set dataset.download=true"
+        if self.root is None:
+            raise RefusedError(Fault("dataset.root", None, "no folder given", remedy))
+        parts = []
+        for train in (True, False):
+            try:
+                pixels, labels = self.read(self.root, train=train, download=self.download)
+            except (
+                RuntimeError,  # torchvision's own: not found or corrupted
+                OSError,  # includes a failed download
+                ValueError,
+                AssertionError,
+                EOFError,
+                pickle.UnpicklingError,
+            ) as error:
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                if self.download:
+                    problem = f"{self.name} could not be downloaded or read ({reason})"
+                    remedy = f"Check the network, or put {self.files} there yourself"
+                else:
+                    problem = f"{self.name} is not there or damaged ({reason})"
+                fault = Fault("dataset.root", str(self.root), problem, remedy)
+                raise RefusedError(fault) from error
+            shape = (-1, self.resolution, self.resolution, self.channels)
+            parts.append((np.asarray(pixels, np.uint8).reshape(shape), np.asarray(labels)))
+        (train_pixels, train_labels), (test_pixels, test_labels) = parts
+        pool = np.concatenate([train_pixels, test_pixels])
+        pool_labels = np.concatenate([train_labels, test_labels]).astype(np.int64)
+        return pool, pool_labels, len(train_labels)

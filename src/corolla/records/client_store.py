@@ -1,0 +1,110 @@
+"""What a client keeps between rounds, on its own disk."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+from corolla.errors import Fault, RefusedError
+from corolla.records.atomic import sweep
+from corolla.records.client_names import directory_name
+from corolla.records.errors import CorruptStateError
+from corolla.records.json_files import to_json
+from corolla.records.tensor_files import read_tensors, write_tensors
+from corolla.state import State
+from corolla.types import ClientId
+
+FORMAT_VERSION = 1
+"""Of a client's state file."""
+
+_LOG = logging.getLogger(__name__)
+
+
+class ClientStore:
+    """Durable states of clients, by round: ``<root>/<client>/round-000012.safetensors``.
+
+    A server that crashed in round r repeats r after it was resumed. The client must then start from
+    the state it first started round r from, not from the one it left r with; so two rounds are
+    kept, and a state is asked for by the round it is needed in.
+
+    Args:
+        root: A directory of this run's own, as the rounds of two runs say nothing about each other.
+        keep: How many states of a client stay, counted back from the one saved last.
+    """
+
+    def __init__(self, root: Path | str, *, keep: int = 2) -> None:
+        if keep < 1:
+            raise ValueError(f"keep={keep}: at least the state saved last must stay")
+        self._root, self._keep = Path(root), keep
+
+    def save(self, client: ClientId, round: int, state: State) -> None:
+        """Write what ``client`` knows after ``round``, atomically and durably.
+
+        States of later rounds are deleted: they belong to rounds that are being repeated.
+        Raises: OSError naming the file; TypeError naming what cannot be stored.
+        """
+        directory = self._directory(client)
+        directory.mkdir(parents=True, exist_ok=True)
+        sweep(directory)
+        record = {"format_version": FORMAT_VERSION, "round": round, "meta": state.meta}
+        metadata = {"state": json.dumps(to_json(record, exact=True, where="state"))}
+        write_tensors(directory / f"round-{round:06d}.safetensors", state.arrays, metadata)
+        saved = self._saved(client)
+        stale = [r for r in saved if r > round] + [r for r in saved if r <= round][: -self._keep]
+        for former in stale:
+            saved[former].unlink()
+
+    def load(self, client: ClientId, before_round: int) -> tuple[int, State] | None:
+        """Return the newest state from before ``before_round`` with its round, else None.
+
+        Raises: CorruptStateError naming the damaged file; RefusedError if it is of a newer format.
+        """
+        saved = self._saved(client)
+        earlier = [round for round in saved if round < before_round]
+        if not earlier:
+            if saved:
+                _LOG.warning(
+                    "client %s starts anew: it has no state from before round %d, only of %s",
+                    client,
+                    before_round,
+                    sorted(saved),
+                )
+            return None
+        return earlier[-1], _read(saved[earlier[-1]])
+
+    def clear(self, client: ClientId | None = None) -> None:
+        """Forget one client, or all of them."""
+        target = self._root if client is None else self._directory(client)
+        if target.exists():
+            shutil.rmtree(target)
+
+    def _directory(self, client: ClientId) -> Path:
+        return self._root / directory_name(client)
+
+    def _saved(self, client: ClientId) -> dict[int, Path]:
+        """Return the files of ``client`` by round, ascending."""
+        files = self._directory(client).glob("round-*.safetensors")
+        return dict(sorted((int(file.stem.removeprefix("round-")), file) for file in files))
+
+
+def _read(path: Path) -> State:
+    arrays, metadata = read_tensors(path)
+    try:
+        record = json.loads(metadata["state"])
+        version, meta = int(record["format_version"]), record.get("meta")
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptStateError(f"{path} is damaged: {error!r}") from error
+    if version > FORMAT_VERSION:
+        raise RefusedError(
+            Fault(
+                "state_format",
+                version,
+                f"{path} was written by a newer Corolla; this one reads up to {FORMAT_VERSION}",
+                "Install the newer release on this node, or clear its state directory",
+            )
+        )
+    if not isinstance(meta, dict):
+        raise CorruptStateError(f"{path} is damaged: it holds no meta")
+    return State(arrays=arrays, meta=meta)

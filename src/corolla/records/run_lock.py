@@ -1,0 +1,71 @@
+"""One process per run directory."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+from pathlib import Path
+from types import TracebackType
+
+from corolla.errors import Fault, RefusedError
+
+
+class RunLock:
+    """An advisory lock on ``<run_dir>/.lock``, held from construction to ``release``.
+
+    The kernel drops it when the process dies, however that happens, so there are no stale locks.
+    The file names the holder for the message only and stays behind: deleting it would let two
+    processes lock two different files. Processes forked (not spawned) while it is held keep it
+    until they end.
+
+    Raises: RefusedError naming the process that holds it.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self._file = (run_dir / ".lock").open("a+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._file.seek(0)
+            holder = self._file.read().strip() or "another process"
+            self._file.close()
+            raise RefusedError(
+                Fault(
+                    "run_dir",
+                    str(run_dir),
+                    f"in use by {holder}",
+                    "Wait for it to end, stop it, or choose another run_dir",
+                )
+            ) from error
+        except OSError as error:
+            self._file.close()
+            raise RefusedError(
+                Fault(
+                    "run_dir",
+                    str(run_dir),
+                    f"its file system cannot lock files ({error.strerror})",
+                    "Choose a run_dir on a local disk",
+                )
+            ) from error
+        self._file.truncate(0)
+        self._file.write(f"pid {os.getpid()} on {platform.node()}\n")
+        self._file.flush()
+
+    def release(self) -> None:
+        """Give the run directory free; a second call does nothing."""
+        if not self._file.closed:
+            self._file.truncate(0)
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+            self._file.close()
+
+    def __enter__(self) -> RunLock:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()

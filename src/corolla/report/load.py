@@ -1,0 +1,255 @@
+"""What a report reads of a run directory; absent files, keys and half-written lines are forgiven.
+
+A report is also asked for while a run is going on or after it died. `corolla.records` rightly
+refuses a damaged file, because a run would go on from it; here it becomes a note on the page.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from corolla.errors import Fault, RefusedError
+from corolla.types import client_order
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """An accuracy over all clients: fractions 0..1; ``std`` and ``worst_decile`` may be unknown."""
+
+    mean: float
+    std: float | None = None
+    worst_decile: float | None = None
+
+    @classmethod
+    def of(cls, record: Any) -> Spread | None:
+        """Read ``{mean, std, worst_decile}``; None when there is no mean."""
+        mean = number(record.get("mean")) if isinstance(record, Mapping) else None
+        if mean is None:
+            return None
+        return cls(mean, number(record.get("std")), number(record.get("worst_decile")))
+
+
+@dataclass(frozen=True)
+class Run:
+    """The contract files of one run directory as plain records, and what they say about it."""
+
+    path: Path
+    config: Record
+    environment: Record
+    rounds: Sequence[Record]  # metrics.jsonl, ascending by round
+    clients: Sequence[Record]  # clients.jsonl
+    summary: Record | None
+    facts: Mapping[str, Record] = field(default_factory=dict)  # known before the first round
+    notes: Sequence[str] = field(default=())
+
+    def name_of(self, key: str) -> str:
+        """Return the name of the method, space, data set or partition; "?" when nothing says it."""
+        if self.summary and isinstance(self.summary.get(key), str):
+            return str(self.summary[key])
+        value = self.config.get(key)
+        if isinstance(value, Mapping):
+            target = str(value.get("_target_", "")).rpartition(".")[2]
+            return str(value.get("name") or target or "?")
+        return str(value) if value is not None else "?"
+
+    @property
+    def title(self) -> str:
+        """Method, data set and seed: what tells runs apart in a legend."""
+        return f"{self.name_of('method')} · {self.name_of('dataset')} · seed {self.seed}"
+
+    @property
+    def seed(self) -> str:
+        """The run's seed as text."""
+        for record in (self.summary or {}, self.config, self.environment):
+            if record.get("seed") is not None:
+                return str(record["seed"])
+        return "?"
+
+    @property
+    def rounds_done(self) -> int:
+        """Number of the last round that was recorded."""
+        return max((int(line["round"]) for line in self.rounds), default=0)
+
+    @property
+    def rounds_planned(self) -> int | None:
+        """Rounds the configuration asks for, if it says."""
+        planned = number(self.config.get("rounds"))
+        return None if planned is None else int(planned)
+
+    @cached_property
+    def evaluations(self) -> list[tuple[int, Record]]:
+        """(round, {"personalised": ..., "global": ...}) of rounds that evaluated all clients."""
+        found = [(int(line["round"]), line.get("evaluation")) for line in self.rounds]
+        return [(number, record) for number, record in found if isinstance(record, dict) and record]
+
+    def evaluation_curve(self, model: str, metric: str) -> list[tuple[int, Spread]]:
+        """(round, spread over all clients) of ``evaluation[model][metric]``."""
+        spreads = [
+            (number, Spread.of(_mapping(record.get(model)).get(metric)))
+            for number, record in self.evaluations
+        ]
+        return [(number, spread) for number, spread in spreads if spread is not None]
+
+    def deployed_curve(self, metric: str) -> list[tuple[int, Spread]]:
+        """(round, spread) of what clients would run: their own models, else the global one."""
+        return self.evaluation_curve("personalised", metric) or self.evaluation_curve(
+            "global", metric
+        )
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the labels, as far as they are known."""
+        for record, key in ((self.summary, "class_names"), (self.config.get("images"), "classes")):
+            names = _mapping(record).get(key)
+            if isinstance(names, list):
+                return [str(name) for name in names]
+        return []
+
+    def curve(self, key: str) -> list[tuple[int, float]]:
+        """(round, value) of one key of metrics.jsonl, where it is a finite number."""
+        values = [(int(line["round"]), number(line.get(key))) for line in self.rounds]
+        return [(number, value) for number, value in values if value is not None]
+
+    @cached_property
+    def per_client(self) -> dict[str, Record]:
+        """One record per client: the summary's, or (no summary yet) the client's latest line."""
+        records: dict[str, Record] = {}
+        if self.summary and isinstance(self.summary.get("per_client"), dict):
+            for client, record in self.summary["per_client"].items():
+                records[str(client)] = dict(_mapping(record))
+            for metric in ("test_accuracy", "val_accuracy"):
+                accuracies = _mapping(_mapping(self.summary.get(metric)).get("per_client"))
+                for client, value in accuracies.items():
+                    records.setdefault(str(client), {})[metric] = value
+            tuned = _mapping(_mapping(self.summary.get("fine_tuned")).get("test_accuracy"))
+            for client, value in _mapping(tuned.get("per_client")).items():
+                records.setdefault(str(client), {})["fine_tuned_accuracy"] = value
+        else:
+            records = {client: dict(_mapping(record)) for client, record in self.facts.items()}
+            for line in self.clients:
+                known = records.setdefault(str(line.get("client")), {})
+                known.update(line, choices=line.get("architecture"))
+        return {client: records[client] for client in sorted(records, key=client_order)}
+
+    @cached_property
+    def dimensions(self) -> list[Record]:
+        """``{name, choices}`` per dimension; without a summary guessed from the indices seen."""
+        listed = (self.summary or {}).get("dimensions")
+        if isinstance(listed, list) and all(isinstance(d, dict) and "name" in d for d in listed):
+            return [{"name": str(d["name"]), "choices": list(d.get("choices", []))} for d in listed]
+        seen = [line["architecture"] for line in self.clients if _indices(line.get("architecture"))]
+        if not seen:
+            return []
+        highest = [max(column) for column in zip(*seen, strict=False)]
+        return [
+            {"name": f"dimension {i + 1}", "choices": [f"choice {j}" for j in range(top + 1)]}
+            for i, top in enumerate(highest)
+        ]
+
+    def cost(self, key: str) -> float | None:
+        """Return one entry of the summary's costs, or its sum over the rounds so far."""
+        value = number(_mapping((self.summary or {}).get("costs")).get(key))
+        if value is not None:
+            return value
+        lines, name = {
+            "wall_s": (self.rounds, "round_s"),
+            "client_s": (self.clients, "train_s"),
+        }.get(key, (self.rounds, key))
+        parts = [part for part in (number(line.get(name)) for line in lines) if part is not None]
+        return sum(parts) if parts else None
+
+
+def number(value: Any) -> float | None:
+    """Return ``value`` if it is a finite number, else None (absent, null, NaN, text)."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return value
+
+
+def load_run(directory: Path) -> Run:
+    """Read the contract files of ``directory``; RefusedError when it holds none of them."""
+    names = ("config.yaml", "environment.json", "metrics.jsonl", "clients.jsonl", "summary.json")
+    if not any((directory / name).is_file() for name in names):
+        raise RefusedError(
+            Fault(
+                "run_dir",
+                str(directory),
+                "holds none of " + ", ".join(names),
+                "Give a directory that `corolla run` made",
+            )
+        )
+    notes: list[str] = []
+    by_round = {
+        int(line["round"]): line for line in _lines(directory / "metrics.jsonl", notes=notes)
+    }
+    return Run(
+        path=directory,
+        config=_document(directory / "config.yaml", notes) or {},
+        environment=_document(directory / "environment.json", notes) or {},
+        rounds=[by_round[key] for key in sorted(by_round)],
+        clients=_lines(directory / "clients.jsonl", notes=notes),
+        summary=_document(directory / "summary.json", notes),
+        facts=_document(directory / "clients.json", notes) or {},
+        notes=notes,
+    )
+
+
+def _document(path: Path, notes: list[str]) -> Record | None:
+    """Read a JSON or YAML mapping; None, with a note if it is there but unreadable."""
+    if not path.is_file():
+        return None
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError) as error:
+        notes.append(f"{path.name} could not be read ({type(error).__name__}) and is left out.")
+        return None
+    if isinstance(content, dict):
+        return content
+    notes.append(f"{path.name} does not hold named values and is left out.")
+    return None
+
+
+def _lines(path: Path, *, notes: list[str]) -> list[Record]:
+    """Read JSON lines that have a round; lines cut off by a crash are counted in a note."""
+    if not path.is_file():
+        return []
+    records, unreadable = [], 0
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for text in file:
+            if not text.strip():
+                continue
+            try:
+                record = json.loads(text)
+            except ValueError:
+                record = None
+            if isinstance(record, dict) and number(record.get("round")) is not None:
+                records.append(record)
+            else:
+                unreadable += 1
+    if unreadable:
+        lines = "line" if unreadable == 1 else "lines"
+        notes.append(f"{path.name}: {unreadable} unreadable {lines} left out.")
+    return records
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _indices(value: Any) -> bool:
+    return (
+        isinstance(value, Iterable)
+        and not isinstance(value, str)
+        and all(isinstance(index, int) and not isinstance(index, bool) for index in value)
+    )

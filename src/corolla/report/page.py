@@ -1,0 +1,189 @@
+"""From run directories to one HTML file that needs nothing else: no network, no fonts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import jinja2
+import yaml
+from markupsafe import Markup
+
+import corolla
+from corolla.errors import Fault, RefusedError
+from corolla.records.atomic import write_bytes
+from corolla.report import wording
+from corolla.report.architecture_strip import StripLayout
+from corolla.report.client_charts import client_charts, sorted_accuracy
+from corolla.report.clients import architectures, client_table, heat_map
+from corolla.report.compare_charts import GROUPS_UP_TO, compare_charts
+from corolla.report.facts import facts, failures, round_table, status
+from corolla.report.load import Run, load_run, number
+from corolla.report.results import MEASURES, Group, grouped, in_words, over_seeds, result, results
+from corolla.report.run_charts import accuracy, entropy, round_charts
+
+_HERE = Path(__file__).parent
+_SIDE_BY_SIDE = 6  # runs with charts of their own on the page that compares
+
+
+def write_report(run_dirs: Sequence[Path], output: Path | None = None) -> Path:
+    """Write one page about one run directory, or one that compares several; return its path.
+
+    Default ``output``: ``report.html`` in the run directory; ``report-compare.html`` in the current
+    directory when there are several. Raises RefusedError for directories that are not runs.
+    """
+    directories = list(dict.fromkeys(Path(directory) for directory in run_dirs))
+    if not directories:
+        raise RefusedError(
+            Fault("run_dirs", [], "no run directory was given", "Name at least one run directory")
+        )
+    runs, faults = [], []
+    for directory in directories:
+        try:
+            runs.append(load_run(directory))
+        except RefusedError as error:
+            faults += error.faults
+    if faults:
+        raise RefusedError(faults)
+    if output is None:
+        single = len(runs) == 1
+        output = directories[0] / "report.html" if single else Path("report-compare.html")
+    html = run_page(runs[0]) if len(runs) == 1 else compare_page(runs, output)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(output, html.encode())
+    except OSError as error:
+        remedy = "Choose a file in a directory that can be written"
+        raise RefusedError(
+            Fault("output", str(output), error.strerror or str(error), remedy)
+        ) from error
+    return output
+
+
+def run_page(run: Run) -> str:
+    """Return the page about one run."""
+    layout = StripLayout(run.dimensions)
+    taken = architectures(run)
+    return _render(
+        "run.html",
+        run=run,
+        title=f"{run.name_of('method')} on {run.name_of('dataset')}",
+        status=status(run),
+        results=results(run),
+        facts=facts(run),
+        failures=failures(run),
+        over_rounds=round_charts(run, "r"),
+        over_clients=client_charts(run, "c"),
+        table=client_table(run, layout),
+        shares=layout.shares(taken) if len(taken) > 1 else [],
+        heat=heat_map(run),
+        rounds=round_table(run),
+        config=yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True)
+        if run.config
+        else "",
+        spent=run.cost,
+    )
+
+
+def compare_page(runs: Sequence[Run], output: Path) -> str:
+    """Return the page that compares ``runs``; links are relative to ``output``."""
+    groups, split_by = grouped(runs)
+    rows = [[(m, over_seeds(group, m)) for m in MEASURES] for group in groups]
+    used = [m for i, m in enumerate(MEASURES) if any(row[i][1] is not None for row in rows)]
+    table = [
+        {"group": group, "cells": [in_words(m, value) for m, value in row if m in used]}
+        for group, row in zip(groups, rows, strict=True)
+    ]
+    listed = [
+        {
+            "run": run,
+            "label": group.label,
+            "status": status(run),
+            "cells": [m.said(m.get(run)) for m in used],
+            "link": _link(run.path, output),
+        }
+        for group in groups
+        for run in group.runs
+    ]
+    shown = _first_of_each(groups)[:_SIDE_BY_SIDE]
+    top = _highest(shown)
+    return _render(
+        "compare.html",
+        title=f"{len(runs)} runs compared",
+        groups=groups,
+        split_by=split_by,
+        measures=used,
+        table=table,
+        listed=listed,
+        charts=compare_charts(groups),
+        undrawn=groups[GROUPS_UP_TO:],
+        cards=[_card(run, f"k{i}", top) for i, run in enumerate(shown)],
+        cards_left_out=len(runs) - len(shown),
+    )
+
+
+def _card(run: Run, uid: str, top: float) -> Mapping[str, Any]:
+    """Return what the comparison shows of one run beside the others."""
+    charts = [
+        accuracy(run, f"{uid}-accuracy", top),
+        sorted_accuracy(run, f"{uid}-sorted", top),
+        entropy(run, f"{uid}-entropy"),
+    ]
+    return {
+        "run": run,
+        "status": status(run),
+        "facts": facts(run, brief=True),
+        "charts": [chart for chart in charts if chart is not None],
+    }
+
+
+def _first_of_each(groups: Sequence[Group]) -> list[Run]:
+    """Return all runs: the first of every group, then the second of every group, and so on."""
+    longest = max(len(group.runs) for group in groups)
+    return [g.runs[i] for i in range(longest) for g in groups if i < len(g.runs)]
+
+
+def _highest(runs: Sequence[Run]) -> float:
+    """Return where an axis must end to hold every accuracy that the cards draw."""
+    values = [1e-3]
+    for run in runs:
+        values += [value for _, value in run.curve("test_accuracy")]
+        values += [s.mean + (s.std or 0) for _, s in run.deployed_curve("test_accuracy")]
+        clients = [number(record.get("test_accuracy")) for record in run.per_client.values()]
+        values += [value for value in clients if value is not None]
+    return min(1.02, 1.06 * max(values))
+
+
+def _link(run_dir: Path, output: Path) -> str | None:
+    """Return a relative address of the run's own page, if it has one."""
+    page = run_dir / "report.html"
+    if not page.is_file():
+        return None
+    relative = os.path.relpath(page.resolve(), output.parent.resolve())
+    return quote(Path(relative).as_posix())
+
+
+def _render(template: str, **context: Any) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(
+        percent=wording.percent,
+        plural=wording.plural,
+        size=wording.size,
+        duration=wording.duration,
+        result=result,
+        dash=wording.DASH,
+        style=Markup((_HERE / "style.css").read_text(encoding="utf-8")),
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        version=corolla.__version__,
+    )
+    return environment.get_template(template).render(**context)

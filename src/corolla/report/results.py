@@ -1,0 +1,203 @@
+"""The accuracies a run is judged by, and the same over the seeds of a group of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from corolla.report.load import Run, Spread, number
+from corolla.report.wording import DASH, duration, percent, plus_minus, short, size
+
+
+@dataclass(frozen=True)
+class Result:
+    """One way of ending the run: which model, and its accuracy over all clients."""
+
+    key: str  # last, chosen, fine_tuned, global
+    model: str
+    test: Spread
+    validation: Spread | None = None
+
+
+def results(run: Run) -> list[Result]:
+    """Return the run's results; without a summary, those of the evaluations so far."""
+    summary = run.summary
+    if summary is None:
+        return _results_so_far(run)
+    best, tuned = _mapping(summary.get("best")), _mapping(summary.get("fine_tuned"))
+    shared = _mapping(summary.get("global"))
+    epochs, chosen = number(tuned.get("epochs")), number(best.get("round"))
+    last = int(number(summary.get("rounds")) or run.rounds_done)
+    drafts = [
+        ("last", f"last round ({last})", summary),
+        ("chosen", f"round chosen on validation ({_whole(chosen)})", best),
+        ("fine_tuned", f"last round, fine-tuned ({_whole(epochs)} epochs)", tuned),
+        ("global", "global model, last round", shared),
+    ]
+    found = []
+    for key, model, record in drafts:
+        test = Spread.of(record.get("test_accuracy"))
+        if test is not None:
+            found.append(Result(key, model, test, Spread.of(record.get("val_accuracy"))))
+    return found
+
+
+def result(run: Run, key: str) -> Result | None:
+    """Return the result called ``key``, if the run has it."""
+    return next((entry for entry in results(run) if entry.key == key), None)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in the seed only, as far as their configurations tell."""
+
+    label: str
+    runs: Sequence[Run]
+
+    @property
+    def seeds(self) -> str:
+        """The seeds, in order."""
+        seeds = sorted({run.seed for run in self.runs}, key=lambda s: (len(s), s))
+        return ", ".join(seeds[:12]) + (f" and {len(seeds) - 12} more" if len(seeds) > 12 else "")
+
+
+def grouped(runs: Sequence[Run]) -> tuple[list[Group], list[str]]:
+    """Group by method, space and data set, and by any other setting that differs inside a group.
+
+    Averaging over runs with different settings would hide the difference: such runs become groups
+    of their own. Also returned: the settings that split groups.
+    """
+    families: dict[tuple[str, str, str], list[Run]] = {}
+    for run in runs:
+        key = (run.name_of("method"), run.name_of("space"), run.name_of("dataset"))
+        families.setdefault(key, []).append(run)
+    spaces = {key[1] for key in families}
+    datasets = {key[2] for key in families}
+    groups: list[Group] = []
+    split_by: list[str] = []
+    for (method, space, dataset), members in sorted(families.items()):
+        parts = [method]
+        parts += [space] if len(spaces) > 1 else []
+        parts += [dataset] if len(datasets) > 1 else []
+        settings = [flat_settings(run.config) for run in members]
+        differing = [
+            key
+            for key in sorted(set().union(*settings))
+            if len({repr(s.get(key)) for s in settings}) > 1
+        ]
+        split_by += [key for key in differing if key not in split_by]
+        split: dict[tuple[str, ...], list[Run]] = {}
+        for run, flat in zip(members, settings, strict=True):
+            words = [f"{key.rpartition('.')[2]} {flat.get(key, DASH)}" for key in differing]
+            split.setdefault(tuple(words), []).append(run)
+        for differences, same in split.items():
+            groups.append(Group(" · ".join([*parts, *(short(w, 40) for w in differences)]), same))
+    return groups, split_by
+
+
+_NO_EFFECT = frozenset(  # settings that change where or how a run is recorded, not what comes out
+    {"device", "engine", "evaluation.every", "evaluation.latency", "evaluation.return_models"}
+    | {"experiment", "hydra", "report", "round_timeout_s", "run_dir", "tensorboard"}
+)
+
+
+def flat_settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return dotted key -> value of what can change a result: no seeds, places, or engines."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if name in _NO_EFFECT or key == "seed":
+            continue
+        if isinstance(value, Mapping):
+            flat.update(flat_settings(value, f"{name}."))
+        elif not (isinstance(value, str) and ("/" in value or "\\" in value)):
+            flat[name] = value
+    return flat
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One column of the comparison: how to get it from a run, and how to write it."""
+
+    key: str
+    head: str
+    get: Callable[[Run], float | None]
+    said: Callable[[float | None], str]
+
+
+def _test(key: str, part: str) -> Callable[[Run], float | None]:
+    def get(run: Run) -> float | None:
+        found = result(run, key)
+        return None if found is None else getattr(found.test, part)
+
+    return get
+
+
+def _traffic(run: Run) -> float | None:
+    down, up = run.cost("bytes_down"), run.cost("bytes_up")
+    return None if down is None and up is None else (down or 0) + (up or 0)
+
+
+MEASURES: Sequence[Measure] = (
+    Measure("last", "test %, last round", _test("last", "mean"), percent),
+    Measure("chosen", "test %, chosen on validation", _test("chosen", "mean"), percent),
+    Measure("worst", "worst decile %", _test("last", "worst_decile"), percent),
+    Measure("fine_tuned", "fine-tuned %", _test("fine_tuned", "mean"), percent),
+    Measure("global", "global model %", _test("global", "mean"), percent),
+    Measure("bytes", "bytes sent", _traffic, size),
+    Measure("client_s", "client time", lambda run: run.cost("client_s"), duration),
+    Measure("wall_s", "wall time", lambda run: run.cost("wall_s"), duration),
+)
+
+
+def mean_and_sd(values: Sequence[float]) -> tuple[float, float | None]:
+    """Return the mean and the sample standard deviation (n - 1), which one value does not have."""
+    mean = float(np.mean(values))
+    return mean, float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def over_seeds(group: Group, measure: Measure) -> tuple[float, float | None] | None:
+    """Return mean and sd over the group's runs that have the measure; None when none has."""
+    values = [value for value in map(measure.get, group.runs) if value is not None]
+    return mean_and_sd(values) if values else None
+
+
+def in_words(measure: Measure, value: tuple[float, float | None] | None) -> str:
+    """Return "78.3 ± 1.2" in the measure's unit."""
+    if value is None:
+        return DASH
+    mean, deviation = value
+    if deviation == 0:  # without a unit that would only look like a measurement
+        return plus_minus(measure.said(mean), "0")
+    return plus_minus(measure.said(mean), None if deviation is None else measure.said(deviation))
+
+
+def _results_so_far(run: Run) -> list[Result]:
+    found: list[Result] = []
+    tests = run.deployed_curve("test_accuracy")
+    validations = dict(run.deployed_curve("val_accuracy"))
+    if tests:
+        last, spread = tests[-1]
+        model = f"last evaluation so far (round {last})"
+        found.append(Result("last", model, spread, validations.get(last)))
+    judged = [(validations[r].mean, r, spread) for r, spread in tests if r in validations]
+    if judged:
+        _, best, spread = max(judged, key=lambda entry: (entry[0], -entry[1]))
+        model = f"chosen on validation so far (round {best})"
+        found.append(Result("chosen", model, spread, validations[best]))
+    shared = run.evaluation_curve("global", "test_accuracy")
+    if shared:
+        last, spread = shared[-1]
+        found.append(Result("global", f"global model so far (round {last})", spread))
+    return found
+
+
+def _whole(value: float | None) -> str:
+    return DASH if value is None else f"{value:.0f}"
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

@@ -1,0 +1,1 @@
+"""What is searched for: policies, rewards, and which architecture is deployed."""

@@ -1,0 +1,48 @@
+"""Which architecture a policy deploys: the most probable one that fits the client."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def by_probability(probabilities: Sequence[NDArray[np.float64]]) -> Iterator[tuple[int, ...]]:
+    """Yield choice indices in order of falling joint probability, the argmax first.
+
+    ``probabilities`` holds one vector per dimension, independent of each other; ties go to the lower
+    index. Best-first search over ranks: each step costs a logarithm of what was looked at so far.
+    """
+    order = [np.argsort(-p, kind="stable") for p in probabilities]
+    with np.errstate(divide="ignore"):
+        ranked = [np.log(p[o]) for p, o in zip(probabilities, order, strict=True)]
+    start = (0,) * len(ranked)
+    heap = [(-sum(float(r[0]) for r in ranked), start)]
+    seen = {start}
+    while heap:
+        cost, ranks = heapq.heappop(heap)
+        yield tuple(int(o[rank]) for o, rank in zip(order, ranks, strict=True))
+        for d, rank in enumerate(ranks):
+            following = (*ranks[:d], rank + 1, *ranks[d + 1 :])
+            if rank + 1 < len(ranked[d]) and following not in seen:
+                seen.add(following)
+                loss = float(ranked[d][rank] - ranked[d][rank + 1])
+                heapq.heappush(heap, (cost + loss, following))
+
+
+def most_probable(
+    probabilities: Sequence[NDArray[np.float64]],
+    fits: Callable[[tuple[int, ...]], bool],
+    *,
+    smallest: tuple[int, ...],
+    limit: int = 2_000,
+) -> tuple[int, ...]:
+    """Return the most probable choices that fit; ``smallest`` when none of the first ``limit`` does."""
+    for count, choices in enumerate(by_probability(probabilities)):
+        if fits(choices):
+            return choices
+        if count + 1 >= limit:
+            break
+    return smallest

@@ -1,0 +1,213 @@
+"""One categorical policy per client over the dimensions of a search space, trained by REINFORCE.
+
+PerFedRLNAS: Yao & Li, AAAI 2024, equations 4-7. Departures: optimiser, step and an entropy bonus
+are settings (the public code's Adam at 0.5 moves the first logits by +-0.5 whatever the reward was;
+see ``benchmarks/policy.py``), and policies with their optimiser state are part of a checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corolla.errors import Fault, RefusedError, nearest
+from corolla.state import State
+from corolla.types import ClientId, client_order
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicySettings:
+    """How a policy moves. Raises `RefusedError` with every value that cannot work."""
+
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    lr: float = 0.4  # step on the logits (alpha in the paper); meant for normalised advantages
+    betas: tuple[float, float] = (0.5, 0.999)  # Adam only
+    eps: float = 1e-8  # Adam only
+    entropy_bonus: float = 0.0  # nats are worth this much advantage; keeps a policy exploring
+    logit_limit: float | None = None  # logits stay within +-limit, so no choice ever dies out
+
+    def __post_init__(self) -> None:
+        known = ("sgd", "adam")
+        faults = []
+        if self.optimizer not in known:
+            remedy = nearest(self.optimizer, known)
+            faults.append(Fault("optimizer", self.optimizer, "is no policy optimiser", remedy))
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            faults.append(Fault("lr", self.lr, "is no step size", "Use a positive number"))
+        if len(self.betas) != 2 or not all(0.0 <= beta < 1.0 for beta in self.betas):
+            faults.append(Fault("betas", self.betas, "are not two numbers in [0, 1)", "See Adam"))
+        if not self.eps > 0:
+            faults.append(Fault("eps", self.eps, "is not positive", "Use 1e-8"))
+        if not (math.isfinite(self.entropy_bonus) and self.entropy_bonus >= 0):
+            remedy = "Use 0 for none"
+            faults.append(Fault("entropy_bonus", self.entropy_bonus, "is negative", remedy))
+        if self.logit_limit is not None and not self.logit_limit > 0:
+            remedy = "Use null for no limit"
+            faults.append(Fault("logit_limit", self.logit_limit, "is not positive", remedy))
+        if faults:
+            raise RefusedError(faults)
+
+
+class Entropy(NamedTuple):
+    """How undecided a policy is, over the dimensions that have a choice."""
+
+    total: float  # nats, summed over dimensions
+    mean: float  # nats per dimension
+    normalised: float  # share of the uniform policy's: 1 at the start, 0 once decided
+
+
+@dataclass
+class _Policy:
+    logits: Vector
+    first: Vector  # Adam's moments
+    second: Vector
+    steps: int = 0
+
+
+@dataclass(kw_only=True)
+class ClientPolicies:
+    """The policies of all clients; one exists from the moment its client is updated.
+
+    ``sizes`` are the numbers of choices, dimension by dimension. Every policy starts uniform
+    (logits 0). Choices are tuples of indices, one per dimension.
+    """
+
+    sizes: Sequence[int]
+    settings: PolicySettings
+    _policies: dict[ClientId, _Policy] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.sizes or min(self.sizes) < 1:
+            remedy = "Every dimension needs at least one choice"
+            raise RefusedError(Fault("sizes", list(self.sizes), "is no search space", remedy))
+        self._sizes = np.array(self.sizes)
+        self._starts = np.concatenate([[0], np.cumsum(self._sizes)[:-1]])
+        self._owner = np.repeat(np.arange(len(self._sizes)), self._sizes)  # logit -> dimension
+
+    @property
+    def clients(self) -> list[ClientId]:
+        """Clients whose policy was ever updated, in their fixed order."""
+        return sorted(self._policies, key=client_order)
+
+    def probabilities(self, client: ClientId) -> list[Vector]:
+        """Return equation 4: one vector per dimension, each summing to 1."""
+        return np.split(np.exp(self._log_probabilities(client)), self._starts[1:])
+
+    def sample(self, client: ClientId, rng: np.random.Generator) -> tuple[int, ...]:
+        """Draw each dimension from its own probabilities; takes one number per dimension."""
+        draws = rng.random(len(self._sizes))
+        reached = np.cumsum(np.exp(self._log_probabilities(client)))
+        before = np.concatenate([[0.0], reached[self._starts[1:] - 1]])
+        passed = reached - before[self._owner] <= draws[self._owner]
+        # rounding can leave a dimension's last sum below a draw next to 1
+        indices = np.minimum(
+            np.add.reduceat(passed.astype(np.int64), self._starts), self._sizes - 1
+        )
+        return tuple(indices.tolist())
+
+    def argmax(self, client: ClientId) -> tuple[int, ...]:
+        """Return the most probable choices; of equals the lower index, which is the cheaper one."""
+        logits = self._logits(client)
+        return tuple(int(np.argmax(part)) for part in np.split(logits, self._starts[1:]))
+
+    def log_prob(self, client: ClientId, choices: Sequence[int]) -> float:
+        """Return the log-probability (nats) with which ``client`` would draw ``choices``."""
+        return float(self._log_probabilities(client)[self._positions(choices)].sum())
+
+    def entropy(self, client: ClientId) -> Entropy:
+        """Return the entropy of the client's policy."""
+        log_p = self._log_probabilities(client)
+        total = float(-(np.exp(log_p) * log_p).sum())
+        most = float(np.log(self._sizes).sum())
+        undecided = int((self._sizes > 1).sum())
+        return Entropy(total, total / max(undecided, 1), total / most if most else 0.0)
+
+    def gradient(self, client: ClientId, choices: Sequence[int], advantage: float) -> Vector:
+        """Return the ascent direction, ``(sum(sizes),)``.
+
+        advantage * (onehot - p) of equations 5-7, plus entropy_bonus * dH/dlogits, which is
+        -p (log p + H) with each dimension's own p and H.
+        """
+        log_p = self._log_probabilities(client)
+        p = np.exp(log_p)
+        direction = -advantage * p
+        direction[self._positions(choices)] += advantage
+        if self.settings.entropy_bonus:
+            entropy = np.add.reduceat(-p * log_p, self._starts)
+            direction -= self.settings.entropy_bonus * p * (log_p + entropy[self._owner])
+        return direction
+
+    def update(self, client: ClientId, choices: Sequence[int], advantage: float) -> None:
+        """Move the client's logits one step towards ``choices`` (away, if ``advantage`` < 0)."""
+        if not math.isfinite(advantage):
+            remedy = "Drop replies whose accuracy is not a number"
+            raise RefusedError(Fault("advantage", advantage, "cannot train a policy", remedy))
+        direction = self.gradient(client, choices, advantage)
+        if client not in self._policies:
+            self._policies[client] = _Policy(*np.zeros((3, self._sizes.sum())))
+        policy, settings = self._policies[client], self.settings
+        policy.steps += 1
+        if settings.optimizer == "adam":
+            b1, b2 = settings.betas
+            policy.first += (1 - b1) * (direction - policy.first)
+            policy.second += (1 - b2) * (direction**2 - policy.second)
+            scale = np.sqrt(policy.second / (1 - b2**policy.steps)) + settings.eps
+            direction = policy.first / (1 - b1**policy.steps) / scale
+        policy.logits += settings.lr * direction
+        if settings.logit_limit is not None:
+            np.clip(policy.logits, -settings.logit_limit, settings.logit_limit, out=policy.logits)
+
+    def state(self) -> State:
+        """Return all policies and optimiser state, rows in the order of ``meta["clients"]``."""
+        clients = self.clients
+        policies = [self._policies[client] for client in clients]
+        shape = (len(clients), int(self._sizes.sum()))
+        arrays = {
+            "logits": np.array([policy.logits for policy in policies]).reshape(shape),
+            "first": np.array([policy.first for policy in policies]).reshape(shape),
+            "second": np.array([policy.second for policy in policies]).reshape(shape),
+            "steps": np.array([policy.steps for policy in policies], dtype=np.int64),
+        }
+        return State(arrays, {"clients": clients, "sizes": [int(size) for size in self._sizes]})
+
+    def load_state(self, state: State) -> None:
+        """Replace all policies; refuses the state of a space with other dimensions."""
+        sizes = [int(size) for size in self._sizes]
+        if state.meta["sizes"] != sizes:
+            remedy = f"This space has {sizes}: resume with the space the checkpoint was made with"
+            problem = "is the policy of another search space"
+            raise RefusedError(Fault("sizes", state.meta["sizes"], problem, remedy))
+        rows = zip(*(state.arrays[key] for key in ("logits", "first", "second")), strict=True)
+        self._policies = {
+            client: _Policy(logits.copy(), first.copy(), second.copy(), int(steps))
+            for client, (logits, first, second), steps in zip(
+                state.meta["clients"], rows, state.arrays["steps"], strict=True
+            )
+        }
+
+    def _logits(self, client: ClientId) -> Vector:
+        policy = self._policies.get(client)
+        return np.zeros(len(self._owner)) if policy is None else policy.logits
+
+    def _log_probabilities(self, client: ClientId) -> Vector:
+        logits = self._logits(client)
+        shifted = logits - np.maximum.reduceat(logits, self._starts)[self._owner]
+        return shifted - np.log(np.add.reduceat(np.exp(shifted), self._starts))[self._owner]
+
+    def _positions(self, choices: Sequence[int]) -> NDArray[np.int64]:
+        """Return where the chosen entries stand in the flat vector."""
+        indices = np.asarray(choices)
+        if indices.shape != self._sizes.shape or not np.all(
+            (indices >= 0) & (indices < self._sizes)
+        ):
+            remedy = f"Give one index per dimension, below {[int(size) for size in self._sizes]}"
+            raise RefusedError(Fault("choices", list(choices), "is not of this space", remedy))
+        positions: NDArray[np.int64] = self._starts + indices
+        return positions

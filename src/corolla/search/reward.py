@@ -1,0 +1,220 @@
+"""What a trained architecture is worth to its client, and how much more than expected.
+
+PerFedRLNAS: Yao & Li, AAAI 2024, equations 8 and 9. Departure: the paper's only baseline is the
+mean accuracy over clients, so that a client with hard data is told in every round that whatever it
+drew was bad; a client's own running mean, alone or on top of the paper's, is a setting.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from corolla.errors import Fault, RefusedError, nearest
+from corolla.state import State
+from corolla.types import ClientId, client_order
+
+Baseline = Literal["clients", "client", "both", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardSettings:
+    """Terms of the reward. Raises `RefusedError` with every value that cannot work."""
+
+    lambda_time: float = 0.0  # 1/s: accuracy given up for a second of round time
+    memory: bool = False  # subtract phi, the share of the memory budget used (equation 9)
+    baseline: Baseline = "both"  # what is subtracted: see `RewardHistory`
+    decay: float = 0.9  # of a client's own running mean, per participation
+    normalise: bool = True  # divide advantages by their running size
+    normalise_decay: float = 0.95  # of that size, per round
+    advantage_limit: float | None = 3.0  # advantages are clipped to +-limit, after normalising
+
+    def __post_init__(self) -> None:
+        known = ("clients", "client", "both", "none")
+        faults = []
+        if not (math.isfinite(self.lambda_time) and self.lambda_time >= 0):
+            remedy = "Use 0 to ignore time"
+            faults.append(Fault("lambda_time", self.lambda_time, "is negative", remedy))
+        if self.baseline not in known:
+            remedy = nearest(self.baseline, known)
+            faults.append(Fault("baseline", self.baseline, "is no baseline", remedy))
+        for key in ("decay", "normalise_decay"):
+            if not 0.0 <= getattr(self, key) < 1.0:
+                remedy = "0 remembers the last value only"
+                faults.append(Fault(key, getattr(self, key), "is outside [0, 1)", remedy))
+        if self.advantage_limit is not None and not self.advantage_limit > 0:
+            remedy = "Use null for no limit"
+            faults.append(Fault("advantage_limit", self.advantage_limit, "is not positive", remedy))
+        if faults:
+            raise RefusedError(faults)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What the server saw of one participant in one round."""
+
+    accuracy: float = 0.0  # on the client's validation split, of the trained subnet
+    round_s: float = 0.0  # seconds from sending to receiving (RT)
+    memory_share: float = 0.0  # phi: memory needed / the client's budget, 0..1
+    fits: bool = True  # False: the model did not fit; the other fields are not used
+
+
+class Judgement(NamedTuple):
+    """``reward`` is the papers' equation, ``advantage`` what the policy is trained with."""
+
+    reward: float
+    advantage: float
+
+
+def rewards(
+    outcomes: Mapping[ClientId, Outcome],
+    mean_accuracy: float,
+    *,
+    lambda_time: float = 0.0,
+    memory: bool = False,
+) -> dict[ClientId, float]:
+    """Return equation 8, with ``memory`` equation 9, for the participants of one round.
+
+    r = Acc - mean(Acc) - lambda_time (RT - min RT) [- phi]. ``mean_accuracy`` is over the latest
+    accuracy of every client seen so far, this round's included; min RT is over this round's
+    participants. A model that did not fit counts as Acc = 0, phi = 1, RT = the round's longest.
+    """
+    times = [outcome.round_s for outcome in outcomes.values() if outcome.fits]
+    shortest, longest = min(times, default=0.0), max(times, default=0.0)
+    unfit = Outcome(accuracy=0.0, round_s=longest, memory_share=1.0)
+    counted = {client: seen if seen.fits else unfit for client, seen in outcomes.items()}
+    return {
+        client: seen.accuracy
+        - mean_accuracy
+        - lambda_time * (seen.round_s - shortest)
+        - (seen.memory_share if memory else 0.0)
+        for client, seen in counted.items()
+    }
+
+
+class _Mean:
+    """A running mean that forgets; after one value it is that value."""
+
+    def __init__(self, total: float = 0.0, weight: float = 0.0) -> None:
+        self.total, self.weight = total, weight
+
+    def add(self, value: float, decay: float) -> None:
+        """Take ``value`` in; all before it count ``decay`` times what they did."""
+        self.total = decay * self.total + (1.0 - decay) * value
+        self.weight = decay * self.weight + (1.0 - decay)
+
+    @property
+    def value(self) -> float:
+        return self.total / self.weight
+
+
+class RewardHistory:
+    """Judges rounds, and remembers what the baselines need: latest accuracies and running means.
+
+    With reward r = equation 8 or 9 the advantage is, by ``settings.baseline``:
+
+    - ``clients``: r itself, the paper's rule: the baseline is the mean accuracy of all clients;
+    - ``none``: r without subtracting that mean;
+    - ``client``: ``none`` minus the running mean of the client's own past values of it;
+    - ``both``: r minus the running mean of the client's own past r: free of how hard a client's
+      data is (``clients`` is not) and of accuracy rising for all (behind which ``client`` lags).
+
+    At its first participation a client has no mean of its own and gets advantage 0, no step. A
+    model that did not fit is judged, but its reward enters neither means nor advantages' size.
+    """
+
+    def __init__(self, *, settings: RewardSettings) -> None:
+        self.settings = settings
+        self._latest: dict[ClientId, float] = {}
+        self._own: dict[ClientId, _Mean] = {}
+        self._square = _Mean()  # of advantages
+
+    @property
+    def mean_accuracy(self) -> float:
+        """Mean over clients of their latest accuracy, 0 before any was seen."""
+        return math.fsum(self._latest.values()) / max(len(self._latest), 1)
+
+    def judge(self, outcomes: Mapping[ClientId, Outcome]) -> dict[ClientId, Judgement]:
+        """Return each participant's reward and advantage, and remember the round.
+
+        Raises `RefusedError`, remembering nothing, for an accuracy outside 0..1 or a time or memory
+        share that is negative or not finite.
+        """
+        _check(outcomes)
+        settings = self.settings
+        ordered = sorted(outcomes, key=client_order)
+        measured = [client for client in ordered if outcomes[client].fits]
+        self._latest |= {client: outcomes[client].accuracy for client in measured}
+        mean = self.mean_accuracy
+        reward = rewards(outcomes, mean, lambda_time=settings.lambda_time, memory=settings.memory)
+        values = dict(reward)
+        if settings.baseline in ("none", "client"):
+            values = {client: value + mean for client, value in values.items()}
+        advantages = dict(values)
+        if settings.baseline in ("client", "both"):
+            advantages = {client: self._above_own(client, values, outcomes) for client in ordered}
+            for client in measured:
+                self._own.setdefault(client, _Mean()).add(values[client], settings.decay)
+        if settings.normalise:
+            advantages = self._normalised(advantages, measured)
+        limit = settings.advantage_limit
+        if limit is not None:
+            advantages = {c: min(max(a, -limit), limit) for c, a in advantages.items()}
+        return {client: Judgement(reward[client], advantages[client]) for client in ordered}
+
+    def _above_own(
+        self,
+        client: ClientId,
+        values: Mapping[ClientId, float],
+        outcomes: Mapping[ClientId, Outcome],
+    ) -> float:
+        if client in self._own:
+            return values[client] - self._own[client].value
+        return 0.0 if outcomes[client].fits else values[client]
+
+    def _normalised(
+        self, advantages: Mapping[ClientId, float], measured: Sequence[ClientId]
+    ) -> dict[ClientId, float]:
+        """Divide by the running root mean square; the mean is the baseline's business."""
+        squares = [advantages[client] ** 2 for client in measured if advantages[client]]
+        if squares:
+            self._square.add(math.fsum(squares) / len(squares), self.settings.normalise_decay)
+        size = math.sqrt(self._square.value) if self._square.weight else 1.0
+        return {client: advantage / size for client, advantage in advantages.items()}
+
+    def state(self) -> State:
+        """Return all that is remembered, rows in the order of ``meta["clients"]``."""
+        clients = sorted(self._latest, key=client_order)
+        means = [self._own.get(client, _Mean()) for client in clients]
+        arrays = {
+            "latest": np.array([self._latest[client] for client in clients], dtype=np.float64),
+            "own": np.array([[mean.total, mean.weight] for mean in means]).reshape(-1, 2),
+            "square": np.array([self._square.total, self._square.weight]),
+        }
+        return State(arrays, {"clients": clients})
+
+    def load_state(self, state: State) -> None:
+        """Replace all that is remembered."""
+        clients = state.meta["clients"]
+        latest, own = state.arrays["latest"].tolist(), state.arrays["own"].tolist()
+        self._latest = dict(zip(clients, latest, strict=True))
+        self._own = {c: _Mean(*mean) for c, mean in zip(clients, own, strict=True) if mean[1]}
+        self._square = _Mean(*state.arrays["square"].tolist())
+
+
+def _check(outcomes: Mapping[ClientId, Outcome]) -> None:
+    faults = []
+    for client, seen in outcomes.items():
+        ranges = {"accuracy": 1.0, "round_s": math.inf, "memory_share": math.inf}
+        for key, most in ranges.items():
+            value = getattr(seen, key)
+            if not (0.0 <= value <= most and math.isfinite(value)):
+                remedy = "Drop this reply before it is judged"
+                problem = "is no measurement (a finite number, accuracies in 0..1)"
+                faults.append(Fault(f"{key} of client {client}", value, problem, remedy))
+    if faults:
+        raise RefusedError(faults)

@@ -1,0 +1,46 @@
+"""Every YAML of ``conf/dataset`` and ``conf/partition`` builds what it names."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+FILES = sorted(path for group in ("dataset", "partition") for path in (CONF / group).glob("*.yaml"))
+DATASETS = sorted((CONF / "dataset").glob("*.yaml"))
+
+
+def build(path: Path) -> Any:
+    settings = yaml.safe_load(path.read_text())
+    module, _, name = settings.pop("_target_").rpartition(".")
+    return getattr(importlib.import_module(module), name)(**settings)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_keys_are_the_constructors_arguments(path: Path) -> None:
+    part = build(path)
+    assert part.name == path.stem
+    arguments = inspect.signature(type(part)).parameters.values()
+    assert all(argument.kind is argument.KEYWORD_ONLY for argument in arguments)
+    given = set(yaml.safe_load(path.read_text())) - {"_target_"}
+    assert given == {argument.name for argument in arguments} - {"root_key"}  # set by code only
+
+
+@pytest.mark.parametrize("path", DATASETS, ids=lambda path: path.stem)
+def test_defaults_are_ready_or_say_what_is_missing(path: Path) -> None:
+    faults = build(path).check()
+    keys = [fault.key for fault in faults]
+    assert keys == ([] if path.stem == "digits" else ["dataset.root"])
+
+
+def test_partition_defaults_have_no_fault() -> None:
+    for path in (CONF / "partition").glob("*.yaml"):
+        faults = build(path).check()
+        assert [fault.key for fault in faults] == (
+            ["partition.path"] if path.stem == "file" else []
+        )

@@ -1,0 +1,238 @@
+"""A federation of real processes on loopback: TLS, node keys, one folder of images per site."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = Path(sys.executable).parent
+CONNECTION = "site"
+DIGITS = [
+    "dataset=imagefolder",
+    "dataset.classes=['0','1','2','3','4','5','6','7','8','9']",
+    "dataset.resolution=8",
+    "dataset.channels=1",
+]
+
+
+class Federation:
+    """A SuperLink and the sites' SuperNodes, each a process; `close` ends all of them."""
+
+    def __init__(self, folder: Path, sites: list[str]) -> None:
+        self.folder = folder
+        self.runs = folder / "runs"
+        self.sites = sites
+        self._credentials = folder / "credentials"
+        self._port = free_port()
+        self._node_ports = {site: free_port() for site in sites}
+        self._processes: list[psutil.Popen] = []
+        self._superlink: psutil.Popen | None = None
+        self._nodes: dict[str, psutil.Popen] = {}
+
+    def start(self) -> None:
+        """Make keys and data, start the SuperLink, register the sites, start their nodes."""
+        _succeed([ROOT / "scripts/make_credentials.sh", self._credentials, *self.sites])
+        writer = [sys.executable, str(ROOT / "scripts/digit_sites.py"), "--images", "120"]
+        _succeed([*writer, self.folder / "sites", *self.sites])
+        certs = self._credentials / "certs"
+        home = self.folder / "user"
+        home.mkdir()
+        (home / "config.toml").write_text(
+            f'[superlink]\ndefault = "{CONNECTION}"\n[superlink.{CONNECTION}]\n'
+            f'address = "127.0.0.1:{self._port}"\nroot-certificates = "{certs / "ca.crt"}"\n'
+        )
+        self._superlink = self._spawn(
+            "superlink",
+            [
+                SCRIPTS / "flower-superlink",
+                "--host=127.0.0.1",
+                f"--port={self._port}",
+                f"--ssl-ca-certfile={certs / 'ca.crt'}",
+                f"--ssl-certfile={certs / 'server.crt'}",
+                f"--ssl-keyfile={certs / 'server.key'}",
+                "--enable-supernode-auth",
+                "--disable-runtime-dependency-installation",
+            ],
+        )
+        wait_until(lambda: _accepts(self._port), 60, "the SuperLink")
+        for site in self.sites:
+            key = self._credentials / "keys" / f"{site}.pub"
+            _succeed(
+                [SCRIPTS / "flwr", "supernode", "register", key, CONNECTION, "--name", site],
+                env=self.environment("user"),
+            )
+            self.start_node(site)
+        self.wait_for_nodes(len(self.sites))
+
+    def start_node(self, site: str) -> None:
+        """Start the SuperNode of ``site`` with its own key, data and state."""
+        own = self.folder / "sites" / site
+        self._nodes[site] = self._spawn(
+            site,
+            [
+                SCRIPTS / "flower-supernode",
+                f"--superlink=127.0.0.1:{self._port}",
+                f"--root-certificates={self._credentials / 'certs' / 'ca.crt'}",
+                f"--auth-supernode-private-key={self._credentials / 'keys' / site}",
+                f"--port={self._node_ports[site]}",
+                "--node-config="
+                f'client="{site}" data-dir="{own / "data"}" state-dir="{own / "state"}"',
+            ],
+        )
+
+    def online(self) -> int:
+        """Return how many nodes the SuperLink takes for connected."""
+        done = subprocess.run(
+            [SCRIPTS / "flwr", "supernode", "list", CONNECTION, "--format", "json"],
+            env=self.environment("user"),
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+        return sum(node["status"] == "online" for node in json.loads(done.stdout)["nodes"])
+
+    def wait_for_nodes(self, count: int, timeout_s: float = 90) -> None:
+        """Return once exactly ``count`` nodes are connected."""
+        wait_until(lambda: self.online() == count, timeout_s, f"{count} nodes", pause_s=1)
+
+    def corolla(self, *arguments: str) -> psutil.Popen:
+        """Start the command line, as a user outside would; its output goes to user.log."""
+        return self._spawn("user", [SCRIPTS / "corolla", *arguments])
+
+    def run(self, run_dir: Path, *overrides: str) -> psutil.Popen:
+        """Start a short run over all sites."""
+        return self.corolla(
+            "run",
+            "engine=superlink",
+            f"engine.name={CONNECTION}",
+            *DIGITS,
+            f"clients={len(self.sites)}",
+            f"clients_per_round={len(self.sites)}",
+            "local_epochs=1",
+            "evaluation.every=0",
+            "evaluation.fine_tune_epochs=0",
+            "report=false",
+            f"run_dir={run_dir}",
+            *overrides,
+        )
+
+    def kill_node(self, site: str) -> None:
+        """End a site as a power cut would: its SuperNode and all that it started, SIGKILL."""
+        _kill_tree(self._nodes.pop(site))
+
+    def training(self, site: str) -> bool:
+        """Return whether the site works on a message at the moment."""
+        return _find(self._nodes[site], "flwr-clientapp") is not None
+
+    def kill_server_app(self) -> None:
+        """End the server part of the run, SIGKILL; the SuperLink lives on."""
+        assert self._superlink is not None
+        server_app = _find(self._superlink, "flwr-serverapp")
+        assert server_app is not None, "no run is going on"
+        server_app.kill()
+
+    def environment(self, name: str) -> dict[str, str]:
+        """Return an environment with a Flower directory of its own, as on a machine of its own."""
+        return {
+            **os.environ,
+            "FLWR_HOME": str(self.folder / name),
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "OMP_NUM_THREADS": "1",
+        }
+
+    def log(self, name: str) -> str:
+        """Return what a process has written so far."""
+        return (self.folder / f"{name}.log").read_text(errors="replace")
+
+    def close(self) -> None:
+        """End every process that was started, and those that they started."""
+        for process in reversed(self._processes):
+            _kill_tree(process)
+
+    def _spawn(self, name: str, command: list[str | Path]) -> psutil.Popen:
+        with (self.folder / f"{name}.log").open("ab") as log:
+            process = psutil.Popen(
+                [str(part) for part in command],
+                env=self.environment(name),
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        self._processes.append(process)
+        return process
+
+
+def free_port() -> int:
+    """Return a TCP port of the loopback interface that nobody listens on right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(
+    condition: Callable[[], bool], timeout_s: float, what: str, *, pause_s: float = 0.1
+) -> None:
+    """Return once ``condition`` holds; AssertionError when it does not in time."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {timeout_s:.0f} s in vain for {what}"
+        time.sleep(pause_s)
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a file of JSON lines, of the whole lines in it."""
+    if not path.exists():
+        return []
+    whole = path.read_text().rpartition("\n")[0]
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def _accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _succeed(command: list[str | Path], env: dict[str, str] | None = None) -> None:
+    done = subprocess.run(
+        [str(part) for part in command],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _find(process: psutil.Process, program: str) -> psutil.Process | None:
+    """Return the descendant of ``process`` that runs ``program``; one that ended does not count."""
+    with suppress(psutil.NoSuchProcess):
+        for child in process.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if any(Path(part).name == program for part in child.cmdline()[:2]):
+                    return child
+    return None
+
+
+def _kill_tree(process: psutil.Popen) -> None:
+    with suppress(psutil.NoSuchProcess):
+        family = [process, *process.children(recursive=True)]
+        for member in family:
+            with suppress(psutil.NoSuchProcess):
+                member.send_signal(signal.SIGKILL)
+    process.wait(timeout=20)

@@ -1,0 +1,1 @@
+"""What server and clients of the dummy app share."""

@@ -1,0 +1,32 @@
+"""A Ray cluster of two nodes on this machine, on the loopback interface; ends when it is killed.
+
+Run as a script with the file that gets the cluster's address, HOST:PORT. Each node has one CPU; the
+environment variable DUMMY_NODE tells its processes which of them they are on.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+# Ray's switch for 'this machine only', before Ray is imported: listen on 127.0.0.1 and nowhere else.
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
+from ray.cluster_utils import Cluster  # noqa: E402
+
+
+def main(address_file: Path) -> None:
+    """Start both nodes, write the address, wait."""
+    cluster = Cluster()
+    for name in ("first", "second"):
+        os.environ["DUMMY_NODE"] = name
+        cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20, include_dashboard=False)
+    address_file.write_text(cluster.address)
+    signal.pause()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
