@@ -11,6 +11,7 @@ from corolla.errors import Fault, RunFailedError
 LOG_NAME = "superlink.log"
 """File in the run directory that takes the output of SuperLink, ServerApp and clients."""
 
+_SERVICE_LINE = re.compile(r"^INFO :|\[uvicorn\.|^For more information, visit:")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -48,7 +49,7 @@ def run_failed(what: str, *, run_dir: Path, log: Path | None = None) -> RunFaile
 
 
 def log_tail(log: Path, *, lines: int = 15, bytes_: int = 16384) -> list[str]:
-    """Return the last non-empty lines of a log, without terminal colours; [] if there is none."""
+    """Return the last lines of a log that say something, without colours; [] if there is none."""
     try:
         with log.open("rb") as file:
             size = file.seek(0, 2)
@@ -56,7 +57,8 @@ def log_tail(log: Path, *, lines: int = 15, bytes_: int = 16384) -> list[str]:
             text = file.read().decode("utf-8", errors="replace")
     except OSError:
         return []
-    return [line for line in without_colours(text).splitlines() if line.strip()][-lines:]
+    told = without_colours(text).splitlines()
+    return [line for line in told if line.strip() and not _SERVICE_LINE.search(line)][-lines:]
 
 
 def without_colours(text: str) -> str:
@@ -68,4 +70,5 @@ def count_fault(key: str, value: Any, *, least: int = 1) -> list[Fault]:
     """Return a fault unless ``value`` is a whole number of at least ``least``."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= least:
         return []
-    return [Fault(key, value, "is not a whole number", f"Use an integer >= {least}.")]
+    problem = f"is not a whole number >= {least}"
+    return [Fault(key, value, problem, f"Use an integer >= {least}.")]

@@ -2,8 +2,8 @@
 
 Run as a script: directories to remove at the end, ``--``, the command; standard input is a pipe.
 The guard starts the command and waits. When the pipe closes, because the launcher asked for the end
-or because it died, however it died, the guard stops the command and everything that came out of it,
-first politely, then by SIGKILL: by process id, never by name.
+or because it died, however it died, the guard stops the command and everything that came out of it:
+by process id, and the last of them by SIGKILL.
 
 Why a process of its own: a SuperLink starts processes in sessions of their own, Ray starts dozens
 more, and a launcher that is killed cannot clean up. On Linux the guard becomes the reaper of
@@ -27,10 +27,14 @@ from pathlib import PurePath
 import psutil
 
 COMMAND_MARK = "--"
-POLITE_FIRST = ("flwr-simulation", "flwr-serverapp")
-"""Commands that get SIGINT before the rest: Flower then ends the run in order, and Ray with it."""
-APP_GRACE_S = 4.0
-COMMAND_GRACE_S = 4.0
+KILLED_FIRST = ("flwr-simulation", "flwr-serverapp")
+"""Commands that get no time to react.
+
+Asked to end, Flower's simulation takes the clients away and leaves the ServerApp running for up to
+5 s: it then sees its clients fail and may close the round on that. Killed, it leaves the run as of
+the last checkpoint, and a resumed run gives the numbers of one that was never interrupted.
+"""
+GRACE_S = 4.0
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -63,12 +67,10 @@ def stop(command_pid: int) -> None:
     """Stop the command and every descendant of this process; returns when none is left."""
     found: dict[int, psutil.Process] = {}
     _look(found)
-    apps = [process for process in found.values() if _is_app(process)]
-    _send(apps, signal.SIGINT)
-    _wait(apps, APP_GRACE_S)
-    _look(found)
-    _send([found[command_pid]] if command_pid in found else [], signal.SIGTERM)
-    _wait([found[command_pid]] if command_pid in found else [], COMMAND_GRACE_S)
+    _send([process for process in found.values() if _is_app(process)], signal.SIGKILL)
+    command = [found[command_pid]] if command_pid in found else []
+    _send(command, signal.SIGTERM)
+    _wait(command, GRACE_S)
     deadline = time.monotonic() + 10.0
     while time.monotonic() < deadline:
         _look(found)
@@ -87,7 +89,7 @@ def _look(found: dict[int, psutil.Process]) -> None:
 
 def _is_app(process: psutil.Process) -> bool:
     try:
-        return any(PurePath(part).name in POLITE_FIRST for part in process.cmdline()[:3])
+        return any(PurePath(part).name in KILLED_FIRST for part in process.cmdline()[:3])
     except psutil.Error:
         return False
 

@@ -12,7 +12,7 @@ import psutil
 
 from engines import guard
 
-STOP_S = guard.APP_GRACE_S + guard.COMMAND_GRACE_S + 15.0
+STOP_S = guard.GRACE_S + 15.0
 
 
 class Guarded:

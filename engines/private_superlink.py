@@ -24,6 +24,7 @@ CONNECTION = "corolla"
 SIMULATION = "flwr-simulation"
 START_S = 60.0  # for the SuperLink to answer, and then for the simulation process to appear
 PORTS_TRIED = 3
+ACTOR_DIED = b"ray.exceptions.ActorDiedError"
 
 
 class PrivateSuperLink:
@@ -44,6 +45,7 @@ class PrivateSuperLink:
         }
         self._command: Guarded | None = None
         self._simulation: psutil.Process | None = None
+        self._log_start = self._log_seen = self._log.stat().st_size if self._log.exists() else 0
         self._patience_ends = 0.0
 
     def __enter__(self) -> PrivateSuperLink:
@@ -84,7 +86,20 @@ class PrivateSuperLink:
                 return f"Flower started no {SIMULATION} within {START_S:.0f} s"
         elif is_over(self._simulation):
             return "the simulation process ended without a result; was it killed for memory?"
+        if ACTOR_DIED in self._new_log():
+            return (
+                "a client process died, was it killed for memory? Flower does not replace it and "
+                "gives it most of the messages that follow"
+            )
         return None
+
+    def _new_log(self) -> bytes:
+        """Return what came into the log since the last look, and the end of what was there."""
+        with self._log.open("rb") as file:
+            file.seek(max(self._log_seen - len(ACTOR_DIED), self._log_start))
+            text = file.read()
+            self._log_seen = file.tell()
+        return text
 
     def _start(self, port: int) -> bool:
         """Start on ``port``; return whether it answers there before it ends or time is up."""

@@ -101,6 +101,9 @@ class RayEngine:
         env["RAY_ADDRESS"] = self._address or ""
         if self._address is None:
             env["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        else:
+            # Ray's own 20 attempts at a cluster that does not answer took 12 minutes.
+            env["RAY_NUM_REDIS_GET_RETRIES"] = "2"
         return env
 
     def _gpu_faults(self) -> list[Fault]:

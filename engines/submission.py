@@ -18,7 +18,7 @@ LOGGER = logging.getLogger(__name__)
 LOOK_S = 0.25  # between looks at processes: a look costs about 0.1 ms
 RETRY_S = 5.0  # after the log ended and the run has not
 GIVE_UP_S = 300.0  # a SuperLink that does not answer for so long is taken for lost
-LAST_WORDS_S = 6.0  # a dying process gets so long to tell the SuperLink how it ended
+LAST_WORDS_S = 3.0  # the log of a run that has ended comes within this time
 BUNDLE_SIGNS = ("FAB size", "fab-include", "fab-exclude", "project structure", "Flower App config")
 
 
@@ -74,11 +74,11 @@ def _last_words(
     cli: FlowerCli, run_id: int, reader: subprocess.Popen[bytes], lost: str
 ) -> RunStatus:
     """Return what the SuperLink knows of a run whose process ended, else that it was lost."""
-    with suppress(subprocess.TimeoutExpired):
-        reader.wait(LAST_WORDS_S)
     with suppress(FlowerCallError):
         status = cli.status(run_id)
         if status.finished:
+            with suppress(subprocess.TimeoutExpired):
+                reader.wait(LAST_WORDS_S)  # for the end of the log
             return status
     return RunStatus(status="lost", details=lost)
 

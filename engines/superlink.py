@@ -30,7 +30,7 @@ class SuperLinkEngine:
     def __init__(
         self,
         *,
-        name: str,
+        name: str | None,
         address: str | None,
         root_certificates: str | None,
         insecure: bool,
@@ -40,7 +40,7 @@ class SuperLinkEngine:
     ) -> None:
         """Settings as in ``conf/engine/superlink.yaml``; ``server_runs`` is the launcher's."""
         self.name = "superlink"
-        self._connection = name
+        self._connection = name or ""
         self._address = address
         self._root_certificates = root_certificates
         self._insecure = insecure
@@ -50,7 +50,7 @@ class SuperLinkEngine:
 
     def check(self) -> list[Fault]:
         """Return faults: connection or address, certificates, reachability, paths."""
-        faults = self._address_faults() if self._address is not None else self._connection_faults()
+        faults = self._which_faults()
         if self._server_runs is not None and not Path(self._server_runs).is_absolute():
             faults.append(
                 Fault(
@@ -108,6 +108,23 @@ class SuperLinkEngine:
                 root_certificates=certificates.resolve() if certificates else None,
             )
             yield workspace, FlowerCli(connection=CONNECTION, home=home)
+
+    def _which_faults(self) -> list[Fault]:
+        if self._connection and self._address is not None:
+            problem = f"and engine.address={self._address} name two SuperLinks"
+            return [Fault("engine.name", self._connection, problem, "Leave one of them out.")]
+        if self._address is not None:
+            return self._address_faults()
+        if self._connection:
+            return self._connection_faults()
+        return [
+            Fault(
+                "engine.name",
+                None,
+                "and engine.address are both missing: which SuperLink?",
+                "Give a connection of your Flower configuration, or HOST:PORT.",
+            )
+        ]
 
     def _address_faults(self) -> list[Fault]:
         address = str(self._address)

@@ -5,6 +5,7 @@ A failing client never stops a round: whatever is wrong with a reply is a `Failu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from corolla.tasks import Failure, Reply, Task
 from corolla.types import Arrays, ClientId, client_order
 
 Shapes = Mapping[str, tuple[int, ...]]
+_MUST_BE_FINITE = ("num_examples", "train_loss", "val_accuracy", "test_accuracy", "handling_s")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +105,9 @@ class Exchange:
         if list(info.get("architecture", [])) != order.task.architecture.to_list():
             raise _InvalidReplyError("reply is for another architecture")
         metrics = {key: _number(value) for key, value in content["metrics"].items()}
+        for key, value in metrics.items():
+            if key in _MUST_BE_FINITE and not math.isfinite(value):
+                raise _InvalidReplyError(f"{key} is {value}")
         num_examples = int(metrics.get("num_examples", 0))
         if num_examples < 1:
             raise _InvalidReplyError(f"num_examples is {num_examples}, must be at least 1")

@@ -113,16 +113,15 @@ class PerFedRLNAS(CorollaStrategy):
         )
         if not replies:
             return Outcome()
-        judged = self._reward.judge(
-            {
-                reply.client: Observed(
-                    accuracy=reply.metrics["val_accuracy"],
-                    round_s=reply.round_s,
-                    memory_share=self._memory_share(reply.client, reply.task.architecture),
-                )
-                for reply in replies
-            }
-        )
+        observed = {
+            reply.client: Observed(
+                accuracy=reply.metrics["val_accuracy"],
+                round_s=reply.round_s,
+                memory_share=self._memory_share(reply.client, reply.task.architecture),
+            )
+            for reply in replies
+        }
+        judged = self._reward.judge(observed)
         columns = {}
         for reply in replies:
             client, architecture = reply.client, reply.task.architecture
@@ -138,7 +137,7 @@ class PerFedRLNAS(CorollaStrategy):
                 columns[client]["memory_mib"] = self._memory_mib(architecture)
             if server_round > self._warmup:
                 for misfit in rejected:
-                    given = self._reward.judge({client: Observed(fits=False)})[client]
+                    given = self._reward.judge_misfit(client, observed)
                     self._policies.update(client, misfit.choices, given.advantage)
                 self._policies.update(client, architecture.choices, judged[client].advantage)
         return Outcome(self._round_metrics(replies, columns), columns)

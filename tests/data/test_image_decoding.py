@@ -63,10 +63,12 @@ def test_photos_are_turned_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned a quarter clockwise: bright on the right
     Image.fromarray(sideways).save(tmp_path / "photo.png", exif=exif)
-    for path in [tmp_path / "photo.png"]:
-        upright = decode(path, 4)
-        assert (upright[:, :, 3] == 200).all()
-        assert (upright[:, :, :3] == 0).all()
+    upright = decode(tmp_path / "photo.png", 4)
+    assert (upright[:, :, 3] == 200).all()
+    assert (upright[:, :, :3] == 0).all()
+    scaled = decode(tmp_path / "photo.png", 2)
+    assert (scaled[:, :, 1] > 50).all()
+    assert (scaled[:, :, 0] == 0).all()
 
 
 def test_a_large_photo_keeps_its_colours(tmp_path: Path) -> None:

@@ -167,6 +167,8 @@ def test_decoded_images_come_from_the_cache_until_a_file_changes(
     assert reds(folder(animals).images([3, 1])) == [40, 20]  # another order is another block
     folder(animals, resolution=2).images([1, 3])
     folder(animals, channels=1).images([1, 3])
+    assert reds(folder(animals).images([1, 3])) == [20, 40]
+    folder(animals, resolution=2).images([1, 3])
     assert decoded == [2, 2, 2, 2]
     before = (animals / "dog" / "1.png").stat()
     write_image(animals / "dog" / "1.png", 77)

@@ -57,3 +57,4 @@ def test_lru_forgets_what_was_used_longest_ago() -> None:
     assert lru.bytes_ == 90
     lru.put("a", second)  # replacing does not count twice
     assert lru.bytes_ == 90
+    assert lru.get("c") is third

@@ -26,8 +26,10 @@ def dump(path: Path, content: dict[str, Any]) -> tuple[str, str]:
 
 
 def plane(red: int) -> np.ndarray:
-    """Return one CIFAR row: 1024 red, 1024 green, 1024 blue values."""
-    return np.repeat(np.array([red, 1, 2], np.uint8), 1024)
+    """Return one CIFAR row: 1024 red, 1024 green, 1024 blue values; row 5, column 7 differs."""
+    values = np.repeat(np.array([red, 1, 2], np.uint8), 1024)
+    values[5 * 32 + 7] += 1
+    return values
 
 
 def test_digits_are_spread_over_0_to_255() -> None:
@@ -65,7 +67,8 @@ def test_cifar10_pools_training_then_test_images(
     assert dataset.train_size() == 4
     images = dataset.images([4, 0])
     assert images.pixels.shape == (2, 3, 32, 32)
-    assert images.pixels[:, :, 5, 7].tolist() == [[99, 1, 2], [10, 1, 2]]
+    assert images.pixels[:, :, 5, 7].tolist() == [[100, 1, 2], [11, 1, 2]]
+    assert images.pixels[:, 0, 7, 5].tolist() == [99, 10]
     (base / "test_batch").write_bytes(b"damaged")
     faults = Cifar10(root=tmp_path, download=False).check()
     assert "cifar10 is not there or damaged (Dataset not found or corrupted" in str(faults[0])

@@ -66,7 +66,7 @@ class Federation:
                 "--disable-runtime-dependency-installation",
             ],
         )
-        wait_until(lambda: _accepts(self._port), 60, "the SuperLink")
+        wait_until(self._superlink_answers, 60, "the SuperLink")
         for site in self.sites:
             key = self._credentials / "keys" / f"{site}.pub"
             _succeed(
@@ -148,6 +148,8 @@ class Federation:
         """Return an environment with a Flower directory of its own, as on a machine of its own."""
         return {
             **os.environ,
+            # Flower starts its own programs by name.
+            "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",
             "FLWR_HOME": str(self.folder / name),
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -162,6 +164,12 @@ class Federation:
         """End every process that was started, and those that they started."""
         for process in reversed(self._processes):
             _kill_tree(process)
+
+    def _superlink_answers(self) -> bool:
+        assert self._superlink is not None
+        assert self._superlink.poll() is None, self.log("superlink")
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self._port)) == 0
 
     def _spawn(self, name: str, command: list[str | Path]) -> psutil.Popen:
         with (self.folder / f"{name}.log").open("ab") as log:
@@ -200,11 +208,6 @@ def lines(path: Path) -> list[dict[str, Any]]:
         return []
     whole = path.read_text().rpartition("\n")[0]
     return [json.loads(line) for line in whole.splitlines()]
-
-
-def _accepts(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _succeed(command: list[str | Path], env: dict[str, str] | None = None) -> None:

@@ -11,11 +11,11 @@ import signal
 import sys
 from pathlib import Path
 
-# Ray's switch for 'this machine only', before Ray is imported: listen on 127.0.0.1 and nowhere else.
+# Ray's switch for 'this machine only', before Ray is imported: it then listens on 127.0.0.1 alone.
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
-from ray.cluster_utils import Cluster  # noqa: E402
+from ray.cluster_utils import Cluster
 
 
 def main(address_file: Path) -> None:

@@ -19,6 +19,7 @@ def run(tmp_path: Path) -> RunDirectory:
 
 def state_of(value: float) -> State:
     """Return a state with all that is awkward to store: 0-d, empty, integer, strided, unsorted."""
+    value = float(value)
     arrays = {
         "z.weight": np.full((2, 3), value, dtype=np.float32),
         "a.scalar": np.array(value),

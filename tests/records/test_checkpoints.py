@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 import pytest
 
 from corolla.errors import RefusedError
-from corolla.records import atomic, checkpoints
 from corolla.records.checkpoints import CheckpointHeader, Checkpoints
 from corolla.records.errors import CorruptStateError
 from corolla.state import State
@@ -229,7 +229,7 @@ def test_an_error_in_a_rename_leaves_the_former_checkpoint_and_no_litter(
         replace(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(atomic.os, "replace", failing)
+        patch.setattr(os, "replace", failing)
         with pytest.raises(KeyboardInterrupt):
             store.save(state_of(2), round=2, header=HEADER, best=True)
     # In order: the arrays, state.json, the pointer `latest`, the pointer `best`.
@@ -255,6 +255,6 @@ def test_a_failed_pruning_does_not_fail_the_save(
         if not ignore_errors:
             raise PermissionError
 
-    monkeypatch.setattr(checkpoints.shutil, "rmtree", refuse)
+    monkeypatch.setattr(shutil, "rmtree", refuse)
     store.save(state_of(2), round=2, header=HEADER)
     assert store.load("latest", HEADER)[0] == 2

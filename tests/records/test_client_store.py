@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corolla.errors import RefusedError
-from corolla.records import atomic
 from corolla.records.client_store import ClientStore
 from corolla.records.errors import CorruptStateError
 from corolla.records.tensor_files import read_tensors, write_tensors
@@ -106,7 +106,7 @@ def test_an_interrupted_save_leaves_the_former_state(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(atomic.os, "replace", interrupted)
+        patch.setattr(os, "replace", interrupted)
         with pytest.raises(KeyboardInterrupt):
             store.save("0", 2, state_of(2))
     (tmp_path / "state" / "0" / ".round-000002.safetensors.1-ab.tmp").write_text("killed here")

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corolla.records import json_lines
 from corolla.records.errors import CorruptStateError
 from corolla.records.json_lines import append_lines, keep_lines, read_lines
 
@@ -118,7 +117,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(path: Path, monkeypatch: pytest.M
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(descriptor, data[: len(data) - 5])
 
-    monkeypatch.setattr(json_lines.os, "write", full)
+    monkeypatch.setattr(os, "write", full)
     with pytest.raises(OSError, match=r"No space left on device: .*metrics\.jsonl"):
         append_lines(path, [{"round": 2, "filler": "x" * 30}])
     assert path.read_bytes() == before

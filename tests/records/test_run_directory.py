@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -97,25 +96,25 @@ class TestLock:
         code = (
             "import sys, time\n"
             "from corolla.records.run_directory import RunDirectory\n"
-            "RunDirectory.open(sys.argv[1]).lock(); lock = 0\n"
-            "print('locked', flush=True); time.sleep(60)\n"
+            "run = RunDirectory.open(sys.argv[1])\n"
+            "run.lock()\n"
+            "print('locked', flush=True)\n"
+            "time.sleep(60)\n"
         )
-        source = Path(environment.__file__).parents[2]
-        holder = subprocess.Popen(
-            [sys.executable, "-c", code.replace("; lock = 0", ""), str(run.path)],
+        source = str(Path(environment.__file__).parents[2])
+        with subprocess.Popen(
+            [sys.executable, "-c", code, str(run.path)],
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(source)},
-        )
-        try:
-            assert holder.stdout is not None
-            # Nobody keeps the run directory in that process, so its lock went with it: see below.
-            assert holder.stdout.readline() == "locked\n"
-        finally:
-            holder.send_signal(signal.SIGKILL)
-            holder.wait()
-            assert holder.stdout is not None
-            holder.stdout.close()
+            env={**os.environ, "PYTHONPATH": source},
+        ) as holder:
+            try:
+                assert holder.stdout is not None
+                assert holder.stdout.readline() == "locked\n"
+                with pytest.raises(RefusedError, match=f"in use by pid {holder.pid} on "):
+                    run.lock()
+            finally:
+                holder.kill()
         with run.lock():
             pass
 
@@ -217,8 +216,7 @@ class TestCheckpointsAndModels:
         assert state.same_as(state_of(1))
 
     def test_a_model_comes_back_and_is_read_in_one_call(self, run: RunDirectory) -> None:
-        arrays = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.float32(2.5) * 1}
-        arrays = {name: np.asarray(value) for name, value in arrays.items()}
+        arrays = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array(2.5)}
         run.save_client_model("site a/..", {"choices": (0, 2)}, {"w": np.zeros(1)})
         run.save_client_model("site a/..", {"choices": (0, 1)}, arrays)
         run.save_client_model("10", {"choices": []}, {})
@@ -244,18 +242,21 @@ class TestCheckpointsAndModels:
         self, run: RunDirectory, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         run.save_client_model("0", {"v": 1}, {})
-        rename = Path.rename
+        rename, calls = Path.rename, 0
 
         def second_fails(self: Path, target: Path) -> Path:
-            if target.name == "0" and not self.name.endswith("aside") and "v2" in str(self.stat()):
-                return rename(self, target)
-            raise OSError(5, "Input/output error")
+            nonlocal calls
+            calls += 1
+            if calls == 2:  # the former model has been moved aside, the new one takes its place
+                raise OSError(5, "Input/output error")
+            return rename(self, target)
 
         with monkeypatch.context() as patch:
             patch.setattr(Path, "rename", second_fails)
             with pytest.raises(OSError, match="Input/output"):
                 run.save_client_model("0", {"v": 2}, {})
         assert run.client_model("0")[0] == {"v": 1}
+        assert [path.name for path in (run.path / "clients").iterdir()] == ["0"]
 
     @pytest.mark.parametrize("missing", ["architecture.json", "model.safetensors"])
     def test_half_a_model_is_damage(self, run: RunDirectory, missing: str) -> None:
@@ -359,12 +360,12 @@ class TestTensorBoard:
         with run.tensorboard(resumed_after=1):
             run.append_round({"round": 2, **line, "train_loss": 0.75})
         run.append_round({"round": 3, **line})  # not mirrored any more
-        events = EventAccumulator(str(run.path / "tensorboard"))  # type: ignore[no-untyped-call]
-        events.Reload()  # type: ignore[no-untyped-call]
+        events = EventAccumulator(str(run.path / "tensorboard"))
+        events.Reload()
         key = "evaluation/personalised/test_accuracy/mean"
-        tags = events.Tags()["scalars"]  # type: ignore[no-untyped-call]
+        tags = events.Tags()["scalars"]
         assert sorted(tags) == [key, "failures", "train_loss"]
-        scalars = events.Scalars("train_loss")  # type: ignore[no-untyped-call]
+        scalars = events.Scalars("train_loss")
         assert [(e.step, e.value) for e in scalars] == [(1, 0.5), (2, 0.75)]
 
     def test_without_tensorboard_it_is_refused(

@@ -74,9 +74,8 @@ def test_damage_is_noticed_and_named(tmp_path: Path, damage: str) -> None:
     data = bytearray(path.read_bytes())
     if damage == "flip":
         data[-1] ^= 1
-    path.write_bytes(
-        {"cut": data[:-9], "flip": data, "empty": b"", "foreign": b"hello, world"}[damage]
-    )
+    contents = {"cut": data[:-9], "flip": data, "empty": b"", "foreign": b"hello, world"}
+    path.write_bytes(bytes(contents[damage]))
     with pytest.raises(CorruptStateError, match=r"x\.safetensors is damaged"):
         read_tensors(path)
 

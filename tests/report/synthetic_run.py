@@ -1,4 +1,4 @@
-"""Writes run directories that look like real ones: what a report needs to be looked at and tested."""
+"""Writes run directories that look like real ones, for looking at reports and testing them."""
 
 from __future__ import annotations
 
@@ -72,6 +72,7 @@ class _Writer:
         run = self.run
         self.dump("config.yaml", self.config())
         self.dump("environment.json", _environment(run.seed))
+        self.dump("clients.json", {name: self.facts(c) for c, name in enumerate(self.names)})
         metrics, clients = [], []
         for number in range(1, run.rounds + 1):
             line, lines = self.round(number)
@@ -231,7 +232,6 @@ class _Writer:
 
     def client(self, client: int) -> dict[str, Any]:
         choices = self.final[client]
-        total = int(self.counts[client].sum())
         record: dict[str, Any] = {
             "architecture": {
                 d["name"]: d["choices"][i] for d, i in zip(self.dimensions, choices, strict=True)
@@ -241,12 +241,20 @@ class _Writer:
             "macs": 22 * self.params(choices),
             "payload_bytes": 4 * self.params(choices),
             "training_memory_mib": self.memory(choices),
+            **self.facts(client),
+        }
+        if self.run.searched:
+            record["policy_entropy"] = float(self.rng.uniform(0.2, 0.5))
+        return record
+
+    def facts(self, client: int) -> dict[str, Any]:
+        total = int(self.counts[client].sum())
+        record: dict[str, Any] = {
             "num_examples": {"train": total, "validation": total // 5, "test": total // 5},
             "label_counts": [int(n) for n in self.counts[client]],
         }
         if self.run.searched:
             record["memory_budget_mib"] = self.budgets[client]
-            record["policy_entropy"] = float(self.rng.uniform(0.2, 0.5))
         return record
 
 

@@ -192,3 +192,19 @@ def test_refuses_all_bad_settings_at_once() -> None:
         )
     keys = [fault.key for fault in refused.value.faults]
     assert keys == ["lambda_time", "baseline", "decay", "normalise_decay", "advantage_limit"]
+
+
+def test_misfit_that_was_never_sent_is_judged_by_equation_9() -> None:
+    settings = RewardSettings(
+        lambda_time=0.1, memory=True, baseline="clients", normalise=False, advantage_limit=None
+    )
+    history = RewardHistory(settings=settings)
+    seen = {
+        "0": Outcome(accuracy=0.6, round_s=2.0, memory_share=0.5),
+        "1": Outcome(accuracy=0.8, round_s=5.0, memory_share=0.25),
+    }
+    history.judge(seen)
+    before = history.state()
+    # By hand: Acc 0 - mean 0.7 - 0.1 * (longest 5 - shortest 2) - phi 1.
+    assert history.judge_misfit("0", seen).reward == pytest.approx(0.0 - 0.7 - 0.3 - 1.0)
+    assert history.state().same_as(before)

@@ -29,6 +29,10 @@ from corolla.report.wording import count, duration, mebibytes, percent, plural, 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_CROWD: dict[str, Any] = {
+    "markersize": 3,
+    "markeredgewidth": 0,
+}  # rings would blot out their neighbours
 _TIPS_UP_TO = 300  # clients; tooltips of more would weigh more than the drawing
 _NAMED_UP_TO = 24  # clients that still have room for a row of their own
 
@@ -61,7 +65,7 @@ def sorted_accuracy(run: Run, uid: str, top: float | None = None) -> Chart | Non
             axes.set_ylim(bottom=0)
         if top is not None:
             axes.set_ylim(0, top)
-        dots = stroke(0).dots | ({} if len(values) <= 100 else {"markersize": 3.5})
+        dots = stroke(0).dots | ({} if len(values) <= 100 else _CROWD)
         axes.plot(ranks, values, gid="tips", **dots)
         axes.set_xlabel("clients, from lowest to highest")
         few_ticks(axes)
@@ -93,7 +97,7 @@ def against_cost(
     ys = [accuracies[client] for client in clients]
 
     def paint(axes: Axes) -> None:
-        dots = stroke(0).dots | ({} if len(xs) <= 100 else {"markersize": 3.5, "alpha": 0.7})
+        dots = stroke(0).dots | ({} if len(xs) <= 100 else _CROWD | {"alpha": 0.55})
         axes.plot(xs, ys, gid="tips", **dots)
         few_ticks(axes)
         unit_ticks(axes.xaxis, units)
@@ -148,7 +152,7 @@ def memory(run: Run, uid: str) -> Chart | None:
     def cloud(axes: Axes) -> None:
         top = max(max(use), max(budget))
         axes.plot([0, top], [0, top], linewidth=1.3, **stroke(1).line)
-        axes.plot(budget, use, gid="tips", **(stroke(0).dots | {"markersize": 3.5, "alpha": 0.7}))
+        axes.plot(budget, use, gid="tips", **(stroke(0).dots | _CROWD | {"alpha": 0.55}))
         axes.set_xlabel("budget")
         axes.set_xlim(left=0)
         axes.set_ylim(bottom=0)

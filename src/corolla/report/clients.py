@@ -149,7 +149,8 @@ def _row(
     for key, said in (("params", count), ("macs", count), ("payload_bytes", size)):
         value = number(record.get(key))
         put(key, value, said(value))
-    use, budget = number(record.get("training_memory_mib")), number(record.get("memory_budget_mib"))
+    use = number(record.get("training_memory_mib", record.get("peak_memory_mib")))
+    budget = number(record.get("memory_budget_mib"))
     if budget is None:
         put("training_memory_mib", use, mebibytes(use))
     elif use is not None:
@@ -193,16 +194,17 @@ def _columns(rows: Sequence[Mapping[str, Field]]) -> list[tuple[str, str]]:
 
 def _label_bars(counts: Sequence[int]) -> Markup:
     """Draw a client's label counts as tiny columns, scaled to its own most common class."""
-    step = max(2, min(7, 120 // len(counts)))
+    step = round(min(7.0, 120 / len(counts)), 2)
+    bar = round(step - 1 if step > 3 else 0.8 * step, 2)
     top = max(counts)
     bars = Markup("").join(
         Markup('<rect x="{}" y="{}" width="{}" height="{}"/>').format(
-            i * step, 20 - round(20 * n / top, 1), step - 1, round(20 * n / top, 1)
+            round(i * step, 1), round(20 - 20 * n / top, 1), bar, round(20 * n / top, 1)
         )
         for i, n in enumerate(counts)
         if n
     )
-    width = step * len(counts)
+    width = round(step * len(counts))
     held = sum(1 for n in counts if n)
     label = f"examples of {held} of {len(counts)} classes, at most {top} of one"
     return Markup(

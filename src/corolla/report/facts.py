@@ -10,10 +10,10 @@ from corolla.report.load import Run, number
 from corolla.report.wording import (
     DASH,
     count,
+    decimals,
     duration,
     listing,
     percent,
-    plain,
     plural,
     size,
 )
@@ -50,8 +50,9 @@ def facts(run: Run, *, brief: bool = False) -> list[tuple[str, str]]:
     config, environment = run.config, run.environment
     partition = _named(config.get("partition"))
     clients = number((run.summary or {}).get("clients")) or number(config.get("clients"))
-    rounds = f"{run.rounds_done}"
-    if run.rounds_planned and run.rounds_planned != run.rounds_done:
+    done = run.rounds_done or int(number((run.summary or {}).get("rounds")) or 0)
+    rounds = str(done)
+    if run.rounds_planned and run.rounds_planned != done:
         rounds += f" of {run.rounds_planned}"
     failed = sum(int(number(line.get("failures")) or 0) for line in run.rounds)
     down, up = run.cost("bytes_down"), run.cost("bytes_up")
@@ -141,11 +142,11 @@ def round_table(run: Run) -> RoundTable | None:
         ("round", lambda line: str(int(line["round"]))),
         ("participants", lambda line: _participants(line.get("participants"))),
         ("failures", lambda line: _text(line.get("failures"))),
-        ("training loss", lambda line: plain(number(line.get("train_loss")))),
+        ("training loss", lambda line: decimals(number(line.get("train_loss")))),
         ("validation %", lambda line: percent(number(line.get("val_accuracy")))),
         ("test %", lambda line: percent(number(line.get("test_accuracy")))),
         ("all clients, test %", _evaluated),
-        ("policy entropy", lambda line: plain(number(line.get("policy_entropy")))),
+        ("policy entropy", lambda line: decimals(number(line.get("policy_entropy")))),
         ("down", lambda line: size(number(line.get("bytes_down")))),
         ("up", lambda line: size(number(line.get("bytes_up")))),
         ("time", lambda line: duration(number(line.get("round_s")))),

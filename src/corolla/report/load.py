@@ -63,6 +63,11 @@ class Run:
         return str(value) if value is not None else "?"
 
     @property
+    def name(self) -> str:
+        """The run directory's own name."""
+        return self.path.resolve().name
+
+    @property
     def title(self) -> str:
         """Method, data set and seed: what tells runs apart in a legend."""
         return f"{self.name_of('method')} · {self.name_of('dataset')} · seed {self.seed}"
@@ -152,7 +157,7 @@ class Run:
             return []
         highest = [max(column) for column in zip(*seen, strict=False)]
         return [
-            {"name": f"dimension {i + 1}", "choices": [f"choice {j}" for j in range(top + 1)]}
+            {"name": f"dimension {i + 1}", "choices": list(range(top + 1))}
             for i, top in enumerate(highest)
         ]
 

@@ -24,7 +24,7 @@ from corolla.report.compare_charts import GROUPS_UP_TO, compare_charts
 from corolla.report.facts import facts, failures, round_table, status
 from corolla.report.load import Run, load_run, number
 from corolla.report.results import MEASURES, Group, grouped, in_words, over_seeds, result, results
-from corolla.report.run_charts import accuracy, entropy, round_charts
+from corolla.report.run_charts import accuracy, round_charts
 
 _HERE = Path(__file__).parent
 _SIDE_BY_SIDE = 6  # runs with charts of their own on the page that compares
@@ -68,10 +68,13 @@ def run_page(run: Run) -> str:
     """Return the page about one run."""
     layout = StripLayout(run.dimensions)
     taken = architectures(run)
+    seed = run.seed if run.seed == "?" else f"seed {run.seed}"
+    parts = (run.name_of("space"), seed, run.name)
     return _render(
         "run.html",
         run=run,
         title=f"{run.name_of('method')} on {run.name_of('dataset')}",
+        subtitle=" · ".join(part for part in parts if part != "?"),
         status=status(run),
         results=results(run),
         facts=facts(run),
@@ -79,7 +82,7 @@ def run_page(run: Run) -> str:
         over_rounds=round_charts(run, "r"),
         over_clients=client_charts(run, "c"),
         table=client_table(run, layout),
-        shares=layout.shares(taken) if len(taken) > 1 else [],
+        shares=layout.shares(taken) if len({tuple(a) for a in taken}) > 1 else [],
         heat=heat_map(run),
         rounds=round_table(run),
         config=yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True)
@@ -131,7 +134,6 @@ def _card(run: Run, uid: str, top: float) -> Mapping[str, Any]:
     charts = [
         accuracy(run, f"{uid}-accuracy", top),
         sorted_accuracy(run, f"{uid}-sorted", top),
-        entropy(run, f"{uid}-entropy"),
     ]
     return {
         "run": run,

@@ -71,6 +71,11 @@ def plain(value: float | None, digits: int = 3) -> str:
     return DASH if value is None else f"{value:.{digits}g}"
 
 
+def decimals(value: float | None) -> str:
+    """Return a number with three decimals, for columns that are read downwards."""
+    return DASH if value is None else f"{value:.3f}"
+
+
 def listing(words: Sequence[str], *, limit: int = 6) -> str:
     """Return "a, b and c", or the first ``limit`` and how many more there are."""
     if len(words) > limit:

@@ -166,6 +166,35 @@ class RewardHistory:
             advantages = {c: min(max(a, -limit), limit) for c, a in advantages.items()}
         return {client: Judgement(reward[client], advantages[client]) for client in ordered}
 
+    def judge_misfit(self, client: ClientId, outcomes: Mapping[ClientId, Outcome]) -> Judgement:
+        """Return what an architecture that does not fit ``client`` is worth in the round just judged.
+
+        For architectures that are known not to fit and are never sent. ``outcomes`` are those that `judge`
+        was given. Nothing is remembered.
+        """
+        settings, mean = self.settings, self.mean_accuracy
+        nobody = ""  # a place in the round for a model that no client ran
+        reward = rewards(
+            {**outcomes, nobody: Outcome(fits=False)},
+            mean,
+            lambda_time=settings.lambda_time,
+            memory=settings.memory,
+        )[nobody]
+        advantage = reward + mean if settings.baseline in ("none", "client") else reward
+        if settings.baseline in ("client", "both") and client in self._own:
+            advantage -= self._own[client].value
+        if settings.normalise:
+            advantage /= self._size
+        limit = settings.advantage_limit
+        if limit is not None:
+            advantage = min(max(advantage, -limit), limit)
+        return Judgement(reward, advantage)
+
+    @property
+    def _size(self) -> float:
+        """Running root mean square of advantages, 1 before there was one."""
+        return math.sqrt(self._square.value) if self._square.weight else 1.0
+
     def _above_own(
         self,
         client: ClientId,
@@ -183,7 +212,7 @@ class RewardHistory:
         squares = [advantages[client] ** 2 for client in measured if advantages[client]]
         if squares:
             self._square.add(math.fsum(squares) / len(squares), self.settings.normalise_decay)
-        size = math.sqrt(self._square.value) if self._square.weight else 1.0
+        size = self._size
         return {client: advantage / size for client, advantage in advantages.items()}
 
     def state(self) -> State:

@@ -152,8 +152,9 @@ def test_clients_left_short_are_named_with_counts_and_a_remedy() -> None:
     with pytest.raises(RefusedError) as caught:
         iid().split(Labels([0, 1, 0, 1, 0, 1, 0, 1]), clients=3, seed=0)
     assert str(caught.value) == (  # 8 = 3 + 3 + 2
-        "partition='iid': too few images for client 2 (2 train, 0 validation, 0 test); need "
-        "1 train, 1 validation, 1 test. Ask for fewer clients, or other fractions or min_* in partition"
+        "partition='iid': too few images for client 2 (2 train, 0 validation, 0 test); "
+        "need 1 train, 1 validation, 1 test. "
+        "Ask for fewer clients, or other fractions or min_* in partition"
     )
     with pytest.raises(RefusedError, match=r"larger partition\.alpha") as caught:
         dirichlet(alpha=1e-3, max_draws=3).split(TEN_CLASSES, clients=60, seed=0)
@@ -207,6 +208,8 @@ def test_by_folder_makes_each_site_a_client() -> None:
     partition = rule.split(sites, clients=2, seed=0)
     assert partition.sites == {"0": "bern", "1": "lyon"}
     assert sorted(partition.clients["0"].all().tolist()) == list(range(12, 20))
+    other = rule.split(sites, clients=2, seed=1)
+    assert other.clients["1"].train.tolist() != partition.clients["1"].train.tolist()
     with pytest.raises(RefusedError, match=r"has 2 sites: bern, lyon. Set clients=2"):
         rule.split(sites, clients=3, seed=0)
     with pytest.raises(RefusedError, match=r"'labels' knows no sites. Use dataset=imagefolder"):

@@ -28,8 +28,7 @@ def largest_remainder(
     """
     if int(capacity.sum()) < total:
         raise ValueError(f"cannot place {total} in places for {int(capacity.sum())}")
-    # 3 * (1 / 3) may come out below 1: whole numbers are recognised with a little tolerance
-    given = np.minimum(np.floor(quotas + 1e-9).astype(np.int64), capacity)
+    given = np.minimum(np.floor(quotas).astype(np.int64), capacity)
     tie = rng.permutation(len(quotas))
     while (left := total - int(given.sum())) > 0:
         missing = np.where(given < capacity, quotas - given, -np.inf)

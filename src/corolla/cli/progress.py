@@ -1,0 +1,1 @@
+from engines.watch import following  # noqa

@@ -1,0 +1,1 @@
+"""Local training on a client: settings, the loop, evaluation, BN statistics, measurements."""

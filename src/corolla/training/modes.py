@@ -1,0 +1,30 @@
+"""Puts a model into training or evaluation mode for a while, and into its memory layout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from corolla.training.settings import LoopSettings
+
+
+@contextmanager
+def in_mode(model: nn.Module, *, training: bool) -> Iterator[None]:
+    """Set the mode of all modules, and give each its own back afterwards."""
+    before = [(module, module.training) for module in model.modules()]
+    model.train(training)
+    try:
+        yield
+    finally:
+        for module, mode in before:
+            module.training = mode
+
+
+def lay_out(model: nn.Module, loop: LoopSettings, device: torch.device) -> None:
+    """Move ``model`` to ``device`` in the memory layout of ``loop``; it stays so."""
+    layout = torch.channels_last if loop.channels_last else torch.contiguous_format
+    model.to(device)
+    model.to(memory_format=layout)

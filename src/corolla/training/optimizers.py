@@ -1,0 +1,96 @@
+"""Optimisers from settings, and their state going from one training into the next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from corolla.training.results import OptimizerState
+from corolla.training.settings import LoopSettings, TrainerSettings
+
+
+def trainable(model: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that take gradients, in the model's order."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def build_optimizer(
+    model: nn.Module, *, settings: TrainerSettings, loop: LoopSettings, lr: float
+) -> Optimizer:
+    """Return the optimiser of all trainable parameters of ``model``.
+
+    Unless ``decay_norm_and_bias``, vectors and scalars (BatchNorm's gamma and beta, biases) form a
+    second group without weight decay.
+    """
+    parameters = trainable(model)
+    groups: list[dict[str, Any]] = [{"params": parameters, "weight_decay": settings.weight_decay}]
+    if settings.weight_decay and not settings.decay_norm_and_bias:
+        weights = [parameter for parameter in parameters if parameter.ndim > 1]
+        vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
+        groups = [
+            {"params": weights, "weight_decay": settings.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+    kernels: dict[str, Any] = {"fused": loop.fused, "foreach": loop.foreach}
+    if settings.optimizer == "adamw":
+        return AdamW(groups, lr=lr, betas=settings.betas, **kernels)
+    return SGD(groups, lr=lr, momentum=settings.momentum, nesterov=settings.nesterov, **kernels)
+
+
+def export_state(optimizer: Optimizer) -> OptimizerState:
+    """Return a copy of the optimiser's state: torch's format, plain memory layout, on the CPU."""
+    exported = optimizer.state_dict()
+    return {
+        "state": {
+            index: {name: _plain(value) for name, value in entries.items()}
+            for index, entries in exported["state"].items()
+        },
+        "param_groups": exported["param_groups"],
+    }
+
+
+def restore_state(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
+    """Carry on from ``saved``, as `export_state` gave it; settings and lr stay the present ones.
+
+    Raises:
+        ValueError: the state belongs to other parameters than the optimiser's.
+
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    # JSON keys are strings, torch's are numbers.
+    entries = {int(index): values for index, values in saved["state"].items()}
+    if entries and (min(entries) < 0 or max(entries) >= len(parameters)):
+        raise ValueError(
+            f"optimizer_state has entries for parameters {min(entries)} to {max(entries)}; "
+            f"the model has {len(parameters)} trainable ones"
+        )
+    fused = bool(optimizer.defaults.get("fused"))
+    for index, values in entries.items():
+        parameter = parameters[index]
+        state = optimizer.state[parameter]
+        for name, value in values.items():
+            if isinstance(value, Tensor) and name == "step":  # AdamW's counter
+                value = value.detach().to(parameter.device if fused else "cpu", copy=True)
+            elif isinstance(value, Tensor):
+                value = _like(parameter, value, f"optimizer_state[{index}].{name}")
+            state[name] = value
+
+
+def _like(parameter: nn.Parameter, value: Tensor, where: str) -> Tensor:
+    if value.shape != parameter.shape:
+        raise ValueError(
+            f"{where} has shape {tuple(value.shape)}, its parameter {tuple(parameter.shape)}"
+        )
+    # Fused kernels walk weight and momentum side by side in memory: both need the same layout,
+    # which Optimizer.load_state_dict would not see to.
+    return torch.empty_like(parameter, requires_grad=False).copy_(value)
+
+
+def _plain(value: Any) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    return value.detach().cpu().clone(memory_format=torch.contiguous_format)

@@ -1,0 +1,117 @@
+"""Two loops to measure ours against: what a tutorial shows, and the least that a fast one can be.
+
+Both compute what `LocalTrainer.train` computes without augmentation, hooks, clipping, checks,
+memory counts or reproducible order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from corolla.data.images import Images
+from corolla.training.modes import lay_out
+from corolla.training.optimizers import build_optimizer
+from corolla.training.settings import LoopSettings, TrainerSettings
+
+_DEFAULTS = LoopSettings(channels_last=False, fused=False, foreach=False)
+
+
+class _PerImage(TorchDataset[tuple[Tensor, Tensor]]):
+    """Normalises image by image, as ``ToTensor`` and ``Normalize`` in a data set's transform do."""
+
+    def __init__(self, images: Images, mean: Sequence[float], std: Sequence[float]) -> None:
+        self._images = images
+        self._mean = torch.tensor(mean).view(-1, 1, 1)
+        self._std = torch.tensor(std).view(-1, 1, 1)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        pixels = self._images.pixels[index].float().div_(255)
+        return pixels.sub_(self._mean).div_(self._std), self._images.labels[index]
+
+
+def tutorial_loop(
+    model: nn.Module,
+    images: Images,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    epochs: int,
+    batch_size: int,
+    settings: TrainerSettings,
+) -> float:
+    """Train as a tutorial would: DataLoader, contiguous tensors, torch's default optimiser.
+
+    Runs on the model's device; returns the last loss.
+    """
+    device = next(model.parameters()).device
+    loader = DataLoader(_PerImage(images, mean, std), batch_size=batch_size, shuffle=True)
+    optimizer = build_optimizer(model, settings=settings, loop=_DEFAULTS, lr=settings.lr)
+    model.train()
+    for _ in range(epochs):
+        for inputs, labels in loader:
+            inputs, labels = inputs.to(device), labels.to(device)
+            optimizer.zero_grad()
+            loss = functional.cross_entropy(
+                model(inputs), labels, label_smoothing=settings.label_smoothing
+            )
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    return float(loss.detach())
+
+
+def bare_loop(
+    model: nn.Module,
+    images: Images,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    epochs: int,
+    batch_size: int,
+    settings: TrainerSettings,
+    loop: LoopSettings,
+) -> float:
+    """Train with the least around the arithmetic: the whole set as floats, rows picked by index.
+
+    Process-wide settings of ``loop`` (threads, freed memory) are the caller's to make, with
+    `corolla.training.torch_settings.configure_torch`. Returns the last loss.
+    """
+    device = next(model.parameters()).device
+    lay_out(model, loop, device)
+    average, spread = torch.tensor(mean).to(device), torch.tensor(std).to(device)
+    # Channels last, so that picking rows keeps that layout: (n, h, w, c).
+    floats = (images.pixels.to(device).permute(0, 2, 3, 1) / 255).sub_(average).div_(spread)
+    if not loop.channels_last:
+        floats = floats.permute(0, 3, 1, 2).contiguous()
+    labels = images.labels.to(device)
+    optimizer = build_optimizer(model, settings=settings, loop=loop, lr=settings.lr)
+    autocast = loop.autocast != "none"
+    model.train()
+    for _ in range(epochs):
+        for batch in torch.split(torch.randperm(len(images)).to(device), batch_size):
+            inputs = floats.index_select(0, batch)
+            if loop.channels_last:
+                inputs = inputs.permute(0, 3, 1, 2)
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=autocast):
+                logits = model(inputs)
+            loss = functional.cross_entropy(
+                logits.float(), labels[batch], label_smoothing=settings.label_smoothing
+            )
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            optimizer.zero_grad()
+    return float(loss.detach())
+
+
+def without_extras(settings: TrainerSettings) -> TrainerSettings:
+    """Return ``settings`` with all switched off that the reference loops do not do."""
+    return replace(settings, augment="none", clip_norm=None)

@@ -1,0 +1,47 @@
+"""BatchNorm's running statistics, computed anew from a client's own images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from corolla.training.modes import in_mode
+
+
+def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Set running means and variances to the averages of the batch statistics, weighted by images.
+
+    With batches of one size that is the plain mean over batches. Each layer sees its input
+    normalised by the batch, as in training. Weights, momenta and modes are left as they were; a
+    model without running statistics is not run at all.
+
+    Izmailov et al., UAI 2018 (SWA), section 3.2 do the same for averaged weights.
+    """
+    layers = [
+        module
+        for module in model.modules()
+        if isinstance(module, _BatchNorm) and module.running_mean is not None
+    ]
+    if not layers:
+        return
+    momenta = [layer.momentum for layer in layers]
+    counters = [layer.num_batches_tracked for layer in layers]
+    seen = 0
+    try:
+        # Only BatchNorm is in training mode: dropout would change what the layers see.
+        with torch.inference_mode(), in_mode(model, training=False):
+            for layer in layers:
+                layer.train()
+            for batch in batches:
+                seen += len(batch)
+                for layer in layers:
+                    # new = (1 - m) old + m batch; the first batch (m = 1) replaces what was there.
+                    layer.momentum = len(batch) / seen
+                model(batch)
+    finally:
+        for layer, momentum, counter in zip(layers, momenta, counters, strict=True):
+            layer.momentum = momentum
+            layer.num_batches_tracked = counter

@@ -1,0 +1,245 @@
+"""Training, evaluation and BN recalibration of one client's model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from corolla.data.images import Images
+from corolla.training.batches import Floats, consecutive_batches, shuffled_batches
+from corolla.training.modes import in_mode, lay_out
+from corolla.training.results import (
+    ConvergedResult,
+    Evaluation,
+    NoBatchError,
+    OptimizerState,
+    TrainResult,
+)
+from corolla.training.settings import LoopSettings, TrainerSettings
+from corolla.training.statistics import recalibrate
+from corolla.training.torch_settings import configure_torch
+from corolla.training.training_run import Hook, TrainingRun
+
+_RECALIBRATION_SEED = (0,)
+
+
+class LocalTrainer:
+    """Trains and scores plain modules on one device; keeps nothing between calls.
+
+    Every call sets torch's threads and determinism as ``loop`` wants them, for the whole process,
+    and leaves the model on the device, in ``loop``'s memory layout and in the mode it came in.
+    """
+
+    def __init__(
+        self, *, settings: TrainerSettings, loop: LoopSettings, device: str | torch.device = "cpu"
+    ) -> None:
+        self.settings = settings
+        self.loop = loop
+        self.device = torch.device(device)
+
+    def train(
+        self,
+        model: nn.Module,
+        images: Images,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        epochs: int,
+        batch_size: int,
+        lr: float,
+        seed: Sequence[int],
+        optimizer_state: OptimizerState | None = None,
+        keep_optimizer_state: bool = False,
+        first_epoch: int = 0,
+        after_backward: Hook | None = None,
+    ) -> TrainResult:
+        """Train ``model`` in place for ``epochs``.
+
+        Batch order, augmentation and dropout follow from ``seed`` and the epoch's number alone,
+        whatever the model. The last batch is the rest of the images; a rest of one image is left
+        out if the model has BatchNorm.
+
+        Args:
+            model: takes (n, c, h, w) floats, gives (n, classes) logits.
+            images: the training split.
+            mean: per channel, of pixels / 255.
+            std: likewise.
+            epochs: passes over the images, 1 or more.
+            batch_size: images.
+            lr: step, as `TrainerSettings.learning_rate` gives it for the round.
+            seed: such as ``(run's seed, round, client_seed(client))``.
+            optimizer_state: of an earlier training, to carry on from; None: start afresh.
+            keep_optimizer_state: return the state at the end.
+            first_epoch: number of the first epoch, for a training that goes on under the same seed.
+            after_backward: gets the model after each backward pass, before clipping and the step.
+
+        Raises:
+            DivergedError: the loss became infinite or NaN; the model is in no useful state.
+            NoBatchError: too few images for a batch.
+            ValueError: arguments out of range.
+
+        """
+        if epochs < 1:
+            raise ValueError(f"epochs={epochs}: need 1 or more")
+        configure_torch(self.loop)
+        run = self._run(
+            model,
+            images,
+            mean=mean,
+            std=std,
+            batch_size=batch_size,
+            lr=lr,
+            seed=seed,
+            optimizer_state=optimizer_state,
+            after_backward=after_backward,
+        )
+        for epoch in range(first_epoch, first_epoch + epochs):
+            loss = run.epoch(epoch)
+        return TrainResult(
+            train_loss=loss,
+            num_examples=len(images),
+            samples_processed=run.samples_processed,
+            train_s=run.train_s,
+            peak_memory_mib=run.peak_memory_mib,
+            optimizer_state=run.optimizer_state() if keep_optimizer_state else None,
+        )
+
+    def train_until_converged(
+        self,
+        model: nn.Module,
+        images: Images,
+        *,
+        validation: Images,
+        mean: Sequence[float],
+        std: Sequence[float],
+        patience_epochs: int,
+        max_epochs: int,
+        batch_size: int,
+        lr: float,
+        seed: Sequence[int],
+        after_backward: Hook | None = None,
+    ) -> ConvergedResult:
+        """Train until ``patience_epochs`` in a row brought no better score, then go back.
+
+        Better is a higher accuracy, or the same at a lower loss. The model ends with the weights
+        (and BN statistics) of the best epoch, the start included. ``train_loss`` is that of the
+        last epoch trained; other arguments and errors are those of `train`.
+        """
+        if patience_epochs < 1 or max_epochs < 1:
+            raise ValueError(
+                f"patience_epochs={patience_epochs} max_epochs={max_epochs}: need 1 or more"
+            )
+        configure_torch(self.loop)
+        run = self._run(
+            model,
+            images,
+            mean=mean,
+            std=std,
+            batch_size=batch_size,
+            lr=lr,
+            seed=seed,
+            after_backward=after_backward,
+        )
+        best, best_epoch = self.evaluate(model, validation, mean=mean, std=std), 0
+        weights = _copy_of(model)
+        for epoch in range(1, max_epochs + 1):
+            loss = run.epoch(epoch - 1)
+            found = self.evaluate(model, validation, mean=mean, std=std)
+            if (found.accuracy, -found.loss) > (best.accuracy, -best.loss):
+                best, best_epoch, weights = found, epoch, _copy_of(model)
+            elif epoch - best_epoch >= patience_epochs:
+                break
+        model.load_state_dict(weights)
+        return ConvergedResult(
+            train_loss=loss,
+            num_examples=len(images),
+            samples_processed=run.samples_processed,
+            train_s=run.train_s,
+            peak_memory_mib=run.peak_memory_mib,
+            epochs=epoch,
+            best_epoch=best_epoch,
+            best_validation=best,
+        )
+
+    def evaluate(
+        self, model: nn.Module, images: Images, *, mean: Sequence[float], std: Sequence[float]
+    ) -> Evaluation:
+        """Score ``model`` in evaluation mode, in float32 whatever ``loop.autocast`` says.
+
+        Raises:
+            NoBatchError: there are no images.
+
+        """
+        if not len(images):
+            raise NoBatchError("nothing to evaluate on: 0 images")
+        configure_torch(self.loop)
+        lay_out(model, self.loop, self.device)
+        floats = self._floats(images, mean, std)
+        correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        with torch.inference_mode(), in_mode(model, training=False):
+            for where in consecutive_batches(len(images), self.settings.eval_batch_size):
+                logits, labels = (
+                    model(floats.normalised(floats.pixels(where))).float(),
+                    floats.labels[where],
+                )
+                correct += (logits.argmax(1) == labels).sum()
+                loss += functional.cross_entropy(logits, labels, reduction="sum")
+        count = len(images)
+        return Evaluation(
+            accuracy=int(correct) / count, loss=float(loss) / count, num_examples=count
+        )
+
+    def recalibrate(
+        self,
+        model: nn.Module,
+        images: Images,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        batch_size: int,
+    ) -> None:
+        """Compute BN's running statistics anew, as the mean over batches of ``images``.
+
+        See `corolla.training.statistics.recalibrate`. Images are drawn into batches in one fixed
+        shuffled order, as a split may be stored class by class. A rest of one image is left out.
+
+        Raises:
+            NoBatchError: fewer than 2 images.
+
+        """
+        configure_torch(self.loop)
+        lay_out(model, self.loop, self.device)
+        floats = self._floats(images, mean, std)
+        order = shuffled_batches(
+            len(images), batch_size, seed=_RECALIBRATION_SEED, epoch=0, drop_single=True
+        )
+
+        def batches() -> Iterator[Tensor]:
+            for indices in order:
+                yield floats.normalised(floats.pixels(indices.to(self.device)))
+
+        recalibrate(model, batches())
+
+    def _run(self, model: nn.Module, images: Images, **arguments: Any) -> TrainingRun:
+        return TrainingRun(
+            model,
+            images,
+            settings=self.settings,
+            loop=self.loop,
+            device=self.device,
+            **arguments,
+        )
+
+    def _floats(self, images: Images, mean: Sequence[float], std: Sequence[float]) -> Floats:
+        return Floats(
+            images, mean=mean, std=std, device=self.device, channels_last=self.loop.channels_last
+        )
+
+
+def _copy_of(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -1,0 +1,110 @@
+"""Several runs on one page: who is grouped with whom, and means over seeds by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from corolla.report import write_report
+from corolla.report.load import load_run
+from corolla.report.results import MEASURES, grouped, in_words, over_seeds
+from tests.report.page_parser import read
+from tests.report.synthetic_run import SyntheticRun
+
+
+def _finished(directory: Path, mean: float, seed: int, **config: object) -> Path:
+    """Write a run that is nothing but its result."""
+    directory.mkdir(parents=True)
+    result = {"method": "m", "space": "s", "dataset": "d", "seed": seed, "rounds": 3}
+    spread = {"mean": mean, "std": 0.1, "worst_decile": mean - 0.2}
+    costs = {"bytes_down": 2**20, "bytes_up": 2**20, "client_s": 60.0 + seed}
+    summary = {**result, "test_accuracy": spread, "costs": costs}
+    (directory / "summary.json").write_text(json.dumps(summary))
+    (directory / "config.yaml").write_text(yaml.safe_dump({**config, "seed": seed}))
+    return directory
+
+
+def test_means_and_deviations_over_seeds_by_hand(tmp_path: Path) -> None:
+    runs = [_finished(tmp_path / f"{i}", m, i) for i, m in enumerate((0.70, 0.74, 0.78))]
+    ((group,), split_by) = grouped([load_run(run) for run in runs])
+    assert (group.label, group.seeds, split_by) == ("m", "0, 1, 2", [])
+    words = {m.key: in_words(m, over_seeds(group, m)) for m in MEASURES}
+    # Mean 74; squared distances 16 + 0 + 16, over n - 1 = 2: sd 4. Client time 60, 61, 62: sd 1.
+    assert words["last"] == "74.0\u00a0±\u00a04.0"
+    assert words["worst"] == "54.0\u00a0±\u00a04.0"
+    assert words["bytes"] == "2.00\u00a0MiB\u00a0±\u00a00"
+    assert words["client_s"] == "1\u00a0min 01\u00a0s\u00a0±\u00a01\u00a0s"
+    assert words["fine_tuned"] == "\u2013"
+
+
+def test_one_seed_has_no_deviation(tmp_path: Path) -> None:
+    ((group,), _) = grouped([load_run(_finished(tmp_path / "one", 0.5, 0))])
+    assert in_words(MEASURES[0], over_seeds(group, MEASURES[0])) == "50.0"
+
+
+def test_runs_with_other_settings_are_not_averaged(tmp_path: Path) -> None:
+    paths = [
+        _finished(tmp_path / "a", 0.5, 0, local_epochs=1, run_dir="x/a", engine={"name": "ray"}),
+        _finished(tmp_path / "b", 0.6, 1, local_epochs=1, run_dir="x/b", engine={"name": "inline"}),
+        _finished(tmp_path / "c", 0.7, 0, local_epochs=5, run_dir="x/c", engine={"name": "ray"}),
+    ]
+    groups, split_by = grouped([load_run(path) for path in paths])
+    assert split_by == ["local_epochs"]
+    assert [(g.label, len(g.runs)) for g in groups] == [
+        ("m · local_epochs 1", 2),
+        ("m · local_epochs 5", 1),
+    ]
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("compare")
+    runs = [
+        SyntheticRun(method=method, searched=method == "perfedrlnas", seed=seed, rounds=10).write(
+            root / f"{method}-s{seed}"
+        )
+        for method in ("perfedrlnas", "fedavg", "local")
+        for seed in range(3 if method == "perfedrlnas" else 2)
+    ]
+    (runs[-1] / "summary.json").unlink()
+    write_report([runs[0]])
+    return write_report(runs, root / "pages" / "compare.html")
+
+
+def test_the_comparison_is_whole_and_names_what_it_leaves_out(compared: Path) -> None:
+    parser = read(compared.read_text(encoding="utf-8"))
+    assert "7 runs compared" in parser.text
+    assert "recorded so far: local-s1 (round 10 of 10)" in parser.text
+    assert "1 further run has no charts of its own" in parser.text
+    labels = [a.get("aria-label", "") for tag, a in parser.tags if tag == "svg"]
+    overlay = next(label for label in labels if "± sd over seeds" in label)
+    assert all(f"{method}: " in overlay for method in ("fedavg", "local", "perfedrlnas"))
+
+
+def test_links_lead_to_the_runs_own_pages_and_nowhere_else(compared: Path) -> None:
+    parser = read(compared.read_text(encoding="utf-8"))
+    links = [a["href"] for tag, a in parser.tags if tag == "a"]
+    assert links == ["../perfedrlnas-s0/report.html"]
+    assert (compared.parent / links[0]).is_file()
+    assert "http" not in compared.read_text(encoding="utf-8").replace("http-equiv", "")
+
+
+def test_without_output_the_comparison_lies_in_the_current_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [_finished(tmp_path / f"{i}", 0.5, i) for i in range(2)]
+    monkeypatch.chdir(tmp_path)
+    assert write_report(runs) == Path("report-compare.html")
+    assert (tmp_path / "report-compare.html").is_file()
+
+
+def test_many_groups_are_all_listed_and_the_undrawn_are_named(tmp_path: Path) -> None:
+    runs = [_finished(tmp_path / f"{i}", 0.5, 0, method={"name": f"method{i}"}) for i in range(10)]
+    for i, run in enumerate(runs):
+        summary = json.loads((run / "summary.json").read_text())
+        (run / "summary.json").write_text(json.dumps({**summary, "method": f"method{i}"}))
+    text = read(write_report(runs, tmp_path / "page.html").read_text(encoding="utf-8")).text
+    assert "Drawn are the first 8 groups; left out of the charts: method8; method9." in text

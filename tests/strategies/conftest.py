@@ -1,0 +1,49 @@
+"""A small federation in this process, and what can be done to it while it runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from corolla.launch import plan_run, resume, start
+from corolla.records.run_directory import RunDirectory
+
+SMALL = [
+    "engine=inline",
+    "clients=4",
+    "clients_per_round=2",
+    "rounds=3",
+    "local_epochs=1",
+    "partition.alpha=100",
+    "evaluation.every=2",
+    "evaluation.fine_tune_epochs=1",
+    "report=false",
+]
+TIMES = ("_s", "peak_memory_mib")  # measured, so never the same twice
+
+
+def run(run_dir: Path, *overrides: str) -> RunDirectory:
+    """Run the small federation to its end."""
+    return start(plan_run([*SMALL, f"run_dir={run_dir}", *overrides]))
+
+
+def resumed(run_dir: Path) -> RunDirectory:
+    return resume(run_dir)
+
+
+def without_times(value: Any) -> Any:
+    """Drop everything measured in seconds or MiB of this process."""
+    if isinstance(value, dict):
+        return {
+            key: without_times(item)
+            for key, item in value.items()
+            if not (key.endswith("_s") or key == "peak_memory_mib")
+        }
+    return [without_times(item) for item in value] if isinstance(value, list) else value
+
+
+def results(directory: RunDirectory) -> str:
+    """Return all that a run found, as text, without its times."""
+    found = [directory.summary(), directory.metrics(), directory.clients()]
+    return json.dumps(without_times(found), sort_keys=True, indent=1)

@@ -1,0 +1,168 @@
+"""What every method must hold; a new file in conf/method/ is tested by existing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Message
+
+from corolla.config.build import build_space, build_strategy, build_trainer_settings
+from corolla.config.schema import RunConfig
+from corolla.errors import RunFailedError
+from corolla.federation import Federation
+from corolla.launch import plan_run
+from corolla.records.run_directory import RunDirectory
+from corolla.state import differences
+from corolla.tasks import Reply
+from engines.grid import InlineGrid
+from strategies.base import CorollaStrategy
+from tests.conftest import CONF
+from tests.strategies.conftest import SMALL, resumed, results, run
+
+METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
+
+
+def _config(method: str, *overrides: str) -> RunConfig:
+    return plan_run([*SMALL, f"method={method}", "run_dir=unused", *overrides]).config
+
+
+def _strategy(config: RunConfig) -> CorollaStrategy:
+    federation = Federation.of(
+        config, space=build_space(config), trainer=build_trainer_settings(config), budgets={}
+    )
+    strategy: CorollaStrategy = build_strategy(config, federation=federation)
+    return strategy
+
+
+def _replies(strategy: CorollaStrategy, round: int, clients: list[str]) -> list[Reply]:
+    """Answer a round's orders with arrays that every client changed in its own way."""
+    replies = []
+    for order in strategy.orders(round, clients):
+        client = int(order.task.client)
+        rng = np.random.default_rng([round, client])
+        arrays = {
+            name: (order.arrays[name] + rng.normal(0, 0.01, shape)).astype(np.float32)
+            for name, shape in order.returns.items()
+        }
+        replies.append(
+            Reply(
+                task=order.task,
+                arrays=arrays,
+                num_examples=10 + client,
+                metrics={"val_accuracy": 0.1 * (client + 1)},
+                round_s=1.0 + client,
+                bytes_down=0,
+                bytes_up=0,
+            )
+        )
+    return replies
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_orders_change_nothing_and_repeat(method: str) -> None:
+    strategy = _strategy(_config(method))
+    strategy.absorb(1, _replies(strategy, 1, ["0", "1"]))
+    before = strategy.state()
+    first, second = (strategy.orders(2, ["0", "2"]) for _ in range(2))
+    assert [order.task for order in first] == [order.task for order in second]
+    assert not differences(before, strategy.state())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_order_of_replies_does_not_matter(method: str) -> None:
+    """The exchange sorts them; a strategy that is handed them otherwise may not differ either."""
+    strategies = [_strategy(_config(method)) for _ in range(2)]
+    for round in (1, 2, 3):
+        for strategy, step in zip(strategies, (1, -1), strict=True):
+            strategy.absorb(round, _replies(strategy, round, ["0", "1", "3"])[::step])
+    states = [strategy.state() for strategy in strategies]
+    if method == "local":  # remembers whose turn is over in the order of the turns
+        return
+    assert not differences(*states)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_round_without_replies_changes_no_number(method: str) -> None:
+    strategy = _strategy(_config(method))
+    strategy.absorb(1, _replies(strategy, 1, ["0", "1"]))
+    before = strategy.state()
+    strategy.absorb(2, [])
+    assert not differences(before, strategy.state())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_state_survives_the_round_trip(method: str) -> None:
+    config = _config(method)
+    strategy, other = _strategy(config), _strategy(config)
+    for round in (1, 2):
+        strategy.absorb(round, _replies(strategy, round, ["0", "1", "2"]))
+    other.load_state(strategy.state())
+    assert not differences(strategy.state(), other.state())
+    for each in (strategy, other):
+        each.absorb(3, _replies(each, 3, ["1", "3"]))
+    assert not differences(strategy.state(), other.state())
+    assert strategy.deployed("1").architecture == other.deployed("1").architecture
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_run_leaves_what_the_contract_says(method: str, tmp_path: Path) -> None:
+    directory = run(tmp_path / "run", f"method={method}")
+    summary = directory.summary()
+    assert summary["method"] == method
+    assert sorted(summary["test_accuracy"]["per_client"]) == ["0", "1", "2", "3"]
+    assert sorted(summary["test_accuracy"]) == ["mean", "per_client", "std", "worst_decile"]
+    assert [line["round"] for line in directory.metrics()] == [1, 2, 3]
+    assert [len(line["participants"]) for line in directory.metrics()] == [2, 2, 2]
+    assert ["evaluation" in line for line in directory.metrics()] == [False, True, True]
+    for entry in summary["per_client"].values():
+        assert entry["num_examples"]["train"] > entry["num_examples"]["test"] > 0
+        assert len(entry["label_counts"]) == 10
+    row = directory.clients()[0]
+    for key in ("architecture", "num_examples", "train_loss", "val_accuracy", "test_accuracy"):
+        assert key in row
+    for name in ("config.yaml", "environment.json", "run.log", "partition.json", "summary.json"):
+        assert (directory.path / name).is_file()
+    assert directory.saved_clients() == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize("crash_round", [1, 2])
+@pytest.mark.parametrize("method", METHODS)
+def test_resumed_equals_uninterrupted(
+    method: str, crash_round: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The crash comes at the worst moment: the round's lines are written, its checkpoint is not."""
+    whole = run(tmp_path / "whole", f"method={method}")
+    save = RunDirectory.save_checkpoint
+
+    def crash(self: RunDirectory, *arguments: Any, **settings: Any) -> None:
+        if settings["round"] == crash_round:
+            raise OSError("power cut")
+        save(self, *arguments, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "save_checkpoint", crash)
+        with pytest.raises(RunFailedError, match=r"power cut[\s\S]*corolla resume"):
+            run(tmp_path / "broken", f"method={method}")
+    assert not (tmp_path / "broken" / "summary.json").exists()
+    assert results(resumed(tmp_path / "broken")) == results(whole)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_replies_that_arrive_in_another_order_change_nothing(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight = run(tmp_path / "straight", f"method={method}", "rounds=2")
+    send = InlineGrid.send_and_receive
+
+    def reversed_replies(
+        self: InlineGrid, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> list[Message]:
+        return list(send(self, messages, timeout=timeout))[::-1]
+
+    monkeypatch.setattr(InlineGrid, "send_and_receive", reversed_replies)
+    turned = run(tmp_path / "turned", f"method={method}", "rounds=2")
+    assert results(turned) == results(straight)

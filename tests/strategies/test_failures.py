@@ -1,0 +1,108 @@
+"""Clients that fail: dropped, counted, named; the round goes on with the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clients.subnet import SubnetClient
+from tests.strategies.conftest import run
+
+Fit = Callable[[SubnetClient, list[Any], Any], tuple[list[Any], int, dict[str, Any]]]
+FIT: Fit = SubnetClient.fit
+
+
+def _raise(client: SubnetClient, parameters: list[Any], config: Any) -> Any:
+    raise ValueError("out of paper")
+
+
+def _nan(client: SubnetClient, parameters: list[Any], config: Any) -> Any:
+    arrays, number, metrics = FIT(client, parameters, config)
+    return [np.full_like(arrays[0], np.nan), *arrays[1:]], number, metrics
+
+
+def _infinite(client: SubnetClient, parameters: list[Any], config: Any) -> Any:
+    arrays, number, metrics = FIT(client, parameters, config)
+    return [*arrays[:-1], np.full_like(arrays[-1], np.inf)], number, metrics
+
+
+def _wrong_shape(client: SubnetClient, parameters: list[Any], config: Any) -> Any:
+    arrays, number, metrics = FIT(client, parameters, config)
+    return [arrays[0][:1], *arrays[1:]], number, metrics
+
+
+def _wrong_names(client: SubnetClient, parameters: list[Any], config: Any) -> Any:
+    arrays, number, metrics = FIT(client, parameters, config)
+    return arrays, number, metrics | {"names": [name + "x" for name in config["names"]]}
+
+
+def _no_examples(client: SubnetClient, parameters: list[Any], config: Any) -> Any:
+    arrays, _, metrics = FIT(client, parameters, config)
+    return arrays, 0, metrics
+
+
+def _nan_accuracy(client: SubnetClient, parameters: list[Any], config: Any) -> Any:
+    arrays, number, metrics = FIT(client, parameters, config)
+    return arrays, number, metrics | {"val_accuracy": float("nan")}
+
+
+def _other_round(client: SubnetClient, parameters: list[Any], config: Any) -> Any:
+    result = FIT(client, parameters, config)
+    config["round"] += 1  # the adapter echoes what the client was asked
+    return result
+
+
+FAULTS = [
+    (_raise, "out of paper"),
+    (_nan, "NaN or infinite"),
+    (_infinite, "NaN or infinite"),
+    (_wrong_shape, "has shape"),
+    (_wrong_names, "wrong array names"),
+    (_no_examples, "num_examples is 0"),
+    (_nan_accuracy, "val_accuracy is nan"),
+    (_other_round, "reply is for round"),
+]
+
+
+@pytest.mark.parametrize("method", ["perfedrlnas", "fedavg"])
+@pytest.mark.parametrize(("fault", "reason"), FAULTS, ids=[f[0].__name__ for f in FAULTS])
+def test_a_failing_client_is_dropped_and_named(
+    fault: Fit, reason: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit(self: SubnetClient, parameters: list[Any], config: Any) -> Any:
+        failing = config["client"] == "1" and "extra.deploy" not in config
+        return (fault if failing else FIT)(self, parameters, config)
+
+    monkeypatch.setattr(SubnetClient, "fit", fit)
+    directory = run(tmp_path / "run", f"method={method}", "clients_per_round=4", "rounds=1")
+    (line,) = directory.metrics()
+    assert line["participants"] == ["0", "2", "3"]
+    assert line["failures"] == 1
+    assert line["failed"][0]["client"] == "1"
+    assert reason in line["failed"][0]["reason"]
+    assert "client 1 dropped" in (directory.path / "run.log").read_text()
+    assert sorted(directory.summary()["test_accuracy"]["per_client"]) == ["0", "1", "2", "3"]
+
+
+def test_rounds_in_which_all_fail_leave_the_supernet_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit(self: SubnetClient, parameters: list[Any], config: Any) -> Any:
+        return (FIT if "extra.deploy" in config else _raise)(self, parameters, config)
+
+    monkeypatch.setattr(SubnetClient, "fit", fit)
+    directory = run(tmp_path / "run", "rounds=2", "evaluation.every=0")
+    assert [line["failures"] for line in directory.metrics()] == [2, 2]
+    assert [line["train_loss"] for line in directory.metrics()] == [None, None]
+    from corolla.config.build import build_space
+    from corolla.launch import header_of, plan_run
+
+    config = plan_run(["engine=inline", "run_dir=unused"]).config
+    space = build_space(config)
+    _, state = directory.load_checkpoint("latest", expected=header_of(config, space))
+    for name, array in space.initial_state(0).items():
+        assert state.arrays[f"strategy/supernet/{name}"].tobytes() == array.tobytes()
