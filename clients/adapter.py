@@ -56,8 +56,8 @@ def answer_query(client: NumPyClient, message: Message) -> Message:
 
 
 def _read(message: Message) -> tuple[list[Any], dict[str, Any]]:
-    record = message.content["arrays"]
-    config = {**message.content["task"], "names": list(record.keys())}
+    record = message.content.array_records["arrays"]
+    config = {**message.content.config_records["task"], "names": list(record.keys())}
     return [array.numpy() for array in record.values()], config
 
 
@@ -70,7 +70,7 @@ def _reply(
     arrays: ArrayRecord | None,
 ) -> Message:
     # MetricRecord takes plain ints and floats only; everything else travels as information.
-    numbers: dict[str, int | float] = {"num_examples": int(num_examples)}
+    numbers: dict[str, int | float | list[int] | list[float]] = {"num_examples": int(num_examples)}
     info: dict[str, Any] = {key: config[key] for key in _ECHOED if key in config}
     for key, value in metrics.items():
         if isinstance(value, np.generic):

@@ -37,7 +37,9 @@ def deploy(site: Site, task: Task, model: nn.Module) -> tuple[list[Any], int, di
     metrics = scores(site, model)
     kept = to_arrays(model)
     if config.evaluation.latency:
-        metrics["latency_ms"] = latency(model, data.train.pixels.shape[1], data.train.pixels.shape[2], 1)
+        metrics["latency_ms"] = latency(
+            model, data.train.pixels.shape[1], data.train.pixels.shape[2], 1
+        )
     if task.epochs:
         result = site.trainer.train(
             model,

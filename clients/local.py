@@ -14,6 +14,7 @@ from corolla.records.packing import pack_tensors, unpack_tensors
 from corolla.spaces.supernet import to_arrays
 from corolla.state import State
 from corolla.tasks import Task
+from corolla.training.results import TrainResult
 from corolla.types import client_seed
 
 
@@ -43,7 +44,7 @@ class LocalClient(NumPyClient):
             "seed": (site.config.seed, task.round, client_seed(site.client)),
         }
         if "patience_epochs" in task.extra:
-            result = site.trainer.train_until_converged(
+            result: TrainResult = site.trainer.train_until_converged(
                 model,
                 data.train,
                 validation=data.validation,

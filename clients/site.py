@@ -88,7 +88,7 @@ def site_of(context: Context, task: Mapping[str, Any]) -> Site:
                 "data-dir",
                 None,
                 "this node says neither where its images are nor which part of a data set it holds",
-                "Start its SuperNode with --node-config 'data-dir=\"/path\" state-dir=\"/path\"'",
+                'Start its SuperNode with --node-config \'data-dir="/path" state-dir="/path"\'',
             )
         )
     else:

@@ -7,6 +7,9 @@ import shutil
 import tomllib
 from pathlib import Path
 
+import tomli_w
+from pathspec import GitIgnoreSpec
+
 from corolla.errors import Fault, RefusedError
 
 PROJECT_FILE = "pyproject.toml"
@@ -39,22 +42,28 @@ def project_root(root: str | None = None) -> Path:
 
 
 def stage(root: Path, target: Path) -> Path:
-    """Copy what the bundle can hold from ``root`` into the new directory ``target``; return it.
+    """Copy the app's bundle files from ``root`` into the new directory ``target``; return it.
 
-    ``flwr run`` looks at every file below the app directory. In a checkout with an environment in
-    ``.venv`` that took 5 s; the copy takes some hundredths of a second. Which files enter the
-    bundle is still for Flower to say, by the same ``fab-include`` and ``fab-exclude``.
+    ``flwr run`` looks at every file below the app directory: in a checkout with an environment in
+    ``.venv`` that took 5 s, the copy takes some hundredths of a second. The rules are those of
+    ``pyproject.toml``, ``fab-include`` and ``fab-exclude``. The copy of that file has the second one
+    no more, because Flower refuses an exclusion that matches nothing.
     """
     project = tomllib.loads((root / PROJECT_FILE).read_text(encoding="utf-8"))
-    include = project.get("tool", {}).get("flwr", {}).get("app", {}).get("fab-include", ["**"])
+    app = project.get("tool", {}).get("flwr", {}).get("app", {})
+    patterns = app.get("fab-include", ["**"])
+    include = GitIgnoreSpec.from_lines(patterns)
+    exclude = GitIgnoreSpec.from_lines(app.pop("fab-exclude", []))
     target.mkdir(parents=True)
-    shutil.copy2(root / PROJECT_FILE, target / PROJECT_FILE)
-    for pattern in include:
-        for source in root.glob(pattern):
-            if source.is_file() and "__pycache__" not in source.parts:
-                copy = target / source.relative_to(root)
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(source, copy)
+    (target / PROJECT_FILE).write_text(tomli_w.dumps(project), encoding="utf-8")
+    for top in sorted({pattern.lstrip("/").split("/")[0] for pattern in patterns}):
+        for source in (path for folder in root.glob(top) for path in folder.rglob("*")):
+            name = source.relative_to(root).as_posix()
+            if "__pycache__" in source.parts or not source.is_file():
+                continue
+            if include.match_file(name) and not exclude.match_file(name):
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, target / name)
     return target
 
 

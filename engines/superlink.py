@@ -111,7 +111,7 @@ class SuperLinkEngine:
 
     def _which_faults(self) -> list[Fault]:
         if self._connection and self._address is not None:
-            problem = f"and engine.address={self._address} name two SuperLinks"
+            problem = f"names one SuperLink and engine.address={self._address} another"
             return [Fault("engine.name", self._connection, problem, "Leave one of them out.")]
         if self._address is not None:
             return self._address_faults()
@@ -121,7 +121,7 @@ class SuperLinkEngine:
             Fault(
                 "engine.name",
                 None,
-                "and engine.address are both missing: which SuperLink?",
+                "is not set and engine.address is not either",
                 "Give a connection of your Flower configuration, or HOST:PORT.",
             )
         ]

@@ -49,7 +49,9 @@ class Exchange:
     def messages(self) -> list[Message]:
         """Return one message per order whose client has a node."""
         self._sent = []
-        records: dict[int, ArrayRecord] = {}  # arrays that several clients share are serialised once
+        records: dict[
+            int, ArrayRecord
+        ] = {}  # arrays that several clients share are serialised once
         for order in self._orders:
             if order.task.client not in self._nodes:
                 continue
@@ -96,22 +98,22 @@ class Exchange:
         content = answer.content
         if not all(key in content for key in ("info", "metrics")):
             raise _InvalidReplyError(f"reply holds {sorted(content)}, not info and metrics")
-        info = content["info"]
+        info = content.config_records["info"]
         for key, expected in (("round", order.task.round), ("client", order.task.client)):
             if info.get(key) != expected:
                 raise _InvalidReplyError(
                     f"reply is for {key} {info.get(key)!r}, expected {expected!r}"
                 )
-        if list(info.get("architecture", [])) != order.task.architecture.to_list():
+        if info.get("architecture") != order.task.architecture.to_list():
             raise _InvalidReplyError("reply is for another architecture")
-        metrics = {key: _number(value) for key, value in content["metrics"].items()}
+        metrics = {key: _number(value) for key, value in content.metric_records["metrics"].items()}
         for key, value in metrics.items():
             if key in _MUST_BE_FINITE and not math.isfinite(value):
                 raise _InvalidReplyError(f"{key} is {value}")
         num_examples = int(metrics.get("num_examples", 0))
         if num_examples < 1:
             raise _InvalidReplyError(f"num_examples is {num_examples}, must be at least 1")
-        arrays = from_record(content["arrays"]) if "arrays" in content else {}
+        arrays = from_record(content.array_records["arrays"]) if "arrays" in content else {}
         _check_arrays(arrays, order.returns)
         down, up = payload_bytes(order.arrays), payload_bytes(arrays)
         link_s = 8e-6 * (down + up) / self._link if self._link else 0.0

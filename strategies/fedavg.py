@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from corolla.aggregation.coverage import momentum_average
-from corolla.aggregation.updates import Update, update_weight
 from corolla.aggregation.regions import leading_region
+from corolla.aggregation.updates import Update, update_weight
 from corolla.federation import Federation
 from corolla.state import State
 from corolla.tasks import Reply

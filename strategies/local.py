@@ -42,7 +42,9 @@ class Local(CorollaStrategy):
                 faults.append(Fault(f"method.strategy.{key}", value, "must be >= 1", "Raise it"))
         turns = -(-federation.clients // federation.participants)
         if budget == "converged" and federation.rounds < turns:
-            problem = f"{federation.clients} clients, {federation.participants} a round, need {turns}"
+            problem = (
+                f"{federation.clients} clients, {federation.participants} a round, need {turns}"
+            )
             faults.append(Fault("rounds", federation.rounds, problem, "Raise rounds"))
         if faults:
             raise RefusedError(faults)

@@ -15,8 +15,9 @@ from corolla.config.build import build_space, build_strategy, build_trainer_sett
 from corolla.config.schema import RunConfig
 from corolla.errors import Fault, RefusedError, RunFailedError
 from corolla.federation import Federation
+from corolla.records.checkpoints import CheckpointHeader
 from corolla.records.client_facts import read_client_facts
-from corolla.records.run_directory import CheckpointHeader, RunDirectory
+from corolla.records.run_directory import RunDirectory
 from corolla.records.summary import spread
 from corolla.state import State
 from corolla.tasks import Failure, Reply
@@ -94,9 +95,7 @@ class FederatedRun:
 
     def _round(self, strategy: CorollaStrategy, grid: Grid, server_round: int) -> None:
         start = time.perf_counter()
-        messages = list(
-            strategy.configure_train(server_round, ArrayRecord(), ConfigRecord(), grid)
-        )
+        messages = list(strategy.configure_train(server_round, ArrayRecord(), ConfigRecord(), grid))
         replies = grid.send_and_receive(messages, timeout=self._config.round_timeout_s)
         strategy.aggregate_train(server_round, replies)
         report = strategy.report
@@ -313,4 +312,3 @@ def _without_clients(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {
         key: {k: v for k, v in value.items() if k != "per_client"} for key, value in scores.items()
     }
-

@@ -15,6 +15,7 @@ from corolla.errors import Fault, RefusedError, nearest
 from corolla.records.run_directory import RunDirectory
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.supernet import Supernet
+from corolla.types import Arrays
 
 _SUFFIX = {"safetensors": ".safetensors", "torchscript": ".pt", "onnx": ".onnx"}
 
@@ -67,7 +68,7 @@ def export_model(run_dir: Path, client: str, kind: str, output: Path | None) -> 
     return path
 
 
-def _read(run_dir: Path, client: str) -> tuple[Supernet, Architecture, dict[str, object]]:
+def _read(run_dir: Path, client: str) -> tuple[Supernet, Architecture, Arrays]:
     directory = RunDirectory.open(run_dir)
     config, faults = parse_config(yaml.safe_load(directory.config_text()))
     if config is None:
@@ -85,4 +86,4 @@ def _read(run_dir: Path, client: str) -> tuple[Supernet, Architecture, dict[str,
                 "Take the model from the node's own state-dir, or set evaluation.return_models=true",
             )
         )
-    return build_space(config), Architecture.of(description["choices"]), dict(arrays)
+    return build_space(config), Architecture.of(description["choices"]), arrays

@@ -29,10 +29,11 @@ from corolla.config.schema import ImageConfig, RunConfig, parse_config
 from corolla.data.partition.partition import Partition
 from corolla.errors import Fault, RefusedError
 from corolla.federation import Federation
+from corolla.records.checkpoints import CheckpointHeader
 from corolla.records.client_facts import write_client_facts
 from corolla.records.disk import require_free_disk
 from corolla.records.environment import collect_environment
-from corolla.records.run_directory import CheckpointHeader, RunDirectory
+from corolla.records.run_directory import RunDirectory
 from corolla.spaces.supernet import Supernet
 
 _TOKEN = ".launch"
@@ -62,10 +63,12 @@ def plan_run(overrides: Sequence[str], *, default_dir: Path | None = None) -> Pl
     config = config.model_copy(update={"run_dir": str(run_dir.absolute())})
     space = collector.run(build_space, config) if config.images else None
     facts: dict[str, dict[str, Any]] = {}
-    if space is not None:
+    if space is not None and not faults:
         facts = collector.run(_facts, config, space, partition) or {}
         collector.run(_check_method, config, space, facts)
-    collector.add([*faults, *_engine_faults(config)] if not collector.faults else faults)
+    collector.add(faults)
+    if not collector.faults:
+        collector.add(_engine_faults(config))
     if collector.faults or space is None:
         raise RefusedError(collector.faults)
     _require_disk(run_dir, space)
@@ -78,6 +81,9 @@ def start(plan: Plan) -> RunDirectory:
     """Create the run directory and run the federation in it to the end."""
     text = yaml.safe_dump(plan.config.model_dump(mode="json"), sort_keys=False)
     environment = collect_environment(seed=plan.config.seed, device=device_of(plan.config))
+    environment["dimensions"] = (
+        plan.space.describe()
+    )  # what choice indices mean, from the first round on
     directory = RunDirectory.create(plan.run_dir, config_yaml=text, environment=environment)
     if plan.partition is not None:
         plan.partition.save(plan.run_dir / "partition.json")

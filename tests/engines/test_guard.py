@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from engines.addresses import free_port
 from engines.flower_cli import flower_env
 from engines.guarded import Guarded, is_over
 
@@ -125,6 +126,7 @@ with socket.create_server(("127.0.0.1", 0)) as server:
     wait_for("end", tmp_path / "log")
     port = int((tmp_path / "log").read_text().split()[1])
     assert ours.listens(port)
+    assert not ours.listens(free_port())
     assert not other.listens(port)
     ours.stop()
     other.stop()

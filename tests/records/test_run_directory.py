@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,12 @@ class TestLock:
             assert "choose another run_dir" in str(caught.value)
         with RunDirectory.open(run.path).lock():
             pass
+
+    def test_a_directory_that_cannot_be_written_to_is_refused(self, run: RunDirectory) -> None:
+        (run.path / ".lock").unlink()
+        (run.path / ".lock").mkdir()
+        with pytest.raises(RefusedError, match=r"cannot be written to \(Is a directory\)"):
+            run.lock()
 
     def test_it_holds_without_a_with_and_can_be_released_twice(self, run: RunDirectory) -> None:
         run.lock()
@@ -218,18 +225,21 @@ class TestCheckpointsAndModels:
     def test_a_model_comes_back_and_is_read_in_one_call(self, run: RunDirectory) -> None:
         arrays = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array(2.5)}
         run.save_client_model("site a/..", {"choices": (0, 2)}, {"w": np.zeros(1)})
-        run.save_client_model("site a/..", {"choices": (0, 1)}, arrays)
         run.save_client_model("10", {"choices": []}, {})
         run.save_client_model("9", {"choices": []}, {})
+        run.save_client_model("site a/..", {"choices": (0, 1)}, arrays)
         architecture, back = run.client_model("site a/..")
         assert architecture == {"choices": [0, 1]}
         assert list(back) == ["w", "b"]
         np.testing.assert_array_equal(back["w"], arrays["w"])
         assert run.saved_clients() == ["9", "10", "site a/.."]
-        directory = run.path / "clients" / "site%20a%2F.."
+        clients = run.path / "clients"
+        assert {p.name for p in clients.iterdir()} == {"9", "10", "site%20a%2F.."}
+        (clients / ".11.99-ab.tmp").mkdir()  # being written
+        assert run.saved_clients() == ["9", "10", "site a/.."]
+        directory = clients / "site%20a%2F.."
         loaded = safetensors.torch.load_file(directory / "model.safetensors")
         torch.testing.assert_close(loaded["w"], torch.arange(6.0).reshape(2, 3))
-        assert sorted(os.listdir(run.path / "clients")) == ["10", "9", "site%20a%2F.."]  # noqa: PTH208
 
     def test_an_unknown_client_is_refused_with_the_nearest(self, run: RunDirectory) -> None:
         with pytest.raises(RefusedError, match="has saved no client models yet"):
@@ -353,9 +363,14 @@ class TestTensorBoard:
             "broken": float("nan"),
             "evaluation": {"personalised": {"test_accuracy": {"mean": 0.25}}, "global": None},
         }
+        threads = threading.active_count()
         with run.tensorboard():
             run.append_round({"round": 1, **line})
             run.append_round({"round": 2, **line})
+            early = EventAccumulator(str(run.path / "tensorboard"))
+            early.Reload()
+            assert len(early.Scalars("train_loss")) == 2  # can be watched while the run goes on
+        assert threading.active_count() == threads
         run.truncate_after(1)
         with run.tensorboard(resumed_after=1):
             run.append_round({"round": 2, **line, "train_loss": 0.75})

@@ -50,6 +50,11 @@ def test_spread_does_not_depend_on_the_order_of_replies(values: list[float], see
     assert result["std"] <= 0.5 + 1e-12  # the most that values in [0, 1] can have
 
 
+def test_sums_are_exact() -> None:
+    # Added up one by one, ten times 0.1 is 0.9999999999999999.
+    assert spread({str(i): 0.1 for i in range(10)})["mean"] == 0.1
+
+
 def test_spread_refuses_nothing_and_nan() -> None:
     with pytest.raises(ValueError, match="no clients at all"):
         spread({})

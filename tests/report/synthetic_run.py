@@ -153,16 +153,14 @@ class _Writer:
         if run.searched:
             line["policy_entropy"] = 0.88 * float(np.exp(-number / run.rounds))
         if number % 5 == 0 or number == run.rounds:
-            models = {"personalised": 0.0}
-            if run.method == "fedavg":
-                models["global"] = -0.12
-            line["evaluation"] = {
-                model: {
-                    key: _spread([self.accuracy(c, number, shift) for c in range(run.clients)])
-                    for key in ("val_accuracy", "test_accuracy")
-                }
-                for model, shift in models.items()
+            shift = -0.12 if run.method == "fedavg" else 0.0
+            scores = {
+                key: _spread([self.accuracy(c, number, shift) for c in range(run.clients)])
+                for key in ("val_accuracy", "test_accuracy")
             }
+            line["evaluation"] = {"personalised": scores, "clients": run.clients}
+            if run.method == "fedavg":  # one model, evaluated as everybody's
+                line["evaluation"]["global"] = scores
         return line, lines
 
     def client_line(self, client: int, number: int) -> dict[str, Any]:
@@ -227,6 +225,7 @@ class _Writer:
             "dimensions": self.dimensions,
         }
         if run.method == "fedavg":
+            summary["fine_tuned"] = {"epochs": 10, "test_accuracy": summary["test_accuracy"]}
             summary["global"] = {"test_accuracy": scores(-0.12), "val_accuracy": scores(-0.13)}
         return summary
 

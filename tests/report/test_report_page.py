@@ -177,7 +177,10 @@ def test_absent_keys_leave_their_sections_out(tmp_path: Path) -> None:
 def test_a_method_without_a_search_has_no_holes(tmp_path: Path) -> None:
     run = SyntheticRun(method="fedavg", searched=False).write(tmp_path / "run")
     _, parser = _page(run)
-    assert "global model, all clients" in parser.text
+    assert "global model, all clients, mean ± sd over clients" in parser.text
+    assert parser.text.count("last round (30), fine-tuned (10 epochs)") == 1
+    assert "fine-tuned %" not in parser.text  # the personalised models are fine-tuned already
+    assert "global model %" in parser.text
     for absent in ("Reward", "Policy entropy", "Memory against budget", "What was chosen"):
         assert absent not in parser.text, absent
 
@@ -204,7 +207,7 @@ def test_headline_numbers_are_the_summary_s(tmp_path: Path) -> None:
     assert "m on d s · summary-only" in parser.text.replace(tmp_path.name, "summary-only")
     assert "last round (4) 50.0 12.5 25.0 37.5" in parser.text
     assert "round chosen on validation (3) 62.5 \u2013 \u2013 \u2013" in parser.text
-    assert "last round, fine-tuned (10 epochs) 87.5" in parser.text
+    assert "last round (4), fine-tuned (10 epochs) 87.5" in parser.text
     assert "1 of 2 clients fit their budget" in parser.text
     assert "50.0 of 40.0 MiB: exceeded" in parser.text
 

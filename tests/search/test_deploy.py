@@ -31,7 +31,9 @@ def test_most_probable_falls_back_to_the_smallest() -> None:
 
 
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=4), st.integers(0, 1000))
-def test_by_probability_yields_every_architecture_once_in_order(sizes: list[int], seed: int) -> None:
+def test_by_probability_yields_every_architecture_once_in_order(
+    sizes: list[int], seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     policy = [rng.dirichlet(np.ones(size)) for size in sizes]
     found = list(by_probability(policy))

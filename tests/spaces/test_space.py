@@ -51,7 +51,11 @@ def test_named_architectures() -> None:
 
 @pytest.mark.parametrize(
     ("choices", "problem"),
-    [((0, 0), "has 3 dimensions"), ((3, 0, 0), "width=3 is not an index"), ((0, 0, -1), "kernel=-1")],
+    [
+        ((0, 0), "has 3 dimensions"),
+        ((3, 0, 0), "width=3 is not an index"),
+        ((0, 0, -1), "kernel=-1"),
+    ],
 )
 def test_check_names_what_is_wrong(choices: tuple[int, ...], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
@@ -73,7 +77,9 @@ def test_draws_depend_on_the_generator_alone_and_change_nothing(seed: int) -> No
     mutant = SPACE.check(SPACE.mutate(first, rng, probability=0.5))
     child = SPACE.check(SPACE.cross(first, mutant, rng))
     assert first == second
-    assert all(c in (a, b) for a, b, c in zip(first.choices, mutant.choices, child.choices, strict=True))
+    assert all(
+        c in (a, b) for a, b, c in zip(first.choices, mutant.choices, child.choices, strict=True)
+    )
     assert SPACE.mutate(first, rng, probability=0.0) == first
 
 

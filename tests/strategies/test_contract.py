@@ -21,7 +21,7 @@ from corolla.tasks import Reply
 from engines.grid import InlineGrid
 from strategies.base import CorollaStrategy
 from tests.conftest import CONF
-from tests.strategies.conftest import SMALL, resumed, results, run
+from tests.strategies.conftest import SMALL, results, resumed, run
 
 METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from corolla.cli import tables
-from corolla.config.compose import compose_values, config_dir, groups, sweep
+from corolla.config.compose import config_dir, groups, sweep
 from corolla.errors import CorollaError, RefusedError
 from corolla.launch import Plan, plan_run, resume, start
 from corolla.records.run_directory import RunDirectory
@@ -135,5 +135,5 @@ def tune_command(options: argparse.Namespace, console: Console) -> int:
     """Measure loop settings for the space of the given overrides."""
     from corolla.cli.tune import tune_space
 
-    tune_space(compose_values(options.overrides), _OUT)
+    tune_space(options.overrides, _OUT)
     return 0

@@ -127,3 +127,7 @@ def _show_faults(console: Console, faults: Sequence[Fault]) -> None:
 def _plain(text: str) -> str:
     """Return text that rich prints as it is."""
     return text.replace("[", r"\[")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -77,7 +77,9 @@ def comparison(run_dirs: Sequence[Path]) -> Table:
     for heading in ("method", "runs", *columns):
         table.add_column(heading, justify="left" if heading == "method" else "right")
     for row in compare([RunDirectory.open(path).summary() for path in run_dirs]):
-        cells = [row.figures[key].percent(2) if key in row.figures else "-" for key in columns.values()]
+        cells = [
+            row.figures[key].percent(2) if key in row.figures else "-" for key in columns.values()
+        ]
         table.add_row(str(row.group["method"]), str(len(row.seeds)), *cells)
     return table
 

@@ -38,7 +38,12 @@ def build(node: Mapping[str, Any], key: str, **known: Any) -> Any:
     if "name" in node and "name" in parameters:
         settings["name"] = node["name"]
     faults = [
-        Fault(f"{key}.{name}", value, f"{kind.__name__} has no such setting", nearest(name, list(parameters)))
+        Fault(
+            f"{key}.{name}",
+            value,
+            f"{kind.__name__} has no such setting",
+            nearest(name, list(parameters)),
+        )
         for name, value in settings.items()
         if name not in parameters
     ]

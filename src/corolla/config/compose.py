@@ -77,7 +77,7 @@ def sweep(overrides: Sequence[str]) -> list[list[str]]:
     for override in _parse(overrides):
         key = override.get_key_element()
         if override.is_sweep_override():
-            axes.append([f"{key}={v}" for v in override.sweep_string_iterator()])
+            axes.append([f"{key}={value!s}" for value in override.sweep_string_iterator()])
         else:
             axes.append([override.input_line or ""])
     return [list(combination) for combination in itertools.product(*axes)]

@@ -149,9 +149,7 @@ class Checkpoints:
         while name in taken:
             again += 1
             name = f"round-{round:06d}.{again}"
-        if (self._root / name).exists():  # a crash came between rename and pointer
-            shutil.rmtree(self._root / name)
-        return name
+        return name  # may be taken by one that a crash left before the pointer was set
 
 
 def _header(record: dict[str, Any], directory: Path, newest: int) -> CheckpointHeader:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from corolla.errors import Fault, RefusedError, nearest
-from corolla.records.atomic import sweep, write_bytes
+from corolla.records.atomic import sweep, write_text
 from corolla.records.checkpoints import CheckpointHeader, Checkpoints, Which
 from corolla.records.client_models import load_model, save_model
 from corolla.records.client_names import client_of, directory_name
@@ -67,9 +67,8 @@ class RunDirectory:
             raise _refused(path, "exists already and is not empty", remedy)
         run = cls(path)
         run.write_environment(environment)
-        write_bytes(
-            path / "config.yaml", config_yaml.encode()
-        )  # last: it makes this a run directory
+        # last, as it is what makes this a run directory
+        write_text(path / "config.yaml", config_yaml)
         return run
 
     @classmethod

@@ -23,7 +23,17 @@ class RunLock:
     """
 
     def __init__(self, run_dir: Path) -> None:
-        self._file = (run_dir / ".lock").open("a+")
+        try:
+            self._file = (run_dir / ".lock").open("a+")
+        except OSError as error:
+            raise RefusedError(
+                Fault(
+                    "run_dir",
+                    str(run_dir),
+                    f"cannot be written to ({error.strerror})",
+                    "Ask its owner, or choose another run_dir",
+                )
+            ) from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from corolla.report.curves import few_ticks
 from corolla.report.drawing import (
     COUNTS,
     HEIGHT,
@@ -23,7 +24,6 @@ from corolla.report.drawing import (
     unit_ticks,
 )
 from corolla.report.load import Run, number
-from corolla.report.run_charts import few_ticks
 from corolla.report.wording import count, duration, mebibytes, percent, plural, short
 
 if TYPE_CHECKING:

@@ -140,7 +140,7 @@ def _row(
         if value is not None:
             fields[key] = Field(text, value)
 
-    for key in ("test_accuracy", "fine_tuned_accuracy", "val_accuracy"):
+    for key in ("test_accuracy", "fine_tuned_accuracy", "global_accuracy", "val_accuracy"):
         value = number(record.get(key))
         put(key, value, percent(value))
     strip = layout.strip(_choices(record)) if layout else None
@@ -173,6 +173,7 @@ _HEADS: Mapping[str, str] = {
     "client": "client",
     "test_accuracy": "test %",
     "fine_tuned_accuracy": "fine-tuned %",
+    "global_accuracy": "global model %",
     "val_accuracy": "validation %",
     "architecture": "architecture",
     "labels": "labels",

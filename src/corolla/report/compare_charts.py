@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from corolla.report.curves import band, few_ticks, rounds_axis
 from corolla.report.drawing import (
     BYTES,
     Chart,
@@ -19,7 +20,7 @@ from corolla.report.drawing import (
 )
 from corolla.report.load import Run, Spread, number
 from corolla.report.results import MEASURES, Group, mean_and_sd
-from corolla.report.run_charts import band, few_ticks, rounds_axis, total_bytes
+from corolla.report.run_charts import total_bytes
 from corolla.report.wording import percent, plural, short, size
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def compare_charts(groups: Sequence[Group]) -> list[Chart]:
 def accuracy_curves(groups: Sequence[Group], metric: str, uid: str) -> Chart | None:
     """Accuracy over rounds: all clients' mean, or the participants' where nothing was evaluated."""
     curves = _accuracies(groups, metric)
-    note = "mean over clients, ± sd over seeds"
+    note = "all clients before fine-tuning, ± sd over seeds"
     return _curves(groups, curves, uid, "Test accuracy", note, is_fraction=True)
 
 
@@ -83,7 +84,13 @@ def over_bytes(groups: Sequence[Group], uid: str) -> Chart | None:
     text = "Test accuracy against bytes sent so far. " + " ".join(parts)
     legend = [LegendEntry(short(groups[i].label, 48), stroke(i), "line+dot") for i, _, _ in lines]
     svg = draw(uid, paint, description=text)
-    return Chart("Accuracy for traffic", "test accuracy, mean over seeds", text, svg, legend)
+    return Chart(
+        "Accuracy for traffic",
+        "test accuracy before fine-tuning, mean over seeds",
+        text,
+        svg,
+        legend,
+    )
 
 
 def ends(groups: Sequence[Group], uid: str) -> Chart | None:

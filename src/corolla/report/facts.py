@@ -94,21 +94,23 @@ class Failures:
 
     total: int
     clients: str
-    shown: Sequence[tuple[int, str, str]]
-    folded: Sequence[tuple[int, str, str]]
+    shown: Sequence[tuple[str, str, str]]  # round, client, reason
+    folded: Sequence[tuple[str, str, str]]
     left_out: int
 
 
 def failures(run: Run) -> Failures | None:
     """Collect the failures of all rounds; None when there were none."""
-    total = sum(int(number(line.get("failures")) or 0) for line in run.rounds)
-    named: list[tuple[int, str, str]] = []
-    for line in run.rounds:
-        for record in line.get("failed") or []:
-            entry = _mapping(record)
-            reason = str(entry.get("reason", "no reason recorded"))
-            named.append((int(line["round"]), str(entry.get("client", "?")), reason))
-    total = max(total, len(named))
+    records = [(str(line["round"]), r) for line in run.rounds for r in line.get("failed") or []]
+    last = (run.summary or {}).get("failures")
+    at_the_end = [("last evaluation", record) for record in last] if isinstance(last, list) else []
+    named: list[tuple[str, str, str]] = []
+    for place, record in [*records, *at_the_end]:
+        entry = _mapping(record)
+        reason = str(entry.get("reason", "no reason recorded"))
+        named.append((place, str(entry.get("client", "?")), reason))
+    unnamed = sum(int(number(line.get("failures")) or 0) for line in run.rounds) - len(records)
+    total = len(named) + max(0, unnamed)
     if total == 0:
         return None
     clients: dict[str, int] = {}
@@ -182,7 +184,7 @@ def _named(value: Any) -> str | None:
         f"{key} {_text(setting)}"
         for key, setting in value.items()
         if not str(key).startswith("_")
-        and key not in ("name", "seed")
+        and key not in ("name", "seed", "kind", "clients")
         and (isinstance(setting, int | float | str) and not isinstance(setting, bool))
         and "/" not in str(setting)
     ]

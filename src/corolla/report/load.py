@@ -57,6 +57,8 @@ class Run:
         if self.summary and isinstance(self.summary.get(key), str):
             return str(self.summary[key])
         value = self.config.get(key)
+        if key == "dataset" and _mapping(self.config.get("images")).get("name"):
+            return str(self.config["images"]["name"])
         if isinstance(value, Mapping):
             target = str(value.get("_target_", "")).rpartition(".")[2]
             return str(value.get("name") or target or "?")
@@ -112,6 +114,19 @@ class Run:
         )
 
     @property
+    def declares_fine_tuned(self) -> bool:
+        """Whether the method's personalised model is the one after fine-tuning (as in FedAvg)."""
+        summary = self.summary or {}
+        tuned = _mapping(summary.get("fine_tuned")).get("test_accuracy")
+        return tuned is not None and tuned == summary.get("test_accuracy")
+
+    @property
+    def one_model(self) -> bool:
+        """Whether rounds evaluated one model for all clients, recorded as both kinds."""
+        records = [record for _, record in self.evaluations]
+        return bool(records) and all(r.get("global") == r.get("personalised") for r in records)
+
+    @property
     def class_names(self) -> list[str]:
         """Names of the labels, as far as they are known."""
         for record, key in ((self.summary, "class_names"), (self.config.get("images"), "classes")):
@@ -136,9 +151,12 @@ class Run:
                 accuracies = _mapping(_mapping(self.summary.get(metric)).get("per_client"))
                 for client, value in accuracies.items():
                     records.setdefault(str(client), {})[metric] = value
-            tuned = _mapping(_mapping(self.summary.get("fine_tuned")).get("test_accuracy"))
-            for client, value in _mapping(tuned.get("per_client")).items():
-                records.setdefault(str(client), {})["fine_tuned_accuracy"] = value
+            for model in ("fine_tuned", "global"):
+                if model == "fine_tuned" and self.declares_fine_tuned:
+                    continue  # they are the personalised models already
+                accuracies = _mapping(_mapping(self.summary.get(model)).get("test_accuracy"))
+                for client, value in _mapping(accuracies.get("per_client")).items():
+                    records.setdefault(str(client), {})[f"{model}_accuracy"] = value
         else:
             records = {client: dict(_mapping(record)) for client, record in self.facts.items()}
             for line in self.clients:
@@ -149,7 +167,7 @@ class Run:
     @cached_property
     def dimensions(self) -> list[Record]:
         """``{name, choices}`` per dimension; without a summary guessed from the indices seen."""
-        listed = (self.summary or {}).get("dimensions")
+        listed = (self.summary or self.environment).get("dimensions")
         if isinstance(listed, list) and all(isinstance(d, dict) and "name" in d for d in listed):
             return [{"name": str(d["name"]), "choices": list(d.get("choices", []))} for d in listed]
         seen = [line["architecture"] for line in self.clients if _indices(line.get("architecture"))]

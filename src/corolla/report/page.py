@@ -118,6 +118,7 @@ def compare_page(runs: Sequence[Run], output: Path) -> str:
         "compare.html",
         title=f"{len(runs)} runs compared",
         groups=groups,
+        tuned_methods=sorted({run.name_of("method") for run in runs if run.declares_fine_tuned}),
         split_by=split_by,
         measures=used,
         table=table,

@@ -20,6 +20,7 @@ class Result:
     model: str
     test: Spread
     validation: Spread | None = None
+    repeated: bool = False  # the same model as an entry before
 
 
 def results(run: Run) -> list[Result]:
@@ -31,17 +32,20 @@ def results(run: Run) -> list[Result]:
     shared = _mapping(summary.get("global"))
     epochs, chosen = number(tuned.get("epochs")), number(best.get("round"))
     last = int(number(summary.get("rounds")) or run.rounds_done)
+    own = run.declares_fine_tuned
+    after = f", fine-tuned ({_whole(epochs)} epochs)"
     drafts = [
-        ("last", f"last round ({last})", summary),
-        ("chosen", f"round chosen on validation ({_whole(chosen)})", best),
-        ("fine_tuned", f"last round, fine-tuned ({_whole(epochs)} epochs)", tuned),
-        ("global", "global model, last round", shared),
+        ("last", f"last round ({last})" + (after if own else ""), summary),
+        ("chosen", f"round chosen on validation ({_whole(chosen)})" + (after if own else ""), best),
+        ("fine_tuned", f"last round ({last}){after}", tuned),
+        ("global", f"global model, last round ({last})", shared),
     ]
     found = []
     for key, model, record in drafts:
         test = Spread.of(record.get("test_accuracy"))
         if test is not None:
-            found.append(Result(key, model, test, Spread.of(record.get("val_accuracy"))))
+            validation = Spread.of(record.get("val_accuracy"))
+            found.append(Result(key, model, test, validation, own and key == "fine_tuned"))
     return found
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from corolla.report.curves import Curve, band, dotted, few_ticks, plot, rounds_axis
 from corolla.report.drawing import (
     BYTES,
     COUNTS,
@@ -26,8 +27,6 @@ from corolla.report.wording import count, duration, percent, plain, size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-Curve = Sequence[tuple[int, float]]
 
 _BARS_UP_TO = 60  # rounds; beyond, an area shows the same with less ink
 
@@ -54,8 +53,11 @@ def accuracy(run: Run, uid: str, top: float | None = None) -> Chart | None:
 
     ``top`` makes the axis go from 0 to it, so that charts of several runs can be compared.
     """
-    personal = run.evaluation_curve("personalised", "test_accuracy")
+    personal = run.deployed_curve("test_accuracy")
     shared = [(r, s.mean) for r, s in run.evaluation_curve("global", "test_accuracy")]
+    model = "all clients"
+    if run.one_model or not run.evaluation_curve("personalised", "test_accuracy"):
+        model, shared = "global model, all clients" if shared else model, []
     participants = run.curve("test_accuracy")
     if not (personal or shared or participants):
         return None
@@ -63,7 +65,7 @@ def accuracy(run: Run, uid: str, top: float | None = None) -> Chart | None:
     worst = [(r, s.worst_decile) for r, s in personal if s.worst_decile is not None]
     legend: list[LegendEntry] = []
     if personal:
-        legend.append(LegendEntry("all clients, mean ± sd over clients", stroke(0), "band"))
+        legend.append(LegendEntry(f"{model}, mean ± sd over clients", stroke(0), "band"))
     if worst:
         legend.append(LegendEntry("worst decile of clients", stroke(3)))
     if participants:
@@ -165,7 +167,9 @@ def sizes(run: Run, uid: str) -> Chart | None:
 def entropy(run: Run, uid: str) -> Chart | None:
     """Entropy of the policies: how undecided the search still is."""
     curves = [("policy entropy", run.curve("policy_entropy"), 0)]
-    return _lines(uid, "Policy entropy", "falls as clients settle, by round", curves, said=plain)
+    return _lines(
+        uid, "Policy entropy", "how undecided the search is, by round", curves, said=plain
+    )
 
 
 def accuracy_over_bytes(run: Run, uid: str) -> Chart | None:
@@ -176,7 +180,7 @@ def accuracy_over_bytes(run: Run, uid: str) -> Chart | None:
 
     def paint(axes: Axes) -> None:
         axes.plot(
-            [x for x, _ in points], [y for _, y in points], **stroke(0).line, **_dotted(points)
+            [x for x, _ in points], [y for _, y in points], **stroke(0).line, **dotted(points)
         )
         few_ticks(axes)
         unit_ticks(axes.xaxis, BYTES)
@@ -258,50 +262,6 @@ def reached_after(run: Run, spent: dict[int, float]) -> tuple[list[tuple[float, 
     return [(spent[r], value) for r, value in curve if r in spent], label
 
 
-def plot(axes: Axes, curve: Curve, line: dict[str, Any], **more: Any) -> None:
-    """Plot (round, value) pairs; few points, or points with gaps, get markers."""
-    axes.plot([r for r, _ in curve], [v for _, v in curve], **{**line, **_dotted(curve), **more})
-
-
-def band(
-    axes: Axes,
-    spreads: Sequence[tuple[int, Spread]],
-    index: int = 0,
-    clip: tuple[float, float] | None = (0.0, 1.0),
-) -> None:
-    """Plot means with a band of one standard deviation; a single round becomes an error bar."""
-    rounds = [r for r, _ in spreads]
-    means = np.array([s.mean for _, s in spreads])
-    deviations = np.array([s.std or 0.0 for _, s in spreads])
-    if len(rounds) == 1:
-        color = ROLE[stroke(index).role]
-        axes.errorbar(rounds, means, yerr=deviations, color=color, fmt="o", capsize=4)
-        return
-    low, high = means - deviations, means + deviations
-    if clip:
-        low, high = np.clip(low, *clip), np.clip(high, *clip)
-    color = ROLE[stroke(index).role]
-    axes.fill_between(rounds, low, high, color=color, alpha=0.17, linewidth=0)
-    plot(axes, list(zip(rounds, means.tolist(), strict=True)), stroke(index).line, linewidth=2.2)
-
-
-def rounds_axis(axes: Axes) -> None:
-    """Label the x axis with whole rounds, and keep the y axis to a handful of ticks."""
-    from matplotlib.ticker import MaxNLocator
-
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True, min_n_ticks=1))
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
-    axes.set_xlabel("round")
-
-
-def few_ticks(axes: Axes, across: int = 4) -> None:
-    """Limit the ticks of both axes so that labels with units do not touch."""
-    from matplotlib.ticker import MaxNLocator
-
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=across))
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
-
-
 def _lines(
     uid: str,
     title: str,
@@ -342,12 +302,6 @@ def _participants(run: Run, key: str) -> list[tuple[int, Spread]]:
         if value is not None:
             by_round.setdefault(int(line["round"]), []).append(value)
     return [(r, Spread(float(np.mean(v)), float(np.std(v)))) for r, v in sorted(by_round.items())]
-
-
-def _dotted(points: Iterable[Any]) -> dict[str, Any]:
-    xs = [point[0] for point in points]
-    sparse = len(xs) <= 12
-    return {"marker": "o", "markersize": 4.5} if sparse else {}
 
 
 def _from_to(curve: Curve, said: Callable[[float], str], unit: str) -> str:

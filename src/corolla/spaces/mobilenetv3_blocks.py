@@ -90,7 +90,7 @@ class Block(nn.Module):
             x = functional.avg_pool2d(x, self.stride, ceil_mode=True)
         if self.shortcut is not None:
             x = self.shortcut(x)
-        return y + x
+        return y + x  # type: ignore[no-any-return]
 
 
 class Head(nn.Module):

@@ -40,14 +40,15 @@ def saved_for_backward(model: nn.Module) -> Iterator[dict[int, int]]:
 def saved_activation_bytes(model: nn.Module, images: Tensor) -> int:
     """Return the bytes that autograd keeps of a training pass over ``images`` (n, c, h, w).
 
-    Exact, where resident memory only tells what the process happened to ask the system for. The
-    model is run in its present mode and on a copy, so that no BatchNorm statistic moves.
+    The loss keeps some more, of the size of the logits. Exact, where resident memory only tells
+    what the process happened to ask the system for. The model is run in its present mode and on a
+    copy, so that no BatchNorm statistic moves.
     """
     replica = copy.deepcopy(model)
     with saved_for_backward(replica) as kept:
-        loss = replica(images).logsumexp(1).sum()
-    total = sum(kept.values())  # while `loss` holds them: a freed address could be used again
-    del loss
+        logits = replica(images)
+    total = sum(kept.values())  # while `logits` holds them: a freed address could be used again
+    del logits
     return total
 
 

@@ -35,6 +35,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
         with torch.inference_mode(), in_mode(model, training=False):
             for layer in layers:
                 layer.train()
+                layer.num_batches_tracked = None  # or it would count these batches
             for batch in batches:
                 seen += len(batch)
                 for layer in layers:

@@ -79,8 +79,7 @@ def tune(
     The ways take turns, so that load from elsewhere hits all of them alike; a first turn is not
     counted. The process-wide settings (threads; freed memory kept) are the same for all ways, the
     tutorial's included: with glibc's own rule for freed memory it is some per cent slower still.
-    Augmentation and clipping are left out. The bare loop is timed with the settings that turn out
-    best.
+    Augmentation and clipping are left out.
 
     Args:
         models: name -> function that builds a freshly initialised model.

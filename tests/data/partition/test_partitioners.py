@@ -133,6 +133,8 @@ def test_labels_that_are_nowhere_are_given_to_nobody() -> None:
         partition = rule().split(gap, clients=2, seed=0)
         for counts in partition.counts.values():
             assert counts["train"][1:3] == [0, 0]
+    few = balanced(images_per_client=10).split(gap, clients=2, seed=0)
+    assert few.notes == ()  # nor is their share of the draws lost
 
 
 def test_draws_are_repeated_until_every_client_has_enough() -> None:

@@ -83,7 +83,7 @@ class Dirichlet(FractionPartitioner):
         best, fewest = None, clients + 1
         for _ in range(self.max_draws):
             share = rng.dirichlet(np.full(clients, self.alpha), size=len(supply))
-            bounds = np.floor(np.cumsum(share, axis=1) * supply[:, np.newaxis] + 1e-9)
+            bounds = np.floor(np.cumsum(share, axis=1) * supply[:, np.newaxis])
             bounds[:, -1] = supply  # a sum of 0.999... would lose the last image
             given: NDArray[np.int64] = np.diff(bounds, axis=1, prepend=0).astype(np.int64).T
             short = sum(self.is_short(int(size)) for size in given.sum(1))

@@ -26,6 +26,7 @@ def main(grid: Grid, context: Context) -> None:
             if chosen["fail"] == "server" and round_ == 2:
                 raise RuntimeError("the server was told to fail in round 2")
             _append(run_dir / "metrics.jsonl", _round(grid, chosen, round_))
+            time.sleep(float(chosen["pause_s"]))
         (run_dir / "summary.json").write_text(json.dumps({"launch": context.run_config["launch"]}))
     finally:
         (run_dir / "left.txt").write_text(str(os.getpid()))
@@ -33,7 +34,7 @@ def main(grid: Grid, context: Context) -> None:
 
 def _round(grid: Grid, chosen: dict[str, Any], round_: int) -> dict[str, Any]:
     nodes = sorted(grid.get_node_ids())
-    while not nodes:  # in simulation they register while the server already runs
+    while len(nodes) < int(chosen["nodes"]):  # they register while the server already runs
         time.sleep(0.05)
         nodes = sorted(grid.get_node_ids())
     content = {"task": ConfigRecord({"round": round_})}

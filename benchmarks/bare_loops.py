@@ -1,0 +1,119 @@
+"""A round's work without a federation: what a tutorial writes, and the fastest that we can write.
+
+Both train the plain modules of the given architectures on the given clients' images for the given epochs,
+and score validation and test images before and after, as a client does in one round.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from corolla.data.client_data import ClientData
+from corolla.spaces.architecture import Architecture
+from corolla.spaces.supernet import Supernet
+from corolla.training.reference_loops import bare_loop, tutorial_loop
+from corolla.training.settings import LoopSettings, TrainerSettings
+from corolla.types import Arrays
+
+_SCORED = 250  # images of one forward pass when scoring
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one participant does in one round."""
+
+    architecture: Architecture
+    data: ClientData
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one round: all its participants, one after another."""
+
+    cpu_s: float
+    wall_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What all rounds share."""
+
+    space: Supernet
+    state: Arrays
+    settings: TrainerSettings
+    loop: LoopSettings  # the best one's
+    epochs: int
+    batch_size: int
+
+
+def naive_round(setting: Setting, work: Sequence[Work]) -> Cost:
+    """Contiguous tensors, a DataLoader that normalises image by image, torch's default optimiser."""
+
+    def participate(item: Work) -> None:
+        model = setting.space.subnet(item.architecture)
+        arrays = setting.space.cut(setting.state, item.architecture)
+        model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
+        _score(model, item.data)
+        tutorial_loop(
+            model,
+            item.data.train,
+            mean=item.data.mean,
+            std=item.data.std,
+            epochs=setting.epochs,
+            batch_size=setting.batch_size,
+            settings=setting.settings,
+        )
+        _score(model, item.data)
+
+    return _timed(participate, work)
+
+
+def best_round(setting: Setting, work: Sequence[Work]) -> Cost:
+    """The space's measured loop settings and nothing around the arithmetic."""
+    memory = torch.channels_last if setting.loop.channels_last else torch.contiguous_format
+
+    def participate(item: Work) -> None:
+        arrays = setting.space.cut(setting.state, item.architecture)
+        model = setting.space.load(item.architecture, arrays)
+        model = model.to(memory_format=memory)  # type: ignore[call-overload]
+        _score(model, item.data, memory)
+        bare_loop(
+            model,
+            item.data.train,
+            mean=item.data.mean,
+            std=item.data.std,
+            epochs=setting.epochs,
+            batch_size=setting.batch_size,
+            settings=setting.settings,
+            loop=setting.loop,
+        )
+        _score(model, item.data, memory)
+
+    return _timed(participate, work)
+
+
+def _timed(participate: Callable[[Work], None], work: Sequence[Work]) -> Cost:
+    cpu, wall = time.process_time(), time.perf_counter()
+    for item in work:
+        participate(item)
+    return Cost(time.process_time() - cpu, time.perf_counter() - wall)
+
+
+def _score(
+    model: nn.Module, data: ClientData, memory: torch.memory_format = torch.contiguous_format
+) -> None:
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (data.mean, data.std))
+    model.eval()
+    with torch.inference_mode():
+        for images in (data.validation, data.test):
+            for pixels, labels in zip(
+                images.pixels.split(_SCORED), images.labels.split(_SCORED), strict=True
+            ):
+                inputs = (pixels.float() / 255 - mean) / std
+                logits = model(inputs.contiguous(memory_format=memory))
+                (logits.argmax(1) == labels).sum().item()

@@ -1,0 +1,187 @@
+"""How much a federated round costs beyond the training in it.
+
+    python benchmarks/simulation.py --root FOLDER     class folders of CIFAR-10 (any 32x32 images do)
+
+20 clients with 250 training images, 6 a round, subnets of the 32x32 MobileNetV3 space; the same subnets,
+images, batches and epochs in (a) a tutorial's loop, (b) the best bare loop, (c) engine=inline,
+(d) engine=ray with two actors. CPU and wall seconds per round after a warm-up round, all four in turn,
+``--repeats`` times; the figures are ratios of medians. Also: cutting and aggregating at full size, and 1,000 clients against 20.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.bare_loops import Cost, Setting, Work, best_round, naive_round
+from benchmarks.process_cost import measure_run, per_round
+from benchmarks.recording import print_table, write_result
+from corolla.aggregation.coverage import coverage_average
+from corolla.aggregation.updates import Update
+from corolla.config.build import (
+    build_dataset,
+    build_partition,
+    build_space,
+    build_strategy,
+    build_trainer,
+)
+from corolla.data.federation import FederationData
+from corolla.federation import Federation
+from corolla.launch import plan_run
+from corolla.training.torch_settings import configure_torch
+
+CLIENTS, PARTICIPANTS, EPOCHS, BATCH = 20, 6, 1, 32
+COMMON = [
+    "experiment=cifar10_small",
+    f"clients={CLIENTS}",
+    f"clients_per_round={PARTICIPANTS}",
+    f"local_epochs={EPOCHS}",
+    f"batch_size={BATCH}",
+    "evaluation.every=0",
+    "evaluation.statistics=aggregate",
+    "method.strategy.warmup_rounds=100000",  # policies stay uniform: the subnets are known beforehand
+    "trainer.clip_norm=null",  # the bare loops do not clip
+    "report=false",
+]
+
+
+def main() -> None:
+    """Measure, print, write results/simulation.json."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--root", required=True, help="folder of class folders of images")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="measured rounds per repeat")
+    options = parser.parse_args()
+    common = [*COMMON, f"dataset.root={options.root}"]
+    raw: dict[str, Any] = {"overhead": _overhead(common, options.rounds, options.repeats)}
+    raw["supernet"] = _supernet()
+    raw["many_clients"] = _many_clients(common, options.rounds)
+    figures = _figures(raw)
+    print_table(figures, "figures")
+    print(f"written: {write_result('simulation', figures, raw)}")
+
+
+def _overhead(common: list[str], rounds: int, repeats: int) -> dict[str, list[dict[str, float]]]:
+    setting, work = _work(common, rounds + 1)
+    found: dict[str, list[dict[str, float]]] = {"naive": [], "best": [], "inline": [], "ray": []}
+    for repeat in range(repeats):
+        for name, loop in (("naive", naive_round), ("best", best_round)):
+            costs = [loop(setting, items) for items in work][1:]  # the first warms up
+            found[name].append(_mean(costs))
+        for engine in ("inline", "ray"):
+            with tempfile.TemporaryDirectory() as folder:
+                overrides = [*common, f"engine={engine}", "rounds=100000"]
+                marks = measure_run(overrides, Path(folder) / "run", rounds + 1)
+            cpu_s, wall_s = per_round(marks, warmup=1)
+            found[engine].append({"cpu_s": cpu_s, "wall_s": wall_s})
+        print(f"repeat {repeat + 1}:", {name: values[-1] for name, values in found.items()})
+    return found
+
+
+def _work(common: list[str], rounds: int) -> tuple[Setting, list[list[Work]]]:
+    """Return what each round's participants train, as the strategy will draw it."""
+    config = plan_run([*common, "engine=inline", "rounds=100000", "run_dir=unused"]).config
+    space = build_space(config)
+    trainer = build_trainer(config)
+    federation = Federation.of(config, space=space, trainer=trainer.settings, budgets={})
+    strategy = build_strategy(config, federation=federation)
+    dataset = build_dataset(config)
+    data = FederationData(dataset, build_partition(config, dataset))
+    clients = [str(i) for i in range(CLIENTS)]
+    work = [
+        [
+            Work(order.task.architecture, data.client(order.task.client))
+            for order in strategy.orders(number, strategy.cohort(number, clients))
+        ]
+        for number in range(1, rounds + 1)
+    ]
+    setting = Setting(
+        space=space,
+        state=space.initial_state(config.seed),
+        settings=trainer.settings,
+        loop=trainer.loop,
+        epochs=EPOCHS,
+        batch_size=BATCH,
+    )
+    configure_torch(trainer.loop)
+    return setting, work
+
+
+def _supernet() -> dict[str, list[float]]:
+    """Time one cut, and one aggregation of five subnets, of the full-size space, in ms."""
+    config = plan_run(["space=mobilenetv3", "engine=inline", "run_dir=unused"]).config
+    space = build_space(config)
+    state, rng = space.initial_state(0), np.random.default_rng(0)
+    cuts, folds = [], []
+    for _ in range(30):
+        architectures = [space.sample(rng) for _ in range(5)]
+        updates = []
+        for number, architecture in enumerate(architectures):
+            space.regions(architecture)
+            start = time.perf_counter()
+            arrays = space.cut(state, architecture)
+            cuts.append(1e3 * (time.perf_counter() - start))
+            update = Update(arrays=arrays, regions=space.regions(architecture), client=str(number))
+            updates.append(update)
+        start = time.perf_counter()
+        coverage_average(state, updates)
+        folds.append(1e3 * (time.perf_counter() - start))
+    return {"cut_ms": cuts, "aggregate5_ms": folds}
+
+
+def _many_clients(common: list[str], rounds: int) -> dict[str, Any]:
+    """Return seconds per round and growth of the largest server process for 20 and 1,000 clients."""
+    small = [*common, "engine=ray", "rounds=100000", "partition.images_per_client=48"]
+    found: dict[str, Any] = {}
+    for clients in (20, 1000, 20, 1000):
+        with tempfile.TemporaryDirectory() as folder:
+            marks = measure_run(
+                [*small, f"clients={clients}"], Path(folder) / "run", 3 * rounds + 1
+            )
+        cpu_s, wall_s = per_round(marks, warmup=1)
+        entry = {
+            "cpu_s": cpu_s,
+            "wall_s": wall_s,
+            "server_mib": [mark.largest_server_mib for mark in marks],
+        }
+        found.setdefault(str(clients), []).append(entry)
+        print(f"{clients} clients: {wall_s:.2f} s a round")
+    return found
+
+
+def _figures(raw: dict[str, Any]) -> dict[str, float]:
+    def median(name: str, key: str) -> float:
+        return statistics.median(entry[key] for entry in raw["overhead"][name])
+
+    many = raw["many_clients"]
+    wall = {n: min(entry["wall_s"] for entry in entries) for n, entries in many.items()}
+    growth = [entry["server_mib"][-1] - entry["server_mib"][0] for entry in many["1000"]]
+    best_cpu, best_wall = median("best", "cpu_s"), median("best", "wall_s")
+    return {
+        "naive_over_best_cpu": median("naive", "cpu_s") / best_cpu,
+        "inline_over_best_cpu": median("inline", "cpu_s") / best_cpu,
+        "ray_over_best_cpu": median("ray", "cpu_s") / best_cpu,
+        "ray_over_best_wall": median("ray", "wall_s") / best_wall,
+        "cut_ms": statistics.median(raw["supernet"]["cut_ms"]),
+        "aggregate5_ms": statistics.median(raw["supernet"]["aggregate5_ms"]),
+        "round_1000_over_20_clients": wall["1000"] / wall["20"],
+        "server_growth_1000_clients_mib": max(growth),
+    }
+
+
+def _mean(costs: list[Cost]) -> dict[str, float]:
+    count = len(costs)
+    return {
+        "cpu_s": sum(cost.cpu_s for cost in costs) / count,
+        "wall_s": sum(cost.wall_s for cost in costs) / count,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""The commands as a user types them, in this process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from corolla.cli import main
+from corolla.config.compose import sweep
+from corolla.export import load_client_model
+from tests.strategies.conftest import SMALL, run
+
+
+def test_run_prints_table_and_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", *SMALL, "rounds=1", "report=true", f"run_dir={tmp_path / 'run'}"]) == 0
+    out = capsys.readouterr().out
+    for expected in ("architecture", "worst decile", "personalised, last round", "report.html"):
+        assert expected in out
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_multirun_runs_all_combinations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [o for o in SMALL if not o.startswith("rounds")]
+    code = main(
+        ["run", "-m", *arguments, "rounds=1", "seed=0,1", "method=fedavg,perfedrlnas",
+         f"run_dir={tmp_path}"]
+    )  # fmt: skip
+    assert code == 0
+    found = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("*/summary.json"))]
+    assert [(s["seed"], s["method"]) for s in found] == [
+        (0, "fedavg"),
+        (0, "perfedrlnas"),
+        (1, "fedavg"),
+        (1, "perfedrlnas"),
+    ]
+    assert "Mean ± sd over seeds" in capsys.readouterr().out
+    assert (tmp_path / "report-compare.html").is_file()
+
+
+def test_multirun_checks_all_runs_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "-m", *SMALL, "trainer.lr=0.1,0", f"run_dir={tmp_path / 'm'}"]) == 2
+    assert not (tmp_path / "m").exists()
+
+
+def test_sweep_keeps_lists_and_single_values_whole() -> None:
+    assert sweep(["seed=0,1", "memory_budget_mib=[1,2]"]) == [
+        ["seed=0", "memory_budget_mib=[1,2]"],
+        ["seed=1", "memory_budget_mib=[1,2]"],
+    ]
+
+
+def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    for name in ("perfedrlnas", "fedavg", "local", "mobilenetv3_8", "digits", "cifar10_small"):
+        assert name in out
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "torchscript", "onnx"])
+def test_export_and_load_in_one_call(kind: str, tmp_path: Path) -> None:
+    directory = run(tmp_path / "run", "rounds=1")
+    output = tmp_path / f"model.{kind}"
+    code = main(
+        ["export", str(directory.path), "--client", "2", "--format", kind, "-o", str(output)]
+    )
+    assert code == 0
+    model = load_client_model(directory.path, "2")
+    images = torch.randn(3, 1, 8, 8)
+    if kind == "safetensors":
+        assert load_file(output).keys() == model.state_dict().keys()
+    elif kind == "torchscript":
+        loaded = torch.jit.load(str(output))
+        torch.testing.assert_close(loaded(images), model(images))
+    else:
+        import onnx
+
+        onnx.checker.check_model(str(output))
+
+
+def test_saved_model_reproduces_the_reported_accuracy(tmp_path: Path) -> None:
+    """What is reported is what is saved, BN statistics included."""
+    import yaml
+
+    from corolla.config.build import build_dataset, build_partition, build_trainer
+    from corolla.config.schema import parse_config
+    from corolla.data.federation import FederationData
+
+    directory = run(tmp_path / "run", "rounds=2")
+    config, _ = parse_config(yaml.safe_load(directory.config_text()))
+    assert config is not None
+    dataset = build_dataset(config)
+    data = FederationData(dataset, build_partition(config, dataset))
+    trainer = build_trainer(config)
+    for client, accuracy in directory.summary()["test_accuracy"]["per_client"].items():
+        own = data.client(client)
+        model = load_client_model(directory.path, client)
+        result = trainer.evaluate(model, own.test, mean=own.mean, std=own.std)
+        assert result.accuracy == pytest.approx(accuracy)
+
+
+def test_export_of_an_unknown_client(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = run(tmp_path / "run", "rounds=1")
+    assert main(["export", str(directory.path), "--client", "17"]) == 2
+    assert "client='17': no such client" in capsys.readouterr().err

@@ -1,0 +1,179 @@
+"""Bad input: exit code 2 and a line with key, value and remedy, before anything is created."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from corolla.cli import main
+from corolla.records.run_directory import RunDirectory
+from tests.strategies.conftest import SMALL, run
+
+
+def _refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(arguments) == 2
+    return " ".join(capsys.readouterr().err.split())
+
+
+def _folder(root: Path, classes: int = 2, images: int = 12) -> Path:
+    for label in range(classes):
+        folder = root / f"class{label}"
+        folder.mkdir(parents=True)
+        for number in range(images):
+            Image.new("RGB", (8, 8), (20 * label, number, 0)).save(folder / f"{number}.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("method=fedavgg", "method='fedavgg': no such method. Did you mean 'fedavg'?"),
+        ("space=mobilenet", "space='mobilenet': no such space. Did you mean 'mobilenetv3'?"),
+        ("experiment=cifar_small", "no such experiment. Did you mean 'cifar10_small'?"),
+        ("rouns=3", "rouns=3: unknown key. Did you mean 'rounds'?"),
+        ("method.strategy.polcy.lr=1", "Did you mean 'method.strategy.policy.lr'?"),
+        ("clients_per_round=20", "clients_per_round=20: more participants than clients=10"),
+        ("clients_per_round=1.5", "a fraction must lie in (0, 1]"),
+        ("clients_per_round=0.0", "a fraction must lie in (0, 1]"),
+        ("rounds=0", "rounds=0: input should be greater than or equal to 1"),
+        ("rounds=many", "rounds='many'"),
+        ("partition.alpha=-1", "partition.alpha=-1"),
+        ("trainer.lr=0", "trainer.lr=0"),
+        ("trainer.optimizer=sdg", "trainer.optimizer='sdg'"),
+        ("method.strategy.policy.lr=-1", "method.strategy.policy.lr=-1"),
+        ("memory_budget_mib=[0.1,0.2]", "the smallest architecture needs"),
+        ("memory_budget_mib=[5,1]", "not an ascending range"),
+        ("clients=1800", "more clients than images (1797)"),
+        ("engine.actors=0", "engine.actors=0"),
+        ("engine.address=nowhere", "engine.address='nowhere'"),
+    ],
+)
+def test_bad_override(
+    override: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = _refused(["run", override, f"run_dir={tmp_path / 'run'}"], capsys)
+    assert expected in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_all_faults_are_shown_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    message = _refused(["run", "rounds=0", "batch_size=0", "clients_per_round=99"], capsys)
+    assert "rounds=0" in message
+    assert "batch_size=0" in message
+    message = _refused(["run", "trainer.lr=0", "partition.alpha=0"], capsys)
+    assert "trainer.lr=0" in message
+    assert "partition.alpha=0" in message
+
+
+def test_image_folder_that_is_missing_empty_or_has_one_class(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def message(root: Path) -> str:
+        return _refused(["run", "dataset=imagefolder", f"dataset.root={root}"], capsys)
+
+    assert "dataset.root" in message(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    assert "dataset.root" in message(tmp_path / "empty")
+    assert "class" in message(_folder(tmp_path / "one", classes=1))
+
+
+def test_unreadable_images_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = _folder(tmp_path / "images", images=30)
+    (root / "class0" / "3.png").write_bytes(b"no picture")
+    (root / "class1" / "7.png").write_bytes(b"")
+    overrides = ["dataset=imagefolder", f"dataset.root={root}", "space=mobilenetv3_32"]
+    message = _refused(
+        ["run", *overrides, "dataset.resolution=32", "clients=2", "clients_per_round=1",
+         "partition.alpha=100", "dataset.cache_dir=none"],
+        capsys,
+    )  # fmt: skip
+    assert "class0/3.png" in message
+    assert "class1/7.png" in message
+
+
+def test_existing_run_directory_is_left_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    message = _refused(["run", *SMALL, f"run_dir={tmp_path / 'run'}"], capsys)
+    assert "run_dir" in message
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes.txt"]
+
+
+def test_resume_of_nothing_and_of_a_directory_in_use(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "run_dir" in _refused(["resume", str(tmp_path / "nowhere")], capsys)
+    directory = run(tmp_path / "run", "rounds=1")
+    (directory.path / "summary.json").unlink()
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, time; from pathlib import Path\n"
+        "from corolla.records.run_directory import RunDirectory\n"
+        f"with RunDirectory.open(Path({str(directory.path)!r})).lock():\n"
+        "    print('locked', flush=True); time.sleep(60)\n"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"locked\n"
+        assert f"{other.pid}" in _refused(["resume", str(directory.path)], capsys)
+    finally:
+        other.kill()
+        other.wait()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("name: perfedrlnas", "name: fedavg", "method"),
+        ("stem: 8", "stem: 8\n    last_: 3", "space"),
+        ("- 128", "- 129", "space"),
+    ],
+)
+def test_resume_with_a_checkpoint_of_something_else(
+    old: str, new: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = run(tmp_path / "run", "rounds=1")
+    (directory.path / "summary.json").unlink()
+    text = (directory.path / "config.yaml").read_text()
+    changed = text.replace("last: 128", "last: 129") if old == "- 128" else text.replace(old, new)
+    assert changed != text
+    (directory.path / "config.yaml").write_text(changed)
+    assert expected in _refused(["resume", str(directory.path)], capsys)
+
+
+def test_checkpoint_of_a_newer_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = run(tmp_path / "run", "rounds=1")
+    (directory.path / "summary.json").unlink()
+    (state,) = directory.path.glob("checkpoints/round-*/state.json")
+    text = state.read_text()
+    assert '"format_version": 1' in text
+    state.write_text(text.replace('"format_version": 1', '"format_version": 99'))
+    assert "99" in _refused(["resume", str(directory.path)], capsys)
+
+
+def test_no_free_disk(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    message = _refused(["run", *SMALL, f"run_dir={tmp_path / 'run'}"], capsys)
+    assert "free" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_finished_run_is_not_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = run(tmp_path / "run", "rounds=1")
+    before = (directory.path / "summary.json").read_bytes()
+    assert main(["resume", str(directory.path)]) == 0
+    assert "complete" in capsys.readouterr().out
+    assert (directory.path / "summary.json").read_bytes() == before
+    assert isinstance(RunDirectory.open(directory.path).finished, bool)

@@ -1,0 +1,80 @@
+"""Training that stops by itself."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from tests.training.conftest import AS_IS, Affine, colourful, convolutional, dots, sgd, state_of
+
+COMMON: dict[str, Any] = {"batch_size": 4, "lr": 0.1, "seed": (0, 1, 2)}
+
+
+def test_goes_back_to_the_start_when_every_epoch_makes_it_worse() -> None:
+    model = Affine()
+    result = sgd().train_until_converged(
+        model,
+        dots([255], [0]),
+        validation=dots([255], [1]),
+        patience_epochs=3,
+        max_epochs=50,
+        **COMMON,
+        **AS_IS,
+    )
+    assert model.weights() == [0.0, 0.0]
+    assert (result.epochs, result.best_epoch, result.samples_processed) == (3, 0, 3)
+    assert result.best_validation.accuracy == 0.0
+    assert result.best_validation.loss == pytest.approx(math.log(2))
+
+
+def test_goes_on_to_the_end_when_every_epoch_makes_it_better() -> None:
+    model, alike = Affine(), Affine()
+    images = dots([255], [0])
+    result = sgd().train_until_converged(
+        model,
+        images,
+        validation=images,
+        patience_epochs=1,
+        max_epochs=5,
+        **COMMON,
+        **AS_IS,
+    )
+    sgd().train(alike, images, epochs=5, **COMMON, **AS_IS)
+    assert model.weights() == alike.weights()
+    assert (result.epochs, result.best_epoch) == (5, 5)
+    # Accuracy was 1 from the start (argmax of equal logits is class 0): the loss decided.
+    assert result.best_validation.accuracy == 1.0
+
+
+def test_the_model_is_that_of_the_best_epoch(rgb: dict[str, Any]) -> None:
+    images, validation = colourful(24), colourful(24, seed=1)
+    model, alike = convolutional(), convolutional()
+    trainer = sgd(momentum=0.9)
+    result = trainer.train_until_converged(
+        model, images, validation=validation, patience_epochs=4, max_epochs=60, **COMMON, **rgb
+    )
+    assert 0 < result.best_epoch == result.epochs - 4
+    trainer.train(alike, images, epochs=result.best_epoch, **COMMON, **rgb)
+    expected = state_of(alike)
+    assert all(torch.equal(tensor, expected[n]) for n, tensor in model.state_dict().items())
+    assert trainer.evaluate(model, validation, **rgb) == result.best_validation
+
+
+@pytest.mark.parametrize(("patience", "most"), [(0, 5), (5, 0)])
+def test_limits_below_one_are_refused(patience: int, most: int) -> None:
+    images = dots([255], [0])
+    with pytest.raises(
+        ValueError, match=f"patience_epochs={patience} max_epochs={most}: need 1 or more"
+    ):
+        sgd().train_until_converged(
+            Affine(),
+            images,
+            validation=images,
+            patience_epochs=patience,
+            max_epochs=most,
+            **COMMON,
+            **AS_IS,
+        )
