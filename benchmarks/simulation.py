@@ -5,7 +5,8 @@
 20 clients with 250 training images, 6 a round, subnets of the 32x32 MobileNetV3 space; the same subnets,
 images, batches and epochs in (a) a tutorial's loop, (b) the best bare loop, (c) engine=inline,
 (d) engine=ray with two actors. CPU and wall seconds per round after a warm-up round, all four in turn,
-``--repeats`` times; the figures are ratios of medians. Also: cutting and aggregating at full size, and 1,000 clients against 20.
+``--repeats`` times; the figures are ratios of medians. Also: cutting and aggregating at full size, and
+1,000 clients against 20.
 """
 
 from __future__ import annotations

@@ -32,8 +32,10 @@ class SubnetClient(NumPyClient):
         site, task = self._site, Task.from_config(config)
         model = self._load(task, dict(zip(config["names"], parameters, strict=True)))
         if "deploy" in task.extra:
-            return deploy(site, task, model)
-        metrics = scores(site, model, prefix="received_")
+            return deploy(site, task, self._with_statistics(model))
+        metrics: dict[str, Any] = {}
+        if site.config.evaluation.received:
+            metrics = scores(site, self._with_statistics(model), prefix="received_")
         data = site.data
         result = site.trainer.train(
             model,
@@ -57,13 +59,15 @@ class SubnetClient(NumPyClient):
         """Evaluate the received subnet."""
         site, task = self._site, Task.from_config(config)
         model = self._load(task, dict(zip(config["names"], parameters, strict=True)))
-        metrics = scores(site, model)
+        metrics = scores(site, self._with_statistics(model))
         return metrics["val_loss"], len(site.data.train), metrics
 
     def _load(self, task: Task, arrays: Arrays) -> nn.Module:
-        """Build the received subnet, with BN statistics as the configuration wants them."""
+        return self._site.space.load(task.architecture, arrays).to(self._site.trainer.device)
+
+    def _with_statistics(self, model: nn.Module) -> nn.Module:
+        """Give a received model BN statistics as the configuration wants them, before it is scored."""
         site = self._site
-        model = site.space.load(task.architecture, arrays).to(site.trainer.device)
         if site.config.evaluation.statistics == "recalibrate":
             data = site.data
             site.trainer.recalibrate(

@@ -35,6 +35,10 @@ class RunStatus:
     status: str
     details: str
 
+    def __str__(self) -> str:
+        """Return both as one phrase."""
+        return f"{self.status}: {self.details}" if self.details else self.status
+
     @property
     def finished(self) -> bool:
         """Return whether the run has ended, in whatever way."""

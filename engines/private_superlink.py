@@ -88,8 +88,8 @@ class PrivateSuperLink:
             return "the simulation process ended without a result; was it killed for memory?"
         if ACTOR_DIED in self._new_log():
             return (
-                "a client process died, was it killed for memory? Flower does not replace it and "
-                "gives it most of the messages that follow"
+                "a client process died (killed for memory, or its node was lost); Flower does not "
+                "replace it and gives it most of the messages that follow"
             )
         return None
 

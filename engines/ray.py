@@ -127,7 +127,7 @@ class RayEngine:
         ]
 
     def _explain(self, status: RunStatus, log: Path) -> str:
-        text = f"The run on Ray ended as {status.status}. {status.details}".strip()
+        text = f"The run on Ray ended as {status}"
         said = " ".join([status.details, *log_tail(log, lines=80)])
         if "ActorPool is empty" in said:
             return (

@@ -88,7 +88,7 @@ class SuperLinkEngine:
                 _stop(cli, run_id)
                 raise
         if not status.completed:
-            what = f"The run on the SuperLink ended as {status.status}. {status.details}"
+            what = f"The run on the SuperLink ended as {status}"
             raise run_failed(what, run_dir=run_dir, log=log)
 
     @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import threading
 import time
@@ -16,7 +15,6 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-LOGGER = logging.getLogger(__name__)
 METRICS_NAME = "metrics.jsonl"
 LOOK_S = 0.5
 RECENT_ROUNDS = 10  # whose mean duration the time left is reckoned from
@@ -85,14 +83,14 @@ class TimeLeft:
 def following(run_dir: Path, *, rounds: int | None, console: Console) -> Iterator[None]:
     """Show rounds, accuracy and time left while the block runs.
 
-    On a terminal: a progress bar. Elsewhere: one log line per round. ``rounds`` is the planned
+    On a terminal: a progress bar. Elsewhere: one plain line per round. ``rounds`` is the planned
     number, None if it is not known. Rounds that are in the file at the start count as done. The
     directory may come into being later.
     """
     lines = JsonLines(run_dir / METRICS_NAME)
     done = max([0, *(_round(metrics) for metrics in lines.read())])
     ended = threading.Event()
-    show = _Bar(console, rounds, done) if console.is_terminal else _Log(rounds)
+    show = _Bar(console, rounds, done) if console.is_terminal else _Log(console, rounds)
 
     def watch() -> None:
         while True:
@@ -113,9 +111,10 @@ def following(run_dir: Path, *, rounds: int | None, console: Console) -> Iterato
 
 
 class _Log:
-    """One line per round for files and pipes."""
+    """One plain line per round, for files and pipes."""
 
-    def __init__(self, rounds: int | None) -> None:
+    def __init__(self, console: Console, rounds: int | None) -> None:
+        self._console = console
         self._rounds = rounds
 
     def __enter__(self) -> _Log:
@@ -126,7 +125,7 @@ class _Log:
 
     def round(self, metrics: dict[str, Any]) -> None:
         of = f"/{self._rounds}" if self._rounds else ""
-        LOGGER.info("round %d%s%s", _round(metrics), of, _accuracies(metrics))
+        self._console.out(f"round {_round(metrics)}{of}{_accuracies(metrics)}", highlight=False)
 
 
 class _Bar:

@@ -149,7 +149,7 @@ class TestRealNodes:
         with pytest.raises(RunFailedError) as caught:
             engine.run(config_yaml=config, run_dir=run_dir, launch="token")
         assert str(caught.value).startswith(
-            "The run on the SuperLink ended as finished:failed. ServerApp failed with exception: "
+            "The run on the SuperLink ended as finished:failed: ServerApp failed with exception: "
             "the server was told to fail in round 2\n"
         )
 

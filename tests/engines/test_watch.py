@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import time
 from pathlib import Path
 
@@ -82,30 +81,20 @@ def test_time_left_is_the_mean_of_the_last_ten_rounds_times_what_is_left() -> No
     assert left.seconds(5) == 5.0
 
 
-def test_outside_a_terminal_every_round_is_one_log_line(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_outside_a_terminal_every_round_is_one_plain_line(tmp_path: Path) -> None:
     out = io.StringIO()
-    with (
-        caplog.at_level(logging.INFO, logger="engines.watch"),
-        following(tmp_path, rounds=3, console=Console(file=out)),
-    ):
+    with following(tmp_path, rounds=3, console=Console(file=out)):
         write(tmp_path / "metrics.jsonl", 1, test_accuracy=0.5, val_accuracy=0.625)
         write(tmp_path / "metrics.jsonl", 2, mode="a", test_accuracy=None, failures=2)
-    assert caplog.messages == ["round 1/3: test 50.0 %, validation 62.5 %", "round 2/3: 2 failed"]
-    assert out.getvalue() == ""
+    assert out.getvalue() == "round 1/3: test 50.0 %, validation 62.5 %\nround 2/3: 2 failed\n"
 
 
-def test_rounds_of_before_are_not_told_again(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_rounds_of_before_are_not_told_again(tmp_path: Path) -> None:
     write(tmp_path / "metrics.jsonl", 1, 2)
-    with (
-        caplog.at_level(logging.INFO, logger="engines.watch"),
-        following(tmp_path, rounds=None, console=Console(file=io.StringIO())),
-    ):
+    out = io.StringIO()
+    with following(tmp_path, rounds=None, console=Console(file=out)):
         write(tmp_path / "metrics.jsonl", 3, mode="a")
-    assert caplog.messages == ["round 3"]
+    assert out.getvalue() == "round 3\n"
 
 
 def test_on_a_terminal_a_bar_shows_round_accuracy_and_time_left(tmp_path: Path) -> None:

@@ -69,8 +69,8 @@ def test_no_rows_leave_no_file(path: Path) -> None:
 
 
 @settings(deadline=None)
-@given(cut=st.integers(0, 130), more=st.booleans())
-@example(cut=40, more=True)  # the first line without its newline
+@given(cut=st.integers(0, 120), more=st.booleans())
+@example(cut=38, more=True)  # the first line without its newline
 def test_wherever_a_write_was_cut_off_the_whole_lines_remain(
     tmp_path_factory: pytest.TempPathFactory, cut: int, more: bool
 ) -> None:
@@ -79,7 +79,7 @@ def test_wherever_a_write_was_cut_off_the_whole_lines_remain(
     append_lines(path, rows)
     data = path.read_bytes()
     path.write_bytes(data[:cut])
-    assert len(data) == 3 * 41
+    assert len(data) == 3 * 39
     # A line counts as soon as its last brace is there.
     whole = [r for i, r in enumerate(rows) if cut >= (i + 1) * (len(data) // 3) - 1]
     assert read_lines(path) == whole

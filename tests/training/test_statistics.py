@@ -87,5 +87,6 @@ def test_a_layer_without_running_statistics_is_left_alone() -> None:
 
 
 def test_one_image_is_too_few() -> None:
+    sgd().recalibrate(Affine(), dots([1], [0]), batch_size=8, **AS_IS)  # nothing to do
     with pytest.raises(NoBatchError, match="no batch: 1 images, batch_size=8; BatchNorm needs"):
         sgd().recalibrate(BatchNorm(1), dots([1], [0]), batch_size=8, **AS_IS)

@@ -35,7 +35,8 @@ def _multirun(overrides: list[str], console: Console) -> int:
         own = [o for o in job if not o.startswith("run_dir=")]
         parent = next((o.partition("=")[2] for o in job if o.startswith("run_dir=")), None)
         base = Path(parent) if parent else Path("runs") / f"{stamp}-multirun"
-        plans.append(plan_run(own, default_dir=base / f"{number:02d}-{_job_name(own)}"))
+        varied = [o for o in own if not all(o in other for other in jobs)]
+        plans.append(plan_run(own, default_dir=base / f"{number:02d}-{_job_name(varied)}"))
     finished, worst = [], 0
     for number, plan in enumerate(plans, start=1):
         _OUT.print(f"[bold]Run {number} of {len(plans)}:[/] {plan.run_dir.name}")

@@ -123,7 +123,7 @@ def _flatten(node: Any, prefix: str = "") -> set[str]:
         return {prefix}
     keys = {prefix} if prefix else set()
     for key in node:
-        child = f"{prefix}.{key}" if prefix else str(key)
+        child = ".".join(part for part in (prefix, str(key)) if part)
         value = None if OmegaConf.is_missing(node, key) else node._get_node(key)
         keys |= _flatten(value, child) if isinstance(value, DictConfig) else {child}
     return keys

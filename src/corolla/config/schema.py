@@ -33,6 +33,7 @@ class EvaluationConfig(_Strict):
     """How and how often all clients are evaluated."""
 
     every: int = Field(ge=0)
+    received: bool
     fine_tune_epochs: int = Field(ge=0)
     statistics: Literal["aggregate", "recalibrate"]
     return_models: bool | Literal["auto"]

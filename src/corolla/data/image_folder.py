@@ -127,7 +127,7 @@ class ImageFolder:
             only = f"only one class, {self.class_names[int(present[0])]!r}"
             remedy = "A classifier needs at least two class folders with images"
             faults.append(Fault("dataset.root", str(self.root), only, remedy))
-        if indices is not None and not faults:
+        if indices is not None and len(indices) and not faults:
             try:
                 self.images(indices)
             except RefusedError as error:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from corolla.data.images import Images
-from corolla.training.batches import Floats, consecutive_batches, shuffled_batches
+from corolla.training.batches import Floats, consecutive_batches, has_batch_norm, shuffled_batches
 from corolla.training.modes import in_mode, lay_out
 from corolla.training.results import (
     ConvergedResult,
@@ -209,9 +209,11 @@ class LocalTrainer:
         shuffled order, as a split may be stored class by class. A rest of one image is left out.
 
         Raises:
-            NoBatchError: fewer than 2 images.
+            NoBatchError: fewer than 2 images, for a model with BatchNorm.
 
         """
+        if not has_batch_norm(model):
+            return
         configure_torch(self.loop)
         lay_out(model, self.loop, self.device)
         floats = self._floats(images, mean, std)

@@ -48,6 +48,11 @@ def test_a_label_that_runs_short_is_given_up_in_proportion() -> None:
     assert given_.tolist() == [[4, 6, 0], [4, 0, 6]]
 
 
+def test_too_small_a_supply_is_refused() -> None:
+    with pytest.raises(ValueError, match="2 rows of 5 from a supply of 9"):
+        fit_to_supply(np.full((2, 3), 1 / 3), 5, np.array([3, 3, 3]), rng())
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     supply=st.lists(st.integers(0, 30), min_size=1, max_size=6),

@@ -57,7 +57,12 @@ def fit_to_supply(
 
     Returns:
         Images per row and label, int64 (rows, labels).
+
+    Raises:
+        ValueError: ``supply`` is too small.
     """
+    if len(shares) * size > int(supply.sum()):
+        raise ValueError(f"{len(shares)} rows of {size} from a supply of {int(supply.sum())}")
     wanted = (shares + 1e-12) * size  # nobody is shut out of the labels that are left over
     for _ in range(200):
         wanted *= size / wanted.sum(1, keepdims=True)
