@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from torch import nn
 
 from clients.site import Site
-from corolla.records.atomic import write_bytes
-from corolla.records.tensor_files import write_tensors
+from corolla.records.client_models import save_model
 from corolla.spaces.supernet import to_arrays
 from corolla.tasks import Task
 from corolla.training.measure import latency
@@ -66,13 +64,10 @@ def _keep(site: Site, task: Task, arrays: Arrays) -> None:
     """Write the client's model to its own disk, where it has one; the weights need not leave it."""
     if site.model_dir is None:
         return
-    site.model_dir.mkdir(parents=True, exist_ok=True)
     description = {
         "space": site.config.space.name,
         "choices": task.architecture.to_list(),
         "architecture": site.space.values(task.architecture),
         "classes": list(site.data.class_names),
     }
-    # The description first: a reader that finds the weights finds what they are.
-    write_bytes(site.model_dir / "architecture.json", json.dumps(description, indent=1).encode())
-    write_tensors(site.model_dir / "model.safetensors", arrays, {"format": "pt"})
+    save_model(site.model_dir, description, arrays)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -100,7 +101,7 @@ def site_of(context: Context, task: Mapping[str, Any]) -> Site:
         space=common.space,
         trainer=common.trainer,
         data=data,
-        store=ClientStore(state_dir) if state_dir else None,
+        store=ClientStore(_run_folder(state_dir, config)) if state_dir else None,
         model_dir=state_dir / "model" if state_dir and real else None,
         memory_budget_mib=float(budget) if budget is not None else None,
     )
@@ -116,6 +117,17 @@ def _identity(node: Mapping[str, Any], task: Mapping[str, Any]) -> ClientId:
 def node_name(node: Mapping[str, Any]) -> ClientId:
     """Return what a real node calls itself: ``client``, else its partition id, else nothing."""
     return str(node.get("client", node.get("partition-id", "")))
+
+
+def _run_folder(state_dir: Path, config: RunConfig) -> Path:
+    """Return where the state of this run lies: a node keeps its disk over many runs.
+
+    The run directory's path tells runs apart, and stays the same when one is resumed.
+    """
+    if not config.on_nodes:
+        return state_dir
+    name = hashlib.sha256(str(config.run_dir).encode()).hexdigest()[:12]
+    return state_dir / "runs" / name
 
 
 def _state_dir(config: RunConfig, node: Mapping[str, Any]) -> Path | None:

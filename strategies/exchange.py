@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 
+from corolla.errors import RunFailedError
 from corolla.tasks import Failure, Reply, Task
 from corolla.types import Arrays, ClientId, client_order
 
@@ -92,6 +93,9 @@ class Exchange:
             raise _InvalidReplyError("no reply before the round's deadline")
         if answer.has_error():
             reason = (answer.error.reason or "").strip().splitlines()
+            if any("ActorDiedError" in line for line in reason):
+                # Flower never replaces a dead Ray actor and would go on handing it messages.
+                raise RunFailedError(f"a client process died under Ray: {reason[-1]}")
             raise _InvalidReplyError(
                 f"error {answer.error.code}: {reason[-1] if reason else 'no reason given'}"
             )

@@ -12,6 +12,7 @@ from torch import nn
 from corolla.config.build import build_space
 from corolla.config.schema import parse_config
 from corolla.errors import Fault, RefusedError, nearest
+from corolla.records.client_names import directory_name
 from corolla.records.run_directory import RunDirectory
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.supernet import Supernet
@@ -35,12 +36,12 @@ def load_client_model(run_dir: Path | str, client: str) -> nn.Module:
 
 def export_model(run_dir: Path, client: str, kind: str, output: Path | None) -> Path:
     """Write the model of ``client`` as safetensors, TorchScript or ONNX; return the file."""
-    path = output or run_dir / "clients" / client / f"exported{_SUFFIX[kind]}"
+    own = run_dir / "clients" / directory_name(client)
+    path = output or run_dir / f"{own.name}{_SUFFIX[kind]}"
     model = load_client_model(run_dir, client)
     if kind == "safetensors":
-        source = run_dir / "clients" / client / "model.safetensors"
-        if path != source:
-            shutil.copyfile(source, path)
+        source = own / "model.safetensors"
+        shutil.copyfile(source, path)
         return path
     space, _, _ = _read(run_dir, client)
     example = torch.zeros(1, space.in_channels, space.resolution, space.resolution)
@@ -73,7 +74,7 @@ def _read(run_dir: Path, client: str) -> tuple[Supernet, Architecture, Arrays]:
     config, faults = parse_config(yaml.safe_load(directory.config_text()))
     if config is None:
         raise RefusedError(faults)
-    known = sorted(path.name for path in (run_dir / "clients").glob("*"))
+    known = directory.saved_clients()
     if client not in known:
         raise RefusedError(Fault("client", client, "no such client", nearest(client, known)))
     description, arrays = directory.client_model(client)

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
-from numpy.typing import NDArray
 
 from corolla.budgets import draw_budgets
 from corolla.config.build import (
@@ -26,6 +24,7 @@ from corolla.config.build import (
 )
 from corolla.config.compose import compose_values
 from corolla.config.schema import ImageConfig, RunConfig, parse_config
+from corolla.data.federation import FederationData
 from corolla.data.partition.partition import Partition
 from corolla.errors import Fault, RefusedError
 from corolla.federation import Federation
@@ -158,27 +157,38 @@ class _Collector:
         self.faults += [fault for fault in faults if fault not in self.faults]
 
 
+def _with_absolute_paths(config: RunConfig) -> RunConfig:
+    """Make paths mean the same in every process; clients run in other working directories."""
+    changed: dict[str, Any] = {}
+    for group, key in (("dataset", "root"), ("partition", "path")):
+        values = getattr(config, group)
+        if values.get(key):
+            changed[group] = {**values, key: str(Path(str(values[key])).expanduser().absolute())}
+    return config.model_copy(update=changed)
+
+
 def _with_images(config: RunConfig) -> tuple[RunConfig, Partition | None]:
     """Fill in the classes, and split the pool where there is one to split."""
+    config = _with_absolute_paths(config)
     dataset = build_dataset(config)
     real = config.on_nodes
     partition = None
+    missing = [key for key in ("validation", "test") if key not in config.partition]
+    if real and missing:
+        problem = (
+            f"gives no {' and '.join(missing)} fraction; real nodes split their own images by them"
+        )
+        remedy = "Use partition=iid or another rule with fractions"
+        raise RefusedError(Fault("partition", config.partition.get("_target_"), problem, remedy))
     if not (real and config.dataset.get("root", "") is None):
-        faults = dataset.check([])
-        if faults:
-            raise RefusedError(faults)
         partition = build_partition(config, dataset)
-        faults = dataset.check(_indices(partition))
+        faults = FederationData(dataset, partition).check()
         if faults:
             raise RefusedError(faults)
     images = ImageConfig(
         name=dataset.name, classes=list(dataset.class_names), channels=dataset.channels
     )
     return config.model_copy(update={"images": images}), None if real else partition
-
-
-def _indices(partition: Partition) -> NDArray[np.int64]:
-    return np.concatenate([splits.all() for splits in partition.clients.values()])
 
 
 def _facts(

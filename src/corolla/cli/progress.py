@@ -1,1 +1,193 @@
-from engines.watch import following  # noqa
+"""Shows how a run gets on, by reading the ``metrics.jsonl`` that it writes, for all engines."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+METRICS_NAME = "metrics.jsonl"
+LOOK_S = 0.5
+RECENT_ROUNDS = 10  # whose mean duration the time left is reckoned from
+
+
+class JsonLines:
+    """The lines of a JSON-lines file that somebody else writes, as they come, each of them once.
+
+    A last line without its end is left for the next look; a line that is no JSON object is skipped.
+    A file that was replaced or became shorter, as when resume cuts rounds off, is read again from
+    the start, and lines that are word for word as before are not returned again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+        self._inode: int | None = None
+        self._seen: set[bytes] = set()
+
+    def read(self) -> list[dict[str, Any]]:
+        """Return the objects that were completed since the last call; [] if there is no file."""
+        try:
+            with self._path.open("rb") as file:
+                inode = os.fstat(file.fileno()).st_ino
+                if inode != self._inode or file.seek(0, os.SEEK_END) < self._offset:
+                    self._inode, self._offset = inode, 0
+                file.seek(self._offset)
+                data = file.read()
+        except OSError:
+            return []
+        whole = data[: data.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        return [found for line in whole.splitlines() if (found := self._new(line)) is not None]
+
+    def _new(self, line: bytes) -> dict[str, Any] | None:
+        digest = hashlib.sha256(line).digest()
+        if digest in self._seen:
+            return None
+        self._seen.add(digest)
+        try:
+            value = json.loads(line)
+        except ValueError:
+            return None
+        return value if isinstance(value, dict) else None
+
+
+class TimeLeft:
+    """Reckons the remaining time from the moments at which the last rounds were seen to end."""
+
+    def __init__(self) -> None:
+        self._ends: list[float] = []
+
+    def add(self, now_s: float) -> None:
+        """Note that a round ended at ``now_s``."""
+        self._ends = [*self._ends, now_s][-RECENT_ROUNDS - 1 :]
+
+    def seconds(self, rounds_left: int) -> float | None:
+        """Return the time left, or None as long as fewer than two rounds were seen."""
+        if len(self._ends) < 2:
+            return None
+        per_round = (self._ends[-1] - self._ends[0]) / (len(self._ends) - 1)
+        return per_round * rounds_left
+
+
+@contextmanager
+def following(run_dir: Path, *, rounds: int | None, console: Console) -> Iterator[None]:
+    """Show rounds, accuracy and time left while the block runs.
+
+    On a terminal: a progress bar. Elsewhere: one plain line per round. ``rounds`` is the planned
+    number, None if it is not known. Rounds that are in the file at the start count as done. The
+    directory may come into being later.
+    """
+    lines = JsonLines(run_dir / METRICS_NAME)
+    done = max([0, *(_round(metrics) for metrics in lines.read())])
+    ended = threading.Event()
+    show = _Bar(console, rounds, done) if console.is_terminal else _Log(console, rounds)
+
+    def watch() -> None:
+        while True:
+            last_look = ended.wait(LOOK_S)
+            for metrics in lines.read():
+                show.round(metrics)
+            if last_look:
+                return
+
+    thread = threading.Thread(target=watch, name="watch", daemon=True)
+    with show:
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+class _Log:
+    """One plain line per round, for files and pipes."""
+
+    def __init__(self, console: Console, rounds: int | None) -> None:
+        self._console = console
+        self._rounds = rounds
+
+    def __enter__(self) -> _Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def round(self, metrics: dict[str, Any]) -> None:
+        of = f"/{self._rounds}" if self._rounds else ""
+        self._console.out(f"round {_round(metrics)}{of}{_accuracies(metrics)}", highlight=False)
+
+
+class _Bar:
+    """A rich progress bar."""
+
+    def __init__(self, console: Console, rounds: int | None, done: int) -> None:
+        self._rounds = rounds
+        self._left = TimeLeft()
+        self._progress = Progress(
+            TextColumn("round {task.fields[round]}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[accuracy]}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=console,
+        )
+        self._task: TaskID = self._progress.add_task(
+            "", total=rounds, completed=done, round=self._count(done), accuracy="", left=""
+        )
+
+    def __enter__(self) -> _Bar:
+        self._progress.start()
+        self._left.add(time.monotonic())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def round(self, metrics: dict[str, Any]) -> None:
+        done = _round(metrics)
+        self._left.add(time.monotonic())
+        seconds = self._left.seconds(self._rounds - done) if self._rounds else None
+        self._progress.update(
+            self._task,
+            completed=done,
+            round=self._count(done),
+            accuracy=_accuracies(metrics).removeprefix(": "),
+            left="" if seconds is None else f"{_duration(seconds)} left",
+        )
+
+    def _count(self, done: int) -> str:
+        return f"{done}/{self._rounds}" if self._rounds else str(done)
+
+
+def _round(metrics: dict[str, Any]) -> int:
+    value = metrics.get("round", 0)
+    return value if isinstance(value, int) else 0
+
+
+def _accuracies(metrics: dict[str, Any]) -> str:
+    """Return ': test 71.2 %, validation 73.0 %, 1 failed' of what the line holds."""
+    parts = []
+    for key, name in (("test_accuracy", "test"), ("val_accuracy", "validation")):
+        value = metrics.get(key)
+        if isinstance(value, int | float):
+            parts.append(f"{name} {100 * value:.1f} %")
+    if metrics.get("failures"):
+        parts.append(f"{metrics['failures']} failed")
+    return ": " + ", ".join(parts) if parts else ""
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -51,11 +51,17 @@ def headline(summary: Mapping[str, Any]) -> Table:
     table = Table(title=f"Test accuracy over {summary['clients']} clients, %")
     for heading in ("model", "mean", "sd", "worst decile"):
         table.add_column(heading, justify="left" if heading == "model" else "right")
-    rows = [("personalised, last round", summary["test_accuracy"])]
+    tuned = summary.get("fine_tuned", {})
+    own = "personalised"
+    if (
+        tuned.get("test_accuracy") == summary["test_accuracy"]
+    ):  # the method's own model is the tuned one
+        own = f"personalised: fine-tuned for {tuned['epochs']} epochs"
+    rows = [(f"{own}, last round", summary["test_accuracy"])]
     if summary.get("best"):
-        text = f"personalised, round {summary['best']['round']} (chosen on validation)"
+        text = f"{own}, round {summary['best']['round']} (chosen on validation)"
         rows.append((text, summary["best"]["test_accuracy"]))
-    if "fine_tuned" in summary:
+    if tuned and own == "personalised":
         text = f"personalised + {summary['fine_tuned']['epochs']} epochs of fine-tuning"
         rows.append((text, summary["fine_tuned"]["test_accuracy"]))
     if "global" in summary:

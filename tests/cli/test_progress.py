@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from engines.watch import JsonLines, TimeLeft, following
+from corolla.cli.progress import JsonLines, TimeLeft, following
 
 
 def write(path: Path, *rounds: int, mode: str = "w", **more: object) -> None:
