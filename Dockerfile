@@ -8,17 +8,14 @@
 # PIP_ARGS    passed to every `pip install`: an index of CPU or CUDA wheels, a mirror
 # UID, GID    who runs in the container: those of the user who owns the mounted runs and keys
 ARG BASE=python:3.11-slim
+
+# The dependencies by themselves: other edits of pyproject.toml install nothing again.
+FROM ${BASE} AS requirements
+COPY pyproject.toml ./
+RUN python3 -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
+      > /requirements.txt
+
 FROM ${BASE}
-
-ARG UID=1000
-ARG GID=1000
-# A random user id of the host must not fall together with root.
-RUN test "${UID}" -ne 0 \
- && groupadd --gid "${GID}" corolla \
- && useradd --uid "${UID}" --gid "${GID}" --create-home --shell /usr/sbin/nologin corolla \
- && mkdir /app /state /runs \
- && chown corolla:corolla /state /runs
-
 # The environment belongs to root: code that a federation sends cannot change it.
 RUN python3 -m venv /opt/corolla
 ENV PATH=/opt/corolla/bin:${PATH} \
@@ -30,19 +27,17 @@ WORKDIR /app
 COPY constraints.txt ./
 ARG TORCH_SPEC=""
 ARG PIP_ARGS=""
-# Torch first and alone: the biggest layer by far depends on these three lines only.
+# Torch first and alone: the biggest layer by far depends on constraints.txt and these lines only.
 RUN if [ -n "${TORCH_SPEC}" ]; then \
       grep -v -i -E '^(torch|torchvision|triton|nvidia-|cuda-)' constraints.txt > /opt/constraints.txt; \
     else cp constraints.txt /opt/constraints.txt; fi \
  && pip install ${PIP_ARGS} --constraint /opt/constraints.txt ${TORCH_SPEC:-torch torchvision}
 
-COPY pyproject.toml ./
-RUN python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
-      > /opt/requirements.txt \
- && pip install ${PIP_ARGS} --constraint /opt/constraints.txt --requirement /opt/requirements.txt
+COPY --from=requirements /requirements.txt /opt/
+RUN pip install ${PIP_ARGS} --constraint /opt/constraints.txt --requirement /opt/requirements.txt
 
 COPY scripts/supernode.sh /usr/local/bin/
-COPY README.md LICENSE ./
+COPY LICENSE README.md pyproject.toml ./
 COPY conf ./conf
 COPY src ./src
 COPY strategies ./strategies
@@ -60,6 +55,13 @@ ENV FLWR_HOME=/state/flwr \
     RAY_USAGE_STATS_ENABLED=0 \
     MPLCONFIGDIR=/tmp/matplotlib
 
+ARG UID=1000
+ARG GID=1000
+RUN if [ "${UID}" -eq 0 ]; then echo "UID=0: build for an ordinary user" >&2; exit 1; fi \
+ && groupadd --non-unique --gid "${GID}" corolla \
+ && useradd --non-unique --uid "${UID}" --gid "${GID}" --create-home --shell /usr/sbin/nologin corolla \
+ && mkdir /state /runs \
+ && chown corolla:corolla /state /runs
 USER corolla
 WORKDIR /state
 CMD ["corolla", "--help"]

@@ -28,10 +28,10 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy src strategies clients engines
 
+# ROOT: class folders of CIFAR-10, or of any 48,000 images of 32x32
 bench: install
-	$(BIN)/python benchmarks/supernet.py
-	$(BIN)/python benchmarks/policy.py
-	$(BIN)/python benchmarks/simulation.py
+	$(BIN)/python -m benchmarks.policy
+	$(BIN)/python -m benchmarks.simulation --root '$(ROOT)'
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -11,7 +11,7 @@ sampled, are not part of it.
 Reported are shares of that possible gain: of the deployed argmax, of an architecture drawn from the
 final policy, and of those drawn during the run; and the final entropy (1 = uniform).
 
-    python benchmarks/policy.py [--quick]
+    python -m benchmarks.policy [--quick]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How much a federated round costs beyond the training in it.
 
-    python benchmarks/simulation.py --root FOLDER     class folders of CIFAR-10 (any 32x32 images do)
+    python -m benchmarks.simulation --root FOLDER     class folders of CIFAR-10 (any 32x32 images do)
 
 20 clients with 250 training images, 6 a round, subnets of the 32x32 MobileNetV3 space; the same subnets,
 images, batches and epochs in (a) a tutorial's loop, (b) the best bare loop, (c) engine=inline,

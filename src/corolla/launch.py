@@ -181,6 +181,9 @@ def _with_images(config: RunConfig) -> tuple[RunConfig, Partition | None]:
         remedy = "Use partition=iid or another rule with fractions"
         raise RefusedError(Fault("partition", config.partition.get("_target_"), problem, remedy))
     if not (real and config.dataset.get("root", "") is None):
+        faults = dataset.check([])  # of the folder as a whole, before it is divided
+        if faults:
+            raise RefusedError(faults)
         partition = build_partition(config, dataset)
         faults = FederationData(dataset, partition).check()
         if faults:

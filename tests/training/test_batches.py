@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from corolla.data.images import Images
 from corolla.training.batches import Floats, consecutive_batches, shuffled_batches
 from corolla.training.settings import LoopSettings
 from corolla.training.torch_settings import (
@@ -19,6 +20,7 @@ from corolla.training.torch_settings import (
 from tests.training.conftest import colourful
 
 
+@settings(deadline=None)  # the first call loads parts of torch
 @given(
     count=st.integers(2, 60),
     batch_size=st.integers(2, 20),
@@ -39,6 +41,7 @@ def test_an_epoch_holds_every_image_once(
     assert set(together) <= set(range(count))
 
 
+@settings(deadline=None)  # the first call loads parts of torch
 @given(count=st.integers(0, 40), batch_size=st.integers(1, 12))
 def test_consecutive_batches_follow_each_other(count: int, batch_size: int) -> None:
     values = list(range(count))
@@ -66,19 +69,44 @@ def test_order_augmentation_and_weights_draw_from_streams_of_their_own() -> None
     assert torch.equal(weights, torch.rand(4))
 
 
-@pytest.mark.parametrize("channels_last", [True, False])
-def test_floats_are_normalised_in_the_layout_asked_for(channels_last: bool) -> None:
-    images = colourful(6)
-    mean, std = (0.5, 0.4, 0.6), (0.25, 0.2, 0.3)
+@settings(deadline=None)  # the first call loads parts of torch
+@given(
+    channels_last=st.booleans(),
+    count=st.integers(1, 3),
+    channels=st.integers(1, 3),
+    height=st.integers(1, 4),
+    width=st.integers(1, 4),
+    flipped=st.booleans(),
+)
+def test_floats_are_normalised_in_the_layout_asked_for(
+    channels_last: bool, count: int, channels: int, height: int, width: int, flipped: bool
+) -> None:
+    rng = torch.Generator().manual_seed(0)
+    shape = (4, channels, height, width)
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=rng)
+    mean, std = (0.5, 0.4, 0.6)[:channels], (0.25, 0.2, 0.3)[:channels]
     floats = Floats(
-        images, mean=mean, std=std, device=torch.device("cpu"), channels_last=channels_last
+        Images(pixels, torch.zeros(4, dtype=torch.int64)),
+        mean=mean,
+        std=std,
+        device=torch.device("cpu"),
+        channels_last=channels_last,
     )
-    batch = floats.normalised(floats.pixels(torch.tensor([4, 1])))
+    where = torch.tensor([3, 1, 2])[:count]
+    raw = floats.pixels(where)
+    expected = pixels[where].double() / 255
+    if flipped:  # another layout in memory, as augmentation may leave
+        raw, expected = raw.permute(0, 1, 3, 2), expected.transpose(2, 3)
+        assume(height == width)
+    batch = floats.normalised(raw)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     assert batch.is_contiguous(memory_format=layout)
-    expected = images.pixels[[4, 1]].double() / 255
-    expected = (expected - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    expected = expected.sub(torch.tensor(mean).view(-1, 1, 1))
+    expected = expected.div(torch.tensor(std).view(-1, 1, 1))
     torch.testing.assert_close(batch.double(), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        floats.normalised(floats.pixels(slice(1, 3))), floats.normalised(pixels[1:3])
+    )
 
 
 def test_a_spread_of_zero_is_refused() -> None:

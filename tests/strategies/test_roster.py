@@ -1,0 +1,105 @@
+"""Who is there: clients by their own names, nodes that come, go and come back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from flwr.app import ConfigRecord, Error, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+
+from corolla.errors import RunFailedError
+from corolla.spaces.architecture import Architecture
+from corolla.tasks import Task
+from strategies.exchange import Exchange, Order
+from strategies.roster import NodeRoster, SimulatedRoster
+
+
+class _Nodes:
+    """A grid of named nodes; a name of None is a node that answers with an error."""
+
+    def __init__(self, names: dict[int, str | None]) -> None:
+        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+        self.names = names
+        self.asked: list[int] = []
+
+    def get_node_ids(self) -> Iterable[int]:
+        return list(self.names)
+
+    def get_nodes(self) -> Iterable[Any]:
+        return [SimpleNamespace(node_id=node, name=f"key-{node}") for node in self.names]
+
+    def send_and_receive(self, messages: list[Message], *, timeout: float) -> list[Message]:
+        replies = []
+        for number, message in enumerate(messages):
+            message.metadata.__dict__["_message_id"] = f"m{number}"
+            node = message.metadata.dst_node_id
+            self.asked.append(node)
+            name = self.names[node]
+            if name is None:
+                replies.append(Message(Error(1, "no data"), reply_to=message))
+                continue
+            info = ConfigRecord({"client": name, "num_examples": [8, 1, 1]})
+            replies.append(Message(RecordDict({"info": info}), reply_to=message))
+        return replies
+
+
+def test_nodes_are_asked_once_and_known_by_their_names() -> None:
+    grid = _Nodes({7: "site-b", 3: "site-a"})
+    roster = NodeRoster(expected=2, deadline_s=1)
+    assert roster.nodes(grid) == {"site-a": 3, "site-b": 7}
+    assert roster.nodes(grid) == {"site-a": 3, "site-b": 7}
+    assert grid.asked == [3, 7]
+    assert roster.facts("site-a")["num_examples"] == {"train": 8, "validation": 1, "test": 1}
+
+
+def test_a_site_that_comes_back_under_another_node_id_is_the_same_client() -> None:
+    grid = _Nodes({3: "site-a", 7: "site-b"})
+    roster = NodeRoster(expected=2, deadline_s=1)
+    roster.nodes(grid)
+    grid.names = {3: "site-a"}
+    assert roster.nodes(grid) == {"site-a": 3}
+    grid.names = {3: "site-a", 9: "site-b"}
+    assert roster.nodes(grid) == {"site-a": 3, "site-b": 9}
+    assert roster.clients() == ["site-a", "site-b"]
+
+
+def test_a_node_without_a_name_gets_the_one_it_was_registered_under() -> None:
+    assert NodeRoster(expected=1, deadline_s=1).nodes(_Nodes({5: ""})) == {"key-5": 5}
+
+
+def test_two_nodes_of_one_name_are_not_one_client(caplog: pytest.LogCaptureFixture) -> None:
+    nodes = NodeRoster(expected=2, deadline_s=1).nodes(_Nodes({3: "site-a", 4: "site-a"}))
+    assert nodes == {"site-a": 3}
+    assert "calls itself 'site-a', as node 3 does" in caplog.text
+
+
+def test_a_node_that_cannot_say_who_it_is_is_left_out() -> None:
+    assert NodeRoster(expected=2, deadline_s=1).nodes(_Nodes({3: None, 4: "b"})) == {"b": 4}
+    with pytest.raises(RunFailedError, match="none of the connected nodes said who it is"):
+        NodeRoster(expected=1, deadline_s=1).nodes(_Nodes({3: None}))
+
+
+def test_too_few_nodes_within_the_deadline() -> None:
+    with pytest.raises(RunFailedError, match="1 of 2 nodes connected within 0 s"):
+        NodeRoster(expected=2, deadline_s=0).nodes(_Nodes({3: "a"}))
+
+
+def test_simulated_clients_share_nodes_evenly() -> None:
+    grid = _Nodes({1000: None, 1001: None})
+    nodes = SimulatedRoster(clients=4).nodes(grid)
+    assert nodes == {"0": 1000, "1": 1001, "2": 1000, "3": 1001}
+
+
+def test_a_dead_ray_actor_ends_the_run() -> None:
+    grid = _Nodes({1000: None})
+    task = Task(client="0", round=1, architecture=Architecture((0,)))
+    exchange = Exchange([Order(task=task, arrays={}, returns={})], {"0": 1000})
+    (message,) = exchange.messages()
+    message.metadata.__dict__["_message_id"] = "m"
+    assert grid.names
+    reply = Message(Error(1, "ray.exceptions.ActorDiedError: gone"), reply_to=message)
+    with pytest.raises(RunFailedError, match="a client process died under Ray"):
+        exchange.sort([reply])
