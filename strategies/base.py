@@ -193,11 +193,7 @@ class CorollaStrategy(Strategy):
                 round=server_round,
                 architecture=deployment.architecture,
                 epochs=fine_tune_epochs,
-                lr=self.federation.trainer.learning_rate(
-                    self.federation.rounds, self.federation.rounds
-                )
-                if fine_tune_epochs
-                else 0.0,
+                lr=self.federation.last_lr,
                 return_arrays=return_arrays,
                 extra=dict(extra or {}),
             )

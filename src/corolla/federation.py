@@ -24,8 +24,14 @@ class Federation:
     seed: int
     trainer: TrainerSettings
     fine_tune_epochs: int = 0
+    fine_tune_lr: float | None = None  # None: the last round's step
     budgets: Mapping[ClientId, float] = field(default_factory=dict)  # MiB; empty: budget-blind
     link_mbit_s: float | None = None
+
+    @property
+    def last_lr(self) -> float:
+        """Step of the fine-tuning after the last round."""
+        return self.fine_tune_lr or self.trainer.learning_rate(self.rounds, self.rounds)
 
     @classmethod
     def of(
@@ -47,6 +53,7 @@ class Federation:
             seed=config.seed,
             trainer=trainer,
             fine_tune_epochs=config.evaluation.fine_tune_epochs,
+            fine_tune_lr=config.evaluation.fine_tune_lr,
             budgets=budgets,
             link_mbit_s=config.link_mbit_s,
         )

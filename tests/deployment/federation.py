@@ -39,6 +39,7 @@ class Federation:
         self._node_ports = {site: free_port() for site in sites}
         self._processes: list[psutil.Popen] = []
         self._superlink: psutil.Popen | None = None
+        self._user: psutil.Popen | None = None
         self._nodes: dict[str, psutil.Popen] = {}
 
     def start(self) -> None:
@@ -110,7 +111,15 @@ class Federation:
 
     def corolla(self, *arguments: str) -> psutil.Popen:
         """Start the command line, as a user outside would; its output goes to user.log."""
-        return self._spawn("user", [SCRIPTS / "corolla", *arguments])
+        self._user = self._spawn("user", [SCRIPTS / "corolla", *arguments])
+        return self._user
+
+    def end_run(self) -> None:
+        """End what a failed test has left behind of its run, so that the next one has the nodes."""
+        if self._user is not None and self._user.poll() is None:
+            _kill_tree(self._user)
+            with suppress(AssertionError):
+                self.kill_server_app()
 
     def run(self, run_dir: Path, *overrides: str) -> psutil.Popen:
         """Start a short run over all sites."""

@@ -19,7 +19,7 @@ SITES = ["site-a", "site-b"]
 
 
 @pytest.fixture(scope="module")
-def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
     federation = Federation(tmp_path_factory.mktemp("federation"), SITES)
     try:
         federation.start()
@@ -28,12 +28,18 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
         federation.close()
 
 
+@pytest.fixture
+def federation(processes: Federation) -> Iterator[Federation]:
+    yield processes
+    processes.end_run()
+
+
 def wait_for_round(run: psutil.Popen, run_dir: Path, number: int, federation: Federation) -> None:
     def there() -> bool:
         assert run.poll() is None, federation.log("user")
         return len(lines(run_dir / "metrics.jsonl")) >= number
 
-    wait_until(there, 150, f"round {number}")
+    wait_until(there, 300, f"round {number}")
 
 
 def test_a_run_whose_server_dies_after_round_2_is_resumed(federation: Federation) -> None:
@@ -41,12 +47,12 @@ def test_a_run_whose_server_dies_after_round_2_is_resumed(federation: Federation
     run = federation.run(run_dir, "rounds=3")
     wait_for_round(run, run_dir, 2, federation)
     federation.kill_server_app()
-    assert run.wait(timeout=150) == 3
+    assert run.wait(timeout=200) == 3
     assert "corolla resume" in federation.log("user")
     assert not (run_dir / "summary.json").exists()
 
     resumed = federation.corolla("resume", str(run_dir))
-    assert resumed.wait(timeout=200) == 0, federation.log("user")
+    assert resumed.wait(timeout=300) == 0, federation.log("user")
     metrics = lines(run_dir / "metrics.jsonl")
     assert [line["round"] for line in metrics] == [1, 2, 3]
     assert [sorted(line["participants"]) for line in metrics] == [SITES] * 3
@@ -57,9 +63,9 @@ def test_a_site_killed_during_a_round_is_counted_as_failed(federation: Federatio
     run_dir = federation.runs / "killed"
     run = federation.run(run_dir, "rounds=2")
     wait_for_round(run, run_dir, 1, federation)
-    wait_until(lambda: federation.training("site-b"), 60, "site-b to train")
+    wait_until(lambda: federation.training("site-b"), 120, "site-b to train")
     federation.kill_node("site-b")
-    assert run.wait(timeout=250) == 0, federation.log("user")
+    assert run.wait(timeout=300) == 0, federation.log("user")
 
     first, second = lines(run_dir / "metrics.jsonl")
     assert (sorted(first["participants"]), first["failures"]) == (SITES, 0)

@@ -35,6 +35,7 @@ class EvaluationConfig(_Strict):
     every: int = Field(ge=0)
     received: bool
     fine_tune_epochs: int = Field(ge=0)
+    fine_tune_lr: float | None = Field(gt=0)
     statistics: Literal["aggregate", "recalibrate"]
     return_models: bool | Literal["auto"]
     latency: bool

@@ -44,6 +44,8 @@ def configure_torch(loop: LoopSettings) -> None:
     os.environ.setdefault(*_KERNEL_CACHE)
     if torch.get_num_threads() != loop.threads:
         torch.set_num_threads(loop.threads)
+    if loop.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS would refuse
     if torch.are_deterministic_algorithms_enabled() != loop.deterministic:
         torch.use_deterministic_algorithms(loop.deterministic)
     if loop.keep_freed_memory:
