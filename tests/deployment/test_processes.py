@@ -14,7 +14,7 @@ import pytest
 
 from tests.deployment.federation import Federation, lines, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SITES = ["site-a", "site-b"]
 
 
