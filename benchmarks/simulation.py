@@ -51,6 +51,7 @@ COMMON = [
     "method.strategy.warmup_rounds=100000",  # policies stay uniform: the subnets are known beforehand
     "trainer.clip_norm=null",  # the bare loops do not clip
     "report=false",
+    "tensorboard=false",
 ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +56,11 @@ class FederatedRun:
         with self._directory.lock(), self._directory.logging():
             strategy = self._strategy(grid)
             done = self._resume(strategy)
-            for server_round in range(done + 1, self._config.rounds + 1):
-                self._round(strategy, grid, server_round)
-                if strategy.finished(self._roster.clients()):
-                    break
+            with self._mirror(done):
+                for server_round in range(done + 1, self._config.rounds + 1):
+                    self._round(strategy, grid, server_round)
+                    if strategy.finished(self._roster.clients()):
+                        break
             self._finish(strategy, grid)
 
     # --- before -----------------------------------------------------------------------------------------
@@ -90,6 +92,12 @@ class FederatedRun:
         self._directory.truncate_after(done)
         _LOG.info("resuming after round %d of %d", done, self._config.rounds)
         return done
+
+    def _mirror(self, done: int) -> AbstractContextManager[object]:
+        """Mirror the rounds' metrics to TensorBoard, where that is wanted."""
+        if not self._config.tensorboard:
+            return nullcontext()
+        return self._directory.tensorboard(resumed_after=done)
 
     # --- a round ----------------------------------------------------------------------------------------
 

@@ -16,11 +16,13 @@ from tests.strategies.conftest import SMALL, run
 
 
 def test_run_prints_table_and_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", *SMALL, "rounds=1", "report=true", f"run_dir={tmp_path / 'run'}"]) == 0
+    extras = ["rounds=1", "report=true", "tensorboard=true"]
+    assert main(["run", *SMALL, *extras, f"run_dir={tmp_path / 'run'}"]) == 0
     out = capsys.readouterr().out
     for expected in ("architecture", "worst decile", "personalised, last round", "report.html"):
         assert expected in out
     assert (tmp_path / "run" / "report.html").is_file()
+    assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
 
 
 def test_multirun_runs_all_combinations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,7 @@ SMALL = [
     "evaluation.every=2",
     "evaluation.fine_tune_epochs=1",
     "report=false",
+    "tensorboard=false",
 ]
 TIMES = ("_s", "peak_memory_mib")  # measured, so never the same twice
 
