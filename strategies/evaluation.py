@@ -56,7 +56,9 @@ class Evaluator:
             valid, failed = self._strategy.finish_evaluation(answers)
             replies += valid
             failures += failed
-        return replies, failures
+        # Everybody counts: a mean over fewer clients must not look like one over all.
+        gone = sorted(set(self._roster.clients()) - set(nodes), key=client_order)
+        return replies, failures + [Failure(client, "not connected") for client in gone]
 
 
 def _pieces(clients: Sequence[ClientId]) -> Iterator[Sequence[ClientId]]:

@@ -53,7 +53,8 @@ class Exchange:
         records: dict[
             int, ArrayRecord
         ] = {}  # arrays that several clients share are serialised once
-        for order in self._orders:
+        # The largest models first: where clients share a few processes, a big one at the end makes all wait.
+        for order in sorted(self._orders, key=lambda order: -payload_bytes(order.arrays)):
             if order.task.client not in self._nodes:
                 continue
             key = id(order.arrays)
@@ -82,10 +83,12 @@ class Exchange:
                 valid.append(self._read(order, answer))
             except _InvalidReplyError as error:
                 failures.append(Failure(order.task.client, str(error)))
+        valid.sort(key=lambda reply: client_order(reply.client))
         sent = {order.task.client for _, order in self._sent}
         for order in self._orders:
             if order.task.client not in sent:
                 failures.append(Failure(order.task.client, "not connected"))
+        failures.sort(key=lambda failure: client_order(failure.client))
         return valid, failures
 
     def _read(self, order: Order, answer: Message | None) -> Reply:

@@ -69,7 +69,7 @@ class _Site:
 class NodeRoster:
     """Real nodes. Each is asked once who it is; one that comes back is known by its name again."""
 
-    def __init__(self, *, expected: int, deadline_s: float, reply_timeout_s: float = 120.0) -> None:
+    def __init__(self, *, expected: int, deadline_s: float, reply_timeout_s: float = 300.0) -> None:
         self._expected = expected
         self._deadline_s = deadline_s
         self._reply_timeout_s = reply_timeout_s
@@ -120,7 +120,18 @@ class NodeRoster:
                 continue
             facts: dict[str, Any] = dict(reply.content["info"])
             facts["num_examples"] = dict(zip(_SPLITS, facts["num_examples"], strict=True))
-            client = str(facts.pop("client", "") or names.get(node, "") or node)
+            said, registered = str(facts.pop("client", "")), names.get(node, "")
+            if said and registered and said != registered:
+                # Only the registered name is bound to the node's key.
+                _LOG.error(
+                    "node %d calls itself %r but its key is registered as %r: ignored. Make "
+                    'client="..." in its --node-config agree',
+                    node,
+                    said,
+                    registered,
+                )
+                continue
+            client = registered or said or str(node)
             taken = {site.client: other for other, site in self._sites.items()}
             if client in taken and taken[client] in set(grid.get_node_ids()):
                 _LOG.error(

@@ -1,7 +1,8 @@
 """A SuperLink and two sites as processes: a site dies during a round, a server dies between two.
 
 As docs/deployment.md starts them: TLS, registered keys, each site its own folder of images. The two
-tests share one federation. About 4 minutes on two cores, one of it until Flower misses a dead node.
+tests share one federation. They take minutes: each message starts Python anew, and Flower needs up to
+a minute to miss what died.
 """
 
 from __future__ import annotations

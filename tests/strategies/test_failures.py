@@ -106,3 +106,19 @@ def test_rounds_in_which_all_fail_leave_the_supernet_as_it_was(
     _, state = directory.load_checkpoint("latest", expected=header_of(config, space))
     for name, array in space.initial_state(0).items():
         assert state.arrays[f"strategy/supernet/{name}"].tobytes() == array.tobytes()
+
+
+def test_a_client_that_is_gone_at_the_end_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from strategies.roster import SimulatedRoster
+
+    nodes = SimulatedRoster.nodes
+
+    def without_3(self: SimulatedRoster, grid: Any) -> dict[str, int]:
+        return {client: node for client, node in nodes(self, grid).items() if client != "3"}
+
+    monkeypatch.setattr(SimulatedRoster, "nodes", without_3)
+    summary = run(tmp_path / "run", "rounds=1").summary()
+    assert summary["clients"] == 3
+    assert summary["failures"] == [{"client": "3", "reason": "not connected"}]

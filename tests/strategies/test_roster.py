@@ -20,7 +20,10 @@ from strategies.roster import NodeRoster, SimulatedRoster
 class _Nodes:
     """A grid of named nodes; a name of None is a node that answers with an error."""
 
-    def __init__(self, names: dict[int, str | None]) -> None:
+    def __init__(
+        self, names: dict[int, str | None], registered: dict[int, str] | None = None
+    ) -> None:
+        self.registered = registered or {}
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
         self.names = names
         self.asked: list[int] = []
@@ -29,7 +32,7 @@ class _Nodes:
         return list(self.names)
 
     def get_nodes(self) -> Iterable[Any]:
-        return [SimpleNamespace(node_id=node, name=f"key-{node}") for node in self.names]
+        return [SimpleNamespace(node_id=n, name=self.registered.get(n, "")) for n in self.names]
 
     def send_and_receive(self, messages: list[Message], *, timeout: float) -> list[Message]:
         replies = []
@@ -67,7 +70,13 @@ def test_a_site_that_comes_back_under_another_node_id_is_the_same_client() -> No
 
 
 def test_a_node_without_a_name_gets_the_one_it_was_registered_under() -> None:
-    assert NodeRoster(expected=1, deadline_s=1).nodes(_Nodes({5: ""})) == {"key-5": 5}
+    assert NodeRoster(expected=1, deadline_s=1).nodes(_Nodes({5: ""}, {5: "key-5"})) == {"key-5": 5}
+
+
+def test_a_name_that_its_key_does_not_bear_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    grid = _Nodes({3: "site-a", 4: "site-b"}, {3: "site-a", 4: "site-c"})
+    assert NodeRoster(expected=2, deadline_s=1).nodes(grid) == {"site-a": 3}
+    assert "calls itself 'site-b' but its key is registered as 'site-c'" in caplog.text
 
 
 def test_two_nodes_of_one_name_are_not_one_client(caplog: pytest.LogCaptureFixture) -> None:
