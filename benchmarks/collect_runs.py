@@ -43,6 +43,16 @@ def main() -> None:
         for name, key in _COLUMNS.items()
         if key in row.figures
     }
+    for method in {summary["method"] for summary in summaries}:
+        entropies = [
+            entry["policy_entropy"]
+            for summary in summaries
+            if summary["method"] == method
+            for entry in summary["per_client"].values()
+            if "policy_entropy" in entry
+        ]
+        if entropies:
+            figures[f"{method}_policy_entropy"] = sum(entropies) / len(entropies)
     raw = {
         "settings": {key: configs[0][key] for key in _SHOWN},
         "runs": [_short(summary) for summary in summaries],
