@@ -57,7 +57,7 @@ def main() -> None:
         "settings": {key: configs[0][key] for key in _SHOWN},
         "runs": [_short(summary) for summary in summaries],
     }
-    print("| method | seeds |", " | ".join(_COLUMNS), "| MB down + up | client CPU s |")
+    print("| method | seeds |", " | ".join(_COLUMNS), "| MB down + up | client s |")
     print("|---|---|" + "---|" * (len(_COLUMNS) + 2))
     for row in rows:
         print(_line(row))

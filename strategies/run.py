@@ -16,7 +16,7 @@ from corolla.config.build import build_space, build_strategy, build_trainer_sett
 from corolla.config.schema import RunConfig
 from corolla.errors import Fault, RefusedError, RunFailedError
 from corolla.federation import Federation
-from corolla.records.checkpoints import CheckpointHeader
+from corolla.launch import header_of
 from corolla.records.client_facts import read_client_facts
 from corolla.records.run_directory import RunDirectory
 from corolla.records.summary import spread
@@ -45,11 +45,7 @@ class FederatedRun:
         self._facts = read_client_facts(self._directory.path)
         self._totals = Totals()
         self._best: dict[str, Any] | None = None  # round chosen on validation, with its accuracies
-        self._header = CheckpointHeader(
-            method=config.method.name,
-            space=config.space.name,
-            space_fingerprint=self._space.fingerprint(),
-        )
+        self._header = header_of(config, self._space)
 
     def run(self, grid: Grid) -> None:
         """Carry out all rounds that are still to do, then evaluate, summarise, save the models."""
