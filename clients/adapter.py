@@ -19,8 +19,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.client import NumPyClient
+
+from clients.wire import from_record, to_record
 
 __all__ = ["NumPyClient", "answer_evaluate", "answer_query", "answer_train"]
 
@@ -35,9 +37,7 @@ def answer_train(client: NumPyClient, message: Message) -> Message:
     names = metrics.pop("names", config["names"])
     if not isinstance(names, list) or len(names) != len(arrays):
         raise ValueError(f"fit returned {len(arrays)} arrays for {len(list(names))} names")
-    record = ArrayRecord(
-        {name: Array(np.ascontiguousarray(a)) for name, a in zip(names, arrays, strict=True)}
-    )
+    record = to_record(dict(zip(names, arrays, strict=True)))
     return _reply(message, config, num_examples, metrics, start, record)
 
 
@@ -56,9 +56,9 @@ def answer_query(client: NumPyClient, message: Message) -> Message:
 
 
 def _read(message: Message) -> tuple[list[Any], dict[str, Any]]:
-    record = message.content.array_records["arrays"]
-    config = {**message.content.config_records["task"], "names": list(record.keys())}
-    return [array.numpy() for array in record.values()], config
+    arrays = from_record(message.content.array_records["arrays"])
+    config = {**message.content.config_records["task"], "names": list(arrays)}
+    return list(arrays.values()), config
 
 
 def _reply(

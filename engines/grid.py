@@ -11,6 +11,7 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.client_app import ClientAppException
 from flwr.common.constant import ErrorCode
+from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
@@ -52,7 +53,7 @@ class InlineGrid(Grid):
             )
             for partition in range(nodes)
         }
-        self._replies: dict[str, Message] = {}  # by the id of the message they answer
+        self._pending: dict[str, Message] = {}  # by id, in the order in which they were pushed
 
     def set_run(self, run: Run) -> None:
         """Replace what is known of the run."""
@@ -78,37 +79,43 @@ class InlineGrid(Grid):
         """Return all nodes: none ever goes away."""
         return list(self._contexts)
 
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        """Return all nodes with what is known of them: their ids."""
+        return [NodeInfo(node_id=node) for node in self._contexts]
+
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Have every message answered now; the replies wait for ``pull_messages``."""
+        """Take the messages; each is answered when its turn comes in ``pull_messages``."""
         identifiers = []
         for message in messages:
             if self._accept(message):
                 identifiers.append(message.metadata.message_id)
-                self._replies[message.metadata.message_id] = self._answer(message)
+                self._pending[message.metadata.message_id] = message
         return identifiers
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Return, once, the replies to these messages."""
-        found = (self._replies.pop(identifier, None) for identifier in list(message_ids))
-        return [reply for reply in found if reply is not None]
+        """Have one of these messages answered, the first that was pushed, and return its reply.
+
+        One at a time: whoever waits with a deadline can stop between two clients. A client that runs
+        when the time is up is not cut off.
+        """
+        wanted = set(message_ids)
+        turn = next((identifier for identifier in self._pending if identifier in wanted), None)
+        return [] if turn is None else [self._answer(self._pending.pop(turn))]
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        """Return the replies; a message whose turn comes after ``timeout`` seconds gets none.
-
-        A client that runs when the time is up is not cut off: its reply counts.
-        """
+        """Return the replies; a message whose turn comes after ``timeout`` seconds gets none."""
         deadline = None if timeout is None else self._clock() + timeout
-        replies = []
+        replies: list[Message] = []
         for message in messages:
             # Ids are set for all, so that whoever waits in vain can be named.
-            if not self._accept(message):
-                continue
-            if deadline is not None and self._clock() >= deadline:
-                LOGGER.warning("no time left for node %d", message.metadata.dst_node_id)
-                continue
-            replies.append(self._answer(message))
+            for identifier in self.push_messages([message]):
+                if deadline is not None and self._clock() >= deadline:
+                    LOGGER.warning("no time left for node %d", message.metadata.dst_node_id)
+                    self._pending.pop(identifier)
+                    continue
+                replies += self.pull_messages([identifier])
         return replies
 
     def _accept(self, message: Message) -> bool:

@@ -133,7 +133,13 @@ class CorollaStrategy(Strategy):
         roster = self._roster()
         nodes = roster.nodes(grid)
         orders = self.orders(server_round, self.cohort(server_round, list(nodes)))
-        self._exchange = Exchange(orders, nodes, link_mbit_s=self.federation.link_mbit_s)
+        self._exchange = Exchange(
+            orders,
+            nodes,
+            link_mbit_s=self.federation.link_mbit_s,
+            work=self._work,
+            interchangeable=roster.interchangeable,
+        )
         return self._exchange.messages()
 
     def aggregate_train(
@@ -201,7 +207,13 @@ class CorollaStrategy(Strategy):
             orders.append(Order(task=task, arrays=deployment.arrays, returns=returns))
         trains = fine_tune_epochs > 0 or return_arrays or bool(extra)
         kind = MessageType.TRAIN if trains else MessageType.EVALUATE
-        self._exchange = Exchange(orders, nodes, message_type=kind)
+        self._exchange = Exchange(
+            orders,
+            nodes,
+            message_type=kind,
+            work=self._work,
+            interchangeable=self._roster().interchangeable,
+        )
         return self._exchange.messages()
 
     def finish_evaluation(self, replies: Iterable[Message]) -> tuple[list[Reply], list[Failure]]:
@@ -219,6 +231,11 @@ class CorollaStrategy(Strategy):
             self.federation.rounds,
             self.federation.participants,
         )
+
+    def _work(self, task: Task) -> float:
+        """Return what ``task`` takes, in multiply-accumulates of one epoch's forward passes."""
+        costs = self.space.costs(task.architecture, batch_size=self.federation.batch_size)
+        return costs.macs * self.federation.examples.get(task.client, 1)
 
     def _roster(self) -> Roster:
         if self.roster is None:

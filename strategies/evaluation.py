@@ -12,6 +12,7 @@ from corolla.tasks import Failure, Reply
 from corolla.types import ClientId, client_order
 from strategies.base import CorollaStrategy
 from strategies.roster import Roster
+from strategies.waiting import gather
 
 _PIECE = 32  # clients asked at once: bounds the payloads that exist at the same time
 
@@ -52,7 +53,12 @@ class Evaluator:
         failures: list[Failure] = []
         for piece in _pieces(sorted(nodes, key=client_order)):
             messages = self._strategy.start_evaluation(server_round, piece, nodes, **settings)
-            answers = self._grid.send_and_receive(messages, timeout=self._config.round_timeout_s)
+            answers = gather(
+                self._grid,
+                messages,
+                timeout_s=self._config.round_timeout_s,
+                real_nodes=self._config.on_nodes,
+            )
             valid, failed = self._strategy.finish_evaluation(answers)
             replies += valid
             failures += failed

@@ -6,13 +6,14 @@ A failing client never stops a round: whatever is wrong with a reply is a `Failu
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 
+from clients.wire import from_record, to_record
 from corolla.errors import RunFailedError
 from corolla.tasks import Failure, Reply, Task
 from corolla.types import Arrays, ClientId, client_order
@@ -40,11 +41,16 @@ class Exchange:
         *,
         message_type: str = MessageType.TRAIN,
         link_mbit_s: float | None = None,
+        work: Callable[[Task], float] | None = None,
+        interchangeable: bool = False,
     ) -> None:
+        """``work`` ranks tasks by how long they take; ``interchangeable``: any node may act as any client."""
         self._orders = sorted(orders, key=lambda order: client_order(order.task.client))
         self._nodes = nodes
         self._message_type = message_type
         self._link = link_mbit_s
+        self._work = work or (lambda task: 0.0)
+        self._interchangeable = interchangeable
         self._sent: list[tuple[Message, Order]] = []
 
     def messages(self) -> list[Message]:
@@ -53,10 +59,15 @@ class Exchange:
         records: dict[
             int, ArrayRecord
         ] = {}  # arrays that several clients share are serialised once
-        # The largest models first: where clients share a few processes, a big one at the end makes all wait.
-        for order in sorted(self._orders, key=lambda order: -payload_bytes(order.arrays)):
-            if order.task.client not in self._nodes:
-                continue
+        # The longest tasks first: where clients share a few processes, a long one at the end makes all wait.
+        present = [order for order in self._orders if order.task.client in self._nodes]
+        present.sort(key=lambda order: -self._work(order.task))
+        nodes = [self._nodes[order.task.client] for order in present]
+        if self._interchangeable:
+            # Flower's simulation hands messages out by node, in the order in which nodes were made.
+            place = {node: number for number, node in enumerate(self._nodes.values())}
+            nodes.sort(key=lambda node: place[node])
+        for order, node in zip(present, nodes, strict=True):
             key = id(order.arrays)
             if key not in records:
                 records[key] = to_record(order.arrays)
@@ -65,7 +76,7 @@ class Exchange:
             )
             message = Message(
                 content=content,
-                dst_node_id=self._nodes[order.task.client],
+                dst_node_id=node,
                 message_type=self._message_type,
                 group_id=str(order.task.round),
             )
@@ -153,16 +164,6 @@ def _check_arrays(arrays: Arrays, returns: Shapes) -> None:
 
 def _number(value: Any) -> float:
     return float(value[0]) if isinstance(value, list) else float(value)
-
-
-def to_record(arrays: Arrays) -> ArrayRecord:
-    """Return named arrays as Flower's record, in their order."""
-    return ArrayRecord({name: Array(np.ascontiguousarray(a)) for name, a in arrays.items()})
-
-
-def from_record(record: ArrayRecord) -> Arrays:
-    """Return Flower's record as named arrays."""
-    return {name: array.numpy() for name, array in record.items()}
 
 
 def payload_bytes(arrays: Arrays) -> int:

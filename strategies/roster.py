@@ -26,6 +26,8 @@ _SPLITS = ("train", "validation", "test")
 class Roster(Protocol):
     """Clients and the nodes that answer for them."""
 
+    interchangeable: bool  # any node may act as any client
+
     def clients(self) -> list[ClientId]:
         """Return every client known so far, in order."""
 
@@ -39,6 +41,8 @@ class Roster(Protocol):
 class SimulatedRoster:
     """Virtual clients: any node may act as any client, the message says which. One node per client."""
 
+    interchangeable = True
+
     def __init__(self, *, clients: int, deadline_s: float = 120.0) -> None:
         self._count = clients
         self._deadline_s = deadline_s
@@ -51,7 +55,7 @@ class SimulatedRoster:
     def nodes(self, grid: Grid) -> Mapping[ClientId, int]:
         """Return all clients; their nodes are looked up once, they stay for the run."""
         if not self._nodes:
-            ids = _wait_for_nodes(grid, 1, self._deadline_s)
+            ids = _in_order_of_creation(grid, _wait_for_nodes(grid, 1, self._deadline_s))
             self._nodes = {c: ids[i % len(ids)] for i, c in enumerate(self.clients())}
         return self._nodes
 
@@ -68,6 +72,8 @@ class _Site:
 
 class NodeRoster:
     """Real nodes. Each is asked once who it is; one that comes back is known by its name again."""
+
+    interchangeable = False
 
     def __init__(self, *, expected: int, deadline_s: float, reply_timeout_s: float = 300.0) -> None:
         self._expected = expected
@@ -145,6 +151,11 @@ class NodeRoster:
             self._sites[node] = _Site(client, facts)
             self._known[client] = facts
             _LOG.info("client %s is node %d", client, node)
+
+
+def _in_order_of_creation(grid: Grid, ids: list[int]) -> list[int]:
+    made = {info.node_id: info.registered_at for info in grid.get_nodes()}
+    return sorted(ids, key=lambda node: (made.get(node, ""), node))
 
 
 def _registered_names(grid: Grid) -> dict[int, str]:

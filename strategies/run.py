@@ -26,6 +26,7 @@ from strategies.base import CorollaStrategy, RoundReport
 from strategies.evaluation import Evaluator
 from strategies.roster import NodeRoster, Roster, SimulatedRoster
 from strategies.totals import Totals
+from strategies.waiting import gather
 
 _LOG = logging.getLogger("corolla")
 
@@ -68,8 +69,13 @@ class FederatedRun:
             self._facts.setdefault(client, {}).update(self._roster.facts(client))
         known = self._facts.items()
         budgets = {c: float(f["memory_budget_mib"]) for c, f in known if "memory_budget_mib" in f}
+        sizes = {c: int(f["num_examples"]["train"]) for c, f in known if "num_examples" in f}
         federation = Federation.of(
-            config, space=self._space, trainer=build_trainer_settings(config), budgets=budgets
+            config,
+            space=self._space,
+            trainer=build_trainer_settings(config),
+            budgets=budgets,
+            examples=sizes,
         )
         strategy: CorollaStrategy = build_strategy(config, federation=federation)
         strategy.roster = self._roster
@@ -100,7 +106,12 @@ class FederatedRun:
     def _round(self, strategy: CorollaStrategy, grid: Grid, server_round: int) -> None:
         start = time.perf_counter()
         messages = list(strategy.configure_train(server_round, ArrayRecord(), ConfigRecord(), grid))
-        replies = grid.send_and_receive(messages, timeout=self._config.round_timeout_s)
+        replies = gather(
+            grid,
+            messages,
+            timeout_s=self._config.round_timeout_s,
+            real_nodes=self._config.on_nodes,
+        )
         strategy.aggregate_train(server_round, replies)
         report = strategy.report
         if report is None:

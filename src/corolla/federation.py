@@ -27,6 +27,7 @@ class Federation:
     fine_tune_lr: float | None = None  # None: the last round's step
     budgets: Mapping[ClientId, float] = field(default_factory=dict)  # MiB; empty: budget-blind
     link_mbit_s: float | None = None
+    examples: Mapping[ClientId, int] = field(default_factory=dict)  # training images, where known
 
     @property
     def last_lr(self) -> float:
@@ -41,6 +42,7 @@ class Federation:
         space: Supernet,
         trainer: TrainerSettings,
         budgets: Mapping[ClientId, float],
+        examples: Mapping[ClientId, int] | None = None,
     ) -> Federation:
         """Take the settings from a checked configuration."""
         return cls(
@@ -56,4 +58,5 @@ class Federation:
             fine_tune_lr=config.evaluation.fine_tune_lr,
             budgets=budgets,
             link_mbit_s=config.link_mbit_s,
+            examples=examples or {},
         )

@@ -133,12 +133,22 @@ def test_a_message_to_a_node_that_does_not_exist_gets_no_reply() -> None:
     assert [r.metadata.src_node_id for r in replies] == [1000]
 
 
-def test_pushed_messages_are_pulled_once() -> None:
-    grid = grid_of(echo)
-    identifiers = list(grid.push_messages(to(1000, 7, 1001)))
+def test_pushed_messages_are_answered_one_a_pull_in_their_order_and_once() -> None:
+    calls: list[int] = []
+
+    def note(message: Message, context: Context) -> Message:
+        calls.append(context.node_id)
+        return echo(message, context)
+
+    grid = grid_of(note)
+    identifiers = list(grid.push_messages(to(1001, 7, 1000)))
     assert len(identifiers) == 2
-    assert [r.metadata.src_node_id for r in grid.pull_messages(identifiers)] == [1000, 1001]
+    assert calls == []
+    for node in (1001, 1000):
+        (reply,) = grid.pull_messages(set(identifiers))
+        assert reply.metadata.src_node_id == node
     assert list(grid.pull_messages(identifiers)) == []
+    assert calls == [1001, 1000]
 
 
 def test_messages_are_taken_one_at_a_time_so_a_generator_needs_no_room_for_all() -> None:

@@ -156,13 +156,16 @@ def test_replies_that_arrive_in_another_order_change_nothing(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     straight = run(tmp_path / "straight", f"method={method}", "rounds=2")
-    send = InlineGrid.send_and_receive
+    pull = InlineGrid.pull_messages
+    orders: list[list[str]] = []
 
-    def reversed_replies(
-        self: InlineGrid, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> list[Message]:
-        return list(send(self, messages, timeout=timeout))[::-1]
+    def all_reversed(self: InlineGrid, message_ids: Iterable[str]) -> list[Message]:
+        identifiers = list(message_ids)
+        found = [reply for _ in identifiers for reply in pull(self, identifiers)][::-1]
+        orders.append([reply.metadata.reply_to_message_id for reply in found])
+        return found
 
-    monkeypatch.setattr(InlineGrid, "send_and_receive", reversed_replies)
+    monkeypatch.setattr(InlineGrid, "pull_messages", all_reversed)
     turned = run(tmp_path / "turned", f"method={method}", "rounds=2")
+    assert max(len(order) for order in orders) > 1
     assert results(turned) == results(straight)

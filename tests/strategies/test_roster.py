@@ -27,12 +27,18 @@ class _Nodes:
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
         self.names = names
         self.asked: list[int] = []
+        self.made = {node: f"2026-01-01T00:00:{i:02}" for i, node in enumerate(names)}
 
     def get_node_ids(self) -> Iterable[int]:
         return list(self.names)
 
     def get_nodes(self) -> Iterable[Any]:
-        return [SimpleNamespace(node_id=n, name=self.registered.get(n, "")) for n in self.names]
+        return [
+            SimpleNamespace(
+                node_id=n, name=self.registered.get(n, ""), registered_at=self.made.get(n, "")
+            )
+            for n in self.names
+        ]
 
     def send_and_receive(self, messages: list[Message], *, timeout: float) -> list[Message]:
         replies = []
@@ -100,6 +106,47 @@ def test_simulated_clients_share_nodes_evenly() -> None:
     grid = _Nodes({1000: None, 1001: None})
     nodes = SimulatedRoster(clients=4).nodes(grid)
     assert nodes == {"0": 1000, "1": 1001, "2": 1000, "3": 1001}
+
+
+def test_simulated_nodes_are_known_in_the_order_in_which_they_were_made() -> None:
+    nodes = SimulatedRoster(clients=3).nodes(_Nodes({9: None, 4: None, 7: None}))
+    assert list(nodes.values()) == [9, 4, 7]
+
+
+def _orders(*clients: str) -> list[Order]:
+    tasks = [Task(client=client, round=1, architecture=Architecture((0,))) for client in clients]
+    return [Order(task=task, arrays={}, returns={}) for task in tasks]
+
+
+def test_long_tasks_go_first_and_in_a_simulation_to_the_first_nodes() -> None:
+    nodes = {"0": 30, "1": 10, "2": 20}  # in the order in which they were made
+    work = {"0": 1.0, "1": 5.0, "2": 9.0}
+    for interchangeable, expected in (
+        (True, [("2", 30), ("1", 10), ("0", 20)]),
+        (False, [("2", 20), ("1", 10), ("0", 30)]),
+    ):
+        exchange = Exchange(
+            _orders("0", "1", "2"),
+            nodes,
+            work=lambda task: work[task.client],
+            interchangeable=interchangeable,
+        )
+        sent = exchange.messages()
+        assert [
+            (str(m.content["task"]["client"]), m.metadata.dst_node_id) for m in sent
+        ] == expected
+
+
+def test_a_client_without_a_node_is_a_failure_and_takes_no_other_node() -> None:
+    exchange = Exchange(_orders("0", "1"), {"1": 10}, interchangeable=True)
+    (message,) = exchange.messages()
+    assert message.metadata.dst_node_id == 10
+    message.metadata.__dict__["_message_id"] = "m"
+    _, failures = exchange.sort([])
+    assert [(f.client, f.reason) for f in failures] == [
+        ("0", "not connected"),
+        ("1", "no reply before the round's deadline"),
+    ]
 
 
 def test_a_dead_ray_actor_ends_the_run() -> None:

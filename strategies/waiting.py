@@ -1,0 +1,86 @@
+"""Sending a round's messages and waiting for the answers, also where an answer can no longer come."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from flwr.app import Error, Message
+from flwr.common.constant import ErrorCode
+from flwr.serverapp import Grid
+
+_LOG = logging.getLogger("corolla")
+_SHORTEST_S, _LONGEST_S = 0.02, 3.0  # between two looks for answers; Flower itself looks every 3 s
+_SHARE = (
+    0.02  # of the time waited so far: a round ends at most this much later than its last answer
+)
+_RESTARTS_S = 5.0  # between two looks for nodes that were started again
+
+
+def gather(
+    grid: Grid,
+    messages: Iterable[Message],
+    *,
+    timeout_s: float | None,
+    real_nodes: bool,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> list[Message]:
+    """Send ``messages`` and return the replies that come within ``timeout_s`` seconds.
+
+    A real node that is started again loses the message it worked on, and where it comes back between
+    two looks of the SuperLink, Flower reports no error: the answer would be awaited until the deadline.
+    Such a node's answer is an error reply here.
+    """
+    sent = list(messages)
+    started = looked = clock()
+    activated = _activations(grid, sent) if real_nodes else {}
+    waiting = set(grid.push_messages(sent))  # this gives every message its id
+    unanswered = {message.metadata.message_id: message for message in sent}
+    replies: list[Message] = []
+    while waiting:
+        lost: list[Message] = []
+        if activated and clock() - looked >= _RESTARTS_S:
+            looked = clock()
+            lost = _restarted(grid, [unanswered[i] for i in sorted(waiting)], activated)
+        # After the look for restarts: an answer that came before a restart counts.
+        answers = list(grid.pull_messages(waiting))
+        waiting -= {answer.metadata.reply_to_message_id for answer in answers}
+        for message in lost:
+            if message.metadata.message_id in waiting:
+                waiting.discard(message.metadata.message_id)
+                answers.append(_lost(message))
+        replies += answers
+        waited = clock() - started
+        if timeout_s is not None and waited >= timeout_s:
+            break
+        if waiting and not answers:
+            sleep(min(max(_SHARE * waited, _SHORTEST_S), _LONGEST_S))
+    return replies
+
+
+def _restarted(
+    grid: Grid, messages: Sequence[Message], activated: Mapping[int, str]
+) -> list[Message]:
+    """Return those of ``messages`` whose node was started after they were sent."""
+    now = _activations(grid, messages)
+    return [
+        message
+        for message in messages
+        if (node := message.metadata.dst_node_id) in now
+        and node in activated
+        and now[node] != activated[node]
+    ]
+
+
+def _activations(grid: Grid, messages: Sequence[Message]) -> dict[int, str]:
+    """Return when the nodes of ``messages`` were last started, as the SuperLink writes it."""
+    nodes = {message.metadata.dst_node_id for message in messages}
+    return {i.node_id: i.last_activated_at for i in grid.get_nodes() if i.node_id in nodes}
+
+
+def _lost(message: Message) -> Message:
+    _LOG.warning("node %d was started again meanwhile", message.metadata.dst_node_id)
+    reason = "the node was started again while it worked on this"
+    return Message(Error(ErrorCode.NODE_UNAVAILABLE, reason), reply_to=message)
