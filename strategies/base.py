@@ -57,6 +57,7 @@ class RoundReport:
 class CorollaStrategy(Strategy):
     """A Flower Strategy whose state is plain arrays and JSON, and whose draws depend on the seed alone."""
 
+    order_type: str = MessageType.TRAIN  # what a round asks of its participants
     has_global = False  # the method has one model that serves all clients, reported as ``global``
     declares_fine_tuned = False  # its personalised model is the one after fine-tuning
 
@@ -103,6 +104,10 @@ class CorollaStrategy(Strategy):
         budget = self.federation.budgets.get(client)
         return {} if budget is None else {"memory_budget_mib": budget}
 
+    def begin_from(self, state: State) -> None:
+        """Start stage=new_clients from the state in which a training run ended."""
+        raise NotImplementedError(f"{type(self).__name__} has no stage for new clients")
+
     def finished(self, clients: Sequence[ClientId]) -> bool:
         """Tell whether nothing is left to do before the last round."""
         return False
@@ -136,6 +141,7 @@ class CorollaStrategy(Strategy):
         self._exchange = Exchange(
             orders,
             nodes,
+            message_type=self.order_type,
             link_mbit_s=self.federation.link_mbit_s,
             work=self._work,
             interchangeable=roster.interchangeable,

@@ -99,18 +99,7 @@ class PerFedRLNAS(CorollaStrategy):
 
     def absorb(self, server_round: int, replies: Sequence[Reply]) -> Outcome:
         """Aggregate the subnets, then reward and update the policy of each client that answered."""
-        updates = [
-            Update(
-                arrays=reply.arrays,
-                regions=self.space.regions(reply.task.architecture),
-                weight=update_weight(self._weights, reply.num_examples),
-                client=reply.client,
-            )
-            for reply in replies
-        ]
-        self._supernet, self._velocity = momentum_average(
-            self._supernet, updates, self._velocity, momentum=self._momentum
-        )
+        self._aggregate(replies)
         if not replies:
             return Outcome()
         observed = {
@@ -141,6 +130,20 @@ class PerFedRLNAS(CorollaStrategy):
                     self._policies.update(client, misfit.choices, given.advantage)
                 self._policies.update(client, architecture.choices, judged[client].advantage)
         return Outcome(self._round_metrics(replies, columns), columns)
+
+    def _aggregate(self, replies: Sequence[Reply]) -> None:
+        updates = [
+            Update(
+                arrays=reply.arrays,
+                regions=self.space.regions(reply.task.architecture),
+                weight=update_weight(self._weights, reply.num_examples),
+                client=reply.client,
+            )
+            for reply in replies
+        ]
+        self._supernet, self._velocity = momentum_average(
+            self._supernet, updates, self._velocity, momentum=self._momentum
+        )
 
     def _memory_share(self, client: ClientId, architecture: Architecture) -> float:
         budget = self.federation.budgets.get(client)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -43,14 +43,14 @@ class SimulatedRoster:
 
     interchangeable = True
 
-    def __init__(self, *, clients: int, deadline_s: float = 120.0) -> None:
-        self._count = clients
+    def __init__(self, *, clients: Sequence[ClientId], deadline_s: float = 120.0) -> None:
+        self._clients = list(clients)
         self._deadline_s = deadline_s
         self._nodes: dict[ClientId, int] = {}
 
     def clients(self) -> list[ClientId]:
-        """Return "0" to "N-1"."""
-        return [str(i) for i in range(self._count)]
+        """Return all of them: they are known from the start."""
+        return list(self._clients)
 
     def nodes(self, grid: Grid) -> Mapping[ClientId, int]:
         """Return all clients; their nodes are looked up once, they stay for the run."""

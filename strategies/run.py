@@ -12,11 +12,16 @@ from typing import Any
 from flwr.app import ArrayRecord, ConfigRecord
 from flwr.serverapp import Grid
 
-from corolla.config.build import build_space, build_strategy, build_trainer_settings
+from corolla.config.build import (
+    build_space,
+    build_strategy,
+    build_trainer_settings,
+    header_of,
+)
 from corolla.config.schema import RunConfig
 from corolla.errors import Fault, RefusedError, RunFailedError
 from corolla.federation import Federation
-from corolla.launch import header_of
+from corolla.new_clients import source_state
 from corolla.records.client_facts import read_client_facts
 from corolla.records.run_directory import RunDirectory
 from corolla.records.summary import spread
@@ -86,6 +91,8 @@ class FederatedRun:
         """Load the latest checkpoint, if any, and return how many rounds are done."""
         if self._directory.checkpoints.round() is None:
             self._directory.truncate_after(0)
+            if self._config.stage == "new_clients":
+                strategy.begin_from(source_state(self._config, self._space))
             return 0
         done, state = self._directory.load_checkpoint("latest", expected=self._header)
         strategy.load_state(State(state.part("strategy/"), state.meta["strategy"]))
@@ -223,6 +230,7 @@ class FederatedRun:
             "method": config.method.name,
             "space": config.space.name,
             "dataset": config.images.name if config.images else "",
+            "stage": config.stage,
             "seed": config.seed,
             "rounds": config.rounds,
             "clients": len(replies),
@@ -285,7 +293,7 @@ def _roster(config: RunConfig) -> Roster:
         return NodeRoster(
             expected=config.clients, deadline_s=float(config.engine["node_timeout_s"])
         )
-    return SimulatedRoster(clients=config.clients)
+    return SimulatedRoster(clients=config.population)
 
 
 def _round_metrics(server_round: int, report: RoundReport, elapsed: float) -> dict[str, Any]:

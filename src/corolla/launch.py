@@ -21,6 +21,7 @@ from corolla.config.build import (
     build_trainer,
     build_trainer_settings,
     device_of,
+    header_of,
 )
 from corolla.config.compose import compose_values
 from corolla.config.schema import ImageConfig, RunConfig, parse_config
@@ -28,7 +29,7 @@ from corolla.data.federation import FederationData
 from corolla.data.partition.partition import Partition
 from corolla.errors import Fault, RefusedError
 from corolla.federation import Federation
-from corolla.records.checkpoints import CheckpointHeader
+from corolla.new_clients import source_state
 from corolla.records.client_facts import write_client_facts
 from corolla.records.disk import require_free_disk
 from corolla.records.environment import collect_environment
@@ -65,6 +66,8 @@ def plan_run(overrides: Sequence[str], *, default_dir: Path | None = None) -> Pl
     if space is not None and not faults:
         facts = collector.run(_facts, config, space, partition) or {}
         collector.run(_check_method, config, space, facts)
+        if config.stage == "new_clients":
+            collector.run(source_state, config, space)
     collector.add(faults)
     if not collector.faults:
         collector.add(_engine_faults(config))
@@ -78,7 +81,7 @@ def plan_run(overrides: Sequence[str], *, default_dir: Path | None = None) -> Pl
 
 def start(plan: Plan) -> RunDirectory:
     """Create the run directory and run the federation in it to the end."""
-    text = yaml.safe_dump(plan.config.model_dump(mode="json"), sort_keys=False)
+    text = plan.config.to_yaml()
     environment = collect_environment(seed=plan.config.seed, device=device_of(plan.config))
     environment["dimensions"] = (
         plan.space.describe()
@@ -105,7 +108,7 @@ def resume(path: Path) -> RunDirectory:
         raise RefusedError(faults)
     if config.run_dir != str(path.absolute()):  # the folder was moved
         config = config.model_copy(update={"run_dir": str(path.absolute())})
-        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+        text = config.to_yaml()
     with directory.lock():
         space = build_space(config)
         if directory.checkpoints.round() is not None:
@@ -120,22 +123,16 @@ def resume(path: Path) -> RunDirectory:
     return directory
 
 
-def header_of(config: RunConfig, space: Supernet) -> CheckpointHeader:
-    """Return what a checkpoint of this run says of itself."""
-    return CheckpointHeader(
-        method=config.method.name, space=space.name, space_fingerprint=space.fingerprint()
-    )
-
-
 def _launch(config: RunConfig, directory: RunDirectory, text: str) -> None:
     """Hand the run to its engine. The token proves to the ServerApp that it sees the same folder."""
     token = secrets.token_hex(8)
     (directory.path / _TOKEN).write_text(token)
     server_runs = config.engine.get("server_runs")
     if server_runs:
-        there = str(Path(str(server_runs)) / directory.path.name)
-        values = {**yaml.safe_load(text), "run_dir": there}
-        text = yaml.safe_dump(values, sort_keys=False)
+        there = {"run_dir": str(Path(str(server_runs)) / directory.path.name)}
+        if config.from_run is not None:
+            there["from_run"] = str(Path(str(server_runs)) / Path(config.from_run).name)
+        text = config.model_copy(update=there).to_yaml()
     engine = build_engine(config)
     engine.run(config_yaml=text, run_dir=directory.path, launch=token)
 
@@ -160,6 +157,8 @@ class _Collector:
 def _with_absolute_paths(config: RunConfig) -> RunConfig:
     """Make paths mean the same in every process; clients run in other working directories."""
     changed: dict[str, Any] = {}
+    if config.from_run is not None:
+        changed["from_run"] = str(Path(config.from_run).expanduser().absolute())
     for group, key in (("dataset", "root"), ("partition", "path")):
         values = getattr(config, group)
         if values.get(key):
@@ -202,13 +201,14 @@ def _facts(
         return {}
     budgets = draw_budgets(
         config.memory_budget_mib,
-        list(partition.clients),
+        list(partition.clients),  # all: a client's budget does not depend on the stage
         space,
         batch_size=config.batch_size,
         seed=config.seed,
     )
     facts: dict[str, dict[str, Any]] = {}
-    for client, splits in partition.clients.items():
+    for client in config.population:
+        splits = partition.clients[client]
         facts[client] = {
             "num_examples": {
                 "train": len(splits.train),

@@ -98,8 +98,8 @@ def test_rounds_in_which_all_fail_leave_the_supernet_as_it_was(
     directory = run(tmp_path / "run", "rounds=2", "evaluation.every=0")
     assert [line["failures"] for line in directory.metrics()] == [2, 2]
     assert [line["train_loss"] for line in directory.metrics()] == [None, None]
-    from corolla.config.build import build_space
-    from corolla.launch import header_of, plan_run
+    from corolla.config.build import build_space, header_of
+    from corolla.launch import plan_run
 
     config = plan_run(["engine=inline", "run_dir=unused"]).config
     space = build_space(config)

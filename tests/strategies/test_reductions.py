@@ -19,9 +19,8 @@ ONE = (  # a space with a single architecture
 
 
 def _weights(directory: RunDirectory, prefix: str) -> dict[str, np.ndarray]:
-    from corolla.config.build import build_space
+    from corolla.config.build import build_space, header_of
     from corolla.config.schema import parse_config
-    from corolla.launch import header_of
 
     config, _ = parse_config(yaml.safe_load(directory.config_text()))
     assert config is not None

@@ -104,12 +104,12 @@ def test_too_few_nodes_within_the_deadline() -> None:
 
 def test_simulated_clients_share_nodes_evenly() -> None:
     grid = _Nodes({1000: None, 1001: None})
-    nodes = SimulatedRoster(clients=4).nodes(grid)
+    nodes = SimulatedRoster(clients=["0", "1", "2", "3"]).nodes(grid)
     assert nodes == {"0": 1000, "1": 1001, "2": 1000, "3": 1001}
 
 
 def test_simulated_nodes_are_known_in_the_order_in_which_they_were_made() -> None:
-    nodes = SimulatedRoster(clients=3).nodes(_Nodes({9: None, 4: None, 7: None}))
+    nodes = SimulatedRoster(clients=["0", "1", "2"]).nodes(_Nodes({9: None, 4: None, 7: None}))
     assert list(nodes.values()) == [9, 4, 7]
 
 

@@ -15,6 +15,7 @@ from corolla.data.dataset import Dataset
 from corolla.data.partition.partition import Partition
 from corolla.data.partition.partitioner import Partitioner
 from corolla.errors import Fault, RefusedError, nearest
+from corolla.records.checkpoints import CheckpointHeader
 from corolla.spaces.supernet import Supernet
 from corolla.training.settings import LoopSettings, TrainerSettings
 from corolla.training.trainer import LocalTrainer
@@ -101,7 +102,9 @@ def build_partitioner(config: RunConfig) -> Partitioner:
 
 def build_partition(config: RunConfig, dataset: Dataset) -> Partition:
     """Split the pool among the run's clients; RefusedError where a client would lack a split."""
-    return build_partitioner(config).split(dataset, clients=config.clients, seed=config.seed)
+    # Also of clients that training leaves out: their images must never be in anybody else's.
+    count = config.clients + config.new_clients
+    return build_partitioner(config).split(dataset, clients=count, seed=config.seed)
 
 
 def build_trainer_settings(config: RunConfig) -> TrainerSettings:
@@ -126,7 +129,9 @@ def build_client(config: RunConfig, **known: Any) -> Any:
 
 
 def build_strategy(config: RunConfig, **known: Any) -> Any:
-    """Return the method's Strategy."""
+    """Return the method's Strategy for the run's stage."""
+    if config.stage == "new_clients" and config.method.new_clients is not None:
+        return build(config.method.new_clients, "method.new_clients", **known)
     return build(config.method.strategy, "method.strategy", **known)
 
 
@@ -144,6 +149,13 @@ def device_of(config: RunConfig) -> str:
             Fault("device", "cuda", "torch sees no CUDA device here", "Use device=cpu or auto")
         )
     return config.device
+
+
+def header_of(config: RunConfig, space: Supernet) -> CheckpointHeader:
+    """Return what a checkpoint of this run says of itself."""
+    return CheckpointHeader(
+        method=config.method.name, space=space.name, space_fingerprint=space.fingerprint()
+    )
 
 
 def settings_of(kind: type[Any], values: Mapping[str, Any], key: str) -> Any:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from corolla.errors import Fault, nearest
+from corolla.types import ClientId
 
 
 class _Strict(BaseModel):
@@ -19,6 +21,9 @@ class MethodConfig(_Strict):
     name: str
     strategy: dict[str, Any]
     client: dict[str, Any]
+    new_clients: dict[str, Any] | None = (
+        None  # the Strategy of stage=new_clients, where there is one
+    )
 
 
 class SpaceConfig(_Strict):
@@ -64,6 +69,9 @@ class RunConfig(_Strict):
     local_epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     seed: int = Field(ge=0)
+    stage: Literal["train", "new_clients"] = "train"
+    from_run: str | None = Field(alias="from", default=None)
+    new_clients: int = Field(ge=0, default=0)
     run_dir: str | None
     device: Literal["auto", "cpu", "cuda"]
     round_timeout_s: float = Field(gt=0)
@@ -91,11 +99,23 @@ class RunConfig(_Strict):
         return bool(self.engine.get("kind") == "superlink")
 
     @property
+    def population(self) -> list[ClientId]:
+        """Simulated clients that take part in this stage."""
+        if self.stage == "new_clients":
+            return [str(self.clients + i) for i in range(self.new_clients)]
+        return [str(i) for i in range(self.clients)]
+
+    @property
     def participants(self) -> int:
         """Clients asked per round."""
         if isinstance(self.clients_per_round, int):
             return self.clients_per_round
-        return max(1, round(self.clients_per_round * self.clients))
+        count = self.clients if self.on_nodes else len(self.population)
+        return max(1, round(self.clients_per_round * count))
+
+    def to_yaml(self) -> str:
+        """Return the text that `parse_config` reads back."""
+        return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False)
 
 
 def parse_config(values: dict[str, Any]) -> tuple[RunConfig | None, list[Fault]]:
@@ -108,14 +128,15 @@ def parse_config(values: dict[str, Any]) -> tuple[RunConfig | None, list[Fault]]
 
 
 def _across_keys(config: RunConfig) -> list[Fault]:
-    faults = []
-    if config.participants > config.clients:
+    faults = _stage_faults(config)
+    count = "clients" if config.on_nodes or config.stage == "train" else "new_clients"
+    if config.participants > getattr(config, count) and not faults:
         faults.append(
             Fault(
                 "clients_per_round",
                 config.clients_per_round,
-                f"more participants than clients={config.clients}",
-                "Lower clients_per_round or raise clients",
+                f"more participants than {count}={getattr(config, count)}",
+                f"Lower clients_per_round or raise {count}",
             )
         )
     budget = config.memory_budget_mib
@@ -128,6 +149,26 @@ def _across_keys(config: RunConfig) -> list[Fault]:
                 "Write [low, high], 'space' or null",
             )
         )
+    return faults
+
+
+def _stage_faults(config: RunConfig) -> list[Fault]:
+    if config.stage == "train":
+        if config.from_run is None:
+            return []
+        remedy = "Add stage=new_clients, or leave it out"
+        return [Fault("from", config.from_run, "is of no use to stage=train", remedy)]
+    faults = []
+    if config.from_run is None:
+        remedy = "Give the folder of a finished run: from=RUN_DIR"
+        faults.append(Fault("from", None, "stage=new_clients starts from a run", remedy))
+    if config.method.new_clients is None:
+        problem = f"method {config.method.name!r} has no such stage"
+        remedy = "Take a method whose file in conf/method has new_clients"
+        faults.append(Fault("stage", config.stage, problem, remedy))
+    if not config.on_nodes and config.new_clients < 1:
+        remedy = "Set it to the number that the run in `from` kept out"
+        faults.append(Fault("new_clients", 0, "there is nobody to search for", remedy))
     return faults
 
 

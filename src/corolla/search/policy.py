@@ -76,12 +76,13 @@ class ClientPolicies:
     """The policies of all clients; one exists from the moment its client is updated.
 
     ``sizes`` are the numbers of choices, dimension by dimension. Every policy starts uniform
-    (logits 0). Choices are tuples of indices, one per dimension.
+    (logits 0) unless `begin_new` says otherwise. Choices are tuples of indices, one per dimension.
     """
 
     sizes: Sequence[int]
     settings: PolicySettings
     _policies: dict[ClientId, _Policy] = field(default_factory=dict, init=False, repr=False)
+    _start: Vector = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.sizes or min(self.sizes) < 1:
@@ -89,12 +90,23 @@ class ClientPolicies:
             raise RefusedError(Fault("sizes", list(self.sizes), "is no search space", remedy))
         self._sizes = np.array(self.sizes)
         self._starts = np.concatenate([[0], np.cumsum(self._sizes)[:-1]])
+        self._start = np.zeros(self._sizes.sum())
         self._owner = np.repeat(np.arange(len(self._sizes)), self._sizes)  # logit -> dimension
 
     @property
     def clients(self) -> list[ClientId]:
         """Clients whose policy was ever updated, in their fixed order."""
         return sorted(self._policies, key=client_order)
+
+    def begin_new(self, *, average: bool) -> None:
+        """Forget all policies; new ones start uniform, or from the mean of the forgotten ones.
+
+        The mean is that of the probabilities: an old client that has decided outweighs no other.
+        """
+        if average and self._policies:
+            logs = [self._log_probabilities(client) for client in self.clients]
+            self._start = np.log(np.mean(np.exp(logs), axis=0))
+        self._policies = {}
 
     def probabilities(self, client: ClientId) -> list[Vector]:
         """Return equation 4: one vector per dimension, each summing to 1."""
@@ -151,7 +163,8 @@ class ClientPolicies:
             raise RefusedError(Fault("advantage", advantage, "cannot train a policy", remedy))
         direction = self.gradient(client, choices, advantage)
         if client not in self._policies:
-            self._policies[client] = _Policy(*np.zeros((3, self._sizes.sum())))
+            moments = np.zeros((2, self._sizes.sum()))
+            self._policies[client] = _Policy(self._start.copy(), *moments)
         policy, settings = self._policies[client], self.settings
         policy.steps += 1
         if settings.optimizer == "adam":
@@ -173,6 +186,7 @@ class ClientPolicies:
             "logits": np.array([policy.logits for policy in policies]).reshape(shape),
             "first": np.array([policy.first for policy in policies]).reshape(shape),
             "second": np.array([policy.second for policy in policies]).reshape(shape),
+            "start": self._start.copy(),
             "steps": np.array([policy.steps for policy in policies], dtype=np.int64),
         }
         return State(arrays, {"clients": clients, "sizes": [int(size) for size in self._sizes]})
@@ -185,6 +199,7 @@ class ClientPolicies:
             problem = "is the policy of another search space"
             raise RefusedError(Fault("sizes", state.meta["sizes"], problem, remedy))
         rows = zip(*(state.arrays[key] for key in ("logits", "first", "second")), strict=True)
+        self._start = state.arrays["start"].copy()
         self._policies = {
             client: _Policy(logits.copy(), first.copy(), second.copy(), int(steps))
             for client, (logits, first, second), steps in zip(
@@ -194,7 +209,7 @@ class ClientPolicies:
 
     def _logits(self, client: ClientId) -> Vector:
         policy = self._policies.get(client)
-        return np.zeros(len(self._owner)) if policy is None else policy.logits
+        return self._start if policy is None else policy.logits
 
     def _log_probabilities(self, client: ClientId) -> Vector:
         logits = self._logits(client)

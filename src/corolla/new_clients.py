@@ -1,0 +1,70 @@
+"""What a stage for new clients starts from: a finished run whose clients they were not.
+
+PerFedRLNAS, section "Generalization Ability": the supernet is frozen, only what is a new client's own
+is searched, from evaluations.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from corolla.config.build import header_of
+from corolla.config.schema import RunConfig, parse_config
+from corolla.errors import Fault, RefusedError
+from corolla.records.run_directory import RunDirectory
+from corolla.spaces.supernet import Supernet
+from corolla.state import State
+
+
+def source_state(config: RunConfig, space: Supernet) -> State:
+    """Return the strategy's state after the last round of the run in ``config.from_run``.
+
+    Raises:
+        RefusedError: no run there, an unfinished one, one of another method, space, classes or, in
+            simulation, another division of the images (its clients' images could be in training).
+
+    """
+    path = Path(str(config.from_run))
+    directory = RunDirectory.open(path)
+    source, _ = parse_config(yaml.safe_load(directory.config_text()))
+    if source is None:
+        remedy = "Take a run of this release"
+        raise RefusedError(Fault("from", str(path), "its config.yaml cannot be read", remedy))
+    faults = _differences(config, source, path)
+    if not (path / "summary.json").is_file():
+        remedy = f"Finish it first: corolla resume {path}"
+        faults.append(Fault("from", str(path), "that run has not ended", remedy))
+    if faults:
+        raise RefusedError(faults)
+    _, state = directory.load_checkpoint("latest", expected=header_of(config, space))
+    return State(state.part("strategy/"), state.meta["strategy"])
+
+
+def _differences(config: RunConfig, source: RunConfig, path: Path) -> list[Fault]:
+    faults = []
+
+    def compare(key: str, mine: Any, theirs: Any) -> None:
+        if mine != theirs:
+            problem = f"the run in {path} has {theirs!r}"
+            faults.append(Fault(key, mine, problem, f"Give {key}={theirs}, or another run"))
+
+    compare("method", config.method.name, source.method.name)
+    compare("space", config.space.name, source.space.name)
+    if config.images and source.images and config.images.classes != source.images.classes:
+        problem = f"its classes are not those of the run in {path}"
+        remedy = "Use the same classes in the same order"
+        faults.append(Fault("dataset", config.images.name, problem, remedy))
+    if config.on_nodes or faults:
+        return faults
+    for key in ("clients", "new_clients", "seed"):
+        compare(key, getattr(config, key), getattr(source, key))
+    theirs = {**source.partition, **source.dataset}
+    if not faults and {**config.partition, **config.dataset} != theirs:
+        problem = f"divides the images otherwise than the run in {path}"
+        remedy = "Give the same dataset.* and partition.* as there"
+        faults.append(Fault("partition", json.dumps(config.partition), problem, remedy))
+    return faults

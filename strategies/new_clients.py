@@ -1,0 +1,126 @@
+"""Clients that were not in training: the supernet is frozen, only their policies are searched.
+
+PerFedRLNAS (Yao & Li, AAAI 2024), section "Generalization Ability". A new client evaluates the subnets
+that its policy draws, round after round; it trains nothing and uploads no weights. Ours: a policy may
+start from the average of the old clients' policies instead of from the uniform one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from flwr.app import MessageType
+
+from corolla.errors import Fault, RefusedError, nearest
+from corolla.federation import Federation
+from corolla.search.reward import RewardHistory
+from corolla.spaces.architecture import Architecture
+from corolla.state import State
+from corolla.tasks import Reply
+from corolla.types import ClientId, client_seed
+from strategies.base import Deployment, Outcome
+from strategies.exchange import Order
+from strategies.fedavg import FedAvg
+from strategies.perfedrlnas import PerFedRLNAS
+
+_STARTS = ("uniform", "average")
+_SEARCHES = ("policy", "random", "none")
+
+
+class PolicySearch(PerFedRLNAS):
+    """Search for the policies of new clients over the supernet of a finished PerFedRLNAS run."""
+
+    order_type = MessageType.EVALUATE
+
+    def __init__(
+        self,
+        *,
+        federation: Federation,
+        policy: Mapping[str, Any],
+        reward: Mapping[str, Any],
+        max_draws: int,
+        start: Literal["uniform", "average"],
+        search: Literal["policy", "random", "none"],
+    ) -> None:
+        """``search``: ``random`` deploys a drawn subnet, ``none`` the start's most probable one."""
+        faults = [
+            Fault(key, value, f"is no {key}", nearest(str(value), known))
+            for key, value, known in (("start", start, _STARTS), ("search", search, _SEARCHES))
+            if value not in known
+        ]
+        if faults:
+            raise RefusedError(faults)
+        super().__init__(
+            federation=federation,
+            policy=policy,
+            reward=reward,
+            warmup_rounds=0,
+            weights="uniform",
+            server_momentum=0.0,
+            max_draws=max_draws,
+        )
+        self._start = start
+        self._search = search
+
+    def begin_from(self, state: State) -> None:
+        """Take supernet and policies of the finished run; new clients start as configured."""
+        self.load_state(state)
+        self._velocity = {}
+        self._policies.begin_new(average=self._start == "average")
+        self._reward = RewardHistory(settings=self._reward.settings)
+
+    def orders(self, server_round: int, cohort: Sequence[ClientId]) -> list[Order]:
+        """Send each client a subnet that its policy draws, to evaluate."""
+        if self._search != "policy":
+            return []
+        return [
+            Order(
+                task=replace(order.task, epochs=0, return_arrays=False),
+                arrays=order.arrays,
+                returns={},
+            )
+            for order in super().orders(server_round, cohort)
+        ]
+
+    def finished(self, clients: Sequence[ClientId]) -> bool:
+        """There is nothing to do where nothing is searched."""
+        return self._search != "policy"
+
+    def deployed(self, client: ClientId) -> Deployment:
+        """Return the most probable subnet, or one that was drawn where the search is ``random``."""
+        if self._search != "random":
+            return super().deployed(client)
+        rng = self.rng(0, client_seed(client))
+        for _ in range(self._max_draws):
+            architecture = self.space.sample(rng)
+            if self._fits(client, architecture):
+                return self._slice(architecture)
+        return self._slice(self.space.smallest())
+
+    def _slice(self, architecture: Architecture) -> Deployment:
+        return Deployment(architecture, self.space.cut(self._supernet, architecture))
+
+    def _aggregate(self, replies: Sequence[Reply]) -> None:
+        """Leave the supernet as it is."""
+
+
+class FrozenFedAvg(FedAvg):
+    """FedAvg's finished model for clients that were not in its training."""
+
+    def begin_from(self, state: State) -> None:
+        """Take the finished run's model."""
+        self.load_state(state)
+
+    def orders(self, server_round: int, cohort: Sequence[ClientId]) -> list[Order]:
+        """Ask nobody: the model is what it is."""
+        return []
+
+    def absorb(self, server_round: int, replies: Sequence[Reply]) -> Outcome:
+        """Change nothing."""
+        return Outcome()
+
+    def finished(self, clients: Sequence[ClientId]) -> bool:
+        """There is nothing to do."""
+        return True

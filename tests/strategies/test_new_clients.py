@@ -1,0 +1,167 @@
+"""Clients that were not in training: what may change for them, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from corolla.config.build import build_space, header_of
+from corolla.errors import RefusedError
+from corolla.launch import plan_run
+from corolla.records.run_directory import RunDirectory
+from corolla.state import State
+from tests.strategies.conftest import SMALL, results, resumed, run
+
+KEPT_OUT = ["clients=3", "new_clients=2"]
+STAGE = [*KEPT_OUT, "stage=new_clients", "clients_per_round=2"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunDirectory]:
+    """One finished run per method, with two clients kept out of it."""
+    root = tmp_path_factory.mktemp("trained")
+    return {
+        method: run(root / method, *KEPT_OUT, f"method={method}", "rounds=2")
+        for method in ("perfedrlnas", "fedavg")
+    }
+
+
+def _state(directory: RunDirectory) -> State:
+    config = plan_run([*SMALL, *KEPT_OUT, "run_dir=unused"]).config
+    _, state = directory.load_checkpoint("latest", expected=header_of(config, build_space(config)))
+    return State(state.part("strategy/"), state.meta["strategy"])
+
+
+def test_training_never_sees_the_clients_that_are_kept_out(
+    trained: dict[str, RunDirectory],
+) -> None:
+    directory = trained["perfedrlnas"]
+    partition = json.loads((directory.path / "partition.json").read_text())["clients"]
+    assert list(partition) == ["0", "1", "2", "3", "4"]
+    seen = {row["client"] for row in directory.clients()}
+    assert seen <= {"0", "1", "2"}
+    assert set(directory.summary()["per_client"]) == {"0", "1", "2"}
+
+
+def test_only_the_policies_of_new_clients_change_and_nothing_is_uploaded(
+    trained: dict[str, RunDirectory], tmp_path: Path
+) -> None:
+    source = trained["perfedrlnas"]
+    directory = run(tmp_path / "new", *STAGE, f"from={source.path}", "rounds=4")
+    before, after = _state(source), _state(directory)
+    supernet = [name for name in before.arrays if name.startswith("supernet/")]
+    assert supernet
+    assert all(before.arrays[n].tobytes() == after.arrays[n].tobytes() for n in supernet)
+    assert after.meta["policies"]["clients"] == ["3", "4"]
+    rows = directory.clients()
+    assert {row["client"] for row in rows} == {"3", "4"}
+    assert len(rows) == 8
+    assert all(row["bytes_up"] == 0 and row["bytes_down"] > 0 for row in rows)
+    assert all("train_loss" not in row for row in rows)
+    assert set(directory.summary()["per_client"]) == {"3", "4"}
+    assert directory.summary()["stage"] == "new_clients"
+
+
+def test_an_interrupted_stage_resumes_to_the_same_numbers(
+    trained: dict[str, RunDirectory], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = [*STAGE, f"from={trained['perfedrlnas'].path}", "rounds=3"]
+    whole = run(tmp_path / "whole", *settings)
+    save = RunDirectory.save_checkpoint
+
+    def crash(self: RunDirectory, state: State, **known: object) -> None:
+        if known["round"] == 2:
+            raise OSError("power cut")
+        save(self, state, **known)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "save_checkpoint", crash)
+        with pytest.raises(Exception, match="power cut"):
+            run(tmp_path / "broken", *settings)
+    assert results(resumed(tmp_path / "broken")) == results(whole)
+
+
+def test_the_average_start_is_the_mean_of_the_old_clients_probabilities(
+    trained: dict[str, RunDirectory], tmp_path: Path
+) -> None:
+    source = trained["perfedrlnas"]
+    directory = run(
+        tmp_path / "average",
+        *STAGE,
+        f"from={source.path}",
+        "rounds=1",
+        "method.new_clients.start=average",
+        "method.new_clients.search=none",
+    )
+    logits = _state(source).arrays["policies/logits"]
+    sizes = _state(source).meta["policies"]["sizes"]
+    expected = []
+    for part in np.split(logits, np.cumsum(sizes)[:-1], axis=1):  # by hand: softmax, then the mean
+        p = np.exp(part) / np.exp(part).sum(axis=1, keepdims=True)
+        expected.append(np.log(p.mean(axis=0)))
+    start = _state(directory).arrays["policies/start"]
+    np.testing.assert_allclose(start, np.concatenate(expected), rtol=1e-12)
+    choices = [int(np.argmax(part)) for part in expected]
+    deployed = directory.summary()["per_client"]
+    assert [deployed[c]["choices"] for c in ("3", "4")] == [choices, choices]
+
+
+def test_random_subnets_differ_by_client_and_need_no_rounds(
+    trained: dict[str, RunDirectory], tmp_path: Path
+) -> None:
+    directory = run(
+        tmp_path / "random",
+        *STAGE,
+        f"from={trained['perfedrlnas'].path}",
+        "method.new_clients.search=random",
+    )
+    deployed = directory.summary()["per_client"]
+    assert deployed["3"]["choices"] != deployed["4"]["choices"]
+    assert directory.clients() == []
+
+
+def test_fedavgs_model_is_scored_on_the_new_clients(
+    trained: dict[str, RunDirectory], tmp_path: Path
+) -> None:
+    source = trained["fedavg"]
+    directory = run(tmp_path / "fedavg", *STAGE, "method=fedavg", f"from={source.path}")
+    assert set(directory.summary()["per_client"]) == {"3", "4"}
+    assert set(directory.summary()["global"]["test_accuracy"]["per_client"]) == {"3", "4"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["method=fedavg"], r"method='fedavg'.*has 'perfedrlnas'"),
+        (["space=mobilenetv3_32"], r"space='mobilenetv3_32'.*has 'mobilenetv3_8'"),
+        (["new_clients=3"], r"new_clients=3.*has 2"),
+        (["partition.alpha=1"], r"partition=.*divides the images otherwise"),
+        (["method=local"], r"stage=.*method 'local' has no such stage"),
+        (["new_clients=0"], r"new_clients=0.*nobody to search for"),
+        (["from=null"], r"from=None.*starts from a run"),
+        (["from=/nowhere"], r"/nowhere"),
+        (["stage=train"], r"from=.*of no use to stage=train"),
+        (["clients_per_round=3"], r"clients_per_round=3.*more participants than new_clients=2"),
+        (["method.new_clients.start=averag"], r"start.*averag.*Did you mean 'average'"),
+    ],
+)
+def test_a_stage_that_cannot_start_is_refused(
+    trained: dict[str, RunDirectory], changes: list[str], message: str, tmp_path: Path
+) -> None:
+    settings = [*SMALL, *STAGE, f"from={trained['perfedrlnas'].path}", *changes]
+    with pytest.raises(RefusedError, match=message):
+        plan_run([*settings, f"run_dir={tmp_path / 'run'}"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unfinished_run_is_refused(trained: dict[str, RunDirectory], tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(trained["perfedrlnas"].path, copy)
+    (copy / "summary.json").unlink()
+    with pytest.raises(RefusedError, match=r"has not ended.*corolla resume"):
+        plan_run([*SMALL, *STAGE, f"from={copy}", f"run_dir={tmp_path / 'run'}"])
