@@ -99,7 +99,7 @@ class CorollaStrategy(Strategy):
         rng = generator(self.federation.seed, server_round, _COHORT)
         return [available[i] for i in sorted(rng.choice(len(available), count, replace=False))]
 
-    def describe(self, client: ClientId) -> dict[str, float]:
+    def describe(self, client: ClientId) -> dict[str, Any]:
         """Return a method's own per-client entries for summary.json (policy entropy, budget ...)."""
         budget = self.federation.budgets.get(client)
         return {} if budget is None else {"memory_budget_mib": budget}

@@ -170,11 +170,17 @@ class PerFedRLNAS(CorollaStrategy):
         architecture = Architecture(choices)
         return Deployment(architecture, self.space.cut(self._supernet, architecture))
 
-    def describe(self, client: ClientId) -> dict[str, float]:
+    def describe(self, client: ClientId) -> dict[str, Any]:
         """Add the policy's entropy (1: uniform, 0: decided)."""
         return {
             **super().describe(client),
             "policy_entropy": self._policies.entropy(client).normalised,
+            # Probabilities of the dimensions that have a choice.
+            "policy": [
+                [round(float(p), 4) for p in row]
+                for row in self._policies.probabilities(client)
+                if len(row) > 1
+            ],
         }
 
     def state(self) -> State:

@@ -244,6 +244,7 @@ class _Writer:
         }
         if self.run.searched:
             record["policy_entropy"] = float(self.rng.uniform(0.2, 0.5))
+            record["policy"] = self.rng.dirichlet([1.0, 1.0, 1.0], size=5).round(4).tolist()
         return record
 
     def facts(self, client: int) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def test_a_usual_run_gives_a_whole_page_with_every_section(page: str) -> None:
         "Configuration",
     ):
         assert heading in parser.text, heading
-    assert parser.count("figure") == 13
+    assert parser.count("figure") == 14
     assert len(page.encode()) < 400_000
 
 

@@ -1,4 +1,4 @@
-"""Charts with one mark per client: accuracy, accuracy against cost, memory against budget."""
+"""Charts over clients: accuracy, accuracy against cost, memory against budget, likeness of policies."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from corolla.report.drawing import (
     unit_ticks,
 )
 from corolla.report.load import Run, number
+from corolla.report.policy_similarity import policy_similarity
 from corolla.report.wording import count, duration, mebibytes, percent, plural, short
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def client_charts(run: Run, uid: str) -> list[Chart]:
         against_cost(run, f"{uid}-macs", "macs", "multiply-accumulates", count, COUNTS),
         against_cost(run, f"{uid}-latency", "latency_ms", "latency", _milliseconds, MILLISECONDS),
         memory(run, f"{uid}-memory"),
+        policy_similarity(run, f"{uid}-policies"),
     ]
     return [chart for chart in charts if chart is not None]
 

@@ -72,7 +72,8 @@ class Run:
     @property
     def title(self) -> str:
         """Method, data set and seed: what tells runs apart in a legend."""
-        return f"{self.name_of('method')} · {self.name_of('dataset')} · seed {self.seed}"
+        stage = " (new clients)" if self.config.get("stage") == "new_clients" else ""
+        return f"{self.name_of('method')}{stage} · {self.name_of('dataset')} · seed {self.seed}"
 
     @property
     def seed(self) -> str:
