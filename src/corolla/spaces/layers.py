@@ -22,8 +22,8 @@ class BatchNorm(nn.BatchNorm2d):
     would be one more array to send and to average per layer.
     """
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels)
+    def __init__(self, channels: int, *, affine: bool = True) -> None:
+        super().__init__(channels, affine=affine)
         self.register_buffer("num_batches_tracked", None)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:

@@ -1,0 +1,303 @@
+"""DARTS search space: which operation is on each edge of two kinds of cell.
+
+DARTS: Liu, Simonyan & Yang, ICLR 2019, https://arxiv.org/abs/1806.09055; as single-path subnets:
+PerFedRLNAS (AAAI 2024); as a network that is pruned while it trains: SPIDER (TMLR). Parameters and
+multiply-accumulates are the published ones (``affine: false``: only the stem's BatchNorm has a scale).
+Departures: candidates ascend in cost instead of DARTS' order, genotypes therefore go by names; shared
+ReLUs (`corolla.spaces.darts_operations`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+
+from corolla.aggregation.regions import Region, leading_region
+from corolla.aggregation.regions import cut as cut_regions
+from corolla.errors import Fault, RefusedError
+from corolla.spaces.architecture import Architecture, Dimension
+from corolla.spaces.costs import Costs
+from corolla.spaces.darts_cells import DartsNetwork, DartsPlan, checked_alive
+from corolla.spaces.darts_genotype import KINDS, Alive, Genotype, edge_name, edge_pairs
+from corolla.spaces.darts_operations import operations_of
+from corolla.spaces.supernet import Shapes, Supernet
+from corolla.types import Arrays
+
+_FLOAT = 4  # bytes
+
+
+class DartsSpace(Supernet):
+    """One operation per edge; 28 dimensions at 4 nodes, ``normal.0-2`` to ``reduce.4-5``.
+
+    The supernet is the mixed network with all operations on all edges. A subnet owns the whole tensors
+    of its operations, and those that all share: stem, the cells' preprocessing, classifier.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        num_classes: int,
+        in_channels: int,
+        resolution: int,
+        operations: str | Sequence[str],
+        channels: int,
+        cells: int,
+        nodes: int,
+        stem_multiplier: int,
+        affine: bool,
+    ) -> None:
+        """Take the YAML's settings.
+
+        Raises:
+            RefusedError: settings that make no network, all of them at once.
+
+        """
+        names, faults = operations_of(operations)
+        faults += _faults(resolution, channels, cells, nodes, stem_multiplier)
+        if faults:
+            raise RefusedError(faults)
+        pairs = edge_pairs(nodes)
+        super().__init__(
+            name=name,
+            dimensions=tuple(
+                Dimension(f"{kind}.{edge_name(pair)}", names) for kind in KINDS for pair in pairs
+            ),
+            num_classes=num_classes,
+            in_channels=in_channels,
+            resolution=resolution,
+        )
+        self.plan = DartsPlan(
+            operations=names,
+            channels=channels,
+            cells=cells,
+            nodes=nodes,
+            stem_multiplier=stem_multiplier,
+            affine=affine,
+            num_classes=num_classes,
+            in_channels=in_channels,
+            resolution=resolution,
+        )
+
+    def subnet(self, architecture: Architecture) -> DartsNetwork:
+        """Build the network with one operation on every edge."""
+        return DartsNetwork(self.plan, self.alive(architecture))
+
+    def supernet(self) -> DartsNetwork:
+        """Build the mixed network with all operations on every edge."""
+        return DartsNetwork(self.plan, self.all_alive())
+
+    def network(self, alive: Alive) -> DartsNetwork:
+        """Build the network of any choices: SPIDER's local model, say, out of its saved state."""
+        return DartsNetwork(self.plan, alive)
+
+    def all_alive(self) -> dict[str, tuple[tuple[str, ...], ...]]:
+        """Return the choices of the supernet."""
+        return dict.fromkeys(KINDS, (self.plan.operations,) * len(edge_pairs(self.plan.nodes)))
+
+    def alive(self, architecture: Architecture) -> dict[str, tuple[tuple[str, ...], ...]]:
+        """Return the choices of a single-path subnet: one operation per edge."""
+        self.check(architecture)
+        chosen = [(self.plan.operations[index],) for index in architecture.choices]
+        half = len(chosen) // 2
+        return {"normal": tuple(chosen[:half]), "reduce": tuple(chosen[half:])}
+
+    def genotype(self, architecture: Architecture) -> Genotype:
+        """Return the genotype of a single-path subnet."""
+        return Genotype.of_alive(self.alive(architecture), self.plan.nodes)
+
+    def from_genotype(self, genotype: Genotype) -> Architecture:
+        """Return the architecture of a genotype; absent edges become ``none``.
+
+        Raises:
+            RefusedError: operations that this space lacks (``none`` among them: then an absent edge
+                can only be said by `Genotype.alive` and `network`), or another number of nodes.
+
+        """
+        plan, choices, faults = self.plan, [], []
+        if genotype.nodes != plan.nodes:
+            remedy = f"Take a space with nodes={genotype.nodes}"
+            problem = f"the cells of space {self.name!r} have {plan.nodes} nodes"
+            raise RefusedError(Fault("genotype.nodes", genotype.nodes, problem, remedy))
+        names = (*genotype.normal, *genotype.reduce)
+        for dimension, name in zip(self.dimensions, names, strict=True):
+            if name in dimension.choices:
+                choices.append(dimension.choices.index(name))
+            else:
+                lacks = "an absent edge" if name == "none" else "it"
+                problem = f"space {self.name!r} has no operation for {lacks}"
+                remedy = f"It has {', '.join(plan.operations)}"
+                if name == "none":
+                    remedy += "; build the network from Genotype.alive() instead"
+                faults.append(Fault(f"genotype.{dimension.name}", name, problem, remedy))
+        if faults:
+            raise RefusedError(faults)
+        return Architecture(tuple(choices))
+
+    def shapes(self, architecture: Architecture) -> Shapes:
+        """Return the state_dict's shapes: a choice among the supernet's tensors."""
+        return self.shapes_of(self.alive(architecture))
+
+    def macs(self, architecture: Architecture) -> int:
+        """Return multiply-accumulates of one forward pass, summed over the operations."""
+        return self.macs_of(self.alive(architecture))
+
+    def activation_bytes(self, architecture: Architecture, batch_size: int) -> int:
+        """Return bytes kept for the backward pass in closed form."""
+        return self.activation_bytes_of(self.alive(architecture), batch_size)
+
+    def costs_of(self, alive: Alive, *, batch_size: int = 32) -> Costs:
+        """Return what the network of any choices costs; not cached."""
+        alive = checked_alive(self.plan, alive)
+        return Costs.of(
+            shapes=self.shapes_of(alive),
+            macs=self.macs_of(alive),
+            activation_bytes=self.activation_bytes_of(alive, batch_size),
+        )
+
+    def shapes_of(self, alive: Alive) -> Shapes:
+        """Return name -> shape of the network of ``alive``, in its order."""
+        shapes: Shapes = {}
+        for edge, parts in self._parts:
+            for operation in ("",) if edge is None else alive[edge[0]][edge[1]]:
+                shapes.update(parts.get(operation, {}))
+        return shapes
+
+    def macs_of(self, alive: Alive) -> int:
+        """Return multiply-accumulates of one image through the network of ``alive``."""
+        fixed, table = self._macs
+        return fixed + sum(
+            table.get((kind, edge, operation), 0)
+            for kind in KINDS
+            for edge, operations in enumerate(alive[kind])
+            for operation in operations
+        )
+
+    def activation_bytes_of(self, alive: Alive, batch_size: int) -> int:
+        """Return bytes that one training step of the network of ``alive`` keeps (exact without weights)."""
+        plan = self.plan
+        # The images, the stem's convolution, its ReLU; last, what the classifier reads.
+        maps = (plan.in_channels + 2 * plan.stem) * plan.resolution**2 + plan.features
+        norms = plan.stem  # channels of all BatchNorm layers
+        kept = {kind: _kept(alive[kind], plan.nodes, kind == "reduce") for kind in KINDS}
+        for number, place in enumerate(plan.cell_plans(), start=1):
+            in_maps, out_maps, cell_norms = kept[place.kind]
+            inside, outside = place.channels * place.in_side**2, place.channels * place.out_side**2
+            maps += (2 + in_maps) * inside + out_maps * outside  # 2: both inputs, fitted
+            maps += plan.nodes * outside if number < plan.cells else 0  # the output's ReLU
+            if place.after_reduction:  # even and odd pixels of the cell before the last
+                maps += 2 * place.before_last * place.in_side**2
+            norms += (2 + cell_norms) * place.channels
+        # BatchNorm keeps mean and deviation of the batch, and its running statistics.
+        return _FLOAT * (batch_size * maps + 4 * norms)
+
+    def cut(self, state: Arrays, architecture: Architecture) -> Arrays:
+        """Copy the subnet's whole tensors (generic regions would take several times the copying)."""
+        names = self._shapes_of(self.check(architecture))
+        if not all(name in state for name in names):
+            return cut_regions(state, self.regions(architecture))  # refuses, by name
+        return {name: state[name].copy() for name in names}
+
+    def _leading_regions(self, architecture: Architecture) -> Mapping[str, Region]:
+        whole = self._whole
+        return {name: whole[name] for name in self._shapes_of(self.check(architecture))}
+
+    @cached_property
+    def _whole(self) -> dict[str, Region]:
+        return {name: leading_region(s, s) for name, s in self.supernet_shapes.items()}
+
+    @cached_property
+    def _parts(self) -> list[tuple[tuple[str, int] | None, dict[str, Shapes]]]:
+        """The supernet's tensors in its order, by edge and operation; what is shared has neither."""
+        kinds = [place.kind for place in self.plan.cell_plans()]
+        parts: list[tuple[tuple[str, int] | None, dict[str, Shapes]]] = []
+        current: tuple[str, str] | None = None
+        for name, shape in self.supernet_shapes.items():
+            words = name.split(".")
+            on_edge = words[0] == "cells" and words[2] == "edges"
+            section, operation = (
+                (words[1], words[3] if on_edge else ""),
+                words[4] if on_edge else "",
+            )
+            if section != current:
+                parts.append(((kinds[int(words[1])], int(words[3])) if on_edge else None, {}))
+                current = section
+            parts[-1][1].setdefault(operation, {})[name] = shape
+        return parts
+
+    @cached_property
+    def _macs(self) -> tuple[int, dict[tuple[str, int, str], int]]:
+        """What is shared, and each operation on each edge, over all cells.
+
+        A convolution multiplies every weight once per output pixel; all those of one operation have
+        outputs of one size.
+        """
+        plan = self.plan
+        places = list(plan.cell_plans())
+        fixed = plan.features * plan.num_classes
+        table: dict[tuple[str, int, str], int] = {}
+        for name, shape in self.supernet_shapes.items():
+            words = name.split(".")
+            if len(shape) != 4:
+                continue
+            if words[0] != "cells":
+                fixed += math.prod(shape) * plan.resolution**2
+                continue
+            place = places[int(words[1])]
+            if words[2] != "edges":
+                fixed += math.prod(shape) * place.in_side**2
+                continue
+            key = (place.kind, int(words[3]), words[4])
+            table[key] = table.get(key, 0) + math.prod(shape) * place.out_side**2
+        return fixed, table
+
+
+def _kept(edges: Sequence[Sequence[str]], nodes: int, reduces: bool) -> tuple[int, int, int]:
+    """Return what one cell keeps: maps of its inputs' size, of its nodes' size, BatchNorm layers."""
+    in_maps = out_maps = norms = 0
+    rectified, raw, halved = set(), set(), set()
+    for (source, _), operations in zip(edge_pairs(nodes), edges, strict=True):
+        for operation in operations:
+            strided = reduces and source < 2
+            if operation.startswith("sep_conv"):  # outputs of 4 convolutions, and the ReLU between
+                out_maps, norms = out_maps + 5, norms + 2
+            elif operation.startswith("dil_conv"):
+                out_maps, norms = out_maps + 2, norms + 1
+            elif operation == "max_pool_3x3":  # what is pooled, and where from (64 bits)
+                out_maps, norms = out_maps + 3, norms + 1
+            elif operation == "avg_pool_3x3" or (operation == "skip_connect" and strided):
+                out_maps, norms = out_maps + 1, norms + 1
+            if "_conv_" in operation or (operation == "skip_connect" and strided):
+                rectified.add(source)
+            elif "_pool_" in operation:
+                raw.add(source)
+            if operation == "skip_connect" and strided:
+                halved.add(source)
+    out_maps += 2 * len(halved)  # even and odd pixels
+    for source in (*rectified, *raw):  # each once, whatever reads it
+        if source < 2:
+            in_maps += 1
+        else:
+            out_maps += 1
+    return in_maps, out_maps, norms
+
+
+def _faults(
+    resolution: int, channels: int, cells: int, nodes: int, stem_multiplier: int
+) -> Iterator[Fault]:
+    if resolution < 4 or resolution % 4:
+        lower = max(4, resolution // 4 * 4)
+        problem = "two reduction cells halve the sides, which must be multiples of 4"
+        remedy = f"Use {lower} or {lower + 4}: images are resized inside the network"
+        yield Fault("resolution", resolution, problem, remedy)
+    if cells < 3:
+        problem = "cells at 1/3 and 2/3 of the depth reduce, and one at least must be normal"
+        yield Fault("cells", cells, problem, "Use 3 or more")
+    for key, value in (
+        ("channels", channels),
+        ("nodes", nodes),
+        ("stem_multiplier", stem_multiplier),
+    ):
+        if value < 1:
+            yield Fault(key, value, "must be at least 1", "DARTS: 16 channels, 4 nodes, stem 3")
