@@ -8,18 +8,19 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from hydra.utils import get_class
 
 from corolla.spaces.mobilenetv3 import MobileNetV3Space
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
-def make_space(name: str, **changes: Any) -> MobileNetV3Space:
-    """Build a MobileNetV3 space from its YAML, for digits or CIFAR-shaped images."""
+def make_space(name: str, **changes: Any) -> Any:
+    """Build a space from its YAML, for digits (names that end in _8) or colour images."""
     settings = yaml.safe_load((CONF / "space" / f"{name}.yaml").read_text())["supernet"]
-    settings.pop("_target_")
+    kind = get_class(settings.pop("_target_"))
     settings |= {"name": name, "num_classes": 10, "in_channels": 1 if name.endswith("_8") else 3}
-    return MobileNetV3Space(**(settings | changes))
+    return kind(**(settings | changes))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,9 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from corolla.aggregation.coverage import coverage_average
-from corolla.aggregation.regions import region_size
-from corolla.aggregation.updates import Update
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.costs import saved_bytes
 from corolla.spaces.mobilenetv3 import MobileNetV3Space
@@ -94,34 +91,6 @@ def test_saved_bytes_by_hand() -> None:
     assert saved_bytes(Net(), (5, 4)) == 4 * (5 * 4 + 5 * 3)
 
 
-@settings(max_examples=25, deadline=None)
-@given(architecture=ARCHITECTURES)
-def test_regions_have_the_subnets_size(architecture: Architecture) -> None:
-    regions = SMALL.regions(architecture)
-    size = sum(region_size(region, STATE[name].shape) for name, region in regions.items())
-    subnet = SMALL.subnet(architecture)
-    assert size == sum(tensor.numel() for tensor in subnet.state_dict().values())
-
-
-@settings(max_examples=25, deadline=None)
-@given(architectures=st.lists(ARCHITECTURES, min_size=1, max_size=4), weight=st.floats(0.1, 1e4))
-def test_cut_then_aggregate_leaves_the_supernet_bit_identical(
-    architectures: list[Architecture], weight: float
-) -> None:
-    updates = [
-        Update(
-            arrays=SMALL.cut(STATE, architecture),
-            regions=SMALL.regions(architecture),
-            weight=weight + number,
-            client=str(number),
-        )
-        for number, architecture in enumerate(architectures)
-    ]
-    after = coverage_average(STATE, updates)
-    for name, array in STATE.items():
-        assert after[name].tobytes() == array.tobytes(), name
-
-
 @settings(max_examples=15, deadline=None)
 @given(architecture=ARCHITECTURES, seed=st.integers(0, 100))
 def test_subnet_equals_the_masked_supernet(architecture: Architecture, seed: int) -> None:
@@ -179,27 +148,6 @@ def _masked(
     return whole_net.head(x)
 
 
-@settings(max_examples=10, deadline=None)
-@given(architecture=ARCHITECTURES)
-def test_elastic_supernet_equals_the_subnet_and_trains_its_region_only(
-    architecture: Architecture,
-) -> None:
-    images = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    elastic = ElasticSupernet(SMALL, STATE).eval()
-    subnet = SMALL.load(architecture, SMALL.cut(STATE, architecture)).eval()
-    logits = elastic(images, architecture)
-    torch.testing.assert_close(logits, subnet(images), rtol=0, atol=0)
-    logits.sum().backward()
-    regions = SMALL.regions(architecture)
-    for name in STATE:
-        parameter = dict(elastic.named_parameters()).get(name.replace(".", "/"))
-        if parameter is None or parameter.grad is None:
-            continue
-        outside = parameter.grad.clone()
-        outside[regions[name]] = 0
-        assert outside.abs().sum() == 0, name
-
-
 def test_elastic_supernet_moves_running_statistics_of_the_region_in_training() -> None:
     architecture = SMALL.smallest()
     elastic = ElasticSupernet(SMALL, STATE).train()
@@ -209,12 +157,6 @@ def test_elastic_supernet_moves_running_statistics_of_the_region_in_training() -
     changed = elastic.state()[name]
     assert (changed[:channels] != 1).all()
     np.testing.assert_array_equal(changed[channels:], 1)
-
-
-def test_initial_state_depends_on_the_seed_alone() -> None:
-    again, other = SMALL.initial_state(0), SMALL.initial_state(1)
-    assert all(np.array_equal(again[name], array) for name, array in STATE.items())
-    assert not np.array_equal(other["stem.conv.weight"], STATE["stem.conv.weight"])
 
 
 def test_load_refuses_arrays_of_another_architecture() -> None:

@@ -1,17 +1,22 @@
-"""Plain modules of the MobileNetV3 space: stem, inverted residual block, head."""
+"""Plain modules of staged mobile networks: stem, inverted residual block, head, and their sequence.
+
+MobileNetV3 and NASViT share them; what differs is the activation.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 from corolla.spaces.layers import BatchNorm, Resize
 
+Activation = Callable[[Tensor], Tensor]
+
 
 class ConvBN(nn.Module):
-    """Convolution and BatchNorm, followed by h-swish where ``act``."""
+    """Convolution and BatchNorm, followed by ``activation`` if there is one."""
 
     def __init__(
         self,
@@ -21,19 +26,19 @@ class ConvBN(nn.Module):
         *,
         stride: int = 1,
         groups: int = 1,
-        act: bool = True,
+        activation: Activation | None = None,
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(
             inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False
         )
         self.bn = BatchNorm(outputs)
-        self.act = act
+        self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(n, outputs, h / stride, w / stride)``."""
         x = self.bn(self.conv(x))
-        return functional.hardswish(x) if self.act else x
+        return x if self.activation is None else self.activation(x)
 
 
 class SqueezeExcite(nn.Module):
@@ -53,8 +58,8 @@ class SqueezeExcite(nn.Module):
 class Stem(ConvBN):
     """First convolution, 3x3."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__(inputs, outputs, 3, stride=stride)
+    def __init__(self, inputs: int, outputs: int, stride: int, activation: Activation) -> None:
+        super().__init__(inputs, outputs, 3, stride=stride, activation=activation)
 
 
 class Block(nn.Module):
@@ -70,14 +75,18 @@ class Block(nn.Module):
         stride: int,
         squeeze: int | None,
         expands: bool,
+        shortcut: bool,
+        activation: Activation,
     ) -> None:
         super().__init__()
         self.stride = stride
-        self.expand = ConvBN(inputs, middle, 1) if expands else None
-        self.depthwise = ConvBN(middle, middle, kernel, stride=stride, groups=middle)
+        self.expand = ConvBN(inputs, middle, 1, activation=activation) if expands else None
+        self.depthwise = ConvBN(
+            middle, middle, kernel, stride=stride, groups=middle, activation=activation
+        )
         self.se = SqueezeExcite(middle, squeeze) if squeeze else None
-        self.project = ConvBN(middle, outputs, 1, act=False)
-        self.shortcut = ConvBN(inputs, outputs, 1, act=False) if inputs != outputs else None
+        self.project = ConvBN(middle, outputs, 1)
+        self.shortcut = ConvBN(inputs, outputs, 1) if shortcut else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(n, outputs, h / stride, w / stride)``."""
@@ -96,24 +105,26 @@ class Block(nn.Module):
 class Head(nn.Module):
     """Widen, average over space, mix, classify."""
 
-    def __init__(self, inputs: int, wide: int, last: int, num_classes: int) -> None:
+    def __init__(
+        self, inputs: int, wide: int, last: int, num_classes: int, activation: Activation
+    ) -> None:
         super().__init__()
-        self.expand = ConvBN(inputs, wide, 1)
+        self.expand = ConvBN(inputs, wide, 1, activation=activation)
         self.mix = nn.Linear(wide, last, bias=False)
         self.classifier = nn.Linear(last, num_classes)
+        self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits ``(n, num_classes)``."""
         x = self.expand(x).mean((2, 3))
-        x = functional.hardswish(self.mix(x))
-        return self.classifier(x)  # type: ignore[no-any-return]
+        return self.classifier(self.activation(self.mix(x)))  # type: ignore[no-any-return]
 
 
-class MobileNet(nn.Module):
-    """Stem, stages of blocks, head."""
+class StagedNetwork(nn.Module):
+    """Stem, stages of blocks, head; images are first brought to ``resolution`` pixels a side."""
 
     def __init__(
-        self, *, resolution: int, stem: Stem, stages: Sequence[Sequence[Block]], head: Head
+        self, *, resolution: int, stem: Stem, stages: Sequence[Sequence[nn.Module]], head: Head
     ) -> None:
         super().__init__()
         self.resize = Resize(resolution)

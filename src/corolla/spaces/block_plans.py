@@ -1,0 +1,233 @@
+"""What the stages of a staged network may be, and the blocks of one architecture with their costs.
+
+A plan knows its block's tensors, multiply-accumulates and kept activations in closed form: to build a
+module only to count takes 20 times longer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+from torch import nn
+
+from corolla.spaces.inverted_residual import Activation, Block, Head, Stem
+from corolla.spaces.layers import make_divisible
+from corolla.spaces.supernet import Shapes
+
+_CHOICES = ("width", "depth", "kernel", "expand")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Choices of one stage; stride is that of its first block."""
+
+    width: tuple[int, ...]
+    depth: tuple[int, ...]
+    kernel: tuple[int, ...]
+    expand: tuple[int, ...]
+    stride: int
+    se: bool
+
+    @classmethod
+    def of(cls, index: int, settings: dict[str, Any]) -> Self:
+        """Check one stage of the YAML; ValueError names the key and what it should be."""
+        known = set(cls.__dataclass_fields__)
+        if set(settings) != known:
+            raise ValueError(f"space.stages[{index}] has {sorted(settings)}: need {sorted(known)}")
+        values = dict(settings)
+        for key in _CHOICES:
+            values[key] = ascending(f"space.stages[{index}].{key}", settings[key])
+        if any(kernel % 2 == 0 for kernel in values["kernel"]):
+            raise ValueError(f"space.stages[{index}].kernel={list(values['kernel'])}: must be odd")
+        if settings["stride"] not in (1, 2):
+            raise ValueError(f"space.stages[{index}].stride={settings['stride']}: must be 1 or 2")
+        return cls(**values)
+
+
+def ascending(key: str, choices: Any) -> tuple[int, ...]:
+    """Return the candidates as a tuple; ValueError unless they ascend from 1 or more."""
+    values = tuple(choices)
+    if not values or list(values) != sorted(set(values)) or values[0] < 1:
+        raise ValueError(f"{key}={list(values)}: need ascending, distinct, >= 1")
+    return values
+
+
+class Plan(Protocol):
+    """One block of one architecture."""
+
+    @property
+    def name(self) -> str:
+        """``stages.<stage>.<position>``: what the names of its tensors begin with."""
+
+    @property
+    def outputs(self) -> int:
+        """Channels of its output."""
+
+    @property
+    def out_side(self) -> int:
+        """Rows, and columns, of its output."""
+
+    def build(self, activation: Activation) -> nn.Module:
+        """Return the plain module."""
+
+    def shapes(self) -> Shapes:
+        """Return the names and shapes of its state_dict, in its order."""
+
+    def macs(self) -> int:
+        """Return multiply-accumulates for one image."""
+
+    def kept(self) -> int:
+        """Return how many numbers one image's forward pass keeps for the backward pass."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockPlan:
+    """An inverted residual block; sides are of its square input and output."""
+
+    name: str
+    inputs: int
+    middle: int
+    outputs: int
+    kernel: int
+    stride: int
+    se: bool
+    expands: bool
+    shortcut: bool  # a convolution on the way around; otherwise the input itself
+    in_side: int
+    out_side: int
+
+    @property
+    def squeeze(self) -> int:
+        """Channels inside the squeeze-and-excite."""
+        return make_divisible(self.middle // 4)
+
+    def build(self, activation: Activation) -> nn.Module:
+        """Return the plain module."""
+        return Block(
+            inputs=self.inputs,
+            middle=self.middle,
+            outputs=self.outputs,
+            kernel=self.kernel,
+            stride=self.stride,
+            squeeze=self.squeeze if self.se else None,
+            expands=self.expands,
+            shortcut=self.shortcut,
+            activation=activation,
+        )
+
+    def shapes(self) -> Shapes:
+        """Return the names and shapes of its state_dict, in its order."""
+        name, shapes = self.name, Shapes()
+        if self.expands:
+            shapes |= conv_bn(f"{name}.expand", (self.middle, self.inputs, 1, 1))
+        kernel = (self.middle, 1, self.kernel, self.kernel)
+        shapes |= conv_bn(f"{name}.depthwise", kernel)
+        if self.se:
+            shapes[f"{name}.se.reduce.weight"] = (self.squeeze, self.middle, 1, 1)
+            shapes[f"{name}.se.reduce.bias"] = (self.squeeze,)
+            shapes[f"{name}.se.expand.weight"] = (self.middle, self.squeeze, 1, 1)
+            shapes[f"{name}.se.expand.bias"] = (self.middle,)
+        shapes |= conv_bn(f"{name}.project", (self.outputs, self.middle, 1, 1))
+        if self.shortcut:
+            shapes |= conv_bn(f"{name}.shortcut", (self.outputs, self.inputs, 1, 1))
+        return shapes
+
+    def macs(self) -> int:
+        """Return multiply-accumulates for one image."""
+        inside, outside = self.in_side**2, self.out_side**2
+        total = self.inputs * self.middle * inside if self.expands else 0
+        total += self.middle * self.kernel**2 * outside
+        total += 2 * self.middle * self.squeeze if self.se else 0
+        total += self.middle * self.outputs * outside
+        return total + (self.inputs * self.outputs * outside if self.shortcut else 0)
+
+    def kept(self) -> int:
+        """Return how many numbers one image's forward pass keeps for the backward pass."""
+        # A convolution keeps its input, BN the convolution's output, the activation the normalised one:
+        # three maps per unit with an activation, counting its output as the next one's input.
+        inside, outside = self.in_side**2, self.out_side**2
+        numbers = 3 * self.middle * inside if self.expands else 0
+        numbers += 3 * self.middle * outside
+        if self.se:  # the gated map, and the two small layers' inputs and outputs
+            numbers += self.middle * outside + 3 * self.middle + 2 * self.squeeze
+        numbers += 2 * self.outputs * outside  # the projection's output, and the block's output
+        if self.shortcut:
+            numbers += self.outputs * outside
+            numbers += self.inputs * outside if self.stride > 1 else 0  # the pooled input
+        return numbers
+
+
+@dataclass(frozen=True, kw_only=True)
+class StemPlan:
+    """The first convolution; sides are of the resized image and of its output."""
+
+    inputs: int
+    outputs: int
+    stride: int
+    in_side: int
+    out_side: int
+
+    def build(self, activation: Activation) -> Stem:
+        """Return the plain module."""
+        return Stem(self.inputs, self.outputs, self.stride, activation)
+
+    def shapes(self) -> Shapes:
+        """Return the names and shapes of its state_dict, in its order."""
+        return conv_bn("stem", (self.outputs, self.inputs, 3, 3))
+
+    def macs(self) -> int:
+        """Return multiply-accumulates for one image."""
+        return 9 * self.inputs * self.outputs * self.out_side**2
+
+    def kept(self) -> int:
+        """Return how many numbers one image's forward pass keeps for the backward pass."""
+        return self.inputs * self.in_side**2 + 3 * self.outputs * self.out_side**2
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadPlan:
+    """Widen, average, mix, classify."""
+
+    inputs: int
+    last: int
+    num_classes: int
+    side: int
+
+    @property
+    def wide(self) -> int:
+        """Channels before averaging: six times the last stage's."""
+        return 6 * self.inputs
+
+    def build(self, activation: Activation) -> Head:
+        """Return the plain module."""
+        return Head(self.inputs, self.wide, self.last, self.num_classes, activation)
+
+    def shapes(self) -> Shapes:
+        """Return the names and shapes of its state_dict, in its order."""
+        return conv_bn("head.expand", (self.wide, self.inputs, 1, 1)) | {
+            "head.mix.weight": (self.last, self.wide),
+            "head.classifier.weight": (self.num_classes, self.last),
+            "head.classifier.bias": (self.num_classes,),
+        }
+
+    def macs(self) -> int:
+        """Return multiply-accumulates for one image."""
+        widen = self.inputs * self.wide * self.side**2
+        return widen + self.wide * self.last + self.last * self.num_classes
+
+    def kept(self) -> int:
+        """Return how many numbers one image's forward pass keeps for the backward pass."""
+        return 3 * self.wide * self.side**2 + self.wide + 2 * self.last
+
+
+def conv_bn(name: str, weight: tuple[int, int, int, int]) -> Shapes:
+    """Return the shapes of a `ConvBN`."""
+    channels = (weight[0],)
+    return {
+        f"{name}.conv.weight": weight,
+        f"{name}.bn.weight": channels,
+        f"{name}.bn.bias": channels,
+        f"{name}.bn.running_mean": channels,
+        f"{name}.bn.running_var": channels,
+    }

@@ -1,0 +1,76 @@
+"""Elastic ResNet: width and depth of every stage, the worked example of docs/add-a-space.md.
+
+He et al., CVPR 2016, https://arxiv.org/abs/1512.03385 (basic blocks). The shortcut convolution of a
+stage's first block is always there, so that no tensor's existence depends on a neighbour's width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from corolla.spaces.architecture import Architecture, Dimension
+from corolla.spaces.layers import BatchNorm
+from corolla.spaces.supernet import Supernet
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions and a shortcut; ``(n, inputs, h, w)`` to ``(n, outputs, h/s, w/s)``."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, *, first: bool) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.bn1 = BatchNorm(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = BatchNorm(outputs)
+        self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if first else None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the block's output."""
+        kept = images if self.shortcut is None else self.shortcut(images)
+        hidden = functional.relu(self.bn1(self.conv1(images)))
+        return functional.relu(self.bn2(self.conv2(hidden)) + kept)
+
+
+class ElasticResNet(Supernet):
+    """Choices per stage: channels (multiples of the stage's number) and blocks."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        num_classes: int,
+        in_channels: int,
+        resolution: int,
+        widths: Sequence[Sequence[int]],
+        depths: Sequence[int],
+    ) -> None:
+        if resolution < 2 ** (len(widths) - 1):
+            need = 2 ** (len(widths) - 1)
+            raise ValueError(f"space.resolution={resolution}: {len(widths)} stages need {need}")
+        dimensions = []
+        for number, candidates in enumerate(widths, start=1):
+            dimensions.append(Dimension(f"stage{number}.width", tuple(candidates)))
+            dimensions.append(Dimension(f"stage{number}.depth", tuple(depths)))
+        super().__init__(
+            name=name,
+            dimensions=tuple(dimensions),
+            num_classes=num_classes,
+            in_channels=in_channels,
+            resolution=resolution,
+        )
+
+    def subnet(self, architecture: Architecture) -> nn.Module:
+        """Build the plain ResNet of ``architecture``."""
+        chosen = [int(value) for value in self.values(architecture).values()]
+        inputs, stages = self.in_channels, nn.Sequential()
+        for number, (width, depth) in enumerate(zip(chosen[::2], chosen[1::2], strict=True)):
+            stride = 1 if number == 0 else 2
+            blocks = [Block(inputs, width, stride, first=True)]
+            blocks += [Block(width, width, 1, first=False) for _ in range(depth - 1)]
+            stages.append(nn.Sequential(*blocks))
+            inputs = width
+        pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        return nn.Sequential(stages, pool, nn.Linear(inputs, self.num_classes))

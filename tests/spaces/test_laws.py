@@ -1,0 +1,187 @@
+"""The laws that every search space obeys, over random architectures of every space in conf/."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from corolla.aggregation.coverage import coverage_average
+from corolla.aggregation.regions import region_size
+from corolla.aggregation.updates import Update
+from corolla.spaces.supernet import ElasticSupernet, Supernet
+from corolla.types import Arrays
+from tests.conftest import CONF, make_space
+
+FILES = sorted((CONF / "space").glob("*.yaml"))
+# Small enough to run; the full-size ones differ from them in numbers only.
+SMALL = ["mobilenetv3_8", "elastic_resnet", "nasvit_32", "darts_small"]
+SEEDS = st.integers(0, 2**32)
+
+
+@cache
+def _space(name: str) -> Any:
+    return make_space(name)
+
+
+@cache
+def _state(name: str) -> Arrays:
+    return _space(name).initial_state(0)
+
+
+def _drawn(name: str, seed: int) -> Any:
+    return _space(name).sample(np.random.default_rng(seed))
+
+
+def _images(space: Supernet, count: int) -> torch.Tensor:
+    shape = (count, space.in_channels, space.resolution, space.resolution)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_file_builds_a_space_of_its_own_name(path: Any) -> None:
+    assert yaml.safe_load(path.read_text())["name"] == path.stem
+    space = make_space(path.stem)
+    assert isinstance(space, Supernet)
+    smallest = space.costs(space.smallest(), batch_size=2)
+    assert smallest.params > 0
+    whole = sum(int(np.prod(shape)) for shape in space.supernet_shapes.values())
+    assert smallest.payload_bytes <= 4 * whole
+
+
+@pytest.mark.parametrize("name", SMALL)
+@settings(max_examples=6, deadline=None)
+@given(seed=SEEDS)
+def test_shapes_and_costs_are_those_of_the_built_module(name: str, seed: int) -> None:
+    space, architecture = _space(name), _drawn(name, seed)
+    with torch.device("meta"):
+        module = space.subnet(architecture)
+    built = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
+    assert built == dict(space.shapes(architecture))
+    assert sum(p.numel() for p in module.parameters()) == space.costs(architecture).params
+    assert Supernet.macs(space, architecture) == space.macs(architecture)  # counted by torch
+    counted = Supernet.activation_bytes(space, architecture, 4)
+    assert space.activation_bytes(architecture, 4) == pytest.approx(counted, rel=0.04)
+
+
+@pytest.mark.parametrize("name", SMALL)
+@settings(max_examples=10, deadline=None)
+@given(seed=SEEDS)
+def test_regions_have_the_subnets_size(name: str, seed: int) -> None:
+    space, architecture, state = _space(name), _drawn(name, seed), _state(name)
+    regions = space.regions(architecture)
+    assert list(regions) == list(space.shapes(architecture))
+    size = sum(region_size(region, state[key].shape) for key, region in regions.items())
+    assert 4 * size == space.costs(architecture).payload_bytes
+
+
+@pytest.mark.parametrize("name", SMALL)
+@settings(max_examples=8, deadline=None)
+@given(seeds=st.lists(SEEDS, min_size=1, max_size=4), weight=st.floats(0.1, 1e4))
+def test_cut_then_aggregate_leaves_the_supernet_bit_identical(
+    name: str, seeds: list[int], weight: float
+) -> None:
+    space, state = _space(name), _state(name)
+    updates = [
+        Update(
+            arrays=space.cut(state, _drawn(name, seed)),
+            regions=space.regions(_drawn(name, seed)),
+            weight=weight + number,
+            client=str(number),
+        )
+        for number, seed in enumerate(seeds)
+    ]
+    after = coverage_average(state, updates)
+    for key, array in state.items():
+        assert after[key].tobytes() == array.tobytes(), key
+
+
+@pytest.mark.parametrize("name", SMALL)
+@settings(max_examples=8, deadline=None)
+@given(seed=SEEDS)
+def test_overlap_is_the_mean_and_what_nobody_holds_stays(name: str, seed: int) -> None:
+    """Clients that return all 1, all 2, all 3: by hand the mean of those that hold an entry."""
+    space, state = _space(name), _state(name)
+    drawn = [_drawn(name, seed + number) for number in range(3)]
+    total = {key: np.zeros_like(array) for key, array in state.items()}
+    holders = {key: np.zeros_like(array) for key, array in state.items()}
+    updates = []
+    for number, architecture in enumerate(drawn, start=1):
+        regions = space.regions(architecture)
+        arrays = space.cut(state, architecture)
+        updates.append(
+            Update(
+                arrays={key: np.full_like(array, number) for key, array in arrays.items()},
+                regions=regions,
+                weight=1.0,
+                client=str(number),
+            )
+        )
+        for key, region in regions.items():
+            total[key][region] += number
+            holders[key][region] += 1
+    after = coverage_average(state, updates)
+    for key, array in state.items():
+        held = holders[key] > 0
+        expected = total[key][held] / holders[key][held]
+        np.testing.assert_allclose(after[key][held], expected, rtol=1e-6)
+        np.testing.assert_array_equal(after[key][~held], array[~held])
+
+
+@pytest.mark.parametrize("name", SMALL)
+@settings(max_examples=5, deadline=None)
+@given(seed=SEEDS)
+def test_the_elastic_supernet_equals_the_subnet_and_trains_its_region_only(
+    name: str, seed: int
+) -> None:
+    space, state, architecture = _space(name), _state(name), _drawn(name, seed)
+    elastic = ElasticSupernet(space, state).eval()
+    subnet = space.load(architecture, space.cut(state, architecture)).eval()
+    images = _images(space, 3)
+    logits = elastic(images, architecture)
+    assert logits.shape == (3, space.num_classes)
+    torch.testing.assert_close(logits, subnet(images), rtol=0, atol=0)
+    logits.sum().backward()
+    regions = space.regions(architecture)
+    parameters = dict(elastic.named_parameters())
+    for key in state:
+        parameter = parameters.get(key.replace(".", "/"))
+        if parameter is None or parameter.grad is None:
+            continue
+        outside = parameter.grad.clone()
+        if key in regions:
+            outside[regions[key]] = 0
+        assert outside.abs().sum() == 0, key
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_initial_state_depends_on_the_seed_alone(name: str) -> None:
+    space, state = _space(name), _state(name)
+    again, other = space.initial_state(0), space.initial_state(1)
+    assert all(np.array_equal(again[key], array) for key, array in state.items())
+    assert any(not np.array_equal(other[key], array) for key, array in state.items())
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_subnet_trains(name: str) -> None:
+    """A few steps on one batch bring the loss down; every parameter gets a gradient."""
+    space = _space(name)
+    architecture = space.middle()
+    model = space.load(architecture, space.cut(_state(name), architecture)).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    images, labels = _images(space, 16), torch.arange(16) % 10
+    losses = []
+    for _ in range(6):
+        loss = torch.nn.functional.cross_entropy(model(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert all(p.grad is not None for p in model.parameters())
+    assert losses[-1] < losses[0]
