@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from corolla.aggregation.coverage import momentum_average
-from corolla.aggregation.regions import leading_region
+from corolla.aggregation.regions import leading_regions
 from corolla.aggregation.updates import Update, update_weight
 from corolla.federation import Federation
 from corolla.state import State
@@ -43,7 +43,7 @@ class FedAvg(CorollaStrategy):
         whole = self.space.initial_state(federation.seed)
         self._arrays = self.space.cut(whole, self._architecture)
         self._shapes = {name: array.shape for name, array in self._arrays.items()}
-        self._regions = {name: leading_region(s, s) for name, s in self._shapes.items()}
+        self._regions = leading_regions(self._shapes, self._shapes)
         self._velocity: Arrays = {}
 
     def orders(self, server_round: int, cohort: Sequence[ClientId]) -> list[Order]:

@@ -246,3 +246,43 @@ def test_refuses_everything_that_is_wrong_at_once() -> None:
     assert "w=(2,): its region has shape (3,)" in text
     assert "weight=0.0: cannot weigh an average" in text
     assert "Did you mean 'keep'?" in text
+
+
+@given(seed=st.integers(0, 2**32), clients=st.integers(1, 4))
+def test_small_arrays_averaged_together_give_the_numbers_of_one_by_one(
+    seed: int, clients: int
+) -> None:
+    """Joining arrays by their holders is a matter of speed alone: the same bits."""
+    rng = np.random.default_rng(seed)
+    shapes = {"a.weight": (3, 2), "b.running_mean": (4,), "b.running_var": (4,), "c.bias": (1,)}
+    supernet = {n: rng.normal(size=s).astype(np.float32) for n, s in shapes.items()}
+    supernet["b.running_var"] = np.abs(supernet["b.running_var"])
+    updates = []
+    for client in range(clients):
+        held = [name for name in shapes if rng.random() < 0.7] or ["c.bias"]
+        arrays = {n: (supernet[n] + rng.normal(size=shapes[n])).astype(np.float32) for n in held}
+        updates.append(
+            Update(
+                arrays=arrays,
+                regions={name: (slice(None),) for name in held},
+                weight=float(rng.integers(1, 9)),
+                client=str(client),
+            )
+        )
+    together = coverage_average(supernet, updates)
+    alone: dict[str, np.ndarray] = {}
+    for name in shapes:  # one array at a time: every group has one member
+        holding = [
+            Update(
+                arrays={name: u.arrays[name]},
+                regions={name: u.regions[name]},
+                weight=u.weight,
+                client=u.client,
+            )
+            for u in updates
+            if name in u.arrays
+        ]
+        alone |= coverage_average({name: supernet[name]}, holding)
+    assert list(together) == list(supernet)
+    for name in shapes:
+        assert together[name].tobytes() == alone[name].tobytes(), name

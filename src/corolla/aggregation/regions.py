@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,51 @@ Index = slice | tuple[int, ...]
 
 Region = tuple[Index, ...]
 """The block owned in one array: the outer product of its indices."""
+
+
+class Place(NamedTuple):
+    """A region in an array of a known shape, ready for use."""
+
+    region: Region
+    shape: tuple[int, ...]  # of the whole array
+    key: tuple[Any, ...]  # what numpy takes
+    block: tuple[int, ...]  # shape of what is owned
+    whole: bool  # everything is owned, in its order
+
+
+class Regions(dict[str, Region]):
+    """An architecture's regions with their places: thousands of them are asked for in a round."""
+
+    def __init__(self, places: Mapping[str, Place]) -> None:
+        super().__init__({name: place.region for name, place in places.items()})
+        self.places = places
+
+
+def place(regions: Mapping[str, Region], name: str, shape: tuple[int, ...]) -> Place:
+    """Return where the region of this name lies in an array of ``shape``; refuses as `resolve` does."""
+    if isinstance(regions, Regions):
+        known = regions.places[name]
+        if known.shape == shape:
+            return known
+    region = resolve(regions[name], shape, name=name)
+    block = region_shape(region, shape, name=name)
+    in_order = all(isinstance(index, slice) for index in region)
+    return Place(region, shape, indexer(region, shape), block, in_order and block == shape)
+
+
+def leading_regions(
+    sub_shapes: Mapping[str, tuple[int, ...]], super_shapes: Mapping[str, tuple[int, ...]]
+) -> Regions:
+    """Return `leading_region` of every array of ``sub_shapes``, which ``super_shapes`` must name."""
+    return Regions(
+        {name: _leading_place(shape, super_shapes[name]) for name, shape in sub_shapes.items()}
+    )
+
+
+@lru_cache(maxsize=65536)
+def _leading_place(sub: tuple[int, ...], full: tuple[int, ...]) -> Place:
+    region = leading_region(sub, full)
+    return Place(region, full, (*region, ...), sub, sub == full)
 
 
 def resolve(region: Region, shape: Sequence[int], *, name: str = "region") -> Region:
@@ -94,12 +140,13 @@ def cut(state: Arrays, regions: Mapping[str, Region]) -> Arrays:
     Arrays of ``state`` that ``regions`` does not name are left out. Raises `RefusedError` for names
     that ``state`` lacks and for regions that do not fit.
     """
-    _check_names(state, regions)
+    if not regions.keys() <= state.keys():
+        _check_names(state, regions)
     part: Arrays = {}
-    for name, region in regions.items():
+    for name in regions:
         array = state[name]
-        index = indexer(resolve(region, array.shape, name=name), array.shape)
-        part[name] = np.array(array[index], order="C")
+        found = place(regions, name, array.shape)
+        part[name] = array.copy() if found.whole else np.array(array[found.key], order="C")
     return part
 
 

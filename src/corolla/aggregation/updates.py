@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from corolla.aggregation.regions import Region, region_shape
+from corolla.aggregation.regions import Region, place
 from corolla.errors import Fault, RefusedError, nearest
 from corolla.types import Arrays, ClientId
 
@@ -46,7 +46,10 @@ def check_update(supernet: Arrays, update: Update, *, values: bool = True) -> li
     if not (math.isfinite(update.weight) and update.weight > 0):
         remedy = "A client with examples has a positive, finite weight"
         faults.append(Fault("weight", update.weight, "cannot weigh an average", remedy))
-    for name in sorted({*update.regions, *update.arrays}):
+    names: Iterable[str] = update.arrays
+    if not update.arrays.keys() == update.regions.keys() <= supernet.keys():
+        names = sorted({*update.regions, *update.arrays})
+    for name in names:
         if name not in supernet:
             remedy = nearest(name, list(supernet))
             faults.append(Fault("array", name, "the supernet has none of this name", remedy))
@@ -64,7 +67,7 @@ def check_update(supernet: Arrays, update: Update, *, values: bool = True) -> li
 def _check_array(old: NDArray[Any], update: Update, name: str, *, values: bool) -> list[Fault]:
     array = update.arrays[name]
     try:
-        shape = region_shape(update.regions[name], old.shape, name=name)
+        shape = place(update.regions, name, old.shape).block
     except RefusedError as error:
         return error.faults
     if array.shape != shape:

@@ -10,11 +10,9 @@ ReLUs (`corolla.spaces.darts_operations`).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
-from corolla.aggregation.regions import Region, leading_region
-from corolla.aggregation.regions import cut as cut_regions
 from corolla.errors import Fault, RefusedError
 from corolla.spaces.architecture import Architecture, Dimension
 from corolla.spaces.costs import Costs
@@ -22,7 +20,6 @@ from corolla.spaces.darts_cells import DartsNetwork, DartsPlan, checked_alive
 from corolla.spaces.darts_genotype import KINDS, Alive, Genotype, edge_name, edge_pairs
 from corolla.spaces.darts_operations import operations_of
 from corolla.spaces.supernet import Shapes, Supernet
-from corolla.types import Arrays
 
 _FLOAT = 4  # bytes
 
@@ -191,21 +188,6 @@ class DartsSpace(Supernet):
             norms += (2 + cell_norms) * place.channels
         # BatchNorm keeps mean and deviation of the batch, and its running statistics.
         return _FLOAT * (batch_size * maps + 4 * norms)
-
-    def cut(self, state: Arrays, architecture: Architecture) -> Arrays:
-        """Copy the subnet's whole tensors (generic regions would take several times the copying)."""
-        names = self._shapes_of(self.check(architecture))
-        if not all(name in state for name in names):
-            return cut_regions(state, self.regions(architecture))  # refuses, by name
-        return {name: state[name].copy() for name in names}
-
-    def _leading_regions(self, architecture: Architecture) -> Mapping[str, Region]:
-        whole = self._whole
-        return {name: whole[name] for name in self._shapes_of(self.check(architecture))}
-
-    @cached_property
-    def _whole(self) -> dict[str, Region]:
-        return {name: leading_region(s, s) for name, s in self.supernet_shapes.items()}
 
     @cached_property
     def _parts(self) -> list[tuple[tuple[str, int] | None, dict[str, Shapes]]]:

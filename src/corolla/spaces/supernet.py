@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from corolla.aggregation.regions import Region, cut, leading_region
+from corolla.aggregation.regions import Region, cut, leading_regions
 from corolla.spaces.architecture import Architecture, Dimension
 from corolla.spaces.costs import Costs, count_macs, saved_bytes
 from corolla.spaces.space import SearchSpace
@@ -76,11 +76,7 @@ class Supernet(SearchSpace):
         return self._regions_of(architecture)
 
     def _leading_regions(self, architecture: Architecture) -> Mapping[str, Region]:
-        whole = self.supernet_shapes
-        return {
-            name: leading_region(shape, whole[name])
-            for name, shape in self._shapes_of(self.check(architecture)).items()
-        }
+        return leading_regions(self._shapes_of(self.check(architecture)), self.supernet_shapes)
 
     def initial_state(self, seed: int) -> Arrays:
         """Return freshly initialised weights of the whole supernet; the same for the same seed."""
