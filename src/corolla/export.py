@@ -44,7 +44,7 @@ def export_model(run_dir: Path, client: str, kind: str, output: Path | None) -> 
         shutil.copyfile(source, path)
         return path
     space, _, _ = _read(run_dir, client)
-    example = torch.zeros(1, space.in_channels, space.resolution, space.resolution)
+    example = torch.zeros(2, space.in_channels, space.resolution, space.resolution)
     if kind == "torchscript":
         torch.jit.trace(model, example).save(str(path))  # type: ignore[no-untyped-call]
         return path

@@ -144,8 +144,8 @@ def list_command(options: argparse.Namespace, console: Console) -> int:
             _OUT.print(f"[bold]{plural}[/]")
             for name in found.get(group, []):
                 text = (config_dir() / group / f"{name}.yaml").read_text().splitlines()
-                comment = next((li.lstrip("# ") for li in text if li.startswith("#")), "")
-                comment = comment if not comment.startswith("@package") else ""
+                remarks = (li.lstrip("# ") for li in text if li.startswith("#"))
+                comment = next((r for r in remarks if not r.startswith("@package")), "")
                 sys.stdout.write(f"  {name:<20} {comment}\n")
     return 0
 

@@ -78,6 +78,7 @@ class RunConfig(_Strict):
     evaluation: EvaluationConfig
     memory_budget_mib: tuple[float, float] | Literal["space"] | None
     link_mbit_s: float | None = Field(gt=0)
+    lambda_time: float = Field(ge=0, default=0.0)
     report: bool
     tensorboard: bool
     images: ImageConfig | None = None

@@ -1,0 +1,127 @@
+"""Every experiment file starts: one round with two clients, on files laid out as the data sets are."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torchvision.datasets
+from PIL import Image
+
+from corolla.config.compose import compose_values
+from corolla.launch import plan_run, start
+from tests.conftest import CONF
+
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+IMAGES = 80
+RNG = np.random.default_rng(0)
+# As short as a run can be; what an experiment is about stays as its file says.
+SHORT = [
+    "engine=inline",
+    "rounds=1",
+    "clients=2",
+    "clients_per_round=2",
+    "local_epochs=1",
+    "batch_size=4",
+    "evaluation.fine_tune_epochs=0",
+    "partition.alpha=100",
+    "report=false",
+    "tensorboard=false",
+]
+
+
+def _pixels(count: int) -> np.ndarray:
+    return RNG.integers(0, 256, (count, 3072), dtype=np.uint8)
+
+
+def _pickled(path: Path, content: dict[str, Any]) -> list[str]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pickle.dumps(content))
+    return [path.name, hashlib.md5(path.read_bytes()).hexdigest()]
+
+
+@pytest.fixture(scope="module")
+def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders in the layout of CIFAR-10, CIFAR-100 and class folders, with random pixels."""
+    root = tmp_path_factory.mktemp("images")
+    labels = [i % 10 for i in range(IMAGES)]
+    for number, name in enumerate(("cat", "dog")):
+        for i in range(IMAGES // 2):
+            path = root / "imagefolder" / name / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (32, 32), (100 * number, i, 50)).save(path)
+    return {
+        "imagefolder": root / "imagefolder",
+        "cifar10": _cifar10(root / "cifar10", labels),
+        "cifar100": _cifar100(root / "cifar100", labels),
+    }
+
+
+def _cifar10(root: Path, labels: list[int]) -> Path:
+    base, loader = root / "cifar-10-batches-py", torchvision.datasets.CIFAR10
+    content = {"data": _pixels(IMAGES), "labels": labels}
+    loader.train_list = [_pickled(base / "data_batch_1", content)]
+    content = {"data": _pixels(10), "labels": labels[:10]}
+    loader.test_list = [_pickled(base / "test_batch", content)]
+    name, md5 = _pickled(base / "batches.meta", {"label_names": [f"c{i}" for i in range(10)]})
+    loader.meta = {"filename": name, "key": "label_names", "md5": md5}
+    return root
+
+
+def _cifar100(root: Path, labels: list[int]) -> Path:
+    base, loader = root / "cifar-100-python", torchvision.datasets.CIFAR100
+    content = {"data": _pixels(IMAGES), "fine_labels": labels}
+    loader.train_list = [_pickled(base / "train", content)]
+    content = {"data": _pixels(10), "fine_labels": labels[:10]}
+    loader.test_list = [_pickled(base / "test", content)]
+    name, md5 = _pickled(base / "meta", {"fine_label_names": [f"c{i}" for i in range(100)]})
+    loader.meta = {"filename": name, "key": "fine_label_names", "md5": md5}
+    return root
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _lists_as_they_were() -> Any:
+    kept = [
+        (loader, key, getattr(loader, key))
+        for loader in (torchvision.datasets.CIFAR10, torchvision.datasets.CIFAR100)
+        for key in ("train_list", "test_list", "meta")
+    ]
+    yield
+    for loader, key, value in kept:
+        setattr(loader, key, value)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_runs_a_round(name: str, roots: dict[str, Path], tmp_path: Path) -> None:
+    values = compose_values([f"experiment={name}"])
+    kind = str(values["dataset"]["_target_"]).rpartition(".")[2].lower()
+    root = next(path for key, path in roots.items() if key == kind)
+    settings = [f"experiment={name}", f"dataset.root={root}", *SHORT, f"run_dir={tmp_path / 'run'}"]
+    settings += ["partition.images_per_client=15", "partition.validation=0.2", "partition.test=0.2"]
+    if values["new_clients"]:
+        settings.append("new_clients=1")
+    directory = start(plan_run(settings))
+    summary = directory.summary()
+    assert summary["space"] == values["space"]["name"]
+    assert set(summary["test_accuracy"]["per_client"]) == {"0", "1"}
+    (line,) = directory.metrics()
+    assert line["failures"] == 0
+    budgets = ["memory_budget_mib" in entry for entry in summary["per_client"].values()]
+    assert all(budgets) if values["memory_budget_mib"] else not any(budgets)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("method", ["fedavg", "local"])
+def test_the_baselines_take_an_experiments_settings(
+    name: str, method: str, roots: dict[str, Path]
+) -> None:
+    values = compose_values([f"experiment={name}"])
+    kind = str(values["dataset"]["_target_"]).rpartition(".")[2].lower()
+    settings = [f"experiment={name}", f"method={method}", f"dataset.root={roots[kind]}", *SHORT]
+    settings += ["partition.images_per_client=15", "partition.validation=0.2", "partition.test=0.2"]
+    settings += ["new_clients=0", "run_dir=unused"]
+    assert plan_run(settings).config.method.name == method
