@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install run test test-all lint bench clean
+.PHONY: install run test test-processes test-all lint bench clean
 
 install: $(VENV)/.installed
 
@@ -19,6 +19,10 @@ run: install
 
 test: install
 	$(BIN)/pytest -m "not slow"
+
+# A real SuperLink and SuperNodes with TLS and keys; one is killed, the run is killed and resumed. About 4 minutes.
+test-processes: install
+	$(BIN)/pytest tests/deployment/test_processes.py
 
 test-all: install
 	$(BIN)/pytest

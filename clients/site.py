@@ -20,6 +20,7 @@ from corolla.data.node import node_data
 from corolla.errors import Fault, RefusedError
 from corolla.records.client_store import ClientStore
 from corolla.spaces.supernet import Supernet
+from corolla.training.available_memory import available_mib
 from corolla.training.trainer import LocalTrainer
 from corolla.types import ClientId
 
@@ -94,7 +95,6 @@ def site_of(context: Context, task: Mapping[str, Any]) -> Site:
         )
     else:
         data = common.partitioned(str(node["partition-id"]) if real else client)
-    budget = node.get("memory-budget-mib")
     return Site(
         client=client,
         config=config,
@@ -103,8 +103,25 @@ def site_of(context: Context, task: Mapping[str, Any]) -> Site:
         data=data,
         store=ClientStore(_run_folder(state_dir, config)) if state_dir else None,
         model_dir=state_dir / "model" if state_dir and real else None,
-        memory_budget_mib=float(budget) if budget is not None else None,
+        memory_budget_mib=_budget(node, common.trainer.device.type),
     )
+
+
+def _budget(node: Mapping[str, Any], device: str) -> float | None:
+    """Return MiB that this node may train in: given, or ``detect``-ed on the node itself."""
+    given = node.get("memory-budget-mib")
+    if given is None:
+        return None
+    if given == "detect":
+        return available_mib(device)
+    try:
+        budget = float(given)
+    except (TypeError, ValueError):
+        budget = 0.0
+    if budget <= 0:
+        remedy = 'Write memory-budget-mib=2048.0, or memory-budget-mib="detect"'
+        raise RefusedError(Fault("memory-budget-mib", given, "is no size in MiB", remedy))
+    return budget
 
 
 def _identity(node: Mapping[str, Any], task: Mapping[str, Any]) -> ClientId:

@@ -12,6 +12,7 @@ from typing import Any
 from flwr.app import ArrayRecord, ConfigRecord
 from flwr.serverapp import Grid
 
+from corolla.budgets import require_room
 from corolla.config.build import (
     build_space,
     build_strategy,
@@ -74,6 +75,9 @@ class FederatedRun:
             self._facts.setdefault(client, {}).update(self._roster.facts(client))
         known = self._facts.items()
         budgets = {c: float(f["memory_budget_mib"]) for c, f in known if "memory_budget_mib" in f}
+        if config.on_nodes and budgets:
+            smallest = self._space.costs(self._space.smallest(), batch_size=config.batch_size)
+            require_room(budgets, smallest.training_memory_mib)
         sizes = {c: int(f["num_examples"]["train"]) for c, f in known if "num_examples" in f}
         federation = Federation.of(
             config,

@@ -62,9 +62,17 @@ def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
         assert name in out
 
 
-@pytest.mark.parametrize("kind", ["safetensors", "torchscript", "onnx"])
-def test_export_and_load_in_one_call(kind: str, tmp_path: Path) -> None:
-    directory = run(tmp_path / "run", "rounds=1")
+@pytest.mark.parametrize(
+    ("kind", "space"),
+    [
+        ("safetensors", "mobilenetv3_8"),
+        ("torchscript", "mobilenetv3_8"),
+        ("onnx", "mobilenetv3_8"),
+        ("onnx", "nasvit_32"),
+    ],
+)
+def test_export_and_load_in_one_call(kind: str, space: str, tmp_path: Path) -> None:
+    directory = run(tmp_path / "run", "rounds=1", f"space={space}")
     output = tmp_path / f"model.{kind}"
     code = main(
         ["export", str(directory.path), "--client", "2", "--format", kind, "-o", str(output)]
@@ -81,6 +89,8 @@ def test_export_and_load_in_one_call(kind: str, tmp_path: Path) -> None:
         import onnx
 
         onnx.checker.check_model(str(output))
+        shape = onnx.load(str(output)).graph.input[0].type.tensor_type.shape
+        assert shape.dim[0].dim_param  # a name: any number of images
 
 
 def test_saved_model_reproduces_the_reported_accuracy(tmp_path: Path) -> None:

@@ -1,0 +1,34 @@
+"""How much memory a client can train in: what is free, within what its container may use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import torch
+
+_MIB = 2**20
+_SHARE = 0.9  # of what is free: other processes breathe
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def available_mib(device: str, *, cgroup: Path = _CGROUP) -> float:
+    """Return MiB that training may take: of the GPU on ``cuda``, else of this machine or container."""
+    if device == "cuda":
+        free, _ = torch.cuda.mem_get_info()
+        return _SHARE * free / _MIB
+    free = psutil.virtual_memory().available
+    limit = _limit(cgroup)
+    if limit is not None:
+        free = min(free, max(limit, 0))
+    return _SHARE * free / _MIB
+
+
+def _limit(cgroup: Path) -> int | None:
+    """Return bytes that the control group still allows (version 2), None without a limit."""
+    try:
+        most = (cgroup / "memory.max").read_text().strip()
+        used = (cgroup / "memory.current").read_text().strip()
+        return None if most == "max" else int(most) - int(used)
+    except (OSError, ValueError):
+        return None

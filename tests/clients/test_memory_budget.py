@@ -1,0 +1,28 @@
+"""The memory budget that a real node gives itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from clients.site import _budget
+from corolla.errors import RefusedError
+from corolla.training.available_memory import available_mib
+
+
+def test_a_node_gives_a_number_or_none() -> None:
+    assert _budget({}, "cpu") is None
+    assert _budget({"memory-budget-mib": 64}, "cpu") == 64.0
+    assert _budget({"memory-budget-mib": "64.5"}, "cpu") == 64.5
+
+
+def test_a_node_can_have_it_detected() -> None:
+    found = _budget({"memory-budget-mib": "detect"}, "cpu")
+    assert found == pytest.approx(available_mib("cpu"), rel=0.3)
+
+
+@pytest.mark.parametrize("value", ["plenty", 0, -5.0, ""])
+def test_what_is_no_size_is_refused(value: Any) -> None:
+    with pytest.raises(RefusedError, match=r"memory-budget-mib=.*no size in MiB.*detect"):
+        _budget({"memory-budget-mib": value}, "cpu")
