@@ -12,13 +12,23 @@ from torch import nn
 from corolla.config.build import build_space
 from corolla.config.schema import parse_config
 from corolla.errors import Fault, RefusedError, nearest
+from corolla.records.atomic import write_bytes
 from corolla.records.client_names import directory_name
 from corolla.records.run_directory import RunDirectory
+from corolla.report.darts_drawing import draw_genotype
 from corolla.spaces.architecture import Architecture
+from corolla.spaces.darts import DartsSpace
+from corolla.spaces.darts_genotype import Genotype
 from corolla.spaces.supernet import Supernet
 from corolla.types import Arrays
 
-_SUFFIX = {"safetensors": ".safetensors", "torchscript": ".pt", "onnx": ".onnx"}
+_SUFFIX = {
+    "safetensors": ".safetensors",
+    "torchscript": ".pt",
+    "onnx": ".onnx",
+    "genotype": ".genotype.txt",
+    "svg": ".svg",
+}
 
 
 def load_client_model(run_dir: Path | str, client: str) -> nn.Module:
@@ -35,9 +45,23 @@ def load_client_model(run_dir: Path | str, client: str) -> nn.Module:
 
 
 def export_model(run_dir: Path, client: str, kind: str, output: Path | None) -> Path:
-    """Write the model of ``client`` as safetensors, TorchScript or ONNX; return the file."""
+    """Write the model of ``client`` in one of the formats of `corolla export`; return the file.
+
+    ``genotype`` is the DARTS tuple text of its cells, ``svg`` their drawing: the architecture alone.
+
+    Raises:
+        RefusedError: no such run or client; weights that the client kept to itself; a genotype of
+            another space than DARTS.
+
+    """
     own = run_dir / "clients" / directory_name(client)
     path = output or run_dir / f"{own.name}{_SUFFIX[kind]}"
+    if kind in ("genotype", "svg"):
+        genotype = _genotype(run_dir, client, kind)
+        drawn = kind == "svg"
+        text = str(draw_genotype(genotype, standalone=True)) if drawn else genotype.text() + "\n"
+        write_bytes(path, text.encode())
+        return path
     model = load_client_model(run_dir, client)
     if kind == "safetensors":
         source = own / "model.safetensors"
@@ -69,15 +93,17 @@ def export_model(run_dir: Path, client: str, kind: str, output: Path | None) -> 
     return path
 
 
+def _genotype(run_dir: Path, client: str, kind: str) -> Genotype:
+    space, architecture, _ = _described(run_dir, client)
+    if not isinstance(space, DartsSpace):
+        problem = f"space {space.name!r} has no cells"
+        remedy = "Only DARTS architectures have a genotype; take safetensors, torchscript or onnx"
+        raise RefusedError(Fault("format", kind, problem, remedy))
+    return space.genotype(architecture)
+
+
 def _read(run_dir: Path, client: str) -> tuple[Supernet, Architecture, Arrays]:
-    directory = RunDirectory.open(run_dir)
-    config, faults = parse_config(yaml.safe_load(directory.config_text()))
-    if config is None:
-        raise RefusedError(faults)
-    known = directory.saved_clients()
-    if client not in known:
-        raise RefusedError(Fault("client", client, "no such client", nearest(client, known)))
-    description, arrays = directory.client_model(client)
+    space, architecture, arrays = _described(run_dir, client)
     if not arrays:
         raise RefusedError(
             Fault(
@@ -87,4 +113,16 @@ def _read(run_dir: Path, client: str) -> tuple[Supernet, Architecture, Arrays]:
                 "Take the model from the node's own state-dir, or set evaluation.return_models=true",
             )
         )
+    return space, architecture, arrays
+
+
+def _described(run_dir: Path, client: str) -> tuple[Supernet, Architecture, Arrays]:
+    directory = RunDirectory.open(run_dir)
+    config, faults = parse_config(yaml.safe_load(directory.config_text()))
+    if config is None:
+        raise RefusedError(faults)
+    known = directory.saved_clients()
+    if client not in known:
+        raise RefusedError(Fault("client", client, "no such client", nearest(client, known)))
+    description, arrays = directory.client_model(client)
     return build_space(config), Architecture.of(description["choices"]), arrays

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from corolla.cli import main
 from corolla.config.compose import sweep
 from corolla.export import load_client_model
+from tests.conftest import make_space
 from tests.strategies.conftest import SMALL, run
 
 
@@ -91,6 +92,27 @@ def test_export_and_load_in_one_call(kind: str, space: str, tmp_path: Path) -> N
         onnx.checker.check_model(str(output))
         shape = onnx.load(str(output)).graph.input[0].type.tensor_type.shape
         assert shape.dim[0].dim_param  # a name: any number of images
+
+
+def test_a_darts_genotype_goes_out_and_in_again(tmp_path: Path) -> None:
+    small = ["rounds=1", "clients=2", "space=darts_small", "evaluation.fine_tune_epochs=0"]
+    directory = run(tmp_path / "run", *small)
+    for kind, start in (("genotype", "Genotype(normal=["), ("svg", "<svg")):
+        output = tmp_path / f"cells.{kind}"
+        code = main(
+            ["export", str(directory.path), "--client", "1", "--format", kind, "-o", str(output)]
+        )
+        assert code == 0
+        assert output.read_text().startswith(start)
+    text = (tmp_path / "cells.genotype").read_text().strip()
+    expected = directory.summary()["per_client"]["1"]["choices"]
+    assert make_space("darts_small").named(text).to_list() == expected
+
+
+def test_other_spaces_have_no_genotype(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = run(tmp_path / "run", "rounds=1")
+    assert main(["export", str(directory.path), "--client", "1", "--format", "svg"]) == 2
+    assert "Only DARTS architectures have a genotype" in " ".join(capsys.readouterr().err.split())
 
 
 def test_saved_model_reproduces_the_reported_accuracy(tmp_path: Path) -> None:

@@ -79,7 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("run_dir", type=Path)
     export.add_argument("--client", required=True)
     export.add_argument(
-        "--format", choices=("safetensors", "torchscript", "onnx"), default="safetensors"
+        "--format",
+        choices=("safetensors", "torchscript", "onnx", "genotype", "svg"),
+        default="safetensors",
     )
     export.add_argument("-o", "--output", type=Path)
     export.set_defaults(command=_lazy("export"))

@@ -100,6 +100,12 @@ class DartsSpace(Supernet):
         half = len(chosen) // 2
         return {"normal": tuple(chosen[:half]), "reduce": tuple(chosen[half:])}
 
+    def named(self, which: str | Sequence[int]) -> Architecture:
+        """Return a fixed architecture; beside the usual names also of a genotype's text."""
+        if isinstance(which, str) and "Genotype" in which:
+            return self.from_genotype(Genotype.parse(which))
+        return super().named(which)
+
     def genotype(self, architecture: Architecture) -> Genotype:
         """Return the genotype of a single-path subnet."""
         return Genotype.of_alive(self.alive(architecture), self.plan.nodes)

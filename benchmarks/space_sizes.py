@@ -1,0 +1,96 @@
+"""How large the architectures of every space are: parameters, multiply-accumulates, bytes, memory.
+
+    python -m benchmarks.space_sizes
+
+Exact counts, no timing: of the smallest and the largest architecture, and the mean of 200 uniform draws,
+with ten classes and colour images (the _8 space: gray ones).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import yaml
+from hydra.utils import get_class
+
+from benchmarks.recording import write_result
+from corolla.config.compose import config_dir
+from corolla.spaces.costs import Costs
+from corolla.spaces.supernet import Supernet
+
+DRAWS, BATCH = 200, 32
+
+
+def main() -> None:
+    """Count, print a Markdown table, write results/space_sizes.json."""
+    figures: dict[str, float] = {}
+    raw: dict[str, Any] = {}
+    print("| space | dimensions | logits | architectures | M parameters | MMACs | MiB to train |")
+    print("|---|---|---|---|---|---|---|")
+    for path in sorted((config_dir() / "space").glob("*.yaml")):
+        name = path.stem
+        space = _space(path.read_text(), 1 if name.endswith("_8") else 3)
+        found = _sizes(space)
+        raw[name] = {
+            "dimensions": len(space.dimensions),
+            "with_a_choice": sum(len(d) > 1 for d in space.dimensions),
+            "logits": space.num_logits,
+            "architectures": space.size,
+            **found,
+        }
+        for which, costs in found.items():
+            figures[f"{name}_{which}_params_m"] = costs["params"] / 1e6
+            figures[f"{name}_{which}_mmacs"] = costs["macs"] / 1e6
+        print(_row(name, raw[name]))
+    print(f"written: {write_result('space_sizes', figures, raw)}")
+
+
+def _space(text: str, channels: int) -> Supernet:
+    settings = yaml.safe_load(text)
+    kind = get_class(settings["supernet"].pop("_target_"))
+    settings["supernet"] |= {"name": settings["name"], "num_classes": 10, "in_channels": channels}
+    space = kind(**settings["supernet"])
+    if not isinstance(space, Supernet):
+        raise TypeError(f"{settings['name']} is no Supernet")
+    return space
+
+
+def _sizes(space: Supernet) -> dict[str, dict[str, float]]:
+    rng = np.random.default_rng(0)
+    drawn = [_costs(space.costs(space.sample(rng), batch_size=BATCH)) for _ in range(DRAWS)]
+    return {
+        "smallest": _costs(space.costs(space.smallest(), batch_size=BATCH)),
+        "mean": {key: float(np.mean([c[key] for c in drawn])) for key in drawn[0]},
+        "largest": _costs(space.costs(space.largest(), batch_size=BATCH)),
+    }
+
+
+def _costs(costs: Costs) -> dict[str, float]:
+    return {
+        "params": costs.params,
+        "macs": costs.macs,
+        "payload_mib": costs.payload_bytes / 2**20,
+        "training_memory_mib": costs.training_memory_mib,
+    }
+
+
+def _row(name: str, found: dict[str, Any]) -> str:
+    def three(key: str, scale: float, digits: int) -> str:
+        parts = (found[which][key] / scale for which in ("smallest", "mean", "largest"))
+        return " / ".join(f"{part:.{digits}f}" for part in parts)
+
+    cells = [
+        name,
+        f"{found['dimensions']} ({found['with_a_choice']} with a choice)",
+        str(found["logits"]),
+        f"{found['architectures']:.3g}",
+        three("params", 1e6, 2),
+        three("macs", 1e6, 1),
+        three("training_memory_mib", 1, 0),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+if __name__ == "__main__":
+    main()
