@@ -57,6 +57,7 @@ class PolicySearch(PerFedRLNAS):
             policy=policy,
             reward=reward,
             warmup_rounds=0,
+            settle=0.0,
             weights="uniform",
             server_momentum=0.0,
             max_draws=max_draws,

@@ -16,6 +16,7 @@ import numpy as np
 from corolla.aggregation.coverage import momentum_average
 from corolla.aggregation.updates import Update, update_weight
 from corolla.config.build import settings_of
+from corolla.errors import Fault, RefusedError
 from corolla.federation import Federation
 from corolla.search.deploy import most_probable
 from corolla.search.policy import ClientPolicies, PolicySettings
@@ -39,6 +40,7 @@ class PerFedRLNAS(CorollaStrategy):
         policy: Mapping[str, Any],
         reward: Mapping[str, Any],
         warmup_rounds: int,
+        settle: float,
         weights: Literal["uniform", "examples"],
         server_momentum: float,
         max_draws: int,
@@ -53,7 +55,11 @@ class PerFedRLNAS(CorollaStrategy):
             settings=settings_of(PolicySettings, policy, "policy"),
         )
         self._reward = RewardHistory(settings=settings_of(RewardSettings, settings, "reward"))
+        if not 0 <= settle < 1:
+            remedy = "Give a share of the rounds: 0 for none, 0.25 for the last quarter"
+            raise RefusedError(Fault("settle", settle, "lies outside [0, 1)", remedy))
         self._warmup = warmup_rounds
+        self._searched = federation.rounds - round(settle * federation.rounds)
         self._weights = weights
         self._momentum = server_momentum
         self._max_draws = max_draws
@@ -79,6 +85,8 @@ class PerFedRLNAS(CorollaStrategy):
 
     def _draws(self, server_round: int, client: ClientId) -> list[Architecture]:
         """Return what was drawn until one fitted; only the last is sent. The same for the same state."""
+        if server_round > self._searched:
+            return [self._chosen(client)]
         rng = self.rng(server_round, client_seed(client))
         draws = []
         for _ in range(self._max_draws):
@@ -124,7 +132,7 @@ class PerFedRLNAS(CorollaStrategy):
             if client in self.federation.budgets:
                 columns[client]["memory_budget_mib"] = self.federation.budgets[client]
                 columns[client]["memory_mib"] = self._memory_mib(architecture)
-            if server_round > self._warmup:
+            if self._warmup < server_round <= self._searched:
                 for misfit in rejected:
                     given = self._reward.judge_misfit(client, observed)
                     self._policies.update(client, misfit.choices, given.advantage)
@@ -162,13 +170,16 @@ class PerFedRLNAS(CorollaStrategy):
 
     def deployed(self, client: ClientId) -> Deployment:
         """Return the policy's most probable architecture that fits, with the supernet's slice."""
+        architecture = self._chosen(client)
+        return Deployment(architecture, self.space.cut(self._supernet, architecture))
+
+    def _chosen(self, client: ClientId) -> Architecture:
         choices = most_probable(
             self._policies.probabilities(client),
             lambda candidate: self._fits(client, Architecture(candidate)),
             smallest=self.space.smallest().choices,
         )
-        architecture = Architecture(choices)
-        return Deployment(architecture, self.space.cut(self._supernet, architecture))
+        return Architecture(choices)
 
     def describe(self, client: ClientId) -> dict[str, Any]:
         """Add the policy's entropy (1: uniform, 0: decided)."""
