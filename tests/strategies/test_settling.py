@@ -1,0 +1,37 @@
+"""The last share of the rounds may train what will be deployed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from corolla.errors import RefusedError
+from corolla.launch import plan_run
+from tests.strategies.conftest import SMALL, results, run
+
+
+def test_settled_rounds_train_what_is_deployed_and_policies_rest(tmp_path: Path) -> None:
+    directory = run(tmp_path / "run", "rounds=6", "method.strategy.settle=0.5")
+    deployed = {c: e["choices"] for c, e in directory.summary()["per_client"].items()}
+    late = [row for row in directory.clients() if row["round"] > 3]  # half of six rounds
+    assert len(late) == 6
+    assert all(row["architecture"] == deployed[row["client"]] for row in late)
+    assert all(row["draws"] == 1 for row in late)
+    early = [row for row in directory.clients() if row["round"] <= 3]
+    assert any(row["architecture"] != deployed[row["client"]] for row in early)
+    # What a client deploys was decided in the first half: a run of those rounds alone agrees.
+    half = run(tmp_path / "half", "rounds=3")
+    assert {c: e["choices"] for c, e in half.summary()["per_client"].items()} == deployed
+
+
+def test_nothing_settles_by_default(tmp_path: Path) -> None:
+    plain = run(tmp_path / "plain")
+    explicit = run(tmp_path / "explicit", "method.strategy.settle=0.0")
+    assert results(plain) == results(explicit)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, 3])
+def test_a_share_outside_is_refused(share: float) -> None:
+    with pytest.raises(RefusedError, match=r"method.strategy.settle=.*outside \[0, 1\)"):
+        plan_run([*SMALL, f"method.strategy.settle={share}", "run_dir=unused"])
