@@ -1,8 +1,9 @@
 """Collects finished runs into one results file and prints the table of docs/results.md.
 
-    python -m benchmarks.collect_runs NAME RUN_DIR...
+    python -m benchmarks.collect_runs NAME [ARM=]RUN_DIR...
 
-Reads only `summary.json` and `config.yaml` of each run; mean and sample standard deviation over seeds.
+Reads only `summary.json` and `config.yaml` of each run; mean and sample standard deviation over seeds. Runs
+of one method with different settings are told apart by the name of their arm.
 """
 
 from __future__ import annotations
@@ -32,11 +33,15 @@ def main() -> None:
     """Read the runs, write results/NAME.json, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("name")
-    parser.add_argument("run_dirs", type=Path, nargs="+")
+    parser.add_argument("runs", metavar="[ARM=]RUN_DIR", nargs="+")
     options = parser.parse_args()
-    summaries = [json.loads((path / "summary.json").read_text()) for path in options.run_dirs]
+    summaries, configs = [], []
+    for run in options.runs:
+        arm, _, folder = run.rpartition("=")
+        summary = json.loads((Path(folder) / "summary.json").read_text())
+        summaries.append(summary | {"method": arm or summary["method"]})
+        configs.append(yaml.safe_load((Path(folder) / "config.yaml").read_text()))
     rows = compare(summaries)
-    configs = [yaml.safe_load((path / "config.yaml").read_text()) for path in options.run_dirs]
     figures = {
         f"{row.group['method']}_{name.replace(' ', '_').replace('+_', '')}": row.figures[key].mean
         for row in rows
@@ -55,10 +60,14 @@ def main() -> None:
             figures[f"{method}_policy_entropy"] = sum(entropies) / len(entropies)
     raw = {
         "settings": {key: configs[0][key] for key in _SHOWN},
+        "strategies": {
+            summary["method"]: dict(config["method"]["strategy"])
+            for summary, config in zip(summaries, configs, strict=True)
+        },
         "runs": [_short(summary) for summary in summaries],
     }
-    print("| method | seeds |", " | ".join(_COLUMNS), "| MB down + up | client s |")
-    print("|---|---|" + "---|" * (len(_COLUMNS) + 2))
+    print("| method | seeds |", " | ".join(_COLUMNS), "| MB down + up |")
+    print("|---|---|" + "---|" * (len(_COLUMNS) + 1))
     for row in rows:
         print(_line(row))
     print(f"written: {write_result(options.name, figures, raw)}")
@@ -69,9 +78,8 @@ def _line(row: Comparison) -> str:
         row.figures[key].percent(1) if key in row.figures else "-" for key in _COLUMNS.values()
     ]
     megabytes = (row.figures["costs/bytes_down"].mean + row.figures["costs/bytes_up"].mean) / 1e6
-    seconds = row.figures["costs/client_s"].mean
     seeds = ", ".join(str(seed) for seed in row.seeds)
-    return f"| {row.group['method']} | {seeds} | {' | '.join(cells)} | {megabytes:.0f} | {seconds:.0f} |"
+    return f"| {row.group['method']} | {seeds} | {' | '.join(cells)} | {megabytes:.0f} |"
 
 
 def _short(summary: dict[str, Any]) -> dict[str, Any]:
