@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -118,7 +119,7 @@ def _budget(node: Mapping[str, Any], device: str) -> float | None:
         budget = float(given)
     except (TypeError, ValueError):
         budget = 0.0
-    if budget <= 0:
+    if not (math.isfinite(budget) and budget > 0):
         remedy = 'Write memory-budget-mib=2048.0, or memory-budget-mib="detect"'
         raise RefusedError(Fault("memory-budget-mib", given, "is no size in MiB", remedy))
     return budget

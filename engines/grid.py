@@ -84,7 +84,11 @@ class InlineGrid(Grid):
         return [NodeInfo(node_id=node) for node in self._contexts]
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Take the messages; each is answered when its turn comes in ``pull_messages``."""
+        """Take the messages; each is answered when its turn comes in ``pull_messages``.
+
+        What was pushed before and never asked for again ran into a deadline: it is forgotten.
+        """
+        self._pending.clear()
         identifiers = []
         for message in messages:
             if self._accept(message):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -137,6 +137,7 @@ class CorollaStrategy(Strategy):
         """Give every participant its own task and its own arrays; ``arrays`` and ``config`` are unused."""
         roster = self._roster()
         nodes = roster.nodes(grid)
+        self._learn_budgets(nodes)
         orders = self.orders(server_round, self.cohort(server_round, list(nodes)))
         self._exchange = Exchange(
             orders,
@@ -237,6 +238,18 @@ class CorollaStrategy(Strategy):
             self.federation.rounds,
             self.federation.participants,
         )
+
+    def _learn_budgets(self, clients: Iterable[ClientId]) -> None:
+        """Take over the memory budgets of nodes that joined after the start."""
+        known = self.federation.budgets
+        facts = {client: self._roster().facts(client) for client in clients if client not in known}
+        joined = {
+            client: float(fact["memory_budget_mib"])
+            for client, fact in facts.items()
+            if "memory_budget_mib" in fact
+        }
+        if joined:
+            self.federation = replace(self.federation, budgets={**known, **joined})
 
     def _work(self, task: Task) -> float:
         """Return what ``task`` takes, in multiply-accumulates of one epoch's forward passes."""

@@ -19,6 +19,8 @@ from corolla.tasks import Failure, Reply, Task
 from corolla.types import Arrays, ClientId, client_order
 
 Shapes = Mapping[str, tuple[int, ...]]
+_ACCURACIES = {"val_accuracy", "test_accuracy"}
+_KINDS = "f"  # supernets hold floating-point arrays only
 _MUST_BE_FINITE = ("num_examples", "train_loss", "val_accuracy", "test_accuracy", "handling_s")
 
 
@@ -29,6 +31,7 @@ class Order:
     task: Task
     arrays: Arrays
     returns: Shapes
+    needs: tuple[str, ...] = ()  # metrics that the method cannot do without
 
 
 class Exchange:
@@ -65,8 +68,7 @@ class Exchange:
         nodes = [self._nodes[order.task.client] for order in present]
         if self._interchangeable:
             # Flower's simulation hands messages out by node, in the order in which nodes were made.
-            place = {node: number for number, node in enumerate(self._nodes.values())}
-            nodes.sort(key=lambda node: place[node])
+            nodes = _dealt(nodes, list(self._nodes.values()))
         for order, node in zip(present, nodes, strict=True):
             key = id(order.arrays)
             if key not in records:
@@ -94,6 +96,10 @@ class Exchange:
                 valid.append(self._read(order, answer))
             except _InvalidReplyError as error:
                 failures.append(Failure(order.task.client, str(error)))
+            except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+                # Whatever a client sends, it is its own round that fails.
+                reason = f"the reply cannot be read: {type(error).__name__}: {error}"
+                failures.append(Failure(order.task.client, reason))
         valid.sort(key=lambda reply: client_order(reply.client))
         sent = {order.task.client for _, order in self._sent}
         for order in self._orders:
@@ -128,6 +134,12 @@ class Exchange:
         for key, value in metrics.items():
             if key in _MUST_BE_FINITE and not math.isfinite(value):
                 raise _InvalidReplyError(f"{key} is {value}")
+        missing = [key for key in order.needs if key not in metrics]
+        if missing:
+            raise _InvalidReplyError(f"the reply lacks {', '.join(missing)}")
+        for key in _ACCURACIES & metrics.keys():
+            if not 0.0 <= metrics[key] <= 1.0:
+                raise _InvalidReplyError(f"{key} is {metrics[key]}, must lie in 0..1")
         num_examples = int(metrics.get("num_examples", 0))
         if num_examples < 1:
             raise _InvalidReplyError(f"num_examples is {num_examples}, must be at least 1")
@@ -158,12 +170,27 @@ def _check_arrays(arrays: Arrays, returns: Shapes) -> None:
     for name, shape in returns.items():
         if found[name] != tuple(shape):
             raise _InvalidReplyError(f"{name} has shape {found[name]}, expected {tuple(shape)}")
+        if arrays[name].dtype.kind not in _KINDS:
+            raise _InvalidReplyError(
+                f"{name} holds {arrays[name].dtype}, expected numbers with a point"
+            )
         if not np.isfinite(arrays[name]).all():
             raise _InvalidReplyError(f"{name} holds NaN or infinite values")
 
 
 def _number(value: Any) -> float:
     return float(value[0]) if isinstance(value, list) else float(value)
+
+
+def _dealt(nodes: list[int], made: list[int]) -> list[int]:
+    """Return ``nodes`` in the order of ``made``; those that come more than once, round by round."""
+    place = {node: number for number, node in enumerate(made)}
+    seen: dict[int, int] = {}
+    keys = []
+    for node in nodes:
+        seen[node] = seen.get(node, 0) + 1
+        keys.append((seen[node], place[node], node))
+    return [node for *_, node in sorted(keys)]
 
 
 def payload_bytes(arrays: Arrays) -> int:

@@ -81,6 +81,7 @@ class PolicySearch(PerFedRLNAS):
                 task=replace(order.task, epochs=0, return_arrays=False),
                 arrays=order.arrays,
                 returns={},
+                needs=order.needs,
             )
             for order in super().orders(server_round, cohort)
         ]

@@ -60,6 +60,9 @@ class PerFedRLNAS(CorollaStrategy):
             raise RefusedError(Fault("settle", settle, "lies outside [0, 1)", remedy))
         self._warmup = warmup_rounds
         self._searched = federation.rounds - round(settle * federation.rounds)
+        if settle and self._searched <= warmup_rounds:
+            problem = f"leaves no round to search in: {self._searched} come before, {warmup_rounds} warm up"
+            raise RefusedError(Fault("settle", settle, problem, "Lower it, or raise rounds"))
         self._weights = weights
         self._momentum = server_momentum
         self._max_draws = max_draws
@@ -79,6 +82,7 @@ class PerFedRLNAS(CorollaStrategy):
                     task=self.task(server_round, client, architecture),
                     arrays=arrays,
                     returns={name: array.shape for name, array in arrays.items()},
+                    needs=("val_accuracy",),
                 )
             )
         return orders

@@ -61,9 +61,10 @@ class FederatedRun:
             done = self._resume(strategy)
             with self._mirror(done):
                 for server_round in range(done + 1, self._config.rounds + 1):
-                    self._round(strategy, grid, server_round)
-                    if strategy.finished(self._roster.clients()):
+                    if done and strategy.finished(self._roster.clients()):
                         break
+                    self._round(strategy, grid, server_round)
+                    done = server_round
             self._finish(strategy, grid)
 
     # --- before -----------------------------------------------------------------------------------------

@@ -17,6 +17,9 @@ _SHARE = (
 )
 _RESTARTS_S = 5.0  # between two looks for nodes that were started again
 
+NOT_SENT = "the SuperLink did not take the message"
+RESTARTED = "the node was started again, or lost from sight, while it worked on this"
+
 
 def gather(
     grid: Grid,
@@ -31,14 +34,18 @@ def gather(
 
     A real node that is started again loses the message it worked on, and where it comes back between
     two looks of the SuperLink, Flower reports no error: the answer would be awaited until the deadline.
-    Such a node's answer is an error reply here.
+    Such a node's answer is an error reply here, and so is that of one whose heartbeats were missed for
+    long enough to count as gone: the two look the same. A message that the SuperLink does not take is
+    an error reply at once.
     """
     sent = list(messages)
-    started = looked = clock()
+    started = clock()
     activated = _activations(grid, sent) if real_nodes else {}
-    waiting = set(grid.push_messages(sent))  # this gives every message its id
+    accepted = {identifier for identifier in grid.push_messages(sent) if identifier}
+    looked = clock()
     unanswered = {message.metadata.message_id: message for message in sent}
-    replies: list[Message] = []
+    waiting = accepted & unanswered.keys()
+    replies = [_error(m, NOT_SENT) for i, m in unanswered.items() if i not in waiting]
     while waiting:
         lost: list[Message] = []
         if activated and clock() - looked >= _RESTARTS_S:
@@ -50,7 +57,8 @@ def gather(
         for message in lost:
             if message.metadata.message_id in waiting:
                 waiting.discard(message.metadata.message_id)
-                answers.append(_lost(message))
+                _LOG.warning("node %d was started again meanwhile", message.metadata.dst_node_id)
+                answers.append(_error(message, RESTARTED))
         replies += answers
         waited = clock() - started
         if timeout_s is not None and waited >= timeout_s:
@@ -80,7 +88,5 @@ def _activations(grid: Grid, messages: Sequence[Message]) -> dict[int, str]:
     return {i.node_id: i.last_activated_at for i in grid.get_nodes() if i.node_id in nodes}
 
 
-def _lost(message: Message) -> Message:
-    _LOG.warning("node %d was started again meanwhile", message.metadata.dst_node_id)
-    reason = "the node was started again while it worked on this"
+def _error(message: Message, reason: str) -> Message:
     return Message(Error(ErrorCode.NODE_UNAVAILABLE, reason), reply_to=message)

@@ -13,6 +13,7 @@ import torchvision.datasets
 from PIL import Image
 
 from corolla.config.compose import compose_values
+from corolla.config.schema import parse_config
 from corolla.launch import plan_run, start
 from tests.conftest import CONF
 
@@ -95,6 +96,49 @@ def _lists_as_they_were() -> Any:
         setattr(loader, key, value)
 
 
+# By hand from the paper: clients, participants, rounds, epochs, alpha, lambda_time, Mbit/s.
+PAPER = (100, 5, 1500, 5, 0.3, 0.001, 100)
+ROWS = {
+    "perfedrlnas_cifar10_mobilenetv3": PAPER,
+    "perfedrlnas_cifar10_nasvit": PAPER,
+    "perfedrlnas_cifar10_darts": PAPER,
+    "perfedrlnas_cifar100_mobilenetv3": (100, 5, 1500, 5, 0.1, 0.001, 100),
+    "perfedrlnas_cifar100_nasvit": (100, 5, 1500, 5, 0.1, 0.001, 100),
+    "perfedrlnas_cifar100_darts": (100, 5, 1500, 5, 0.1, 0.001, 100),
+    "perfedrlnas_cifar10_memory": PAPER,
+    "perfedrlnas_cifar100_memory": (100, 5, 1500, 5, 0.1, 0.001, 100),
+    "perfedrlnas_half": (100, 50, 1500, 5, 0.3, 0.001, 100),
+    "perfedrlnas_200_clients": (200, 20, 1500, 5, 0.3, 0.001, 100),
+    "perfedrlnas_lambda0": (100, 5, 1500, 5, 0.3, 0.0, 100),
+    "perfedrlnas_new_clients": PAPER,
+    "cifar10_small": (20, 5, 40, 1, 0.3, 0.0, None),
+    "perfedrlnas_nasvit_small": (20, 5, 40, 1, 0.3, 0.0, None),
+    "perfedrlnas_darts_small": (20, 5, 40, 1, 0.3, 0.0, None),
+    "perfedrlnas_memory_small": (20, 5, 40, 1, 0.3, 0.0, None),
+    "perfedrlnas_half_small": (20, 10, 20, 1, 0.3, 0.0, None),
+    "perfedrlnas_40_clients_small": (40, 4, 100, 1, 0.3, 0.0, None),
+    "perfedrlnas_lambda_small": (20, 5, 40, 1, 0.3, 0.05, 100),
+    "perfedrlnas_new_clients_small": (20, 5, 40, 1, 0.3, 0.0, None),
+}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_is_what_its_row_says(name: str) -> None:
+    config, faults = parse_config(compose_values([f"experiment={name}"]))
+    assert config is not None, faults
+    assert (
+        config.clients,
+        config.participants,
+        config.rounds,
+        config.local_epochs,
+        config.partition["alpha"],
+        config.method.strategy["reward"]["lambda_time"],
+        config.link_mbit_s,
+    ) == ROWS[name]
+    assert (config.new_clients > 0) == ("new_clients" in name)
+    assert (config.memory_budget_mib is not None) == ("memory" in name)
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_runs_a_round(name: str, roots: dict[str, Path], tmp_path: Path) -> None:
     values = compose_values([f"experiment={name}"])
@@ -105,6 +149,11 @@ def test_an_experiment_runs_a_round(name: str, roots: dict[str, Path], tmp_path:
     if values["new_clients"]:
         settings.append("new_clients=1")
     directory = start(plan_run(settings))
+    if values["new_clients"]:
+        stage = [o for o in settings if not o.startswith(("run_dir=", "clients_per_round="))]
+        stage += ["clients_per_round=1", "stage=new_clients", f"from={directory.path}"]
+        new = start(plan_run([*stage, f"run_dir={tmp_path / 'new'}"]))
+        assert set(new.summary()["test_accuracy"]["per_client"]) == {"2"}
     summary = directory.summary()
     assert summary["space"] == values["space"]["name"]
     assert set(summary["test_accuracy"]["per_client"]) == {"0", "1"}

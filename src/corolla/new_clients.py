@@ -52,19 +52,35 @@ def _differences(config: RunConfig, source: RunConfig, path: Path) -> list[Fault
             problem = f"the run in {path} has {theirs!r}"
             faults.append(Fault(key, mine, problem, f"Give {key}={theirs}, or another run"))
 
+    if source.stage != "train":
+        remedy = "Give the training run that it started from"
+        faults.append(
+            Fault("from", str(path), f"that run is a stage={source.stage} itself", remedy)
+        )
+    if config.engine.get("server_runs") and path.parent != Path(str(config.run_dir)).parent:
+        remedy = f"Put it beside the new run, into {Path(str(config.run_dir)).parent}"
+        faults.append(
+            Fault("from", str(path), "the ServerApp sees the folder of run_dir only", remedy)
+        )
     compare("method", config.method.name, source.method.name)
     compare("space", config.space.name, source.space.name)
     if config.images and source.images and config.images.classes != source.images.classes:
         problem = f"its classes are not those of the run in {path}"
         remedy = "Use the same classes in the same order"
         faults.append(Fault("dataset", config.images.name, problem, remedy))
+    compare("seed", config.seed, source.seed)  # of the partition, and of each node's own splits
     if config.on_nodes or faults:
         return faults
-    for key in ("clients", "new_clients", "seed"):
+    for key in ("clients", "new_clients"):
         compare(key, getattr(config, key), getattr(source, key))
-    theirs = {**source.partition, **source.dataset}
-    if not faults and {**config.partition, **config.dataset} != theirs:
+    if not faults and _divided(config) != _divided(source):
         problem = f"divides the images otherwise than the run in {path}"
         remedy = "Give the same dataset.* and partition.* as there"
         faults.append(Fault("partition", json.dumps(config.partition), problem, remedy))
     return faults
+
+
+def _divided(config: RunConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    # Where decoded images are kept changes nothing.
+    own = {k: v for k, v in config.dataset.items() if not k.startswith(("cache", "memory"))}
+    return own, config.partition

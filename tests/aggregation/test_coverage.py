@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from corolla.aggregation import coverage
 from corolla.aggregation.coverage import coverage_average
 from corolla.aggregation.regions import Region, cut, leading_region
 from corolla.aggregation.updates import Update
@@ -260,7 +261,8 @@ def test_small_arrays_averaged_together_give_the_numbers_of_one_by_one(
     updates = []
     for client in range(clients):
         held = [name for name in shapes if rng.random() < 0.7] or ["c.bias"]
-        arrays = {n: (supernet[n] + rng.normal(size=shapes[n])).astype(np.float32) for n in held}
+        kind = rng.choice([np.float16, np.float32, np.float64])
+        arrays = {n: (supernet[n] + rng.normal(size=shapes[n])).astype(kind) for n in held}
         updates.append(
             Update(
                 arrays=arrays,
@@ -269,20 +271,11 @@ def test_small_arrays_averaged_together_give_the_numbers_of_one_by_one(
                 client=str(client),
             )
         )
-    together = coverage_average(supernet, updates)
-    alone: dict[str, np.ndarray] = {}
-    for name in shapes:  # one array at a time: every group has one member
-        holding = [
-            Update(
-                arrays={name: u.arrays[name]},
-                regions={name: u.regions[name]},
-                weight=u.weight,
-                client=u.client,
-            )
-            for u in updates
-            if name in u.arrays
-        ]
-        alone |= coverage_average({name: supernet[name]}, holding)
+    statistics = "keep" if rng.random() < 0.3 else "aggregate"
+    together = coverage_average(supernet, updates, statistics=statistics)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coverage, "_SMALL", -1)  # no array is small: none is joined
+        alone = coverage_average(supernet, updates, statistics=statistics)
     assert list(together) == list(supernet)
     for name in shapes:
         assert together[name].tobytes() == alone[name].tobytes(), name

@@ -22,7 +22,7 @@ def test_a_node_can_have_it_detected() -> None:
     assert found == pytest.approx(available_mib("cpu"), rel=0.3)
 
 
-@pytest.mark.parametrize("value", ["plenty", 0, -5.0, ""])
+@pytest.mark.parametrize("value", ["plenty", 0, -5.0, "", "nan", float("inf")])
 def test_what_is_no_size_is_refused(value: Any) -> None:
     with pytest.raises(RefusedError, match=r"memory-budget-mib=.*no size in MiB.*detect"):
         _budget({"memory-budget-mib": value}, "cpu")

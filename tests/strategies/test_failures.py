@@ -50,6 +50,26 @@ def _nan_accuracy(client: SubnetClient, parameters: list[Any], config: Any) -> A
     return arrays, number, metrics | {"val_accuracy": float("nan")}
 
 
+def _no_accuracy(client: SubnetClient, parameters: list[Any], config: Any) -> Any:
+    arrays, number, metrics = FIT(client, parameters, config)
+    return arrays, number, {k: v for k, v in metrics.items() if k != "val_accuracy"}
+
+
+def _percent(client: SubnetClient, parameters: list[Any], config: Any) -> Any:
+    arrays, number, metrics = FIT(client, parameters, config)
+    return arrays, number, metrics | {"val_accuracy": 61.5}
+
+
+def _integers(client: SubnetClient, parameters: list[Any], config: Any) -> Any:
+    arrays, number, metrics = FIT(client, parameters, config)
+    return [arrays[0].astype(np.int64), *arrays[1:]], number, metrics
+
+
+def _words(client: SubnetClient, parameters: list[Any], config: Any) -> Any:
+    arrays, number, metrics = FIT(client, parameters, config)
+    return [np.full(arrays[0].shape, "x"), *arrays[1:]], number, metrics
+
+
 def _other_round(client: SubnetClient, parameters: list[Any], config: Any) -> Any:
     result = FIT(client, parameters, config)
     config["round"] += 1  # the adapter echoes what the client was asked
@@ -64,6 +84,9 @@ FAULTS = [
     (_wrong_names, "wrong array names"),
     (_no_examples, "num_examples is 0"),
     (_nan_accuracy, "val_accuracy is nan"),
+    (_percent, "val_accuracy is 61.5, must lie in 0..1"),
+    (_integers, "holds int64, expected numbers with a point"),
+    (_words, "holds <U1, expected numbers with a point"),
     (_other_round, "reply is for round"),
 ]
 
@@ -86,6 +109,39 @@ def test_a_failing_client_is_dropped_and_named(
     assert reason in line["failed"][0]["reason"]
     assert "client 1 dropped" in (directory.path / "run.log").read_text()
     assert sorted(directory.summary()["test_accuracy"]["per_client"]) == ["0", "1", "2", "3"]
+
+
+def test_a_reply_without_what_the_method_needs_is_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit(self: SubnetClient, parameters: list[Any], config: Any) -> Any:
+        failing = config["client"] == "1" and "extra.deploy" not in config
+        return (_no_accuracy if failing else FIT)(self, parameters, config)
+
+    monkeypatch.setattr(SubnetClient, "fit", fit)
+    directory = run(tmp_path / "run", "clients_per_round=4", "rounds=1")
+    (line,) = directory.metrics()
+    assert line["failed"] == [{"client": "1", "reason": "the reply lacks val_accuracy"}]
+
+
+def test_a_reply_that_cannot_be_decoded_is_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import strategies.exchange as exchange
+
+    decode, calls = exchange.from_record, []
+
+    def truncated(record: Any) -> Any:
+        calls.append(record)
+        if len(calls) == 2:
+            raise ValueError("cannot reshape array")
+        return decode(record)
+
+    monkeypatch.setattr(exchange, "from_record", truncated)
+    directory = run(tmp_path / "run", "clients_per_round=4", "rounds=1")
+    (line,) = directory.metrics()
+    assert line["failures"] == 1
+    assert "cannot be read: ValueError: cannot reshape" in line["failed"][0]["reason"]
 
 
 def test_rounds_in_which_all_fail_leave_the_supernet_as_it_was(

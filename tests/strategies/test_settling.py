@@ -31,6 +31,14 @@ def test_nothing_settles_by_default(tmp_path: Path) -> None:
     assert results(plain) == results(explicit)
 
 
+@pytest.mark.parametrize("warmup", [0, 1])
+def test_a_share_that_leaves_nothing_to_search_is_refused(warmup: int) -> None:
+    settings = ["rounds=2", f"method.strategy.settle={0.9 if warmup == 0 else 0.5}"]
+    settings.append(f"method.strategy.warmup_rounds={warmup}")
+    with pytest.raises(RefusedError, match=r"settle=.*leaves no round to search in"):
+        plan_run([*SMALL, *settings, "run_dir=unused"])
+
+
 @pytest.mark.parametrize("share", [-0.1, 1.0, 3])
 def test_a_share_outside_is_refused(share: float) -> None:
     with pytest.raises(RefusedError, match=r"method.strategy.settle=.*outside \[0, 1\)"):

@@ -10,7 +10,7 @@ import pytest
 from flwr.app import Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from strategies.waiting import gather
+from strategies.waiting import NOT_SENT, RESTARTED, gather
 
 
 class _Clock:
@@ -42,6 +42,8 @@ class _Grid:
         self.pushed: dict[str, Message] = {}
         self.start = clock()
         self.looks = 0
+        self.full: set[int] = set()  # nodes whose messages are not taken
+        self.pushing_s = 0.0
 
     def passed(self) -> float:
         return self.clock() - self.start
@@ -60,7 +62,11 @@ class _Grid:
         for number, message in enumerate(messages):
             message.metadata.__dict__["_message_id"] = f"m{number}"
             self.pushed[f"m{number}"] = message
-        return list(self.pushed)
+        self.clock.now += self.pushing_s
+        return [
+            "" if message.metadata.dst_node_id in self.full else identifier
+            for identifier, message in self.pushed.items()
+        ]
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         due = [
@@ -114,7 +120,7 @@ def test_at_the_deadline_it_returns_what_there_is() -> None:
 def test_a_node_that_was_started_again_is_not_waited_for() -> None:
     grid = _Grid(_Clock(), {1: 2.0, 2: 500.0}, restarts={2: 8.0})
     found = _ask(grid, timeout_s=600.0)
-    assert found == {1: "answer", 2: "the node was started again while it worked on this"}
+    assert found == {1: "answer", 2: RESTARTED}
     # Looked at every 5 s: restarted at 8 s, seen at 10 s and a pause.
     assert 10.0 <= grid.passed() <= 10.5
 
@@ -123,6 +129,17 @@ def test_an_answer_that_came_before_the_restart_counts() -> None:
     # The first look for restarts, at 5 s, sees answer and restart at once.
     grid = _Grid(_Clock(), {1: 5.0, 2: 30.0}, restarts={1: 5.0})
     assert _ask(grid, timeout_s=600.0) == {1: "answer", 2: "answer"}
+
+
+@pytest.mark.parametrize("pushing_s", [0.0, 20.0])
+def test_a_message_that_is_not_taken_is_an_error_at_once(pushing_s: float) -> None:
+    grid = _Grid(_Clock(), {1: 30.0, 2: 30.0})
+    grid.full, grid.pushing_s = {2}, pushing_s
+    assert _ask(grid, timeout_s=600.0) == {1: "answer", 2: NOT_SENT}
+    grid.full = {1, 2}
+    started = grid.clock()
+    assert _ask(grid, timeout_s=600.0) == {1: NOT_SENT, 2: NOT_SENT}
+    assert grid.clock() - started <= pushing_s + 0.1
 
 
 def test_a_simulation_has_no_restarts_to_look_for() -> None:

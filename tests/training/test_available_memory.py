@@ -13,6 +13,7 @@ from corolla.training.available_memory import available_mib
 def _cgroup(path: Path, most: str, used: str) -> Path:
     (path / "memory.max").write_text(f"{most}\n")
     (path / "memory.current").write_text(f"{used}\n")
+    (path / "memory.stat").write_text("anon 5\ninactive_file 0\nfile 9\n")
     return path
 
 
@@ -20,6 +21,12 @@ def test_a_containers_limit_counts(tmp_path: Path) -> None:
     # By hand: 300 MiB allowed, 100 MiB in use, nine tenths of the 200 MiB left.
     group = _cgroup(tmp_path, str(300 * 2**20), str(100 * 2**20))
     assert available_mib("cpu", cgroup=group) == pytest.approx(180)
+
+
+def test_files_in_memory_are_no_memory_in_use(tmp_path: Path) -> None:
+    group = _cgroup(tmp_path, str(300 * 2**20), str(300 * 2**20))
+    (group / "memory.stat").write_text(f"inactive_file {100 * 2**20}\n")
+    assert available_mib("cpu", cgroup=group) == pytest.approx(90)
 
 
 def test_a_container_that_is_full_has_nothing(tmp_path: Path) -> None:

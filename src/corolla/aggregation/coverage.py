@@ -185,7 +185,7 @@ def _step(
     weight.fill(sum(shares) if everywhere else 0.0)
     for part, share in zip(parts, shares, strict=True):
         difference = scratch.take("difference", part.values.shape, dtype)
-        np.subtract(old[part.index], part.values, out=difference)
+        np.subtract(old[part.index], part.values, out=difference, dtype=dtype, casting="same_kind")
         if share != 1.0:
             np.multiply(difference, share, out=difference)
         step[part.index] += difference

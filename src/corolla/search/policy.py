@@ -55,6 +55,9 @@ class PolicySettings:
             raise RefusedError(faults)
 
 
+_LEAST = 1e-12  # a probability; what nobody chose stays possible
+
+
 class Entropy(NamedTuple):
     """How undecided a policy is, over the dimensions that have a choice."""
 
@@ -103,9 +106,15 @@ class ClientPolicies:
 
         The mean is that of the probabilities: an old client that has decided outweighs no other.
         """
+        start = np.zeros(len(self._owner))
         if average and self._policies:
             logs = [self._log_probabilities(client) for client in self.clients]
-            self._start = np.log(np.mean(np.exp(logs), axis=0))
+            mean = np.maximum(np.mean(np.exp(logs), axis=0), _LEAST)
+            start = np.log(mean)
+            start -= (np.add.reduceat(start, self._starts) / self._sizes)[self._owner]
+            if self.settings.logit_limit is not None:
+                start = np.clip(start, -self.settings.logit_limit, self.settings.logit_limit)
+        self._start = start
         self._policies = {}
 
     def probabilities(self, client: ClientId) -> list[Vector]:
@@ -199,7 +208,8 @@ class ClientPolicies:
             problem = "is the policy of another search space"
             raise RefusedError(Fault("sizes", state.meta["sizes"], problem, remedy))
         rows = zip(*(state.arrays[key] for key in ("logits", "first", "second")), strict=True)
-        self._start = state.arrays["start"].copy()
+        start = state.arrays.get("start")  # absent: written before policies could start elsewhere
+        self._start = np.zeros(len(self._owner)) if start is None else start.copy()
         self._policies = {
             client: _Policy(logits.copy(), first.copy(), second.copy(), int(steps))
             for client, (logits, first, second), steps in zip(

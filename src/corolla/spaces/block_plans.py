@@ -6,6 +6,7 @@ module only to count takes 20 times longer.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -47,7 +48,9 @@ class Stage:
 
 def ascending(key: str, choices: Any) -> tuple[int, ...]:
     """Return the candidates as a tuple; ValueError unless they ascend from 1 or more."""
-    values = tuple(choices)
+    values = tuple(choices) if isinstance(choices, Sequence) else (choices,)
+    if not all(isinstance(value, int) and not isinstance(value, bool) for value in values):
+        raise ValueError(f"{key}={list(values)}: need whole numbers")
     if not values or list(values) != sorted(set(values)) or values[0] < 1:
         raise ValueError(f"{key}={list(values)}: need ascending, distinct, >= 1")
     return values

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from corolla.spaces.architecture import Architecture, Dimension
-from corolla.spaces.layers import BatchNorm
+from corolla.spaces.block_plans import ascending
+from corolla.spaces.layers import BatchNorm, Resize
 from corolla.spaces.supernet import Supernet
 
 
@@ -35,7 +36,7 @@ class Block(nn.Module):
 
 
 class ElasticResNet(Supernet):
-    """Choices per stage: channels (multiples of the stage's number) and blocks."""
+    """Choices per stage: channels and number of blocks, both ascending."""
 
     def __init__(
         self,
@@ -47,13 +48,16 @@ class ElasticResNet(Supernet):
         widths: Sequence[Sequence[int]],
         depths: Sequence[int],
     ) -> None:
-        if resolution < 2 ** (len(widths) - 1):
-            need = 2 ** (len(widths) - 1)
-            raise ValueError(f"space.resolution={resolution}: {len(widths)} stages need {need}")
+        need = 2 ** (len(widths) - 1) if widths else 1
+        if not widths or resolution < need:
+            raise ValueError(
+                f"resolution={resolution}: {len(widths)} stages; need 1 or more, {need} pixels"
+            )
         dimensions = []
         for number, candidates in enumerate(widths, start=1):
-            dimensions.append(Dimension(f"stage{number}.width", tuple(candidates)))
-            dimensions.append(Dimension(f"stage{number}.depth", tuple(depths)))
+            width = ascending(f"widths[{number - 1}]", candidates)
+            dimensions.append(Dimension(f"stage{number}.width", width))
+            dimensions.append(Dimension(f"stage{number}.depth", ascending("depths", depths)))
         super().__init__(
             name=name,
             dimensions=tuple(dimensions),
@@ -73,4 +77,5 @@ class ElasticResNet(Supernet):
             stages.append(nn.Sequential(*blocks))
             inputs = width
         pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        return nn.Sequential(stages, pool, nn.Linear(inputs, self.num_classes))
+        images = Resize(self.resolution)  # what costs are counted for is what runs
+        return nn.Sequential(images, stages, pool, nn.Linear(inputs, self.num_classes))

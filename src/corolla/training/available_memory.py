@@ -28,7 +28,12 @@ def _limit(cgroup: Path) -> int | None:
     """Return bytes that the control group still allows (version 2), None without a limit."""
     try:
         most = (cgroup / "memory.max").read_text().strip()
-        used = (cgroup / "memory.current").read_text().strip()
-        return None if most == "max" else int(most) - int(used)
+        if most == "max":
+            return None
+        used = int((cgroup / "memory.current").read_text())
+        # Files that were read lately count as used, and are given back when memory is needed.
+        rows = (cgroup / "memory.stat").read_text().splitlines()
+        cached = next((int(r.split()[1]) for r in rows if r.startswith("inactive_file ")), 0)
+        return int(most) - used + cached
     except (OSError, ValueError):
         return None

@@ -21,10 +21,11 @@ from corolla.training.results import (
 )
 from corolla.training.settings import LoopSettings, TrainerSettings
 from corolla.training.statistics import recalibrate
-from corolla.training.torch_settings import configure_torch
+from corolla.training.torch_settings import configure_torch, seeded_torch
 from corolla.training.training_run import Hook, TrainingRun
 
 _RECALIBRATION_SEED = (0,)
+_SCORING_SEED = (0,)
 
 
 class LocalTrainer:
@@ -181,7 +182,11 @@ class LocalTrainer:
         floats = self._floats(images, mean, std)
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
-        with torch.inference_mode(), in_mode(model, training=False):
+        with (
+            torch.inference_mode(),
+            in_mode(model, training=False),
+            seeded_torch(_SCORING_SEED, self.device),  # for operations that draw (noise)
+        ):
             for where in consecutive_batches(len(images), self.settings.eval_batch_size):
                 logits, labels = (
                     model(floats.normalised(floats.pixels(where))).float(),
@@ -225,7 +230,8 @@ class LocalTrainer:
             for indices in order:
                 yield floats.normalised(floats.pixels(indices.to(self.device)))
 
-        recalibrate(model, batches())
+        with seeded_torch(_SCORING_SEED, self.device):  # for operations that draw (noise)
+            recalibrate(model, batches())
 
     def _run(self, model: nn.Module, images: Images, **arguments: Any) -> TrainingRun:
         return TrainingRun(
