@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from flwr.supercore.task_identity import TaskIdentity
+
 from corolla.config.build import build_space, build_strategy, build_trainer_settings
 from corolla.federation import Federation
 from corolla.launch import plan_run
@@ -31,6 +33,7 @@ class _Roster:
 
 
 def test_what_a_late_node_says_of_its_memory_is_kept() -> None:
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
     config = plan_run([*SMALL, "run_dir=unused"]).config
     space = build_space(config)
     federation = Federation.of(
