@@ -175,6 +175,7 @@ def test_state_dict_of_a_subnet_loads_back_into_a_plain_module() -> None:
     ("change", "message"),
     [
         ({"resolution": [3]}, r"space.resolution=3: the strides of 'mobilenetv3_8' divide it by 4"),
+        ({"stem_stride": 0}, "space.stem_stride=0: must be 1 or 2"),
         ({"num_classes": 1}, "num_classes=1 must be >= 2"),
         ({"stages": [{"width": [8]}]}, r"space.stages\[0\] has \['width'\]: need"),
     ],
@@ -190,6 +191,8 @@ def test_bad_settings_are_refused(change: dict[str, Any], message: str) -> None:
         ("width", [16, 8], "need ascending"),
         ("kernel", [4], "must be odd"),
         ("stride", 3, "must be 1 or 2"),
+        ("se", "false", "must be true or false"),
+        ("depth", [1.5], "whole numbers"),
     ],
 )
 def test_bad_stages_are_refused(key: str, value: Any, message: str) -> None:

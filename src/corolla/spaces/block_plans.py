@@ -43,6 +43,10 @@ class Stage:
             raise ValueError(f"space.stages[{index}].kernel={list(values['kernel'])}: must be odd")
         if settings["stride"] not in (1, 2):
             raise ValueError(f"space.stages[{index}].stride={settings['stride']}: must be 1 or 2")
+        for key in ("se", "attention"):
+            if key in known and not isinstance(settings[key], bool):
+                problem = f"space.stages[{index}].{key}={settings[key]!r}"
+                raise ValueError(f"{problem}: must be true or false")
         return cls(**values)
 
 

@@ -39,6 +39,8 @@ class StagedSupernet(Supernet):
         if not stages:
             raise ValueError(f"space.stages=[]: {name!r} needs at least one stage")
         self.stages = tuple(stages)
+        if stem_stride not in (1, 2):
+            raise ValueError(f"space.stem_stride={stem_stride}: must be 1 or 2")
         self.stem_stride = stem_stride
         self.activation = activation
         factor = stem_stride
