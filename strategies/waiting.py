@@ -12,9 +12,7 @@ from flwr.serverapp import Grid
 
 _LOG = logging.getLogger("corolla")
 _SHORTEST_S, _LONGEST_S = 0.02, 3.0  # between two looks for answers; Flower itself looks every 3 s
-_SHARE = (
-    0.02  # of the time waited so far: a round ends at most this much later than its last answer
-)
+_SHARE = 0.02  # of the time waited so far: a round ends at most this share after its last answer
 _RESTARTS_S = 5.0  # between two looks for nodes that were started again
 
 NOT_SENT = "the SuperLink did not take the message"

@@ -15,7 +15,6 @@ from corolla.errors import Fault, RefusedError, nearest
 from corolla.records.atomic import write_bytes
 from corolla.records.client_names import directory_name
 from corolla.records.run_directory import RunDirectory
-from corolla.report.darts_drawing import draw_genotype
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.darts import DartsSpace
 from corolla.spaces.darts_genotype import Genotype
@@ -58,8 +57,12 @@ def export_model(run_dir: Path, client: str, kind: str, output: Path | None) -> 
     path = output or run_dir / f"{own.name}{_SUFFIX[kind]}"
     if kind in ("genotype", "svg"):
         genotype = _genotype(run_dir, client, kind)
-        drawn = kind == "svg"
-        text = str(draw_genotype(genotype, standalone=True)) if drawn else genotype.text() + "\n"
+        text = genotype.text() + "\n"
+        if kind == "svg":
+            # Late: the report brings its page's libraries, which loading a model needs none of.
+            from corolla.report.darts_drawing import draw_genotype
+
+            text = str(draw_genotype(genotype, standalone=True))
         write_bytes(path, text.encode())
         return path
     model = load_client_model(run_dir, client)

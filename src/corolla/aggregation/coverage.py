@@ -87,10 +87,8 @@ def momentum_average(
                 held = weight > np.finfo(weight.dtype).tiny
                 moving[name] = np.where(held, momentum * past + step, past)
                 np.multiply(moving[name], held, out=step)
-            averaged[name] = np.subtract(old, step, out=step).astype(old.dtype, copy=False)
-            if is_statistic and name.endswith("var"):
-                # where all clients say 0, rounding may take the mean just below
-                np.maximum(averaged[name], 0, out=averaged[name])
+            variance = is_statistic and name.endswith("var")
+            averaged[name] = _moved(old, step, variance=variance)
     return {name: averaged[name] for name in supernet}, moving
 
 
@@ -153,15 +151,22 @@ def _average_small(supernet: Arrays, updates: Sequence[Update], statistics: Stat
             _Part((...,), _joined(updates[i].arrays, names), updates[i].weight) for i in clients
         ]
         step, _ = _step(old, parts, scratch)
-        joined = np.subtract(old, step, out=step).astype(old.dtype, copy=False)
-        if variance:
-            np.maximum(joined, 0, out=joined)  # as below
+        joined = _moved(old, step, variance=variance)
         start = 0
         for name in names:
             shape, size = supernet[name].shape, supernet[name].size
             averaged[name] = joined[start : start + size].reshape(shape)
             start += size
     return averaged
+
+
+def _moved(old: NDArray[Any], step: NDArray[Any], *, variance: bool) -> NDArray[Any]:
+    """Return old - step; ``step`` is written over."""
+    new: NDArray[Any] = np.subtract(old, step, out=step).astype(old.dtype, copy=False)
+    if variance:
+        # where all clients say 0, rounding may take the mean just below
+        np.maximum(new, 0, out=new)
+    return new
 
 
 def _joined(arrays: Arrays, names: Sequence[str]) -> NDArray[Any]:
