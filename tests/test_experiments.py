@@ -49,7 +49,7 @@ def _pickled(path: Path, content: dict[str, Any]) -> list[str]:
 def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders in the layout of CIFAR-10, CIFAR-100 and class folders, with random pixels."""
     root = tmp_path_factory.mktemp("images")
-    labels = [i % 10 for i in range(IMAGES)]
+    cifar10, cifar100 = torchvision.datasets.CIFAR10, torchvision.datasets.CIFAR100
     for number, name in enumerate(("cat", "dog")):
         for i in range(IMAGES // 2):
             path = root / "imagefolder" / name / f"{i}.png"
@@ -57,30 +57,24 @@ def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             Image.new("RGB", (32, 32), (100 * number, i, 50)).save(path)
     return {
         "imagefolder": root / "imagefolder",
-        "cifar10": _cifar10(root / "cifar10", labels),
-        "cifar100": _cifar100(root / "cifar100", labels),
+        "cifar10": _cifar(
+            root / "10", cifar10, ("data_batch_1", "test_batch", "batches.meta"), "", 10
+        ),
+        "cifar100": _cifar(root / "100", cifar100, ("train", "test", "meta"), "fine_", 100),
     }
 
 
-def _cifar10(root: Path, labels: list[int]) -> Path:
-    base, loader = root / "cifar-10-batches-py", torchvision.datasets.CIFAR10
-    content = {"data": _pixels(IMAGES), "labels": labels}
-    loader.train_list = [_pickled(base / "data_batch_1", content)]
-    content = {"data": _pixels(10), "labels": labels[:10]}
-    loader.test_list = [_pickled(base / "test_batch", content)]
-    name, md5 = _pickled(base / "batches.meta", {"label_names": [f"c{i}" for i in range(10)]})
-    loader.meta = {"filename": name, "key": "label_names", "md5": md5}
-    return root
-
-
-def _cifar100(root: Path, labels: list[int]) -> Path:
-    base, loader = root / "cifar-100-python", torchvision.datasets.CIFAR100
-    content = {"data": _pixels(IMAGES), "fine_labels": labels}
-    loader.train_list = [_pickled(base / "train", content)]
-    content = {"data": _pixels(10), "fine_labels": labels[:10]}
-    loader.test_list = [_pickled(base / "test", content)]
-    name, md5 = _pickled(base / "meta", {"fine_label_names": [f"c{i}" for i in range(100)]})
-    loader.meta = {"filename": name, "key": "fine_label_names", "md5": md5}
+def _cifar(root: Path, loader: Any, files: tuple[str, str, str], kind: str, classes: int) -> Path:
+    """Write training, test and meta file of ``loader``; ``kind`` is what its keys begin with."""
+    base, labels = root / loader.base_folder, [i % 10 for i in range(IMAGES)]
+    train, test, meta = files
+    content = {"data": _pixels(IMAGES), f"{kind}labels": labels}
+    loader.train_list = [_pickled(base / train, content)]
+    content = {"data": _pixels(10), f"{kind}labels": labels[:10]}
+    loader.test_list = [_pickled(base / test, content)]
+    key = f"{kind}label_names"
+    name, md5 = _pickled(base / meta, {key: [f"c{i}" for i in range(classes)]})
+    loader.meta = {"filename": name, "key": key, "md5": md5}
     return root
 
 
