@@ -8,13 +8,11 @@ from torch import nn
 
 from clients.adapter import NumPyClient
 from clients.deploy import deploy, scores
+from clients.own_model import pack_model, unpack_model
 from clients.site import Site, require_store
 from clients.subnet import facts
-from corolla.records.packing import pack_tensors, unpack_tensors
-from corolla.spaces.supernet import to_arrays
-from corolla.state import State
 from corolla.tasks import Task
-from corolla.training.results import TrainResult
+from corolla.training.results import OptimizerState, TrainResult
 from corolla.types import client_seed
 
 
@@ -78,7 +76,7 @@ class LocalClient(NumPyClient):
         metrics = scores(site, model)
         return metrics["val_loss"], len(site.data.train), metrics
 
-    def _load(self, task: Task, *, after: bool = False) -> tuple[nn.Module, dict[str, Any] | None]:
+    def _load(self, task: Task, *, after: bool = False) -> tuple[nn.Module, OptimizerState | None]:
         """Return the newest model of an earlier round (or of this one), or the common initial one."""
         site = self._site
         after = after or "deploy" in task.extra
@@ -87,15 +85,8 @@ class LocalClient(NumPyClient):
             whole = site.space.initial_state(site.config.seed)
             arrays, optimizer_state = site.space.cut(whole, task.architecture), None
         else:
-            state = found[1]
-            arrays = state.part("model/")
-            packed = State(state.part("optimizer/"), state.meta.get("optimizer", {}))
-            optimizer_state = unpack_tensors(packed) if packed.meta else None
+            arrays, optimizer_state = unpack_model(found[1])
         return site.space.load(task.architecture, arrays).to(site.trainer.device), optimizer_state
 
-    def _save(self, task: Task, model: nn.Module, optimizer_state: dict[str, Any] | None) -> None:
-        packed = pack_tensors(optimizer_state) if optimizer_state else State({}, {})
-        arrays = {f"model/{name}": array for name, array in to_arrays(model).items()}
-        arrays |= {f"optimizer/{name}": array for name, array in packed.arrays.items()}
-        state = State(arrays, {"optimizer": packed.meta})
-        self._store.save(self._site.client, task.round, state)
+    def _save(self, task: Task, model: nn.Module, optimizer_state: OptimizerState | None) -> None:
+        self._store.save(self._site.client, task.round, pack_model(model, optimizer_state))

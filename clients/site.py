@@ -13,12 +13,19 @@ from typing import Any
 import yaml
 from flwr.app import Context
 
-from corolla.config.build import build_dataset, build_partition, build_space, build_trainer
+from corolla.config.build import (
+    build_dataset,
+    build_partition,
+    build_space,
+    build_trainer,
+    header_of,
+)
 from corolla.config.schema import RunConfig, parse_config
 from corolla.data.client_data import ClientData
 from corolla.data.federation import FederationData
 from corolla.data.node import node_data
 from corolla.errors import Fault, RefusedError
+from corolla.records.client_models import model_directory
 from corolla.records.client_store import ClientStore
 from corolla.spaces.supernet import Supernet
 from corolla.training.available_memory import available_mib
@@ -37,6 +44,10 @@ class Site:
     data: ClientData
     store: ClientStore | None
     model_dir: Path | None  # where the client's deployed model is kept on its own disk
+    own_model_dir: (
+        Path | None
+    )  # the same for a model that is not sent; in simulation part of the run
+    shares_architecture: bool | None  # a real node's own word on that; None: in simulation
     memory_budget_mib: float | None
 
 
@@ -96,14 +107,18 @@ def site_of(context: Context, task: Mapping[str, Any]) -> Site:
         )
     else:
         data = common.partitioned(str(node["partition-id"]) if real else client)
+    if config.train_on_validation:
+        data = data.train_on_validation()
     return Site(
         client=client,
         config=config,
         space=common.space,
         trainer=common.trainer,
         data=data,
-        store=ClientStore(_run_folder(state_dir, config)) if state_dir else None,
+        store=_store(state_dir, config, common.space) if state_dir else None,
         model_dir=state_dir / "model" if state_dir and real else None,
+        own_model_dir=_own_model_dir(state_dir, config, client),
+        shares_architecture=bool(node.get("share-architecture", False)) if real else None,
         memory_budget_mib=_budget(node, common.trainer.device.type),
     )
 
@@ -146,6 +161,28 @@ def _run_folder(state_dir: Path, config: RunConfig) -> Path:
         return state_dir
     name = hashlib.sha256(str(config.run_dir).encode()).hexdigest()[:12]
     return state_dir / "runs" / name
+
+
+def _store(state_dir: Path, config: RunConfig, space: Supernet) -> ClientStore:
+    """Return the client's disk; a state that another experiment left in the same place is refused."""
+    header = header_of(config, space)
+    images = config.images.name if config.images else ""
+    experiment = {
+        "method": header.method,
+        "space": header.space,
+        "space_fingerprint": header.space_fingerprint,
+        "dataset": images,
+        "seed": str(config.seed),
+    }
+    return ClientStore(_run_folder(state_dir, config), experiment=experiment)
+
+
+def _own_model_dir(state_dir: Path | None, config: RunConfig, client: ClientId) -> Path | None:
+    if config.on_nodes or config.run_dir is None:
+        return state_dir / "model" if state_dir else None
+    if config.evaluation.return_models is False:
+        return None
+    return model_directory(Path(config.run_dir), client)
 
 
 def _state_dir(config: RunConfig, node: Mapping[str, Any]) -> Path | None:

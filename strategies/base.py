@@ -59,6 +59,7 @@ class CorollaStrategy(Strategy):
 
     order_type: str = MessageType.TRAIN  # what a round asks of its participants
     has_global = False  # the method has one model that serves all clients, reported as ``global``
+    returns_models = True  # clients may be asked for the weights that they deploy
     declares_fine_tuned = False  # its personalised model is the one after fine-tuning
 
     def __init__(self, *, federation: Federation) -> None:
@@ -146,6 +147,7 @@ class CorollaStrategy(Strategy):
             link_mbit_s=self.federation.link_mbit_s,
             work=self._work,
             interchangeable=roster.interchangeable,
+            check=self.space.check,
         )
         return self._exchange.messages()
 
@@ -199,6 +201,7 @@ class CorollaStrategy(Strategy):
     ) -> list[Message]:
         """Return messages that have ``clients`` evaluate, and then fine-tune, their deployed models."""
         orders = []
+        return_arrays = return_arrays and self.returns_models
         for client in clients:
             deployment = self.deployed(client)
             task = Task(
@@ -220,6 +223,7 @@ class CorollaStrategy(Strategy):
             message_type=kind,
             work=self._work,
             interchangeable=self._roster().interchangeable,
+            check=self.space.check,
         )
         return self._exchange.messages()
 

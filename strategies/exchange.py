@@ -15,12 +15,14 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 
 from clients.wire import from_record, to_record
 from corolla.errors import RunFailedError
+from corolla.spaces.architecture import Architecture
 from corolla.tasks import Failure, Reply, Task
 from corolla.types import Arrays, ClientId, client_order
 
 Shapes = Mapping[str, tuple[int, ...]]
 _ACCURACIES = {"val_accuracy", "test_accuracy"}
 _KINDS = "f"  # supernets hold floating-point arrays only
+_ECHOED = ("client", "round", "architecture", "own_architecture")
 _MUST_BE_FINITE = ("num_examples", "train_loss", "val_accuracy", "test_accuracy", "handling_s")
 
 
@@ -46,14 +48,19 @@ class Exchange:
         link_mbit_s: float | None = None,
         work: Callable[[Task], float] | None = None,
         interchangeable: bool = False,
+        check: Callable[[Architecture], Architecture] | None = None,
     ) -> None:
-        """``work`` ranks tasks by how long they take; ``interchangeable``: any node may act as any client."""
+        """``work`` ranks tasks by how long they take; ``interchangeable``: any node may act as any client.
+
+        ``check`` returns an architecture that a client names, or raises ValueError.
+        """
         self._orders = sorted(orders, key=lambda order: client_order(order.task.client))
         self._nodes = nodes
         self._message_type = message_type
         self._link = link_mbit_s
         self._work = work or (lambda task: 0.0)
         self._interchangeable = interchangeable
+        self._check = check or (lambda architecture: architecture)
         self._sent: list[tuple[Message, Order]] = []
 
     def messages(self) -> list[Message]:
@@ -130,6 +137,8 @@ class Exchange:
                 )
         if info.get("architecture") != order.task.architecture.to_list():
             raise _InvalidReplyError("reply is for another architecture")
+        told: Any = info.get("own_architecture")
+        own = None if told is None else self._check(Architecture.of(told))
         metrics = {key: _number(value) for key, value in content.metric_records["metrics"].items()}
         for key, value in metrics.items():
             if key in _MUST_BE_FINITE and not math.isfinite(value):
@@ -152,6 +161,8 @@ class Exchange:
             arrays=arrays,
             num_examples=num_examples,
             metrics=metrics,
+            own_architecture=own,
+            notes={key: value for key, value in info.items() if key not in _ECHOED},
             round_s=metrics.get("handling_s", 0.0) + link_s,
             bytes_down=down,
             bytes_up=up,

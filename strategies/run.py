@@ -24,6 +24,7 @@ from corolla.errors import Fault, RefusedError, RunFailedError
 from corolla.federation import Federation
 from corolla.new_clients import source_state
 from corolla.records.client_facts import read_client_facts
+from corolla.records.client_models import model_directory
 from corolla.records.run_directory import RunDirectory
 from corolla.records.summary import spread
 from corolla.state import State
@@ -154,10 +155,14 @@ class FederatedRun:
             return {}, False
         scores = _scores(replies, "")
         record = {"personalised": _without_clients(scores), "clients": len(replies)}
-        if strategy.has_global:
-            record["global"] = record["personalised"]
+        shared = _global_scores(strategy, replies, scores)
+        if shared:
+            record["global"] = _without_clients(shared)
         value = scores["val_accuracy"]["mean"]
-        if self._best is not None and value <= self._best["val_accuracy"]["mean"]:
+        # Trained on, validation images choose nothing any more: the latest round stands.
+        chooses = not any(reply.metrics.get("validation_in_training") for reply in replies)
+        chooses = chooses and not self._config.train_on_validation
+        if chooses and self._best is not None and value <= self._best["val_accuracy"]["mean"]:
             return record, False
         self._best = {"round": server_round, **scores}
         return record, True
@@ -171,11 +176,11 @@ class FederatedRun:
         )
 
     def _row(self, server_round: int, reply: Reply, report: RoundReport) -> dict[str, Any]:
-        costs = self._space.costs(reply.task.architecture, batch_size=self._config.batch_size)
+        costs = self._space.costs(reply.architecture, batch_size=self._config.batch_size)
         return {
             "round": server_round,
             "client": reply.client,
-            "architecture": reply.task.architecture.to_list(),
+            "architecture": reply.architecture.to_list(),
             "num_examples": reply.num_examples,
             "params": costs.params,
             "macs": costs.macs,
@@ -247,14 +252,15 @@ class FederatedRun:
             "class_names": list(config.images.classes) if config.images else [],
             "dimensions": self._space.describe(),
         }
-        if strategy.has_global:
-            summary["global"] = received
+        shared = _global_scores(strategy, replies, received)
+        if shared:
+            summary["global"] = shared
         if tuned:
             summary["fine_tuned"] = {"epochs": config.evaluation.fine_tune_epochs, **tuned}
         return summary
 
     def _client_entry(self, strategy: CorollaStrategy, reply: Reply) -> dict[str, Any]:
-        architecture = reply.task.architecture
+        architecture = reply.architecture
         costs = self._space.costs(architecture, batch_size=self._config.batch_size)
         entry: dict[str, Any] = {
             "architecture": self._space.values(architecture),
@@ -269,11 +275,16 @@ class FederatedRun:
 
     def _save_model(self, strategy: CorollaStrategy, reply: Reply) -> None:
         """Write the client's model: what it returned, else the server's slice for it."""
-        arrays = reply.arrays or strategy.deployed(reply.client).arrays
+        kept = model_directory(self._directory.path, reply.client)
+        if not strategy.returns_models and kept.is_dir():
+            return  # a simulated client put it there itself
+        arrays = reply.arrays
+        if not arrays and strategy.returns_models:
+            arrays = strategy.deployed(reply.client).arrays
         description = {
             "space": self._config.space.name,
-            "choices": reply.task.architecture.to_list(),
-            "architecture": self._space.values(reply.task.architecture),
+            "choices": reply.architecture.to_list(),
+            "architecture": self._space.values(reply.architecture),
             "weights": "client" if reply.arrays else ("server" if arrays else "kept by the client"),
         }
         self._directory.save_client_model(reply.client, description, arrays)
@@ -324,6 +335,15 @@ def _round_metrics(server_round: int, report: RoundReport, elapsed: float) -> di
         "bytes_up": sum(reply.bytes_up for reply in replies),
         **report.outcome.metrics,
     }
+
+
+def _global_scores(
+    strategy: CorollaStrategy, replies: Sequence[Reply], scores: dict[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]] | None:
+    """Return the global model's scores: told apart by the clients, or the plain ones, or none."""
+    if any("global_val_accuracy" in reply.metrics for reply in replies):
+        return _scores(replies, "global_")
+    return scores if strategy.has_global else None
 
 
 def _scores(replies: Sequence[Reply], prefix: str) -> dict[str, dict[str, Any]]:

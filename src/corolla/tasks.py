@@ -76,11 +76,18 @@ class Reply:
     round_s: float  # time at the client and on the (simulated) link
     bytes_down: int
     bytes_up: int
+    notes: Mapping[str, Any] = field(default_factory=dict)  # what a client says besides numbers
+    own_architecture: Architecture | None = None  # that the client searched, where it tells
 
     @property
     def client(self) -> ClientId:
         """The client that answered."""
         return self.task.client
+
+    @property
+    def architecture(self) -> Architecture:
+        """The client's own, where it tells one; else the task's."""
+        return self.own_architecture or self.task.architecture
 
 
 @dataclass(frozen=True)

@@ -68,8 +68,9 @@ def _named(key: str, target: str) -> Iterator[None]:
 
 
 def _under(key: str, fault: Fault) -> Fault:
-    top = key.split(".")[0]
-    path = fault.key if fault.key.split(".")[0] == top else f"{key}.{fault.key}"
+    top = fault.key.split(".")[0]
+    own = top == key.split(".")[0] or top in RunConfig.model_fields
+    path = fault.key if own else f"{key}.{fault.key}"
     return Fault(path, fault.value, fault.problem, fault.remedy)
 
 

@@ -63,6 +63,7 @@ class RunConfig(_Strict):
     partition: dict[str, Any]
     trainer: dict[str, Any]
     engine: dict[str, Any]
+    search: dict[str, Any] = Field(default_factory=dict)
     rounds: int = Field(ge=1)
     clients: int = Field(ge=1)
     clients_per_round: int | float
@@ -79,6 +80,7 @@ class RunConfig(_Strict):
     memory_budget_mib: tuple[float, float] | Literal["space"] | None
     link_mbit_s: float | None = Field(gt=0)
     lambda_time: float = Field(ge=0, default=0.0)
+    train_on_validation: bool = False
     report: bool
     tensorboard: bool
     images: ImageConfig | None = None

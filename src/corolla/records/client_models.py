@@ -7,10 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from corolla.records.atomic import with_temporary_directory
+from corolla.records.client_names import directory_name
 from corolla.records.errors import CorruptStateError
 from corolla.records.json_files import read_json, write_json
 from corolla.records.tensor_files import read_tensors, write_tensors
-from corolla.types import Arrays
+from corolla.types import Arrays, ClientId
+
+
+def model_directory(run_dir: Path, client: ClientId) -> Path:
+    """Return where a run keeps the model of ``client``."""
+    return run_dir / "clients" / directory_name(client)
 
 
 def save_model(directory: Path, architecture: Mapping[str, Any], arrays: Arrays) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from corolla.errors import Fault, RefusedError
@@ -32,12 +33,16 @@ class ClientStore:
     Args:
         root: A directory of this run's own, as the rounds of two runs say nothing about each other.
         keep: How many states of a client stay, counted back from the one saved last.
+        experiment: What the run is (method, space, seed ...); states of another one are refused.
     """
 
-    def __init__(self, root: Path | str, *, keep: int = 2) -> None:
+    def __init__(
+        self, root: Path | str, *, keep: int = 2, experiment: Mapping[str, str] | None = None
+    ) -> None:
         if keep < 1:
             raise ValueError(f"keep={keep}: at least the state saved last must stay")
         self._root, self._keep = Path(root), keep
+        self._experiment = dict(experiment or {})
 
     def save(self, client: ClientId, round: int, state: State) -> None:
         """Write what ``client`` knows after ``round``, atomically and durably.
@@ -48,7 +53,12 @@ class ClientStore:
         directory = self._directory(client)
         directory.mkdir(parents=True, exist_ok=True)
         sweep(directory)
-        record = {"format_version": FORMAT_VERSION, "round": round, "meta": state.meta}
+        record = {
+            "format_version": FORMAT_VERSION,
+            "round": round,
+            "experiment": self._experiment,
+            "meta": state.meta,
+        }
         metadata = {"state": json.dumps(to_json(record, exact=True, where="state"))}
         write_tensors(directory / f"round-{round:06d}.safetensors", state.arrays, metadata)
         saved = self._saved(client)
@@ -59,7 +69,8 @@ class ClientStore:
     def load(self, client: ClientId, before_round: int) -> tuple[int, State] | None:
         """Return the newest state from before ``before_round`` with its round, else None.
 
-        Raises: CorruptStateError naming the damaged file; RefusedError if it is of a newer format.
+        Raises: CorruptStateError naming the damaged file; RefusedError if it is of a newer format or
+            of another experiment.
         """
         saved = self._saved(client)
         earlier = [round for round in saved if round < before_round]
@@ -72,7 +83,7 @@ class ClientStore:
                     sorted(saved),
                 )
             return None
-        return earlier[-1], _read(saved[earlier[-1]])
+        return earlier[-1], self._read(saved[earlier[-1]])
 
     def clear(self, client: ClientId | None = None) -> None:
         """Forget one client, or all of them."""
@@ -88,23 +99,35 @@ class ClientStore:
         files = self._directory(client).glob("round-*.safetensors")
         return dict(sorted((int(file.stem.removeprefix("round-")), file) for file in files))
 
-
-def _read(path: Path) -> State:
-    arrays, metadata = read_tensors(path)
-    try:
-        record = json.loads(metadata["state"])
-        version, meta = int(record["format_version"]), record.get("meta")
-    except (KeyError, TypeError, ValueError) as error:
-        raise CorruptStateError(f"{path} is damaged: {error!r}") from error
-    if version > FORMAT_VERSION:
-        raise RefusedError(
-            Fault(
-                "state_format",
-                version,
-                f"{path} was written by a newer Corolla; this one reads up to {FORMAT_VERSION}",
-                "Install the newer release on this node, or clear its state directory",
+    def _read(self, path: Path) -> State:
+        arrays, metadata = read_tensors(path)
+        try:
+            record = json.loads(metadata["state"])
+            version, meta = int(record["format_version"]), record.get("meta")
+        except (KeyError, TypeError, ValueError) as error:
+            raise CorruptStateError(f"{path} is damaged: {error!r}") from error
+        if version > FORMAT_VERSION:
+            raise RefusedError(
+                Fault(
+                    "state_format",
+                    version,
+                    f"{path} was written by a newer Corolla; this one reads up to {FORMAT_VERSION}",
+                    "Install the newer release on this node, or clear its state directory",
+                )
             )
-        )
-    if not isinstance(meta, dict):
-        raise CorruptStateError(f"{path} is damaged: it holds no meta")
-    return State(arrays=arrays, meta=meta)
+        if not isinstance(meta, dict):
+            raise CorruptStateError(f"{path} is damaged: it holds no meta")
+        found = record.get("experiment") or self._experiment
+        different = [key for key, value in self._experiment.items() if found.get(key) != value]
+        if different:
+            key = different[0]
+            raise RefusedError(
+                Fault(
+                    "state-dir",
+                    str(path.parent),
+                    f"holds the state of another experiment: {key} is {found.get(key)!r} there, "
+                    f"{self._experiment[key]!r} here",
+                    "Give the run another run_dir, or clear this folder",
+                )
+            )
+        return State(arrays=arrays, meta=meta)

@@ -21,8 +21,8 @@ from typing import Any
 from corolla.errors import Fault, RefusedError, nearest
 from corolla.records.atomic import sweep, write_text
 from corolla.records.checkpoints import CheckpointHeader, Checkpoints, Which
-from corolla.records.client_models import load_model, save_model
-from corolla.records.client_names import client_of, directory_name
+from corolla.records.client_models import load_model, model_directory, save_model
+from corolla.records.client_names import client_of
 from corolla.records.event_mirror import EventMirror
 from corolla.records.json_files import read_json, write_json
 from corolla.records.json_lines import append_lines, keep_lines, read_lines
@@ -214,7 +214,7 @@ class RunDirectory:
         return sorted((client_of(each.name) for each in directories), key=client_order)
 
     def _model_directory(self, client: ClientId) -> Path:
-        return self.path / "clients" / directory_name(client)
+        return model_directory(self.path, client)
 
 
 def _with_round(row: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ they are the same in all of them and do not change when others are deleted.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
@@ -220,14 +220,20 @@ class DartsNetwork(nn.Module):
             DartsCell(plan, place, alive[place.kind]) for place in plan.cell_plans()
         )
         self.classifier = nn.Linear(plan.features, plan.num_classes)
+        self.mixture: Callable[[], Mapping[str, Tensor]] | None = (
+            None  # gives `weights` to every pass
+        )
         self._masks: dict[str, dict[int, frozenset[str]]] = {kind: {} for kind in KINDS}
 
     def forward(self, images: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:
         """Return logits ``(n, num_classes)``.
 
         ``weights`` holds for each kind of cell a tensor ``(edges, operations of the space)``, such as
-        FedNAS' softmax(alpha), by which outputs are multiplied; without it the operations are summed.
+        FedNAS' softmax(alpha), by which outputs are multiplied; without it, and without a `mixture`, the
+        operations are summed.
         """
+        if weights is None and self.mixture is not None:
+            weights = self.mixture()
         before_last = last = functional.relu(self.stem(self.resize(images)))
         for number, (kind, cell) in enumerate(zip(self.kinds, self.cells, strict=True), start=1):
             output = cell(

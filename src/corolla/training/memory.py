@@ -109,12 +109,17 @@ class MemoryCount:
             self._gradients = _bytes([p.grad for p in parameters if p.grad is not None])
             self._counted = True
 
+    def resident_mib(self) -> float:
+        """Return what stays between two steps: model and optimiser state. On CUDA `peak_mib` has all."""
+        if self._device.type == "cuda":
+            return 0.0
+        return (_bytes(_held(self._model)) + _bytes(_state_tensors(self._optimizer))) / MIB
+
     def peak_mib(self) -> float:
         """Return the count, or what the CUDA allocator says."""
         if self._device.type == "cuda":
             return (torch.cuda.max_memory_allocated(self._device) - self._others) / MIB
-        kept = _bytes(_held(self._model)) + _bytes(_state_tensors(self._optimizer))
-        return (kept + self._gradients + self._activations) / MIB
+        return self.resident_mib() + (self._gradients + self._activations) / MIB
 
 
 class _LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]

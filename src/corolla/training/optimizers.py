@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -41,43 +40,41 @@ def build_optimizer(
     return SGD(groups, lr=lr, momentum=settings.momentum, nesterov=settings.nesterov, **kernels)
 
 
-def export_state(optimizer: Optimizer) -> OptimizerState:
-    """Return a copy of the optimiser's state: torch's format, plain memory layout, on the CPU."""
-    exported = optimizer.state_dict()
+def export_state(model: nn.Module, optimizer: Optimizer) -> OptimizerState:
+    """Return a copy of the optimiser's state by parameter, in plain memory layout, on the CPU."""
     return {
-        "state": {
-            index: {name: _plain(value) for name, value in entries.items()}
-            for index, entries in exported["state"].items()
-        },
-        "param_groups": exported["param_groups"],
+        name: {entry: _plain(value) for entry, value in optimizer.state[parameter].items()}
+        for name, parameter in model.named_parameters()
+        if parameter in optimizer.state
     }
 
 
-def restore_state(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
+def restore_state(model: nn.Module, optimizer: Optimizer, saved: OptimizerState) -> None:
     """Carry on from ``saved``, as `export_state` gave it; settings and lr stay the present ones.
 
+    Parameters that ``saved`` does not name start afresh.
+
     Raises:
-        ValueError: the state belongs to other parameters than the optimiser's.
+        ValueError: the state belongs to other parameters than the model's.
 
     """
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    # JSON keys are strings, torch's are numbers.
-    entries = {int(index): values for index, values in saved["state"].items()}
-    if entries and (min(entries) < 0 or max(entries) >= len(parameters)):
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    unknown = [name for name in saved if name not in parameters]
+    if unknown:
         raise ValueError(
-            f"optimizer_state has entries for parameters {min(entries)} to {max(entries)}; "
-            f"the model has {len(parameters)} trainable ones"
+            f"optimizer_state has entries for {len(unknown)} parameters that the model does not "
+            f"train; the first: {unknown[0]}"
         )
     fused = bool(optimizer.defaults.get("fused"))
-    for index, values in entries.items():
-        parameter = parameters[index]
+    for name, entries in saved.items():
+        parameter = parameters[name]
         state = optimizer.state[parameter]
-        for name, value in values.items():
-            if isinstance(value, Tensor) and name == "step":  # AdamW's counter
+        for entry, value in entries.items():
+            if isinstance(value, Tensor) and entry == "step":  # AdamW's counter
                 value = value.detach().to(parameter.device if fused else "cpu", copy=True)
             elif isinstance(value, Tensor):
-                value = _like(parameter, value, f"optimizer_state[{index}].{name}")
-            state[name] = value
+                value = _like(parameter, value, f"optimizer_state[{name!r}].{entry}")
+            state[entry] = value
 
 
 def _like(parameter: nn.Parameter, value: Tensor, where: str) -> Tensor:

@@ -7,8 +7,8 @@ from typing import Any
 
 from corolla.errors import CorollaError
 
-OptimizerState = dict[str, Any]
-"""As torch has it: ``{"state": {parameter index: {name: tensor}}, "param_groups": [...]}``."""
+OptimizerState = dict[str, dict[str, Any]]
+"""``{parameter's name: {entry: tensor}}``, so it outlives the deletion of other parameters."""
 
 
 @dataclass(frozen=True, kw_only=True)

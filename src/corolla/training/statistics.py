@@ -1,8 +1,9 @@
-"""BatchNorm's running statistics, computed anew from a client's own images."""
+"""BatchNorm's statistics: running ones computed anew from a client's images, or those of each batch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -46,3 +47,24 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
         for layer, momentum, counter in zip(layers, momenta, counters, strict=True):
             layer.momentum = momentum
             layer.num_batches_tracked = counter
+
+
+@contextmanager
+def batch_statistics(model: nn.Module) -> Iterator[None]:
+    """Have BatchNorm use each batch's own statistics inside the ``with``, and change no buffer.
+
+    Everything else is in evaluation mode. Modes and settings are put back.
+    """
+    layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    tracked = [layer.track_running_stats for layer in layers]
+    with in_mode(model, training=False):
+        try:
+            for layer in layers:
+                layer.train()
+                layer.track_running_stats = (
+                    False  # in training mode: buffers are neither read nor written
+                )
+            yield
+        finally:
+            for layer, before in zip(layers, tracked, strict=True):
+                layer.track_running_stats = before

@@ -7,7 +7,7 @@ import logging
 import os
 import platform
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 
 import numpy as np
@@ -66,6 +66,41 @@ def seeded_torch(seed: Sequence[int], device: torch.device, epoch: int = 0) -> I
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         seed_torch(seed, epoch)
         yield
+
+
+def separate_draws(count: int, device: torch.device) -> list[AbstractContextManager[None]]:
+    """Return ``count`` contexts to enter in turn, as often as wanted: each draws as if it were alone.
+
+    All begin where torch's global generators are now. One alone needs no keeping apart.
+    """
+    if count == 1:
+        return [nullcontext()]
+    return [_Draws(device) for _ in range(count)]
+
+
+class _Draws(AbstractContextManager[None]):
+    """Swaps a generator state of its own in and out."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._own = self._get()
+
+    def __enter__(self) -> None:
+        self._outside = self._get()
+        self._set(self._own)
+
+    def __exit__(self, *_: object) -> None:
+        self._own = self._get()
+        self._set(self._outside)
+
+    def _get(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        cuda = torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else None
+        return torch.get_rng_state(), cuda
+
+    def _set(self, states: tuple[torch.Tensor, torch.Tensor | None]) -> None:
+        torch.set_rng_state(states[0])
+        if states[1] is not None:
+            torch.cuda.set_rng_state(states[1], self._device)
 
 
 def order_generator(seed: Sequence[int], epoch: int) -> np.random.Generator:

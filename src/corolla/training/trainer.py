@@ -22,7 +22,7 @@ from corolla.training.results import (
 from corolla.training.settings import LoopSettings, TrainerSettings
 from corolla.training.statistics import recalibrate
 from corolla.training.torch_settings import configure_torch, seeded_torch
-from corolla.training.training_run import Hook, TrainingRun
+from corolla.training.training_run import Hook, Trainee, TrainingRun
 
 _RECALIBRATION_SEED = (0,)
 _SCORING_SEED = (0,)
@@ -84,30 +84,59 @@ class LocalTrainer:
             ValueError: arguments out of range.
 
         """
-        if epochs < 1:
-            raise ValueError(f"epochs={epochs}: need 1 or more")
-        configure_torch(self.loop)
-        run = self._run(
-            model,
+        trainee = Trainee(
+            model=model, lr=lr, optimizer_state=optimizer_state, after_backward=after_backward
+        )
+        (result,) = self.train_together(
+            [trainee],
             images,
             mean=mean,
             std=std,
+            epochs=epochs,
             batch_size=batch_size,
-            lr=lr,
             seed=seed,
-            optimizer_state=optimizer_state,
-            after_backward=after_backward,
+            keep_optimizer_state=keep_optimizer_state,
+            first_epoch=first_epoch,
         )
+        return result
+
+    def train_together(
+        self,
+        trainees: Sequence[Trainee],
+        images: Images,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        epochs: int,
+        batch_size: int,
+        seed: Sequence[int],
+        keep_optimizer_state: bool = False,
+        first_epoch: int = 0,
+    ) -> list[TrainResult]:
+        """Train several models in place, alternately on the same batches, as each alone would be.
+
+        A batch is loaded and augmented once. Gradients of one model are freed before the next one's
+        forward pass, so the peak of memory is about that of the largest. Seconds and peak of each
+        result are those of all together. Other arguments and errors are those of `train`.
+        """
+        if epochs < 1:
+            raise ValueError(f"epochs={epochs}: need 1 or more")
+        configure_torch(self.loop)
+        run = self._run(trainees, images, mean=mean, std=std, batch_size=batch_size, seed=seed)
         for epoch in range(first_epoch, first_epoch + epochs):
-            loss = run.epoch(epoch)
-        return TrainResult(
-            train_loss=loss,
-            num_examples=len(images),
-            samples_processed=run.samples_processed,
-            train_s=run.train_s,
-            peak_memory_mib=run.peak_memory_mib,
-            optimizer_state=run.optimizer_state() if keep_optimizer_state else None,
-        )
+            losses = run.epoch(epoch)
+        states = run.optimizer_states() if keep_optimizer_state else [None] * len(trainees)
+        return [
+            TrainResult(
+                train_loss=loss,
+                num_examples=len(images),
+                samples_processed=run.samples_processed,
+                train_s=run.train_s,
+                peak_memory_mib=run.peak_memory_mib,
+                optimizer_state=state,
+            )
+            for loss, state in zip(losses, states, strict=True)
+        ]
 
     def train_until_converged(
         self,
@@ -135,20 +164,12 @@ class LocalTrainer:
                 f"patience_epochs={patience_epochs} max_epochs={max_epochs}: need 1 or more"
             )
         configure_torch(self.loop)
-        run = self._run(
-            model,
-            images,
-            mean=mean,
-            std=std,
-            batch_size=batch_size,
-            lr=lr,
-            seed=seed,
-            after_backward=after_backward,
-        )
+        trainee = Trainee(model=model, lr=lr, after_backward=after_backward)
+        run = self._run([trainee], images, mean=mean, std=std, batch_size=batch_size, seed=seed)
         best, best_epoch = self.evaluate(model, validation, mean=mean, std=std), 0
         weights = _copy_of(model)
         for epoch in range(1, max_epochs + 1):
-            loss = run.epoch(epoch - 1)
+            (loss,) = run.epoch(epoch - 1)
             found = self.evaluate(model, validation, mean=mean, std=std)
             if (found.accuracy, -found.loss) > (best.accuracy, -best.loss):
                 best, best_epoch, weights = found, epoch, _copy_of(model)
@@ -233,9 +254,9 @@ class LocalTrainer:
         with seeded_torch(_SCORING_SEED, self.device):  # for operations that draw (noise)
             recalibrate(model, batches())
 
-    def _run(self, model: nn.Module, images: Images, **arguments: Any) -> TrainingRun:
+    def _run(self, trainees: Sequence[Trainee], images: Images, **arguments: Any) -> TrainingRun:
         return TrainingRun(
-            model,
+            trainees,
             images,
             settings=self.settings,
             loop=self.loop,

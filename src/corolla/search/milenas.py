@@ -1,0 +1,182 @@
+"""MiLeNAS as SPIDER's searcher: weights of the operations, learned by gradient on both splits.
+
+SPIDER (TMLR), appendix C; He et al., CVPR 2020 (MiLeNAS), first order. For `search_rounds` rounds each batch
+also moves alpha <- alpha - lr (grad_alpha F_train + lambda grad_alpha F_val), outputs being mixed by
+softmax(alpha); then every edge keeps its strongest operation and, with `topology`, every node its `in_edges`
+strongest edges (as DARTS does; the paper does not say).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from corolla.errors import Fault, RefusedError
+from corolla.search.decisions import Decision, Judge, LossOf, count_undecided, crowded_nodes
+from corolla.spaces.darts_cells import DartsNetwork, DartsPlan
+from corolla.spaces.darts_genotype import KINDS, edge_name, edge_pairs
+from corolla.training.statistics import batch_statistics
+from corolla.training.training_run import Hook
+
+
+class MilenasSearch:
+    """Learns alpha beside the weights, decides everything at once after ``search_rounds``.
+
+    Args:
+        search_rounds: of training with alpha, 1 or more.
+        lr: eta_alpha, above 0.
+        validation_weight: lambda_alpha, 0 or more.
+        clock: what a round is: one that the client took part in (``participations``), or one of the
+            federation (``rounds``).
+        topology: also choose the edges of every node.
+        in_edges: that a node keeps.
+
+    Raises:
+        RefusedError: values out of range, all at once.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        search_rounds: int,
+        lr: float,
+        validation_weight: float,
+        clock: str,
+        topology: bool,
+        in_edges: int,
+    ) -> None:
+        faults = []
+        if clock not in ("participations", "rounds"):
+            faults.append(Fault("clock", clock, "is not known", "Use participations or rounds"))
+        for key, value, least in (("search_rounds", search_rounds, 1), ("in_edges", in_edges, 1)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                faults.append(Fault(key, value, "is out of range", f"Use {least} or more"))
+        if not lr > 0:
+            faults.append(Fault("lr", lr, "must be above 0", "The paper takes 0.01"))
+        if not validation_weight >= 0:
+            problem = "must be 0 or more"
+            faults.append(
+                Fault("validation_weight", validation_weight, problem, "The paper takes 1")
+            )
+        if faults:
+            raise RefusedError(faults)
+        self.clock = clock
+        self._rounds, self._lr, self._weight = search_rounds, lr, validation_weight
+        self._topology, self._in_edges = topology, in_edges
+
+    def rounds_needed(self, plan: DartsPlan) -> int:
+        """Return how many rounds a client needs to decide everything and train once after that."""
+        return self._rounds + 1
+
+    def due(self, elapsed: int, last: int | None) -> bool:
+        """Tell whether the decisions are due after ``elapsed`` rounds."""
+        return elapsed >= self._rounds
+
+    def undecided(self, network: DartsNetwork) -> int:
+        """Return how many edges and nodes are still to be decided."""
+        return count_undecided(network, topology=self._topology, in_edges=self._in_edges)
+
+    def begin(self, network: DartsNetwork, memory: dict[str, Tensor]) -> None:
+        """Have the network mix its operations by softmax(alpha), as long as they are undecided."""
+        if not self.undecided(network):
+            return
+        shape = (len(edge_pairs(network.plan.nodes)), len(network.plan.operations))
+        device = next(network.parameters()).device
+        for kind in KINDS:
+            alpha = memory.get(kind, torch.zeros(shape))
+            memory[kind] = alpha.detach().to(device).requires_grad_()
+        network.mixture = lambda: {kind: memory[kind].softmax(1) for kind in KINDS}
+
+    def hook(self, memory: dict[str, Tensor], validation_loss: LossOf) -> Hook:
+        """Return what moves alpha after each backward pass of the weights."""
+
+        def move(network: nn.Module) -> None:
+            alphas = [memory[kind] for kind in KINDS]
+            on_train = [
+                torch.zeros_like(alpha) if alpha.grad is None else alpha.grad for alpha in alphas
+            ]
+            for alpha in alphas:
+                alpha.grad = None  # of the next batch alone
+            with batch_statistics(network):
+                on_validation = torch.autograd.grad(validation_loss(network), alphas)
+            with torch.no_grad():
+                for alpha, train, validation in zip(alphas, on_train, on_validation, strict=True):
+                    alpha.sub_(self._lr * (train + self._weight * validation))
+
+        return move
+
+    def step(
+        self,
+        network: DartsNetwork,
+        *,
+        memory: dict[str, Tensor],
+        judge: Judge,
+        rng: np.random.Generator,
+        round: int,
+    ) -> list[Decision]:
+        """Keep what alpha weighs most, on every edge and, with topology, at every node."""
+        made: list[Decision] = []
+        for kind in KINDS:
+            strength = memory[kind].detach().softmax(1).cpu()
+            made += [
+                self._operation(network, kind, edge, strength[edge], round)
+                for edge in range(len(edge_pairs(network.plan.nodes)))
+            ]
+            if self._topology:
+                crowded = crowded_nodes(network, kind, self._in_edges)
+                for node, edges in sorted(crowded.items()):
+                    made.append(self._node(network, kind, node, edges, strength, round))
+        network.mixture = None
+        memory.clear()
+        return made
+
+    def _operation(
+        self, network: DartsNetwork, kind: str, edge: int, strength: Tensor, round: int
+    ) -> Decision:
+        operations, pair = network.plan.operations, edge_pairs(network.plan.nodes)[edge]
+        # `none` only competes for how much an edge counts, as in DARTS: no edge becomes it.
+        real = [i for i, name in enumerate(operations) if name != "none"]
+        ranked = sorted(real, key=lambda i: -float(strength[i]))
+        kept = operations[ranked[0]]
+        removed = tuple(name for name in network.alive()[kind][edge] if name != kept)
+        for name in removed:
+            network.prune(kind, edge, name)
+        margin = float(strength[ranked[0]] - strength[ranked[1]]) if len(ranked) > 1 else 0.0
+        return Decision(
+            round=round,
+            cell=kind,
+            where=edge_name(pair),
+            kept=kept,
+            removed=removed,
+            scores={},
+            margin=margin,
+        )
+
+    def _node(
+        self,
+        network: DartsNetwork,
+        kind: str,
+        node: int,
+        edges: list[int],
+        strength: Tensor,
+        round: int,
+    ) -> Decision:
+        pairs = edge_pairs(network.plan.nodes)
+        operations = network.plan.operations
+        chosen = {edge: operations.index(network.alive()[kind][edge][0]) for edge in edges}
+        ranked = sorted(edges, key=lambda edge: -float(strength[edge, chosen[edge]]))
+        kept, doomed = sorted(ranked[: self._in_edges]), ranked[self._in_edges :]
+        for edge in doomed:
+            network.prune(kind, edge)
+        last, first = ranked[self._in_edges - 1], doomed[0]
+        return Decision(
+            round=round,
+            cell=kind,
+            where=str(node),
+            kept="+".join(edge_name(pairs[edge]) for edge in kept),
+            removed=tuple(edge_name(pairs[edge]) for edge in doomed),
+            scores={},
+            margin=float(strength[last, chosen[last]] - strength[first, chosen[first]]),
+        )

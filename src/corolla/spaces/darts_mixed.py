@@ -1,0 +1,85 @@
+"""DARTS space of networks that keep any set of operations on any edge: what SPIDER's clients search in.
+
+SPIDER (TMLR): a client starts from the mixed network, the space's largest architecture, and deletes
+operations and edges one after the other. So an architecture here is a subset of the operations per edge.
+The largest one is also the DARTS supernet as a fixed model, for FedAvg and Ditto.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from corolla.spaces.architecture import Architecture, Dimension
+from corolla.spaces.darts import DartsSpace
+from corolla.spaces.darts_cells import DartsNetwork, checked_alive
+from corolla.spaces.darts_genotype import KINDS, Alive, Genotype
+
+ABSENT = "absent"
+
+
+class MixedDartsSpace(DartsSpace):
+    """A subset of the operations per edge; 28 dimensions at 4 nodes, ``normal.0-2`` to ``reduce.4-5``.
+
+    Candidate i of a dimension holds operation j when bit j of i is set: 0 is an absent edge, the last
+    one all operations. Settings and errors are those of `DartsSpace`.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        num_classes: int,
+        in_channels: int,
+        resolution: int,
+        operations: str | Sequence[str],
+        channels: int,
+        cells: int,
+        nodes: int,
+        stem_multiplier: int,
+        affine: bool,
+    ) -> None:
+        super().__init__(
+            name=name,
+            num_classes=num_classes,
+            in_channels=in_channels,
+            resolution=resolution,
+            operations=operations,
+            channels=channels,
+            cells=cells,
+            nodes=nodes,
+            stem_multiplier=stem_multiplier,
+            affine=affine,
+        )
+        subsets = tuple(
+            "+".join(self._subset(index)) or ABSENT
+            for index in range(2 ** len(self.plan.operations))
+        )
+        self.dimensions = tuple(Dimension(d.name, subsets) for d in self.dimensions)
+
+    def alive(self, architecture: Architecture) -> dict[str, tuple[tuple[str, ...], ...]]:
+        """Return the operations of each edge."""
+        self.check(architecture)
+        chosen = [self._subset(index) for index in architecture.choices]
+        half = len(chosen) // 2
+        return {"normal": tuple(chosen[:half]), "reduce": tuple(chosen[half:])}
+
+    def of_alive(self, alive: Alive) -> Architecture:
+        """Return the architecture of any choices; the inverse of `alive`."""
+        bits = {operation: 1 << bit for bit, operation in enumerate(self.plan.operations)}
+        checked = checked_alive(self.plan, alive)
+        return Architecture(
+            tuple(
+                sum(bits[o] for o in operations) for kind in KINDS for operations in checked[kind]
+            )
+        )
+
+    def from_genotype(self, genotype: Genotype) -> Architecture:
+        """Return the architecture of a genotype. RefusedError for operations of another space."""
+        return self.of_alive(genotype.alive())
+
+    def supernet(self) -> DartsNetwork:
+        """Build the network with all operations on every edge: `largest`."""
+        return self.subnet(self.largest())
+
+    def _subset(self, index: int) -> tuple[str, ...]:
+        return tuple(o for bit, o in enumerate(self.plan.operations) if index >> bit & 1)

@@ -1,0 +1,356 @@
+"""Per-FedAvg's local training: find weights from which one gradient step fits a client; no Flower in it.
+
+Fallah, Mokhtari, Ozdaglar, "Personalized Federated Learning with Theoretical Guarantees: A
+Model-Agnostic Meta-Learning Approach", NeurIPS 2020, https://arxiv.org/abs/2002.07948. A client
+minimises F(w) = f(w - alpha grad f(w)). A step takes three independent batches D, D', D'':
+
+    w~ = w - alpha grad f(w; D),   g = grad f(w~; D')
+    fo:     w <- w - beta g
+    hf:     w <- w - beta (g - alpha [grad f(w + delta g; D'') - grad f(w - delta g; D'')] / (2 delta))
+    exact:  w <- w - beta (g - alpha H g),   H = Hessian of f at w on D'', by double backward
+
+Every step is plain: no momentum, no weight decay. The gradient that moves w is clipped as the
+trainer's settings say; the inner step is not, since its derivative above is that of an unclipped one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from corolla.data.images import Images
+from corolla.errors import Fault, RefusedError, nearest
+from corolla.training.augmentation import augment
+from corolla.training.batches import Floats, has_batch_norm, shuffled_batches
+from corolla.training.memory import MemoryCount
+from corolla.training.modes import in_mode, lay_out
+from corolla.training.optimizers import build_optimizer
+from corolla.training.results import DivergedError, NoBatchError, TrainResult
+from corolla.training.settings import TrainerSettings
+from corolla.training.torch_settings import augmentation_generator, configure_torch, seeded_torch
+from corolla.training.trainer import LocalTrainer
+
+Weights = list[Tensor]
+Loss = Callable[[Weights], Tensor]
+"""The loss of one batch at given weights."""
+
+_BATCHES = {"fo": 2, "hf": 3, "exact": 3}  # per step
+_PASSES = {"fo": (1, 1), "hf": (1, 1, 2), "exact": (1, 1, 2)}  # over each; a double backward is two
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetaSettings:
+    """Per-FedAvg's settings; RefusedError lists all that are out of range."""
+
+    alpha: float  # step of the adaptation, in training and afterwards; >= 0
+    beta: float | None  # step of w; None: the round's learning rate
+    variant: Literal["fo", "hf", "exact"]
+    delta: float  # hf only: half the distance of the difference quotient, in multiples of g
+    adapt_epochs: int  # of SGD at alpha that make the personalised model of w
+
+    def __post_init__(self) -> None:
+        faults = []
+        if not (_is_number(self.alpha) and self.alpha >= 0):
+            remedy = "Use a number, 0 or more"
+            faults.append(Fault("alpha", self.alpha, "is out of range", remedy))
+        if self.beta is not None and not (_is_number(self.beta) and self.beta > 0):
+            remedy = "Use a number above 0, or null for the round's learning rate"
+            faults.append(Fault("beta", self.beta, "is out of range", remedy))
+        if self.variant not in _BATCHES:
+            remedy = nearest(str(self.variant), list(_BATCHES))
+            faults.append(Fault("variant", self.variant, "is not known", remedy))
+        if not (_is_number(self.delta) and self.delta > 0):
+            faults.append(Fault("delta", self.delta, "is out of range", "Use a number above 0"))
+        epochs = self.adapt_epochs
+        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+            remedy = "Use a whole number, 1 or more"
+            faults.append(Fault("adapt_epochs", epochs, "is out of range", remedy))
+        if faults:
+            raise RefusedError(faults)
+
+
+def meta_gradient(
+    weights: Sequence[Tensor],
+    *,
+    probe: Loss,
+    update: Loss,
+    curvature: Loss | None,
+    alpha: float,
+    delta: float,
+    variant: str,
+) -> tuple[Weights, Tensor]:
+    """Return the direction that moves w, and the loss at w~ on D'; ``weights`` stay as they are.
+
+    ``probe``, ``update`` and ``curvature`` are the losses on D, D' and D'' (none for fo). ``update``
+    is called once, ``curvature`` twice for hf: with the same draws, or the quotient means nothing.
+    """
+    here = [weight.detach() for weight in weights]
+    _, slope = _gradient(probe, here)
+    value, gradient = _gradient(update, _moved(here, slope, -alpha))
+    if curvature is None:
+        return gradient, value
+    if variant == "hf":
+        _, above = _gradient(curvature, _moved(here, gradient, delta))
+        _, below = _gradient(curvature, _moved(here, gradient, -delta))
+        product = [(a - b) / (2 * delta) for a, b in zip(above, below, strict=True)]
+    else:
+        product = _hessian_product(curvature, here, gradient)
+    return _moved(gradient, product, -alpha), value
+
+
+def meta_batches(
+    count: int, batch_size: int, parts: int, *, seed: Sequence[int], epoch: int, least: int
+) -> list[tuple[Tensor, ...]]:
+    """Return the indices of each step's ``parts`` disjoint batches; every image once an epoch.
+
+    The order is that of `shuffled_batches`. It is divided into batches of nearly equal size, the
+    fewest steps whose batches hold ``batch_size`` images at most; a batch has ``least`` at least,
+    which may take it above ``batch_size``.
+
+    Raises:
+        NoBatchError: not one step can be made.
+
+    """
+    needed = parts * least
+    if count < needed:
+        reason = "of 2 images (BatchNorm) " if least > 1 else ""
+        raise NoBatchError(
+            f"no step: {count} images; a step takes {parts} batches {reason}and so {needed} images"
+        )
+    batches = shuffled_batches(count, batch_size, seed=seed, epoch=epoch, drop_single=False)
+    steps = min(-(-count // (parts * batch_size)), count // needed)
+    pieces = torch.tensor_split(torch.cat(batches), steps * parts)
+    return [tuple(pieces[first : first + parts]) for first in range(0, len(pieces), parts)]
+
+
+def meta_train(
+    model: nn.Module,
+    images: Images,
+    *,
+    settings: MetaSettings,
+    trainer: LocalTrainer,
+    mean: Sequence[float],
+    std: Sequence[float],
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    seed: Sequence[int],
+) -> TrainResult:
+    """Train ``model`` in place by Per-FedAvg's steps; arguments and errors as `LocalTrainer.train`.
+
+    ``lr`` is beta where the settings give none. ``train_loss`` is that of w~ on D' in the last epoch.
+    ``samples_processed`` counts an image as often as it went forward and backward.
+    """
+    if epochs < 1:
+        raise ValueError(f"epochs={epochs}: need 1 or more")
+    configure_torch(trainer.loop)
+    started = time.perf_counter()
+    lay_out(model, trainer.loop, trainer.device)
+    training = _MetaTraining(
+        model,
+        images,
+        settings=settings,
+        trainer=trainer,
+        mean=mean,
+        std=std,
+        lr=lr if settings.beta is None else settings.beta,
+    )
+    for epoch in range(epochs):
+        loss = training.epoch(epoch, batch_size=batch_size, seed=seed)
+    return TrainResult(
+        train_loss=loss,
+        num_examples=len(images),
+        samples_processed=training.samples_processed,
+        train_s=time.perf_counter() - started,
+        peak_memory_mib=training.memory.peak_mib(),
+    )
+
+
+def adapt(
+    model: nn.Module,
+    images: Images,
+    *,
+    settings: MetaSettings,
+    trainer: LocalTrainer,
+    **common: Any,
+) -> TrainResult:
+    """Make the personalised model of w, in place: ``adapt_epochs`` of plain SGD at alpha.
+
+    ``common``: mean, std, batch_size and seed of `LocalTrainer.train`.
+    """
+    plain = LocalTrainer(
+        settings=_plain(trainer.settings), loop=trainer.loop, device=trainer.device
+    )
+    return plain.train(model, images, epochs=settings.adapt_epochs, lr=settings.alpha, **common)
+
+
+class _MetaTraining:
+    """One model, its images and what stays from step to step."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        images: Images,
+        *,
+        settings: MetaSettings,
+        trainer: LocalTrainer,
+        mean: Sequence[float],
+        std: Sequence[float],
+        lr: float,
+    ) -> None:
+        self._model, self._settings, self._trainer, self._lr = model, settings, trainer, lr
+        self._mean = mean
+        self._floats = Floats(
+            images,
+            mean=mean,
+            std=std,
+            device=trainer.device,
+            channels_last=trainer.loop.channels_last,
+        )
+        named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._names, self._parameters = list(named), list(named.values())
+        self._optimizer = build_optimizer(
+            model, settings=_plain(trainer.settings), loop=trainer.loop, lr=lr
+        )
+        self._optimizer.zero_grad()  # whatever the caller left there
+        self.memory = MemoryCount(model, self._optimizer, trainer.device)
+        self.samples_processed = 0
+
+    def epoch(self, number: int, *, batch_size: int, seed: Sequence[int]) -> float:
+        """Go through the images once; return the mean loss at w~."""
+        variant, device = self._settings.variant, self._trainer.device
+        steps = meta_batches(
+            len(self._floats),
+            batch_size,
+            _BATCHES[variant],
+            seed=seed,
+            epoch=number,
+            least=2 if has_batch_norm(self._model) else 1,
+        )
+        rng = augmentation_generator(seed, number)
+        losses: list[Tensor] = []
+        with in_mode(self._model, training=True), seeded_torch(seed, device, number):
+            for batches in steps:
+                losses.append(self._step([batch.to(device) for batch in batches], rng))
+                passes = zip(batches, _PASSES[variant], strict=True)
+                self.samples_processed += sum(len(batch) * times for batch, times in passes)
+        values: list[float] = torch.stack(losses).tolist()
+        for index, value in enumerate(values):
+            if not math.isfinite(value):
+                raise DivergedError(loss=value, epoch=number, batch=index, lr=self._lr)
+        sizes = [len(batches[1]) for batches in steps]
+        return sum(v * n for v, n in zip(values, sizes, strict=True)) / sum(sizes)
+
+    def _step(self, batches: Sequence[Tensor], rng: torch.Generator) -> Tensor:
+        probe, update, *rest = [self._loaded(batch, rng) for batch in batches]
+        gradient, loss = meta_gradient(
+            self._parameters,
+            probe=lambda weights: self._loss(weights, *probe, counts=False),
+            update=lambda weights: self._loss(weights, *update, counts=True),
+            curvature=(lambda weights: self._curvature(weights, *rest[0])) if rest else None,
+            alpha=self._settings.alpha,
+            delta=self._settings.delta,
+            variant=self._settings.variant,
+        )
+        for parameter, direction in zip(self._parameters, gradient, strict=True):
+            # In the weight's memory layout, which autograd.grad does not keep and fused kernels need.
+            parameter.grad = torch.empty_like(parameter).copy_(direction)
+        clip_norm = self._trainer.settings.clip_norm
+        if clip_norm is not None:
+            nn.utils.clip_grad_norm_(self._parameters, clip_norm)
+        self._optimizer.step()
+        self.memory.after_first_step()
+        self._optimizer.zero_grad()
+        return loss
+
+    def _loaded(self, where: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        pixels = self._floats.pixels(where)
+        if self._trainer.settings.augment != "none":
+            pixels = augment(pixels, self._trainer.settings.augment, rng, mean=self._mean)
+        return self._floats.normalised(pixels), self._floats.labels.index_select(0, where)
+
+    def _loss(
+        self,
+        weights: Weights,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        counts: bool,
+        full_precision: bool = False,
+    ) -> Tensor:
+        """Return the batch's loss at ``weights``; buffers move only where the pass ``counts``."""
+        tensors = dict(zip(self._names, weights, strict=True))
+        if not counts:
+            tensors |= {name: buffer.clone() for name, buffer in self._model.named_buffers()}
+        # Counted is the largest pass: the last one here before the step is made.
+        with self.memory.first_forward(), self._autocast(full_precision):
+            logits = functional_call(self._model, tensors, (images,))
+        smoothing = self._trainer.settings.label_smoothing
+        return functional.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+
+    def _curvature(self, weights: Weights, images: Tensor, labels: Tensor) -> Tensor:
+        # In float32: a difference quotient of bfloat16 is noise. With the same draws at every call.
+        device = self._trainer.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            return self._loss(weights, images, labels, counts=False, full_precision=True)
+
+    def _autocast(self, off: bool) -> AbstractContextManager[object]:
+        if off or self._trainer.loop.autocast == "none":
+            return nullcontext()
+        return torch.autocast(self._trainer.device.type, dtype=torch.bfloat16)
+
+
+class _TwiceDifferentiable(TorchFunctionMode):
+    """Composes what torch can differentiate only once of what it can differentiate twice."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "__name__", "") in ("hardsigmoid", "hardsigmoid_"):  # squeeze and excite
+            return functional.relu6(args[0] + 3) / 6
+        return func(*args, **(kwargs or {}))
+
+
+def _gradient(loss: Loss, weights: Weights) -> tuple[Tensor, Weights]:
+    """Return loss and gradient at ``weights``; zeros for weights that the loss does not use."""
+    leaves = [weight.detach().requires_grad_() for weight in weights]
+    value = loss(leaves)
+    return value.detach(), list(torch.autograd.grad(value, leaves, materialize_grads=True))
+
+
+def _hessian_product(loss: Loss, weights: Weights, direction: Weights) -> Weights:
+    """Return the Hessian of ``loss`` at ``weights`` times ``direction``, by double backward."""
+    leaves = [weight.detach().requires_grad_() for weight in weights]
+    with _TwiceDifferentiable():
+        value = loss(leaves)
+    slopes = torch.autograd.grad(value, leaves, create_graph=True, materialize_grads=True)
+    along = [(s * d).sum() for s, d in zip(slopes, direction, strict=True) if s.requires_grad]
+    if not along:  # the loss is linear
+        return [torch.zeros_like(weight) for weight in weights]
+    total = torch.stack(along).sum()
+    return list(torch.autograd.grad(total, leaves, materialize_grads=True))
+
+
+def _moved(weights: Weights, direction: Weights, step: float) -> Weights:
+    return [w + step * d for w, d in zip(weights, direction, strict=True)]
+
+
+def _plain(settings: TrainerSettings) -> TrainerSettings:
+    """Return ``settings`` with SGD of neither momentum, decay nor clipping."""
+    return replace(
+        settings, optimizer="sgd", momentum=0.0, nesterov=False, weight_decay=0.0, clip_norm=None
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,68 @@
+"""Pulls a model's parameters towards fixed values: Ditto's and SPIDER's regulariser, as a gradient."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from corolla.errors import Fault, RefusedError
+from corolla.types import Arrays
+
+
+class Pull:
+    """An ``after_backward`` hook that adds strength * (parameter - target) to each gradient.
+
+    That is the gradient of strength/2 * ||v - w||^2 (Ditto: Li et al., ICML 2021; SPIDER, eq. 4), added
+    before clipping and the optimiser's step, for the parameters that ``targets`` names alone; buffers
+    are not pulled. Targets stay what they were: the received model, not one that is trained on.
+
+    Args:
+        strength: lambda, 0 or more.
+        targets: name -> array; names that the model has no parameter for are ignored.
+
+    """
+
+    def __init__(self, *, strength: float, targets: Arrays) -> None:
+        self._strength = strength
+        self._arrays = {name: array.copy() for name, array in targets.items()} if strength else {}
+        self._of: nn.Module | None = None
+        self._parameters: list[nn.Parameter] = []
+        self._targets: list[Tensor] = []
+
+    def __call__(self, model: nn.Module) -> None:
+        """Add the pull to the gradients of ``model``."""
+        if self._strength == 0:  # not even 0 * difference: with lambda = 0 no bit may change
+            return
+        if self._of is not model:
+            self._bind(model)
+        with torch.no_grad():
+            parameters: list[Tensor] = []
+            gradients: list[Tensor] = []
+            targets: list[Tensor] = []
+            for parameter, target in zip(self._parameters, self._targets, strict=True):
+                if parameter.grad is None:  # not part of this pass: the pull is all it gets
+                    parameter.grad = torch.zeros_like(parameter)
+                parameters.append(parameter)
+                gradients.append(parameter.grad)
+                targets.append(target)
+            differences = torch._foreach_sub(parameters, targets)
+            torch._foreach_add_(gradients, differences, alpha=self._strength)
+
+    def _bind(self, model: nn.Module) -> None:
+        """Find the pulled parameters, and lay the targets out as they are: kernels then run side by side."""
+        named = {n: p for n, p in model.named_parameters() if n in self._arrays and p.requires_grad}
+        self._of, self._parameters = model, list(named.values())
+        self._targets = [
+            torch.empty_like(parameter).copy_(torch.from_numpy(self._arrays[name]))
+            for name, parameter in named.items()
+        ]
+
+
+def check_strength(key: str, value: float) -> None:
+    """Refuse a lambda that is not a finite number of 0 or more, under ``key``."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise RefusedError(Fault(key, value, "is not a number", "Use 0 or more, such as 0.01"))
+    if not (math.isfinite(value) and value >= 0):
+        raise RefusedError(Fault(key, value, "is out of range", "Use 0 or more, such as 0.01"))

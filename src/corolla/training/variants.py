@@ -1,0 +1,99 @@
+"""Scores several variants of one network on the same images: each batch is loaded once for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from corolla.data.images import Images
+from corolla.training.batches import Floats
+from corolla.training.modes import in_mode, lay_out
+from corolla.training.results import Evaluation, NoBatchError
+from corolla.training.statistics import batch_statistics
+from corolla.training.torch_settings import configure_torch, order_generator, seeded_torch
+from corolla.training.trainer import LocalTrainer
+
+Variant = Callable[[], AbstractContextManager[None]]
+"""Changes the network for as long as the context lasts, such as by leaving an operation out."""
+
+Statistics = Literal["batch", "running"]
+_SEED = (0,)
+
+
+class VariantScorer:
+    """Accuracy and loss of variants of a network on a client's validation images.
+
+    Args:
+        trainer: for its device and loop settings.
+        images: what is scored on; 1 or more.
+        mean: per channel, of pixels / 255.
+        std: likewise.
+        batch_size: the images are cut into near equal parts of at most this many, in one fixed
+            shuffled order, as a split may be stored class by class.
+        statistics: ``batch``: BatchNorm uses each batch's own, since running ones were collected with all
+            operations in place (as DARTS-PT, Wang et al. 2021, scores); ``running``: evaluation mode.
+            No buffer changes in either.
+
+    Raises:
+        NoBatchError: there are no images.
+
+    """
+
+    def __init__(
+        self,
+        trainer: LocalTrainer,
+        images: Images,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        batch_size: int,
+        statistics: Statistics = "batch",
+    ) -> None:
+        if not len(images):
+            raise NoBatchError("nothing to score variants on: 0 images")
+        self._trainer, self._statistics = trainer, statistics
+        self._floats = Floats(
+            images,
+            mean=mean,
+            std=std,
+            device=trainer.device,
+            channels_last=trainer.loop.channels_last,
+        )
+        order = torch.from_numpy(order_generator(_SEED, 0).permutation(len(images)))
+        self._batches = torch.tensor_split(order, -(-len(images) // batch_size))
+        self.passes = 0  # over all images, of one variant each
+
+    def __call__(self, network: nn.Module, variants: Sequence[Variant]) -> list[Evaluation]:
+        """Return the score of each variant, in their order."""
+        device, floats = self._trainer.device, self._floats
+        configure_torch(self._trainer.loop)
+        lay_out(network, self._trainer.loop, device)
+        correct = torch.zeros(len(variants), dtype=torch.int64, device=device)
+        loss = torch.zeros(len(variants), dtype=torch.float64, device=device)
+        mode = batch_statistics if self._statistics == "batch" else _evaluating
+        with torch.inference_mode(), mode(network):
+            for number, batch in enumerate(self._batches):
+                where = batch.to(device)
+                images = floats.normalised(floats.pixels(where))
+                labels = floats.labels.index_select(0, where)
+                for index, variant in enumerate(variants):
+                    # Operations that draw (noise) draw the same for all variants.
+                    with seeded_torch(_SEED, device, number), variant():
+                        logits = network(images).float()
+                    correct[index] += (logits.argmax(1) == labels).sum()
+                    loss[index] += functional.cross_entropy(logits, labels, reduction="sum")
+        self.passes += len(variants)
+        count = len(floats)
+        return [
+            Evaluation(accuracy=right / count, loss=total / count, num_examples=count)
+            for right, total in zip(correct.tolist(), loss.tolist(), strict=True)
+        ]
+
+
+def _evaluating(network: nn.Module) -> AbstractContextManager[None]:
+    return in_mode(network, training=False)
