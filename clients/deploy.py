@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
 
@@ -16,6 +16,13 @@ from corolla.types import Arrays, client_seed
 _FINE_TUNING = 0xF17E  # keeps the fine-tuning's batch order apart from the rounds'
 
 
+class Score(Protocol):
+    """Scores a client's model, or what its method makes of it, on validation and test images."""
+
+    def __call__(self, site: Site, model: nn.Module, *, prefix: str = "") -> dict[str, Any]:
+        """Return ``val_accuracy``, ``val_loss``, ``test_accuracy``, ``test_loss``, each with ``prefix``."""
+
+
 def scores(site: Site, model: nn.Module, *, prefix: str = "") -> dict[str, Any]:
     """Return accuracy and loss of ``model`` on the client's validation and test images."""
     found: dict[str, Any] = {}
@@ -26,13 +33,15 @@ def scores(site: Site, model: nn.Module, *, prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def deploy(site: Site, task: Task, model: nn.Module) -> tuple[list[Any], int, dict[str, Any]]:
+def deploy(
+    site: Site, task: Task, model: nn.Module, *, score: Score = scores
+) -> tuple[list[Any], int, dict[str, Any]]:
     """Score ``model``, fine-tune it for the task's epochs, score it again, keep what the method deploys.
 
     ``task.extra["deploy"]`` says which of the two is the client's own: ``received`` or ``fine_tuned``.
     """
     data, config = site.data, site.config
-    metrics = scores(site, model)
+    metrics = score(site, model)
     kept = to_arrays(model)
     if config.evaluation.latency:
         metrics["latency_ms"] = latency(
@@ -49,7 +58,7 @@ def deploy(site: Site, task: Task, model: nn.Module) -> tuple[list[Any], int, di
             lr=task.lr,
             seed=(config.seed, task.round, client_seed(site.client), _FINE_TUNING),
         )
-        metrics |= scores(site, model, prefix="fine_tuned_")
+        metrics |= score(site, model, prefix="fine_tuned_")
         metrics["samples_processed"] = result.samples_processed
         if task.extra["deploy"] == "fine_tuned":
             kept = to_arrays(model)

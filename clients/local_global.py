@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal, cast
@@ -22,7 +21,6 @@ from clients.own_state import OwnState
 from clients.site import Site, require_store
 from clients.subnet import SubnetClient
 from corolla.config.build import build
-from corolla.errors import Fault, RefusedError
 from corolla.records.errors import CorruptStateError
 from corolla.search.decisions import Search
 from corolla.spaces.darts_cells import DartsNetwork
@@ -30,7 +28,7 @@ from corolla.spaces.darts_mixed import MixedDartsSpace
 from corolla.spaces.supernet import to_arrays
 from corolla.tasks import Task
 from corolla.training.batches import EndlessBatches, Floats
-from corolla.training.pull import Pull, check_strength
+from corolla.training.pull import Pull
 from corolla.training.training_run import Hook, Trainee
 from corolla.training.variants import VariantScorer
 from corolla.types import Arrays, client_seed, generator
@@ -64,7 +62,6 @@ class LocalGlobalClient(SubnetClient):
         share: bool | Literal["auto"],
     ) -> None:
         super().__init__(site=site)
-        check_local_global(lambda_local, local_lr_scale, global_optimizer, share)
         self._store = require_store(site)
         self._lambda, self._lr_scale = lambda_local, local_lr_scale
         self._keep_global = global_optimizer == "keep"
@@ -267,27 +264,3 @@ def _of_living(state: Any, network: nn.Module) -> Any:
     """Return an optimiser's state without the entries of deleted parameters."""
     names = {name for name, _ in network.named_parameters()}
     return state and {name: entries for name, entries in state.items() if name in names}
-
-
-def check_local_global(
-    lambda_local: float, local_lr_scale: float, global_optimizer: str, share: object
-) -> None:
-    """Refuse settings out of range, all at once."""
-    faults = []
-    try:
-        check_strength("lambda_local", lambda_local)
-    except RefusedError as error:
-        faults += error.faults
-    if not (math.isfinite(local_lr_scale) and local_lr_scale > 0):
-        problem = "must be above 0"
-        faults.append(
-            Fault("local_lr_scale", local_lr_scale, problem, "1.0: both models take the same step")
-        )
-    if global_optimizer not in ("keep", "reset"):
-        faults.append(
-            Fault("global_optimizer", global_optimizer, "is not known", "Use keep or reset")
-        )
-    if share not in (True, False, "auto"):
-        faults.append(Fault("share", share, "is not known", "Use true, false or auto"))
-    if faults:
-        raise RefusedError(faults)

@@ -14,6 +14,7 @@ from clients.deploy import deploy, scores
 from clients.site import Site
 from corolla.spaces.supernet import to_arrays
 from corolla.tasks import Task
+from corolla.training.results import TrainResult
 from corolla.types import Arrays, client_seed
 
 
@@ -33,20 +34,8 @@ class SubnetClient(NumPyClient):
         model = self._load(task, dict(zip(config["names"], parameters, strict=True)))
         if "deploy" in task.extra:
             return deploy(site, task, self._with_statistics(model))
-        metrics: dict[str, Any] = {}
-        if site.config.evaluation.received:
-            metrics = scores(site, self._with_statistics(model), prefix="received_")
-        data = site.data
-        result = site.trainer.train(
-            model,
-            data.train,
-            mean=data.mean,
-            std=data.std,
-            epochs=task.epochs,
-            batch_size=site.config.batch_size,
-            lr=task.lr,
-            seed=(site.config.seed, task.round, client_seed(site.client)),
-        )
+        metrics = self._scores_before(model)
+        result = self._train(model, task)
         metrics |= scores(site, model) | {
             "train_loss": result.train_loss,
             "train_s": result.train_s,
@@ -61,6 +50,31 @@ class SubnetClient(NumPyClient):
         model = self._load(task, dict(zip(config["names"], parameters, strict=True)))
         metrics = scores(site, self._with_statistics(model))
         return metrics["val_loss"], len(site.data.train), metrics
+
+    def _train(self, model: nn.Module, task: Task) -> TrainResult:
+        """Train the received model in place; what a method does otherwise, it does here."""
+        site, data = self._site, self._site.data
+        return site.trainer.train(
+            model,
+            data.train,
+            mean=data.mean,
+            std=data.std,
+            epochs=task.epochs,
+            batch_size=site.config.batch_size,
+            lr=task.lr,
+            seed=(site.config.seed, task.round, client_seed(site.client)),
+        )
+
+    def _scores_before(self, model: nn.Module) -> dict[str, Any]:
+        """Return the scores of the received model, where they are wanted; it stays as it is."""
+        if not self._site.config.evaluation.received:
+            return {}
+        # Or training would go on from other BN statistics than it does without these scores.
+        buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+        found = scores(self._site, self._with_statistics(model), prefix="received_")
+        for buffer, before in buffers:
+            buffer.copy_(before)
+        return found
 
     def _load(self, task: Task, arrays: Arrays) -> nn.Module:
         return self._site.space.load(task.architecture, arrays).to(self._site.trainer.device)

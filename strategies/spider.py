@@ -33,8 +33,15 @@ class Spider(Ditto):
         search: Mapping[str, Any],
         weights: Literal["uniform", "examples"],
         server_momentum: float,
+        lambda_local: float,
+        local_lr_scale: float,
+        global_optimizer: Literal["keep", "reset"],
+        share: bool | Literal["auto"],
     ) -> None:
         faults = []
+        if share not in (True, False, "auto"):
+            remedy = "Use true, false or auto (in simulation only)"
+            faults.append(Fault("share", share, "is not known", remedy))
         space = federation.space
         if not isinstance(space, MixedDartsSpace):
             remedy = "Use space=darts_s2_mixed or another of the mixed DARTS spaces"
@@ -52,6 +59,9 @@ class Spider(Ditto):
             architecture="largest",
             weights=weights,
             server_momentum=server_momentum,
+            lambda_local=lambda_local,
+            local_lr_scale=local_lr_scale,
+            global_optimizer=global_optimizer,
         )
 
     def absorb(self, server_round: int, replies: Sequence[Reply]) -> Outcome:

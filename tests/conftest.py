@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 from hydra.utils import get_class
 
+from corolla.config.compose import compose_values
 from corolla.spaces.mobilenetv3 import MobileNetV3Space
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
+@cache
+def _composed(name: str) -> dict[str, Any]:
+    """Return the supernet's node; a file may build on another one."""
+    settings: dict[str, Any] = compose_values([f"space={name}"])["space"]["supernet"]
+    return settings
+
+
 def make_space(name: str, **changes: Any) -> Any:
     """Build a space from its YAML, for digits (names that end in _8) or colour images."""
-    settings = yaml.safe_load((CONF / "space" / f"{name}.yaml").read_text())["supernet"]
+    settings = dict(_composed(name))
     kind = get_class(settings.pop("_target_"))
     settings |= {"name": name, "num_classes": 10, "in_channels": 1 if name.endswith("_8") else 3}
     return kind(**(settings | changes))

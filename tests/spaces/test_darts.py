@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import copy
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -19,27 +17,19 @@ from torch.nn import functional
 from corolla.errors import RefusedError
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.costs import count_macs, saved_bytes
-from corolla.spaces.darts import DartsSpace
 from corolla.spaces.darts_cells import DartsNetwork
 from corolla.spaces.darts_genotype import edge_pairs
 from corolla.spaces.darts_operations import OPERATION_SETS, build_operation
 from corolla.spaces.darts_operations import halves as split
 from corolla.spaces.supernet import ElasticSupernet
 from corolla.types import Arrays
+from tests.conftest import CONF, make_space
 
-CONF = Path(__file__).resolve().parents[2] / "conf" / "space"
-SPACES = sorted(path.stem for path in CONF.glob("darts*.yaml"))
-
-
-def darts_space(name: str, **changes: Any) -> DartsSpace:
-    """Build a DARTS space from its YAML, for CIFAR-shaped images."""
-    read = yaml.safe_load((CONF / f"{name}.yaml").read_text())["supernet"]
-    read.pop("_target_")
-    return DartsSpace(**(read | {"name": name, "num_classes": 10, "in_channels": 3} | changes))
+SPACES = sorted(path.stem for path in (CONF / "space").glob("darts*.yaml"))
 
 
-FULL = darts_space("darts")
-TINY = darts_space(
+FULL = make_space("darts")
+TINY = make_space(
     "darts_small", channels=4, cells=3, resolution=8
 )  # one normal cell, then two that reduce
 ARCHITECTURES = st.integers(0, 2**32).map(lambda seed: TINY.sample(np.random.default_rng(seed)))
@@ -104,7 +94,7 @@ def test_subnets_have_the_published_costs(
 
 @pytest.mark.parametrize(("num_classes", "params"), [(10, 665_466), (100, 688_596)])
 def test_s2_supernet_is_the_published_one(num_classes: int, params: int) -> None:
-    space = darts_space("darts_s2", num_classes=num_classes)
+    space = make_space("darts_s2", num_classes=num_classes)
     with torch.device("meta"):
         supernet = space.supernet()
     assert sum(p.numel() for p in supernet.parameters()) == params
@@ -117,7 +107,7 @@ def test_s2_supernet_is_the_published_one(num_classes: int, params: int) -> None
 
 
 def test_s2_at_4_cells_and_8_channels_is_the_published_small_one() -> None:
-    space = darts_space("darts_s2", channels=8, cells=4)
+    space = make_space("darts_s2", channels=8, cells=4)
     costs = space.costs_of(space.all_alive())
     assert (costs.params, round(costs.macs / 1e6, 1)) == (111_202, 15.7)
 
@@ -138,15 +128,15 @@ def test_candidates_ascend_in_cost() -> None:
 
 @pytest.mark.parametrize(("name", "operations"), OPERATION_SETS.items())
 def test_sets_and_lists_of_operations(name: str, operations: tuple[str, ...]) -> None:
-    named = darts_space("darts_small", operations=name)
-    listed = darts_space("darts_small", operations=list(reversed(operations)))
+    named = make_space("darts_small", operations=name)
+    listed = make_space("darts_small", operations=list(reversed(operations)))
     assert named.dimensions[0].choices == listed.dimensions[0].choices == operations
     assert named.fingerprint() == listed.fingerprint()
 
 
 @pytest.mark.parametrize("name", SPACES)
 def test_shapes_and_costs_agree_with_the_built_module(name: str) -> None:
-    space = darts_space(name, cells=4)
+    space = make_space(name, cells=4)
     for architecture in (space.smallest(), space.largest(), space.sample(np.random.default_rng(0))):
         with torch.device("meta"):
             module = space.subnet(architecture)
@@ -162,7 +152,7 @@ def test_shapes_and_costs_agree_with_the_built_module(name: str) -> None:
 def test_costs_of_any_choices_agree_with_the_built_module(
     alive: dict[str, list[list[str]]], affine: bool
 ) -> None:
-    space = darts_space("darts_small", channels=4, cells=4, resolution=16, affine=affine)
+    space = make_space("darts_small", channels=4, cells=4, resolution=16, affine=affine)
     with torch.device("meta"):
         module = space.network(alive)
     built = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
@@ -176,7 +166,7 @@ def test_costs_of_any_choices_agree_with_the_built_module(
 
 
 def test_cell_of_skips_by_hand() -> None:
-    space = darts_space("darts_small", operations=["skip_connect"], channels=4, cells=3)
+    space = make_space("darts_small", operations=["skip_connect"], channels=4, cells=3)
     cell = space.supernet().eval().cells[0]
     first, second = torch.rand(2, 2, 12, 8, 8).unbind()
     with torch.no_grad():
@@ -380,12 +370,12 @@ def test_cut_copies_and_refuses_a_state_of_another_space() -> None:
 )
 def test_bad_settings_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(RefusedError, match=message):
-        darts_space("darts", **change)
+        make_space("darts", **change)
 
 
 def test_all_faults_of_the_settings_are_shown_at_once() -> None:
     with pytest.raises(RefusedError) as refusal:
-        darts_space("darts", operations=["zero", "skip"], resolution=9, cells=1, nodes=0)
+        make_space("darts", operations=["zero", "skip"], resolution=9, cells=1, nodes=0)
     keys = [fault.key for fault in refusal.value.faults]
     assert keys == ["operations", "operations", "resolution", "cells", "nodes"]
 

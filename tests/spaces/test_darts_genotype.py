@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from corolla.errors import RefusedError
 from corolla.spaces.darts_genotype import Genotype, edge_name, edge_pairs
 from corolla.spaces.darts_operations import OPERATION_SETS, OPERATIONS
-from tests.spaces.test_darts import FULL, darts_space
+from tests.conftest import make_space
+from tests.spaces.test_darts import FULL
 
 # DARTS' second-order genotype as its authors print it (Liu et al., ICLR 2019, Figs. 4 and 5).
 DARTS_V2 = """DARTS_V2 = Genotype(
@@ -71,13 +72,13 @@ def test_published_genotype_in_the_spaces() -> None:
     assert FULL.values(architecture)["normal.2-5"] == "dil_conv_3x3"
     assert FULL.values(architecture)["normal.4-5"] == "none"
     assert FULL.genotype(architecture) == genotype
-    network = darts_space("darts_small", operations="full").network(genotype.alive())
+    network = make_space("darts_small", operations="full").network(genotype.alive())
     assert [sum(map(bool, edges)) for edges in network.alive().values()] == [8, 8]
     assert Genotype.of_alive(network.alive(), 4) == genotype
 
 
 def test_a_space_without_none_names_the_absent_edges() -> None:
-    space = darts_space("darts_s2")
+    space = make_space("darts_s2")
     genotype = Genotype.parse(_text(repr(_two_a_node())))
     with pytest.raises(RefusedError) as refusal:
         space.from_genotype(genotype)
@@ -92,7 +93,7 @@ def test_a_space_without_none_names_the_absent_edges() -> None:
 
 
 def test_a_space_names_operations_and_nodes_it_lacks() -> None:
-    space = darts_space("darts_s3")
+    space = make_space("darts_s3")
     with pytest.raises(
         RefusedError, match=r"normal\.0-2='dil_conv_3x3': space 'darts_s3' has no oper"
     ):
@@ -136,7 +137,7 @@ def test_undecided_edges_have_no_text() -> None:
     with pytest.raises(
         RefusedError, match=r"genotype.normal.0-2=\[.*more than one operation is left"
     ):
-        Genotype.of_alive(darts_space("darts_s2").all_alive(), 4)
+        Genotype.of_alive(make_space("darts_s2").all_alive(), 4)
 
 
 @pytest.mark.parametrize(

@@ -21,13 +21,21 @@ from tests.conftest import CONF, make_space
 
 FILES = sorted((CONF / "space").glob("*.yaml"))
 # Small enough to run; the full-size ones differ from them in numbers only.
-SMALL = ["mobilenetv3_8", "elastic_resnet", "nasvit_32", "darts_small"]
+SMALL = [
+    "mobilenetv3_8",
+    "elastic_resnet",
+    "nasvit_32",
+    "darts_small",
+    "darts_s2_mixed_small",
+    "resnet18",
+]
+SMALLER: dict[str, dict[str, Any]] = {"resnet18": {"width": 8, "resolution": 16}}  # than their file
 SEEDS = st.integers(0, 2**32)
 
 
 @cache
 def _space(name: str) -> Any:
-    return make_space(name)
+    return make_space(name, **SMALLER.get(name, {}))
 
 
 @cache

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -21,18 +20,10 @@ from corolla.spaces.nasvit import NASViTSpace
 from corolla.spaces.nasvit_blocks import TalkingHeadsAttention, TransformerPlan
 from corolla.spaces.supernet import Supernet
 from corolla.types import Arrays
-from tests.conftest import CONF
+from tests.conftest import make_space
 
-
-def make_nasvit(name: str, **changes: Any) -> NASViTSpace:
-    settings = yaml.safe_load((CONF / "space" / f"{name}.yaml").read_text())["supernet"]
-    settings.pop("_target_")
-    settings |= {"name": name, "num_classes": 10, "in_channels": 3}
-    return NASViTSpace(**(settings | changes))
-
-
-FULL = make_nasvit("nasvit")
-SMALL = make_nasvit("nasvit_32", resolution=[16, 24, 32])  # attention on 4, 6, 8 and 2, 3, 4 rows
+FULL = make_space("nasvit")
+SMALL = make_space("nasvit_32", resolution=[16, 24, 32])  # attention on 4, 6, 8 and 2, 3, 4 rows
 STATE = SMALL.initial_state(0)
 ARCHITECTURES = st.integers(0, 2**32).map(lambda seed: SMALL.sample(np.random.default_rng(seed)))
 
@@ -331,4 +322,4 @@ def test_a_few_steps_reduce_the_loss() -> None:
 )
 def test_bad_settings_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        make_nasvit("nasvit_32", **change)
+        make_space("nasvit_32", **change)

@@ -21,12 +21,31 @@ SMALL = [
     "report=false",
     "tensorboard=false",
 ]
+# What a method needs beyond that, if it does not run on every space; before the test's own overrides.
+NEEDS = {
+    "spider": [
+        "space=darts_s2_mixed_small",
+        "space.supernet.resolution=8",
+        "space.supernet.channels=4",
+        "space.supernet.cells=3",
+        "space.supernet.nodes=1",
+        "search.clock=rounds",
+        "search.warmup_rounds=0",
+        "search.recovery_rounds=1",
+    ]
+}
 TIMES = ("_s", "peak_memory_mib")  # measured, so never the same twice
 
 
 def run(run_dir: Path, *overrides: str) -> RunDirectory:
     """Run the small federation to its end."""
-    return start(plan_run([*SMALL, f"run_dir={run_dir}", *overrides]))
+    return start(plan_run(small(f"run_dir={run_dir}", *overrides)))
+
+
+def small(*overrides: str) -> list[str]:
+    """Return the overrides of a small federation in which the method that they name can run."""
+    methods = [text.removeprefix("method=") for text in overrides if text.startswith("method=")]
+    return [*SMALL, *(need for method in methods for need in NEEDS.get(method, [])), *overrides]
 
 
 def resumed(run_dir: Path) -> RunDirectory:

@@ -21,13 +21,13 @@ from corolla.tasks import Reply
 from engines.grid import InlineGrid
 from strategies.base import CorollaStrategy
 from tests.conftest import CONF
-from tests.strategies.conftest import SMALL, results, resumed, run
+from tests.strategies.conftest import results, resumed, run, small
 
 METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
 
 
 def _config(method: str, *overrides: str) -> RunConfig:
-    return plan_run([*SMALL, f"method={method}", "run_dir=unused", *overrides]).config
+    return plan_run(small(f"method={method}", "run_dir=unused", *overrides)).config
 
 
 def _strategy(config: RunConfig) -> CorollaStrategy:

@@ -18,7 +18,7 @@ ONE = (  # a space with a single architecture
 )
 
 
-def _weights(directory: RunDirectory, prefix: str) -> dict[str, np.ndarray]:
+def weights_of(directory: RunDirectory, prefix: str) -> dict[str, np.ndarray]:
     from corolla.config.build import build_space, header_of
     from corolla.config.schema import parse_config
 
@@ -33,7 +33,10 @@ def test_perfedrlnas_without_choices_equals_fedavg(weights: str, tmp_path: Path)
     common = [ONE, f"method.strategy.weights={weights}"]
     searched = run(tmp_path / "searched", "method=perfedrlnas", *common)
     averaged = run(tmp_path / "averaged", "method=fedavg", *common)
-    left, right = _weights(searched, "strategy/supernet/"), _weights(averaged, "strategy/model/")
+    left, right = (
+        weights_of(searched, "strategy/supernet/"),
+        weights_of(averaged, "strategy/model/"),
+    )
     assert left.keys() == right.keys()
     for name in left:
         assert left[name].tobytes() == right[name].tobytes(), name

@@ -136,6 +136,7 @@ def _spaces() -> list[tuple[nn.Module, str, int]]:
         ("nasvit_32", "head.classifier", {"resolution": [16]}),
         ("darts_small", "classifier", {"resolution": 8}),
         ("elastic_resnet", "3", {"resolution": 8}),
+        ("resnet18", "fc", {"resolution": 8, "width": 8}),
     ):
         space = make_space(name, **changes)
         found.append((space.subnet(space.smallest()), layer, space.in_channels))

@@ -95,6 +95,7 @@ def _models() -> list[tuple[str, nn.Module, int]]:
         ("nasvit_32", {"resolution": [16]}),
         ("darts_small", {"resolution": 8}),
         ("elastic_resnet", {"resolution": 8}),
+        ("resnet18", {"resolution": 8, "width": 8}),
     ):
         space = make_space(name, **changes)
         with torch.random.fork_rng(devices=[]):
@@ -206,6 +207,29 @@ def test_without_adaptation_a_step_is_plain_sgd_on_the_second_batch(
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+class Templates(nn.Module):
+    """Compares images with one template per class; the templates' gradient is laid out as it likes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        values = torch.randn(3, 8, 8, 4, generator=torch.Generator().manual_seed(0)) / 10
+        self.templates = nn.Parameter(values.permute(3, 0, 1, 2).contiguous())
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.einsum("nchw,kchw->nk", images, self.templates)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_memory_layout_changes_no_number(variant: str) -> None:
+    plain, fast = Templates(), Templates()
+    _train(plain, trainer=sgd(), variant=variant)
+    _train(fast, trainer=sgd(FAST), variant=variant)
+    assert fast.templates.stride() != plain.templates.stride()
+    np.testing.assert_allclose(
+        fast.templates.detach(), plain.templates.detach(), rtol=1e-4, atol=1e-6
+    )
+
+
 @pytest.mark.parametrize("variant", ["hf", "exact"])
 def test_without_adaptation_the_curvature_batch_changes_no_bit(variant: str) -> None:
     """meta_gradient itself: g - 0 * H g is g."""
@@ -310,6 +334,7 @@ def test_steps_are_as_few_as_fill_the_batches() -> None:
         found = meta_batches(500, 32, parts, seed=(0,), epoch=0, least=2)
         assert len(found) == steps
         assert {len(batch) for step in found for batch in step} == sizes
+    assert len(meta_batches(64, 32, 2, seed=(0,), epoch=0, least=2)) == 1
 
 
 @pytest.mark.parametrize(("variant", "passes"), [("fo", 24), ("hf", 32), ("exact", 32)])

@@ -1,8 +1,8 @@
 """Which images a folder of class folders holds: names, labels, sites; nothing is decoded.
 
 Layouts: ``root/<class>/image``; ``root/train/<class>/image`` with ``test`` or ``val`` beside it
-(pooled, training images first); with sites, each ``root/<site>/`` is one of these. Inside a class
-folder a single folder ``images`` may stand between, as in Tiny-ImageNet.
+(pooled, training images first, or some of the parts only); with sites, each ``root/<site>/`` is one
+of these. Inside a class folder a single folder ``images`` may stand between, as in Tiny-ImageNet.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corolla.data.image_decoding import SUFFIXES
+from corolla.data.parts import TRAIN_PART
 from corolla.errors import Fault, RefusedError, nearest
 
-TRAIN_PART = "train"
-HELD_OUT_PARTS = ("val", "valid", "validation", "test")
+KNOWN_PARTS = (TRAIN_PART, "val", "valid", "validation", "test")
+FOLDERS = "a folder of class folders"
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +64,14 @@ class _ClassFolder:
 
 
 def list_images(
-    root: Path, *, classes: Sequence[str] | None, sites: bool, key: str, classes_key: str
+    root: Path,
+    *,
+    classes: Sequence[str] | None,
+    sites: bool,
+    key: str,
+    classes_key: str | None,
+    parts: Sequence[str] | None = None,
+    layout: str = FOLDERS,
 ) -> Listing:
     """List the images under ``root``.
 
@@ -72,7 +80,9 @@ def list_images(
         classes: names in label order; None takes the class folders' names in alphabetical order.
         sites: whether ``root`` holds one folder per site.
         key: setting that ``root`` came from, for error messages.
-        classes_key: setting that ``classes`` came from, for error messages.
+        classes_key: setting that ``classes`` came from, for error messages; None: they are fixed.
+        parts: folders in ``root`` that are pooled, in this order; None pools those there are.
+        layout: what ``root`` should be, for error messages.
 
     Raises:
         RefusedError: folder missing or empty, class folders that ``classes`` does not name, class
@@ -80,15 +90,27 @@ def list_images(
     """
     if not root.is_dir():
         problem = "is not a folder" if root.exists() else "folder does not exist"
-        raise RefusedError(Fault(key, str(root), problem, "Give a folder of class folders"))
+        raise RefusedError(Fault(key, str(root), problem, f"Give {layout}"))
     try:
-        found = list(_class_folders(root, sites))
+        found = list(_class_folders(root, sites, parts))
     except OSError as error:
         reason = f"cannot be read ({error.strerror}: {error.filename})"
         raise RefusedError(Fault(key, str(root), reason, "Grant read permission")) from error
+    there = {(folder.site, folder.part) for folder in found}
+    lacking = [
+        f"{site}/{part}/".lstrip("/")
+        for site in (_subfolders(root) if sites else [""])
+        for part in parts or ()
+        if (site, part) not in there
+    ]
+    if lacking:
+        problem = f"no class folders in {', '.join(lacking)}"
+        remedy = f"Give {layout}, or other dataset.parts"
+        raise RefusedError(Fault(key, str(root), problem, remedy))
     if not found:
-        layout = "root/<site>/<class>/image.png" if sites else "root/<class>/image.png"
-        raise RefusedError(Fault(key, str(root), "holds no class folders", f"Arrange as {layout}"))
+        arranged = "root/<site>/<class>/image.png" if sites else "root/<class>/image.png"
+        remedy = f"Arrange as {arranged}"
+        raise RefusedError(Fault(key, str(root), "holds no class folders", remedy))
     faults = _class_faults(found, classes, str(root), key, classes_key) + _site_faults(
         found, str(root), key
     )
@@ -110,9 +132,11 @@ def list_images(
     )
 
 
-def _class_folders(root: Path, sites: bool) -> Iterator[_ClassFolder]:
+def _class_folders(root: Path, sites: bool, parts: Sequence[str] | None) -> Iterator[_ClassFolder]:
     for site in _subfolders(root) if sites else [""]:
-        for part in _parts(root / site):
+        for part in _parts(root / site) if parts is None else parts:
+            if not (root / site / part).is_dir():
+                continue  # the caller tells what is nowhere
             for name in _subfolders(root / site / part):
                 prefix = "/".join(step for step in (site, part, name) if step)
                 yield _ClassFolder(site, part, name, sorted(_files(root, prefix)))
@@ -121,7 +145,7 @@ def _class_folders(root: Path, sites: bool) -> Iterator[_ClassFolder]:
 def _parts(folder: Path) -> list[str]:
     """Return the train/test folders in ``folder`` if it is divided so, else the folder itself."""
     names = _subfolders(folder)
-    parts = [name for name in (TRAIN_PART, *HELD_OUT_PARTS) if name in names]
+    parts = [name for name in KNOWN_PARTS if name in names]
     divided = TRAIN_PART in parts and len(parts) > 1
     # A class may be called "train": then it holds images, not class folders.
     return parts if divided and all(_subfolders(folder / part) for part in parts) else [""]
@@ -145,11 +169,17 @@ def _files(root: Path, prefix: str) -> Iterator[tuple[str, int, int]]:
 
 
 def _class_faults(
-    found: list[_ClassFolder], classes: Sequence[str] | None, root: str, key: str, classes_key: str
+    found: list[_ClassFolder],
+    classes: Sequence[str] | None,
+    root: str,
+    key: str,
+    classes_key: str | None,
 ) -> list[Fault]:
     names = sorted({folder.name for folder in found})
     if classes is not None:
         remedy = f"Rename the folder, or list it in {classes_key}. "
+        if classes_key is None:
+            remedy = "Rename or remove the folder. "
         faults = [
             Fault(key, root, f"class folder {name!r} is unknown", remedy + nearest(name, classes))
             for name in names

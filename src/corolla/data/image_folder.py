@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from corolla.data.block_cache import BlockCache, cache_folder
 from corolla.data.byte_lru import ByteLru
 from corolla.data.dataset import positions
-from corolla.data.folder_listing import Listing, list_images
+from corolla.data.folder_listing import FOLDERS, KNOWN_PARTS, Listing, list_images
 from corolla.data.image_decoding import (
     DECODING,
     UnreadableImagesError,
@@ -22,6 +23,7 @@ from corolla.data.image_decoding import (
     decoding_threads,
 )
 from corolla.data.images import Images, Indices
+from corolla.data.parts import named_parts, part_faults
 from corolla.errors import Fault, RefusedError
 
 
@@ -39,10 +41,15 @@ class ImageFolder:
         cache_dir: folder for decoded images, as in ``block_cache.cache_folder``.
         cache_gib: most that ``cache_dir`` may hold.
         memory_mib: most decoded images that are kept in this process.
+        parts: of a divided folder (``root/train/`` and others) those that make the pool; None: all.
         root_key: setting that ``root`` came from, for error messages.
     """
 
     name = "imagefolder"
+    # What a data set of a layout of its own says otherwise
+    known_parts: ClassVar[tuple[str, ...]] = KNOWN_PARTS
+    classes_key: ClassVar[str | None] = "dataset.classes"
+    layout: ClassVar[str] = FOLDERS
 
     def __init__(
         self,
@@ -57,6 +64,8 @@ class ImageFolder:
         cache_dir: str | None,
         cache_gib: float,
         memory_mib: float,
+        # Runs that were started before there was this key can be resumed
+        parts: str | Sequence[str] | None = None,
         root_key: str = "dataset.root",
     ) -> None:
         self.root = None if root is None else Path(root).expanduser().absolute()
@@ -65,6 +74,7 @@ class ImageFolder:
         self.classes = None if classes is None else tuple(str(name) for name in classes)
         self.mean = _per_channel(mean, channels)
         self.std = _per_channel(std, channels)
+        self.parts = None if parts is None else named_parts(parts)
         self._by_site = sites
         self._root_key = root_key
         self._disk = BlockCache(cache_folder(cache_dir), limit_gib=cache_gib)
@@ -84,7 +94,7 @@ class ImageFolder:
         return self._listing.sites
 
     def train_size(self) -> int | None:
-        """Return how many images came from ``train/``, if there is one."""
+        """Return how many images came from ``train/``, if the folder is divided."""
         return self._listing.train_size
 
     def fingerprint(self) -> str:
@@ -117,7 +127,7 @@ class ImageFolder:
     def check(self, indices: Indices | None = None) -> list[Fault]:
         """Return wrong settings, a wrong folder, those of ``indices`` that cannot be decoded."""
         faults = self._setting_faults()
-        if self.root is None:
+        if self.root is None or self._part_faults():
             return faults
         try:
             present = np.unique(self.labels())
@@ -137,8 +147,9 @@ class ImageFolder:
     def _setting_faults(self) -> list[Fault]:
         faults = []
         if self.root is None:
-            remedy = "Set dataset.root=PATH, a folder of class folders"
+            remedy = f"Set dataset.root=PATH, {self.layout}"
             faults.append(Fault("dataset.root", None, "no folder given", remedy))
+        faults += self._part_faults()
         if self.channels not in (1, 3):
             faults.append(Fault("dataset.channels", self.channels, "not 1 or 3", "1 gray, 3 RGB"))
         if self.resolution < 1:
@@ -156,16 +167,21 @@ class ImageFolder:
             faults.append(Fault("dataset.classes", list(self.classes), "names repeat", remedy))
         return faults
 
+    def _part_faults(self) -> list[Fault]:
+        return [] if self.parts is None else part_faults(self.parts, self.known_parts)
+
     @cached_property
     def _listing(self) -> Listing:
-        if self.root is None:
+        if self.root is None or self._part_faults():
             raise RefusedError(self._setting_faults())
         return list_images(
             self.root,
             classes=self.classes,
             sites=self._by_site,
             key=self._root_key,
-            classes_key="dataset.classes",
+            classes_key=self.classes_key,
+            parts=self.parts,
+            layout=self.layout,
         )
 
     def _decode(self, at: NDArray[np.int64]) -> NDArray[np.uint8]:

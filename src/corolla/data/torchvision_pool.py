@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,19 @@ from numpy.typing import NDArray
 
 from corolla.data.dataset import positions
 from corolla.data.images import Images, Indices
+from corolla.data.parts import TRAIN_PART, named_parts, part_faults
 from corolla.errors import Fault, RefusedError
+
+PARTS = (TRAIN_PART, "test")
 
 
 class TorchvisionPool(ABC):
-    """The official training images followed by the official test images.
+    """The official training images followed by the official test images, or one of the two.
 
     Args:
         root: folder that torchvision's loader is given; None is reported by ``check``.
         download: whether to fetch the files when they are not there.
+        parts: those of ``train``, ``test`` that make the pool.
     """
 
     name: str
@@ -34,9 +39,17 @@ class TorchvisionPool(ABC):
     std: tuple[float, ...]
     files: str  # what must lie below root
 
-    def __init__(self, *, root: str | Path | None, download: bool) -> None:
+    def __init__(
+        self,
+        *,
+        root: str | Path | None,
+        download: bool,
+        # Runs that were started before there was this key can be resumed
+        parts: str | Sequence[str] = PARTS,
+    ) -> None:
         self.root = None if root is None else Path(root).expanduser().absolute()
         self.download = download
+        self.parts = named_parts(parts)
 
     @abstractmethod
     def read(self, root: Path, *, train: bool, download: bool) -> tuple[Any, Any]:
@@ -51,7 +64,7 @@ class TorchvisionPool(ABC):
         return None
 
     def train_size(self) -> int:
-        """Return the length of the official training set."""
+        """Return how many images of the pool are official training images; they come first."""
         return self._pool[2]
 
     def images(self, indices: Indices) -> Images:
@@ -76,13 +89,17 @@ class TorchvisionPool(ABC):
 
     @cached_property
     def _pool(self) -> tuple[NDArray[np.uint8], NDArray[np.int64], int]:
-        """Return pixels (n, height, width, channels), labels (n,), length of the training set."""
+        """Return pixels (n, height, width, channels), labels (n,), number of training images."""
+        faults = part_faults(self.parts, PARTS)
         remedy = f"Put {self.files} there, or set dataset.download=true"
         if self.root is None:
-            raise RefusedError(Fault("dataset.root", None, "no folder given", remedy))
-        parts = []
-        for train in (True, False):
+            faults.append(Fault("dataset.root", None, "no folder given", remedy))
+        if self.root is None or faults:
+            raise RefusedError(faults)
+        read = []
+        for part in self.parts:
             try:
+                train = part == TRAIN_PART
                 pixels, labels = self.read(self.root, train=train, download=self.download)
             except (
                 RuntimeError,  # torchvision's own: not found or corrupted
@@ -101,8 +118,7 @@ class TorchvisionPool(ABC):
                 fault = Fault("dataset.root", str(self.root), problem, remedy)
                 raise RefusedError(fault) from error
             shape = (-1, self.resolution, self.resolution, self.channels)
-            parts.append((np.asarray(pixels, np.uint8).reshape(shape), np.asarray(labels)))
-        (train_pixels, train_labels), (test_pixels, test_labels) = parts
-        pool = np.concatenate([train_pixels, test_pixels])
-        pool_labels = np.concatenate([train_labels, test_labels]).astype(np.int64)
-        return pool, pool_labels, len(train_labels)
+            read.append((np.asarray(pixels, np.uint8).reshape(shape), np.asarray(labels)))
+        pool = np.concatenate([pixels for pixels, _ in read])
+        pool_labels = np.concatenate([labels for _, labels in read]).astype(np.int64)
+        return pool, pool_labels, len(read[0][1]) if self.parts[0] == TRAIN_PART else 0

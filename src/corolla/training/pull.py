@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
-from corolla.errors import Fault, RefusedError
 from corolla.types import Arrays
 
 
@@ -58,11 +55,3 @@ class Pull:
             torch.empty_like(parameter).copy_(torch.from_numpy(self._arrays[name]))
             for name, parameter in named.items()
         ]
-
-
-def check_strength(key: str, value: float) -> None:
-    """Refuse a lambda that is not a finite number of 0 or more, under ``key``."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise RefusedError(Fault(key, value, "is not a number", "Use 0 or more, such as 0.01"))
-    if not (math.isfinite(value) and value >= 0):
-        raise RefusedError(Fault(key, value, "is out of range", "Use 0 or more, such as 0.01"))

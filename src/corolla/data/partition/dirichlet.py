@@ -21,6 +21,14 @@ from corolla.data.partition.partitioner import Assignment, FractionPartitioner
 from corolla.errors import Fault, RefusedError
 
 
+def alpha_faults(alpha: float) -> list[Fault]:
+    """Return what is wrong with the concentration of Dirichlet draws."""
+    if 0 < alpha < np.inf:
+        return []
+    remedy = "Give a positive number: 0.1 is strong label skew, 100 nearly none"
+    return [Fault("partition.alpha", alpha, "not positive", remedy)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Dirichlet(FractionPartitioner):
     """Clients with different shares of the labels.
@@ -42,10 +50,7 @@ class Dirichlet(FractionPartitioner):
 
     def own_faults(self) -> list[Fault]:
         """Return what is wrong with ``alpha``, ``images_per_client`` and ``max_draws``."""
-        faults = []
-        if not 0 < self.alpha < np.inf:
-            remedy = "Give a positive number: 0.1 is strong label skew, 100 nearly none"
-            faults.append(Fault("partition.alpha", self.alpha, "not positive", remedy))
+        faults = alpha_faults(self.alpha)
         size = self.images_per_client
         if size is not None and not self.balanced:
             remedy = "Set partition.balanced=true, or leave it null"

@@ -122,7 +122,7 @@ class FractionPartitioner(ABC):
         ids = [str(client) for client in range(len(assignment.images))]
         self._refuse_short([len(images) for images in assignment.images])
         parts = {
-            client: self._divide(images, labels, seed, client)
+            client: self.divide(images, labels, seed, client)
             for client, images in zip(ids, assignment.images, strict=True)
         }
         for note in assignment.notes:
@@ -155,16 +155,29 @@ class FractionPartitioner(ABC):
         least = (self.min_train, self.min_validation, self.min_test)
         return any(size < bound for size, bound in zip(sizes, least, strict=True))
 
-    def _divide(
+    def divide(
         self, images: NDArray[np.int64], labels: NDArray[np.int64], seed: int, client: ClientId
     ) -> ClientIndices:
+        """Return the client's images in three splits of ``split_sizes``, alike in their labels.
+
+        Args:
+            images: the client's positions in the pool.
+            labels: of the whole pool.
+            seed: that the partition is drawn with.
+            client: whose images they are.
+        """
         return stratified_split(
             images,
             labels[images],
             validation=self.validation,
             test=self.test,
-            rng=generator(seed, SPLIT_STREAM, client_seed(client)),
+            rng=self.split_rng(seed, client),
         )
+
+    @staticmethod
+    def split_rng(seed: int, client: ClientId) -> np.random.Generator:
+        """Return what divides the client's images, whatever the other clients hold."""
+        return generator(seed, SPLIT_STREAM, client_seed(client))
 
     def _refuse_short(self, images: Sequence[int]) -> None:
         short = [client for client, count in enumerate(images) if self.is_short(count)]

@@ -1,0 +1,89 @@
+"""The client of Per-FedAvg: meta-trains what it receives, adapts it to its own images to predict.
+
+Fallah et al., NeurIPS 2020; formulas and departures in `corolla.training.meta` and docs/baselines.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch import nn
+
+from clients.deploy import deploy, scores
+from clients.site import Site
+from clients.subnet import SubnetClient
+from corolla.tasks import Task
+from corolla.training.meta import MetaSettings, adapt, meta_train
+from corolla.training.results import TrainResult
+from corolla.types import client_seed
+
+_ADAPTATION = 0xADA9  # keeps the adaptation's batch order apart from the rounds'
+
+
+class PerFedAvgClient(SubnetClient):
+    """The personalised model is w after SGD at alpha on the training images; it is kept by nobody."""
+
+    def __init__(
+        self,
+        *,
+        site: Site,
+        alpha: float,
+        beta: float | None,
+        variant: Literal["fo", "hf", "exact"],
+        delta: float,
+        adapt_epochs: int,
+    ) -> None:
+        super().__init__(site=site)
+        self._settings = MetaSettings(
+            alpha=alpha, beta=beta, variant=variant, delta=delta, adapt_epochs=adapt_epochs
+        )
+
+    def fit(self, parameters: list[Any], config: Any) -> tuple[list[Any], int, dict[str, Any]]:
+        """Meta-train the received model; or, when asked to deploy, adapt and fine-tune it."""
+        site, task = self._site, Task.from_config(config)
+        if "deploy" in task.extra:
+            model = self._load(task, dict(zip(config["names"], parameters, strict=True)))
+            alone, samples = self._adapted(task, model)
+            arrays, num_examples, metrics = deploy(site, task, model)
+            metrics["samples_processed"] = metrics.get("samples_processed", 0) + samples
+            return arrays, num_examples, alone | metrics
+        return super().fit(parameters, config)
+
+    def _train(self, model: nn.Module, task: Task) -> TrainResult:
+        site, data = self._site, self._site.data
+        return meta_train(
+            model,
+            data.train,
+            settings=self._settings,
+            trainer=site.trainer,
+            mean=data.mean,
+            std=data.std,
+            epochs=task.epochs,
+            batch_size=site.config.batch_size,
+            lr=task.lr,
+            seed=(site.config.seed, task.round, client_seed(site.client)),
+        )
+
+    def evaluate(self, parameters: list[Any], config: Any) -> tuple[float, int, dict[str, Any]]:
+        """Evaluate the received model as it is, and adapted."""
+        site, task = self._site, Task.from_config(config)
+        model = self._load(task, dict(zip(config["names"], parameters, strict=True)))
+        alone, _ = self._adapted(task, model)
+        metrics = scores(site, model) | alone
+        return metrics["val_loss"], len(site.data.train), metrics
+
+    def _adapted(self, task: Task, model: nn.Module) -> tuple[dict[str, Any], int]:
+        """Score ``model`` as it was received, then adapt it; return scores and images gone through."""
+        site = self._site
+        alone = scores(site, self._with_statistics(model), prefix="global_")
+        result = adapt(
+            model,
+            site.data.train,
+            settings=self._settings,
+            trainer=site.trainer,
+            mean=site.data.mean,
+            std=site.data.std,
+            batch_size=site.config.batch_size,
+            seed=(site.config.seed, task.round, client_seed(site.client), _ADAPTATION),
+        )
+        return alone, result.samples_processed

@@ -1,0 +1,44 @@
+"""kNN-Per: FedAvg's training; each client mixes the model with the neighbours among its own images.
+
+Marfoq et al., ICML 2022, https://arxiv.org/abs/2111.09360. The server knows nothing of datastores and
+lambdas: they are built and chosen by the client (`clients.knn_per`) whenever it is evaluated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from corolla.federation import Federation
+from corolla.training.knn import KnnSettings
+from strategies.fedavg import FedAvg
+from strategies.new_clients import FrozenFedAvg
+
+
+class KnnPer(FedAvg):
+    """FedAvg whose personalised model is the mixture, not the fine-tuned model."""
+
+    def __init__(
+        self,
+        *,
+        federation: Federation,
+        architecture: str | Sequence[int],
+        weights: Literal["uniform", "examples"],
+        server_momentum: float,
+        k: int,
+        scale: float,
+        lambda_step: float,
+    ) -> None:
+        # Built here only to refuse bad values before anything starts: clients get the same ones.
+        KnnSettings(k=k, scale=scale, lambda_step=lambda_step)
+        super().__init__(
+            federation=federation,
+            architecture=architecture,
+            weights=weights,
+            server_momentum=server_momentum,
+        )
+        self.declares_fine_tuned = False
+
+
+class FrozenKnnPer(KnnPer, FrozenFedAvg):
+    """The finished model for clients that were not in its training: all they need is a datastore."""

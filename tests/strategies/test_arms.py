@@ -1,0 +1,93 @@
+"""The arms of the comparison: what each has in common with a simpler one, exactly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from corolla.config.build import build_space, header_of
+from corolla.config.schema import parse_config
+from corolla.errors import RefusedError
+from corolla.launch import plan_run
+from corolla.records.run_directory import RunDirectory
+from corolla.state import State, differences
+from tests.strategies.conftest import SMALL, run
+
+ARMS = ["knn_per", "per_fedavg"]
+FEW = ["partition.balanced=true", "partition.images_per_client=120"]
+KEPT_OUT = ["clients=3", "new_clients=2", "rounds=2", "evaluation.every=0", *FEW]
+
+
+def _state(directory: RunDirectory, method: str) -> State:
+    """Return the strategy's last state; the header must be that of ``method``."""
+    config, _ = parse_config(yaml.safe_load(directory.config_text()))
+    assert config is not None
+    assert config.method.name == method
+    _, state = directory.load_checkpoint("latest", expected=header_of(config, build_space(config)))
+    return State(state.part("strategy/"), state.meta["strategy"])
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunDirectory]:
+    """One finished run per method, two clients kept out of it."""
+    root = tmp_path_factory.mktemp("arms")
+    settings = [*KEPT_OUT, "method.strategy.server_momentum=0.5"]
+    return {name: run(root / name, f"method={name}", *settings) for name in ("fedavg", *ARMS)}
+
+
+def test_knn_per_trains_fedavgs_model(runs: dict[str, RunDirectory]) -> None:
+    ours, fedavg = runs["knn_per"], runs["fedavg"]
+    assert not differences(_state(ours, "knn_per"), _state(fedavg, "fedavg"))
+    for mine, theirs in zip(ours.clients(), fedavg.clients(), strict=True):
+        for key in ("client", "train_loss", "val_accuracy", "received_test_accuracy"):
+            assert mine[key] == theirs[key]
+    # Mixing can only help where lambda is chosen, and 0 is one of the choices.
+    mixed = ours.summary()["val_accuracy"]["mean"]
+    alone = fedavg.summary()["global"]["val_accuracy"]["mean"]
+    assert mixed >= alone
+
+
+@pytest.mark.parametrize("method", ARMS)
+def test_cohorts_are_fedavgs_and_the_personalised_model_is_not_the_fine_tuned_one(
+    method: str, runs: dict[str, RunDirectory]
+) -> None:
+    ours, fedavg = (runs[name].metrics() for name in (method, "fedavg"))
+    assert [line["participants"] for line in ours] == [line["participants"] for line in fedavg]
+    summary = runs[method].summary()
+    assert summary["fine_tuned"]["epochs"] == 1
+    assert "global" in summary
+    last = ours[-1]["evaluation"]["personalised"]["test_accuracy"]
+    assert last == {k: v for k, v in summary["test_accuracy"].items() if k != "per_client"}
+
+
+@pytest.mark.parametrize("method", ARMS)
+def test_clients_that_were_not_in_training_personalise_the_finished_model(
+    method: str, runs: dict[str, RunDirectory], tmp_path: Path
+) -> None:
+    source = runs[method]
+    stage = [*KEPT_OUT, "stage=new_clients", f"from={source.path}"]
+    directory = run(tmp_path / "new", f"method={method}", *stage)
+    assert not differences(_state(source, method), _state(directory, method))
+    assert set(directory.summary()["test_accuracy"]["per_client"]) == {"3", "4"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("knn_per k=0", r"method\.strategy\.k=0: is no number of neighbours"),
+        ("knn_per scale=0.0", r"method\.strategy\.scale=0\.0: is out of range"),
+        ("knn_per lambda_step=0.3", r"method\.strategy\.lambda_step=0\.3: .*such as 0\.1"),
+        ("per_fedavg alpha=-1.0", r"method\.strategy\.alpha=-1\.0: is out of range"),
+        ("per_fedavg beta=0.0", r"method\.strategy\.beta=0\.0: .*or null"),
+        ("per_fedavg variant=ho", r"method\.strategy\.variant='ho': is not known"),
+        ("per_fedavg delta=0.0", r"method\.strategy\.delta=0\.0: is out of range"),
+        ("per_fedavg adapt_epochs=0", r"method\.strategy\.adapt_epochs=0: is out of range"),
+        ("per_fedavg weights=equal", r"weights='equal': is no way to weigh"),
+    ],
+)
+def test_bad_settings_are_refused_before_anything_starts(setting: str, message: str) -> None:
+    method, value = setting.split()
+    with pytest.raises(RefusedError, match=message):
+        plan_run([*SMALL, f"method={method}", f"method.strategy.{value}", "run_dir=unused"])
