@@ -2,7 +2,7 @@
 
 McMahan et al., AISTATS 2017, https://arxiv.org/abs/1602.05629. With fine-tuning (evaluation.fine_tune_epochs)
 the personalised model is the global one trained on by the client, all layers, and thrown away after its
-evaluation. Departure: means are means of differences (`corolla.aggregation.coverage`), equal to rounding.
+evaluation. Departure: means are running means (`corolla.aggregation.running_mean`), equal to rounding.
 """
 
 from __future__ import annotations

@@ -20,16 +20,37 @@ from corolla.spaces.architecture import Architecture
 from corolla.state import State
 from corolla.tasks import Reply
 from corolla.types import ClientId, client_seed
-from strategies.base import Deployment, Outcome
+from strategies.base import CorollaStrategy, Deployment, Outcome
 from strategies.exchange import Order
 from strategies.fedavg import FedAvg
 from strategies.perfedrlnas import PerFedRLNAS
 
+_OLD = "trained_clients"  # in the state: who took part in the training that the stage started from
 _STARTS = ("uniform", "average")
 _SEARCHES = ("policy", "random", "none")
 
 
-class PolicySearch(PerFedRLNAS):
+class NewClientsOnly(CorollaStrategy):
+    """Ask nobody who took part in training: real sites may stay connected. Before a method's class."""
+
+    _trained: list[ClientId]
+
+    def state(self) -> State:
+        """Return the method's state, and who took part in training."""
+        state = super().state()  # type: ignore[safe-super]
+        return State(state.arrays, {**state.meta, _OLD: self._trained})
+
+    def load_state(self, state: State) -> None:
+        """Invert `state`; those who took part in training are left out from now on."""
+        super().load_state(state)  # type: ignore[safe-super]
+        self._trained = list(
+            state.meta.get(_OLD, [])
+        )  # a checkpoint of an older release names nobody
+        if self.roster is not None:
+            self.roster.leave_out(self._trained)
+
+
+class PolicySearch(NewClientsOnly, PerFedRLNAS):
     """Search for the policies of new clients over the supernet of a finished PerFedRLNAS run."""
 
     order_type = MessageType.EVALUATE
@@ -108,7 +129,7 @@ class PolicySearch(PerFedRLNAS):
         """Leave the supernet as it is."""
 
 
-class FrozenFedAvg(FedAvg):
+class FrozenFedAvg(NewClientsOnly, FedAvg):
     """FedAvg's finished model for clients that were not in its training."""
 
     def begin_from(self, state: State) -> None:

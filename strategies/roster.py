@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
-from corolla.errors import RunFailedError
+from corolla.errors import Fault, RefusedError, RunFailedError
 from corolla.types import ClientId, client_order
 
 _LOG = logging.getLogger("corolla")
@@ -36,6 +36,9 @@ class Roster(Protocol):
 
     def facts(self, client: ClientId) -> Mapping[str, Any]:
         """Return what a client has said of itself (sizes of splits, memory budget)."""
+
+    def leave_out(self, clients: Collection[ClientId]) -> None:
+        """Have nothing more to do with these clients, which took part in training, if they are there."""
 
 
 class SimulatedRoster:
@@ -63,6 +66,11 @@ class SimulatedRoster:
         """Return nothing: in simulation the partition says it all."""
         return {}
 
+    def leave_out(self, clients: Collection[ClientId]) -> None:
+        """Forget these clients; a stage for new clients has others from the start."""
+        self._clients = [client for client in self._clients if client not in clients]
+        self._nodes = {}
+
 
 @dataclass(frozen=True)
 class _Site:
@@ -81,27 +89,65 @@ class NodeRoster:
         self._reply_timeout_s = reply_timeout_s
         self._sites: dict[int, _Site] = {}
         self._known: dict[ClientId, Mapping[str, Any]] = {}
+        self._left_out: set[ClientId] = set()
 
     def clients(self) -> list[ClientId]:
-        """Return all clients that were ever connected."""
+        """Return all clients that were ever connected, less those that are left out."""
         return sorted(self._known, key=client_order)
 
     def facts(self, client: ClientId) -> Mapping[str, Any]:
         """Return the client's own answer to who it is."""
         return self._known.get(client, {})
 
+    def leave_out(self, clients: Collection[ClientId]) -> None:
+        """Ask these clients nothing more; the wait for as many as were expected is for others."""
+        there = sorted(self._known.keys() & set(clients), key=client_order)
+        if there:
+            _LOG.info("left out, since they took part in training: %s", ", ".join(there))
+        self._left_out |= set(clients)
+        self._known = {c: facts for c, facts in self._known.items() if c not in self._left_out}
+
     def nodes(self, grid: Grid) -> Mapping[ClientId, int]:
-        """Return the connected clients; at the first call waits for as many as were expected."""
+        """Return the connected clients; at the first call waits for as many as were expected.
+
+        Raises:
+            RunFailedError: too few connected in time, or none of them said who it is.
+            RefusedError: all that connected in time are left out.
+
+        """
+        start = time.monotonic()
         wanted = 1 if self._known else self._expected
-        ids = _wait_for_nodes(grid, wanted, self._deadline_s)
-        self._identify(grid, [node for node in ids if node not in self._sites])
-        online: dict[ClientId, int] = {}
-        for node in ids:
-            if node in self._sites:
-                online[self._sites[node].client] = node
+        while True:
+            ids = self._wait(grid, wanted, start)
+            self._identify(grid, [node for node in ids if node not in self._sites])
+            ids = [node for node in ids if not self._is_left_out(node)]
+            if len(ids) >= wanted:  # else old sites were among those that had not said who they are
+                break
+        online = {self._sites[node].client: node for node in ids if node in self._sites}
         if not online:
             raise RunFailedError("none of the connected nodes said who it is; see the nodes' logs")
         return online
+
+    def _is_left_out(self, node: int) -> bool:
+        return node in self._sites and self._sites[node].client in self._left_out
+
+    def _wait(self, grid: Grid, wanted: int, start: float) -> list[int]:
+        """Return the connected nodes that are not left out, once there are as many as wanted."""
+        try:
+            return _wait_for_nodes(
+                grid, wanted, self._deadline_s, start=start, ignored=self._is_left_out
+            )
+        except RunFailedError:
+            ids = list(grid.get_node_ids())
+            old = sorted(
+                (self._sites[node].client for node in ids if self._is_left_out(node)),
+                key=client_order,
+            )
+            if self._known or not old or len(old) < len(ids):
+                raise
+            problem = f"all connected sites took part in training: {', '.join(old)}"
+            remedy = "Connect SuperNodes of sites that did not, under names of their own"
+            raise RefusedError(Fault("clients", self._expected, problem, remedy)) from None
 
     def _identify(self, grid: Grid, nodes: list[int]) -> None:
         if not nodes:
@@ -149,6 +195,9 @@ class NodeRoster:
                 )
                 continue
             self._sites[node] = _Site(client, facts)
+            if client in self._left_out:
+                _LOG.info("client %s is node %d: left out, it took part in training", client, node)
+                continue
             self._known[client] = facts
             _LOG.info("client %s is node %d", client, node)
 
@@ -162,20 +211,29 @@ def _registered_names(grid: Grid) -> dict[int, str]:
     return {info.node_id: info.name for info in grid.get_nodes() if info.name}
 
 
-def _wait_for_nodes(grid: Grid, count: int, deadline_s: float) -> list[int]:
-    """Return the connected node ids, sorted, once there are ``count`` of them."""
-    end = time.monotonic() + deadline_s
+def _wait_for_nodes(
+    grid: Grid,
+    count: int,
+    deadline_s: float,
+    *,
+    start: float | None = None,
+    ignored: Callable[[int], bool] = lambda _: False,
+) -> list[int]:
+    """Return the connected node ids, sorted and without the ignored, once there are ``count``."""
+    end = deadline_s + (time.monotonic() if start is None else start)
     announced = False
     while True:
-        ids = sorted(grid.get_node_ids())
+        connected = sorted(grid.get_node_ids())
+        ids = [node for node in connected if not ignored(node)]
         if len(ids) >= count:
             return ids
+        others = f", and {len(connected) - len(ids)} left out" if len(ids) < len(connected) else ""
         if time.monotonic() > end:
             raise RunFailedError(
-                f"{len(ids)} of {count} nodes connected within {deadline_s:.0f} s. Start the missing "
-                "SuperNodes, lower `clients`, or raise engine.node_timeout_s"
+                f"{len(ids)} of {count} nodes connected within {deadline_s:.0f} s{others}. Start the "
+                "missing SuperNodes, lower `clients`, or raise engine.node_timeout_s"
             )
         if not announced:
-            _LOG.info("waiting for %d nodes, %d connected", count, len(ids))
+            _LOG.info("waiting for %d nodes, %d connected%s", count, len(ids), others)
             announced = True
         time.sleep(_POLL_S)

@@ -18,10 +18,13 @@ from corolla.errors import Fault, RefusedError
 from corolla.records.run_directory import RunDirectory
 from corolla.spaces.supernet import Supernet
 from corolla.state import State
+from corolla.types import ClientId, client_order
 
 
 def source_state(config: RunConfig, space: Supernet) -> State:
     """Return the strategy's state after the last round of the run in ``config.from_run``.
+
+    Its ``meta["trained_clients"]`` names the clients that took part in that run.
 
     Raises:
         RefusedError: no run there, an unfinished one, one of another method, space, classes or, in
@@ -41,7 +44,14 @@ def source_state(config: RunConfig, space: Supernet) -> State:
     if faults:
         raise RefusedError(faults)
     _, state = directory.load_checkpoint("latest", expected=header_of(config, space))
-    return State(state.part("strategy/"), state.meta["strategy"])
+    meta = {**state.meta["strategy"], "trained_clients": trained_clients(directory)}
+    return State(state.part("strategy/"), meta)
+
+
+def trained_clients(directory: RunDirectory) -> list[ClientId]:
+    """Return the clients of a finished run: those of any round, and those that deployed at its end."""
+    found = {str(row["client"]) for row in directory.clients()}
+    return sorted(found | directory.summary()["per_client"].keys(), key=client_order)
 
 
 def _differences(config: RunConfig, source: RunConfig, path: Path) -> list[Fault]:

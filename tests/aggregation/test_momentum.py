@@ -37,9 +37,18 @@ def test_without_momentum_it_is_the_plain_average_bit_for_bit() -> None:
     same, velocity = momentum_average(old, replies, {}, momentum=0.0)
     assert same["w"].tobytes() == plain["w"].tobytes()
     assert velocity == {}
-    # the first step from rest is the plain one too, since v' = 0 + d
+    # the first step from rest is the plain one too, since v' = 0 + d; w - (w - w') rounds
     moved, _ = momentum_average(old, replies, {}, momentum=0.9)
-    assert moved["w"].tobytes() == plain["w"].tobytes()
+    np.testing.assert_allclose(moved["w"], plain["w"], rtol=0, atol=5e-7)
+
+
+def test_what_nobody_changed_stays_bit_identical_from_rest() -> None:
+    rng = np.random.default_rng(0)
+    old: Arrays = {"w": rng.standard_normal((30, 20)).astype(np.float32)}
+    replies = [reply(old["w"][:n].copy(), slice(n), weight=n) for n in (7, 19, 28)]
+    moved, velocity = momentum_average(old, replies, {}, momentum=0.9)
+    assert moved["w"].tobytes() == old["w"].tobytes()
+    assert not velocity["w"].any()
 
 
 def test_an_entry_nobody_holds_rests_and_keeps_its_velocity() -> None:

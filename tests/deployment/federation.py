@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -30,13 +30,15 @@ DIGITS = [
 class Federation:
     """A SuperLink and the sites' SuperNodes, each a process; `close` ends all of them."""
 
-    def __init__(self, folder: Path, sites: list[str]) -> None:
+    def __init__(self, folder: Path, sites: list[str], *, later: Sequence[str] = ()) -> None:
+        """Sites that join ``later`` are registered, but `start` starts no node for them."""
         self.folder = folder
         self.runs = folder / "runs"
         self.sites = sites
+        self._registered = [*sites, *later]
         self._credentials = folder / "credentials"
         self._port = free_port()
-        self._node_ports = {site: free_port() for site in sites}
+        self._node_ports = {site: free_port() for site in self._registered}
         self._processes: list[psutil.Popen] = []
         self._superlink: psutil.Popen | None = None
         self._user: psutil.Popen | None = None
@@ -44,9 +46,9 @@ class Federation:
 
     def start(self) -> None:
         """Make keys and data, start the SuperLink, register the sites, start their nodes."""
-        _succeed([ROOT / "scripts/make_credentials.sh", self._credentials, *self.sites])
+        _succeed([ROOT / "scripts/make_credentials.sh", self._credentials, *self._registered])
         writer = [sys.executable, str(ROOT / "scripts/digit_sites.py"), "--images", "120"]
-        _succeed([*writer, self.folder / "sites", *self.sites])
+        _succeed([*writer, self.folder / "sites", *self._registered])
         certs = self._credentials / "certs"
         home = self.folder / "user"
         home.mkdir()
@@ -68,12 +70,13 @@ class Federation:
             ],
         )
         wait_until(self._superlink_answers, 60, "the SuperLink")
-        for site in self.sites:
+        for site in self._registered:
             key = self._credentials / "keys" / f"{site}.pub"
             _succeed(
                 [SCRIPTS / "flwr", "supernode", "register", key, CONNECTION, "--name", site],
                 env=self.environment("user"),
             )
+        for site in self.sites:
             self.start_node(site)
         self.wait_for_nodes(len(self.sites))
 

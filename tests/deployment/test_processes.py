@@ -1,6 +1,6 @@
-"""A SuperLink and two sites as processes: a site dies during a round, a server dies between two.
+"""A SuperLink and sites as processes: a site dies in a round, a server between two, a new site joins.
 
-As docs/deployment.md starts them: TLS, registered keys, each site its own folder of images. The two
+As docs/deployment.md starts them: TLS, registered keys, each site its own folder of images. The
 tests share one federation. They take minutes: each message starts Python anew, and Flower needs up to
 a minute to miss what died.
 """
@@ -12,16 +12,22 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
+from corolla.config.build import build_space, header_of
+from corolla.config.schema import parse_config
+from corolla.records.run_directory import RunDirectory
+from corolla.types import Arrays
 from tests.deployment.federation import Federation, lines, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SITES = ["site-a", "site-b"]
+NEW = "site-c"
 
 
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
-    federation = Federation(tmp_path_factory.mktemp("federation"), SITES)
+    federation = Federation(tmp_path_factory.mktemp("federation"), SITES, later=[NEW])
     try:
         federation.start()
         yield federation
@@ -79,3 +85,38 @@ def test_a_site_killed_during_a_round_is_counted_as_failed(federation: Federatio
     # The SuperLink has missed the site by now, so it takes it back under the same key.
     federation.start_node("site-b")
     federation.wait_for_nodes(2)
+
+
+def supernet(run_dir: Path) -> Arrays:
+    """Return the supernet of the last checkpoint."""
+    directory = RunDirectory.open(run_dir)
+    config, _ = parse_config(yaml.safe_load(directory.config_text()))
+    assert config is not None
+    _, state = directory.load_checkpoint("latest", expected=header_of(config, build_space(config)))
+    return state.part("strategy/supernet/")
+
+
+def test_only_the_new_site_is_searched_though_the_old_ones_stay_connected(
+    federation: Federation,
+) -> None:
+    trained, stage = federation.runs / "trained", federation.runs / "stage"
+    run = federation.run(trained, "rounds=1")
+    assert run.wait(timeout=200) == 0, federation.log("user")
+
+    federation.start_node(NEW)
+    federation.wait_for_nodes(3)
+    alone = ["clients=1", "clients_per_round=1"]
+    run = federation.run(stage, "rounds=1", "stage=new_clients", f"from={trained}", *alone)
+    assert run.wait(timeout=200) == 0, federation.log("user")
+
+    (row,) = lines(stage / "clients.jsonl")
+    assert (row["client"], row["bytes_up"]) == (NEW, 0)
+    assert row["bytes_down"] > 0
+    assert "train_loss" not in row
+    summary = RunDirectory.open(stage).summary()
+    assert set(summary["per_client"]) == {NEW}
+    assert summary["failures"] == []
+    assert "took part in training: site-a, site-b" in (stage / "run.log").read_text()
+    before, after = supernet(trained), supernet(stage)
+    assert before
+    assert all(before[name].tobytes() == after[name].tobytes() for name in before)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from corolla.config.build import build_space, header_of
-from corolla.errors import RefusedError
+from corolla.errors import RefusedError, RunFailedError
 from corolla.launch import plan_run
 from corolla.records.run_directory import RunDirectory
 from corolla.state import State
+from strategies.roster import NodeRoster, SimulatedRoster
 from tests.strategies.conftest import SMALL, results, resumed, run
+from tests.strategies.test_roster import _Nodes
 
 KEPT_OUT = ["clients=3", "new_clients=2"]
 STAGE = [*KEPT_OUT, "stage=new_clients", "clients_per_round=2"]
@@ -56,6 +60,7 @@ def test_only_the_policies_of_new_clients_change_and_nothing_is_uploaded(
     assert supernet
     assert all(before.arrays[n].tobytes() == after.arrays[n].tobytes() for n in supernet)
     assert after.meta["policies"]["clients"] == ["3", "4"]
+    assert after.meta["trained_clients"] == ["0", "1", "2"]
     rows = directory.clients()
     assert {row["client"] for row in rows} == {"3", "4"}
     assert len(rows) == 8
@@ -113,7 +118,10 @@ def test_an_interrupted_stage_resumes_to_the_same_numbers(
         patch.setattr(RunDirectory, "save_checkpoint", crash)
         with pytest.raises(Exception, match="power cut"):
             run(tmp_path / "broken", *settings)
+    left_out: list[list[str]] = []
+    monkeypatch.setattr(SimulatedRoster, "leave_out", lambda _, old: left_out.append(list(old)))
     assert results(resumed(tmp_path / "broken")) == results(whole)
+    assert left_out == [["0", "1", "2"]]  # of the checkpoint: `from` is not read again
 
 
 def test_the_average_start_is_the_mean_of_the_old_clients_probabilities(
@@ -199,3 +207,65 @@ def test_an_unfinished_run_is_refused(trained: dict[str, RunDirectory], tmp_path
     (copy / "summary.json").unlink()
     with pytest.raises(RefusedError, match=r"has not ended.*corolla resume"):
         plan_run([*SMALL, *STAGE, f"from={copy}", f"run_dir={tmp_path / 'run'}"])
+
+
+def test_old_sites_that_stay_connected_are_left_out_by_name(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, logger="corolla")
+    grid = _Nodes({1: "site-a", 2: "site-b", 3: "site-c"})
+    roster = NodeRoster(expected=1, deadline_s=1)
+    roster.nodes(grid)
+    roster.leave_out(["site-a", "site-b", "site-gone"])
+    assert roster.nodes(grid) == {"site-c": 3}
+    assert roster.clients() == ["site-c"]
+    assert "left out, since they took part in training: site-a, site-b" in caplog.text
+    grid.names = {1: "site-a", 9: "site-b", 3: "site-c"}  # back under another node id
+    assert roster.nodes(grid) == {"site-c": 3}
+    assert "client site-b is node 9: left out, it took part in training" in caplog.text
+
+
+class _LateNodes(_Nodes):
+    """Node 3, site-c, connects when the others have been listed twice."""
+
+    def get_node_ids(self) -> Iterable[int]:
+        listed = list(self.names)
+        self.times = getattr(self, "times", 0) + 1
+        if self.times == 2:
+            self.names[3] = "site-c"
+        return listed
+
+
+def test_as_many_new_sites_are_waited_for_as_were_expected() -> None:
+    grid = _LateNodes({1: "site-a", 2: "site-b"})
+    roster = NodeRoster(expected=1, deadline_s=30)
+    roster.leave_out(["site-a", "site-b"])  # as after a resume: before anybody was asked
+    assert roster.nodes(grid) == {"site-c": 3}
+    assert grid.asked == [1, 2, 3]
+
+
+def test_a_stage_that_finds_old_sites_only_is_refused_and_names_them() -> None:
+    roster = NodeRoster(expected=1, deadline_s=0)
+    grid = _Nodes({2: "site-b", 1: "site-a"})
+    roster.leave_out(["site-a", "site-b"])
+    with pytest.raises(
+        RefusedError, match=r"took part in training: site-a, site-b\. Connect Super"
+    ):
+        roster.nodes(grid)
+
+
+def test_too_few_new_sites_are_not_made_up_for_by_old_ones() -> None:
+    roster = NodeRoster(expected=2, deadline_s=0)
+    roster.leave_out(["site-a"])
+    with pytest.raises(RunFailedError, match="1 of 2 nodes connected within 0 s, and 1 left out"):
+        roster.nodes(_Nodes({1: "site-a", 3: "site-c"}))
+
+
+def test_a_new_site_that_dies_later_is_missed_not_refused() -> None:
+    grid = _Nodes({1: "site-a", 3: "site-c"})
+    roster = NodeRoster(expected=1, deadline_s=0)
+    roster.leave_out(["site-a"])
+    assert roster.nodes(grid) == {"site-c": 3}
+    grid.names = {1: "site-a"}
+    with pytest.raises(RunFailedError, match="0 of 1 nodes connected"):
+        roster.nodes(grid)

@@ -1,28 +1,25 @@
 """Coverage-weighted averaging: each entry of the supernet, over the clients that hold it.
 
 PerFedRLNAS: Yao & Li, AAAI 2024; HeteroFL: Diao, Ding & Tarokh, ICLR 2021,
-https://arxiv.org/abs/2010.01264. Departure: not the weights but their *differences* to the server's
-are averaged,
+https://arxiv.org/abs/2010.01264.
 
-    w' = w - sum_i a_i (w - w_i) / sum_i a_i      sums over the clients i that hold the entry
+    w' = sum_i a_i w_i / sum_i a_i      sums over the clients i that hold the entry
 
-In exact arithmetic this is the weighted mean (FedAvg's, where all hold everything). In floating
-point it leaves an entry that nobody changed bit-identical for any weights, where a sum over a sum
-rounds; and its rounding error is relative to the step, not to the weight, so that float32 sums are
-precise enough.
+which is FedAvg where all hold everything. Departure, in floating point: the sums are made as a running
+mean (`corolla.aggregation.running_mean`), which leaves an entry that nobody changed bit-identical
+for any weights, where a sum over a sum rounds.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from corolla.aggregation.regions import place
+from corolla.aggregation.regions import places
+from corolla.aggregation.running_mean import Block, fold, fold_blocks, readable, row_key
 from corolla.aggregation.updates import Update, check_update
 from corolla.errors import Fault, RefusedError, nearest
 from corolla.types import Arrays, client_order
@@ -42,8 +39,8 @@ def coverage_average(
     """Return the next supernet; neither ``supernet`` nor ``updates`` is written to.
 
     Entries nobody holds keep their value; of integer arrays (counters) the maximum is taken, the
-    server's included. Updates are folded by client, so their order matters only among those of
-    equal ``client``. Raises `RefusedError` for weights that are not positive, wrong names and
+    server's included. Updates are folded by weight and client, so their order matters only among those
+    of equal ``client`` and weight. Raises `RefusedError` for weights that are not positive, wrong names and
     shapes. NaN and infinities are not looked for: `check_update` does, for replies from outside.
     """
     return momentum_average(supernet, updates, {}, momentum=0.0, statistics=statistics)[0]
@@ -59,7 +56,7 @@ def momentum_average(
 ) -> tuple[Arrays, Arrays]:
     """Return the next supernet and velocity of FedAvgM (Hsu, Qi & Brown 2019), entry by entry.
 
-    v' = momentum * v + d, w' = w - v', where d is the averaged difference of `coverage_average`.
+    v' = momentum * v + d, w' = w - v', where d is w minus the mean of `coverage_average`.
     An entry that nobody holds in this round neither moves nor loses its velocity: a round that
     does not train it passes it by. Running statistics and integer arrays have no velocity (carried
     on by momentum a variance can become negative). Arrays missing in ``velocity`` start at 0. With
@@ -67,145 +64,143 @@ def momentum_average(
     """
     _check(supernet, updates, momentum, statistics)
     _check_velocity(supernet, velocity)
-    ordered = sorted(updates, key=lambda update: client_order(update.client))
-    averaged = {} if momentum else _average_small(supernet, ordered, statistics)
-    moving = dict(velocity) if momentum else {}
-    scratch = _Scratch()
+    ordered = sorted(updates, key=lambda update: (-update.weight, client_order(update.client)))
+    holders = _Holders(supernet, ordered)
+    averaged = _averages(supernet, holders, statistics)
+    if not momentum:
+        return averaged, {}
+    moving = dict(velocity)
     for name, old in supernet.items():
-        if name in averaged:
+        if name not in holders.who or old.dtype.kind != "f" or _is_statistic(name):
             continue
-        is_statistic = name.rpartition(".")[2] in STATISTICS
-        parts = [_part(update, name, old) for update in ordered if name in update.regions]
-        if not parts or (is_statistic and statistics == "keep"):
-            averaged[name] = old.copy()
-        elif old.dtype.kind != "f":
-            averaged[name] = _maximum(old, parts)
-        else:
-            step, weight = _step(old, parts, scratch)
-            if momentum and not is_statistic:
-                past = moving[name] if name in moving else np.zeros_like(step)
-                held = weight > np.finfo(weight.dtype).tiny
-                moving[name] = np.where(held, momentum * past + step, past)
-                np.multiply(moving[name], held, out=step)
-            variance = is_statistic and name.endswith("var")
-            averaged[name] = _moved(old, step, variance=variance)
-    return {name: averaged[name] for name in supernet}, moving
+        step = np.subtract(old, averaged[name], dtype=_dtype(old))
+        held = holders.mask(name, old.shape)
+        past = moving[name] if name in moving else np.zeros_like(step)
+        moving[name] = np.where(held, momentum * past + step, past)
+        averaged[name] = np.where(held, old - moving[name], old).astype(old.dtype, copy=False)
+    return averaged, moving
 
 
-@dataclass(frozen=True)
-class _Part:
-    """One client's block of one array."""
+class _Holders:
+    """Who holds which arrays, and where."""
 
-    index: tuple[Any, ...]
-    values: NDArray[Any]
-    weight: float
+    def __init__(self, supernet: Arrays, updates: Sequence[Update]) -> None:
+        """``updates`` are sorted by descending weight."""
+        self.updates = updates
+        self.places = [places(update.regions, supernet) for update in updates]
+        # weights relative to the heaviest cannot overflow in a sum
+        least = float(np.finfo(np.float32).tiny)
+        self.shares = [max(update.weight / updates[0].weight, least) for update in updates]
+        self.who: dict[str, int] = {}  # bit i: update i holds some of it
+        self._numbers: dict[int, list[int]] = {}
+        self.partly: set[str] = set()  # somebody does not hold it whole
+        for number, found in enumerate(self.places):
+            bit = 1 << number
+            for name, place in found.items():
+                self.who[name] = self.who.get(name, 0) | bit
+                if not place.whole:
+                    self.partly.add(name)
+
+    def of(self, name: str) -> list[int]:
+        """Return the numbers of the updates that hold some of this array."""
+        who = self.who[name]
+        if who not in self._numbers:
+            self._numbers[who] = [n for n in range(who.bit_length()) if who >> n & 1]
+        return self._numbers[who]
+
+    def mask(self, name: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+        """Return for each entry whether somebody holds it."""
+        held = np.zeros(shape, dtype=np.bool_)
+        for number in self.of(name):
+            held[self.places[number][name].key] = True
+        return held
 
 
-class _Scratch:
-    """Buffers used again for every tensor: fresh ones would cost more than the sums in them."""
-
-    def __init__(self) -> None:
-        self._buffers: dict[str, NDArray[Any]] = {}
-
-    def take(self, use: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Return an array with arbitrary contents, valid until the next call for this use."""
-        size = math.prod(shape)
-        buffer = self._buffers.get(use)
-        if buffer is None or buffer.size < size or buffer.dtype != dtype:
-            buffer = self._buffers[use] = np.empty(size, dtype=dtype)
-        return buffer[:size].reshape(shape)
-
-
-def _part(update: Update, name: str, old: NDArray[Any]) -> _Part:
-    index = place(update.regions, name, old.shape).key
-    return _Part(index, update.arrays[name], update.weight)
-
-
-def _average_small(supernet: Arrays, updates: Sequence[Update], statistics: Statistics) -> Arrays:
-    """Return the averages of small arrays that their holders own whole, joined by who holds them.
+def _averages(supernet: Arrays, holders: _Holders, statistics: Statistics) -> Arrays:
+    """Return the next supernet, its small arrays joined by who holds which part of them.
 
     A DARTS supernet has thousands of arrays of a few numbers each: one by one, the calls would take
-    several times as long as the sums in them. The numbers are those of the usual way, bit for bit.
+    several times as long as the sums in them.
     """
-    groups: dict[tuple[tuple[int, ...], str, bool], list[str]] = {}
-    holders: dict[str, list[int]] = {}
-    partly: set[str] = set()
-    for number, update in enumerate(updates):
-        for name in update.regions:
-            old = supernet[name]
-            if old.size <= _SMALL and old.dtype.kind == "f":
-                holders.setdefault(name, []).append(number)
-                if not place(update.regions, name, old.shape).whole:
-                    partly.add(name)
-    for name, held in holders.items():
-        last = name.rpartition(".")[2]
-        if name in partly or (last in STATISTICS and statistics == "keep"):
-            continue
-        key = (tuple(held), supernet[name].dtype.str, last == "running_var")
-        groups.setdefault(key, []).append(name)
     averaged: Arrays = {}
-    scratch = _Scratch()
-    for (clients, _, variance), names in groups.items():
-        old = _joined(supernet, names)
-        parts = [
-            _Part((...,), _joined(updates[i].arrays, names), updates[i].weight) for i in clients
-        ]
-        step, _ = _step(old, parts, scratch)
-        joined = _moved(old, step, variance=variance)
-        start = 0
-        for name in names:
-            shape, size = supernet[name].shape, supernet[name].size
-            averaged[name] = joined[start : start + size].reshape(shape)
-            start += size
+    groups: dict[tuple[Any, ...], list[str]] = {}
+    for name, old in supernet.items():
+        who = holders.who.get(name, 0)
+        if not who or (statistics == "keep" and _is_statistic(name)):
+            averaged[name] = old.copy()
+        elif old.dtype.kind != "f":
+            averaged[name] = _maximum(old, holders, name)
+        else:
+            key: tuple[Any, ...] = (old.dtype.num, who)
+            if old.size > _SMALL:
+                key = (name,)
+            elif name in holders.partly:
+                # an architecture's equal places are one object; this call keeps all of them alive
+                key = (*key, *(id(holders.places[number][name]) for number in holders.of(name)))
+            groups.setdefault(key, []).append(name)
+    for names in groups.values():
+        averaged |= _averages_of(names, supernet, holders)
+    return {name: averaged[name] for name in supernet}
+
+
+def _averages_of(names: Sequence[str], supernet: Arrays, holders: _Holders) -> Arrays:
+    """Return the averages of arrays that the same clients hold, the same parts of."""
+    name = names[0]
+    old = supernet[name]
+    held = holders.of(name)
+    shares = [holders.shares[number] for number in held]
+    parts = [holders.updates[number].arrays for number in held]
+    found = [holders.places[number][name] for number in held]
+    if old.size > _SMALL and name in holders.partly:
+        mean = old.astype(_dtype(old))
+        blocks = zip(found, parts, shares, strict=True)
+        fold_blocks(mean, [Block(place.region, part[name], a) for place, part, a in blocks])
+        return {name: mean.astype(old.dtype, copy=False)}
+    if name in holders.partly:
+        keys = [row_key(place.region, old.shape) for place in found]
+        mean = _stacked(supernet, names).astype(_dtype(old), copy=False)
+        values = [_stacked(part, names) for part in parts]
+    else:
+        keys = [row_key((), ())] * len(held)
+        values = [_joined(part, names) for part in parts]
+        mean = np.empty(values[0].shape, _dtype(old))
+    fold(mean, keys, [readable(block, mean.dtype) for block in values], shares)
+    mean = mean.astype(old.dtype, copy=False)
+    if name in holders.partly:
+        return dict(zip(names, mean, strict=True))
+    averaged: Arrays = {}
+    start = 0
+    for each in names:
+        shape, size = supernet[each].shape, supernet[each].size
+        averaged[each] = mean[start : start + size].reshape(shape)
+        start += size
     return averaged
 
 
-def _moved(old: NDArray[Any], step: NDArray[Any], *, variance: bool) -> NDArray[Any]:
-    """Return old - step; ``step`` is written over."""
-    new: NDArray[Any] = np.subtract(old, step, out=step).astype(old.dtype, copy=False)
-    if variance:
-        # where all clients say 0, rounding may take the mean just below
-        np.maximum(new, 0, out=new)
-    return new
-
-
 def _joined(arrays: Arrays, names: Sequence[str]) -> NDArray[Any]:
+    if len(names) == 1:
+        return arrays[names[0]].reshape(-1)
     return np.concatenate([arrays[name].reshape(-1) for name in names])
 
 
-def _step(
-    old: NDArray[Any], parts: Sequence[_Part], scratch: _Scratch
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the averaged difference old - new, and the weight of those who hold each entry.
-
-    Where nobody holds, the difference is 0 and the weight the smallest normal number. All sums are
-    made in place, on one tensor at a time, which mostly fits the processor's cache.
-    """
-    dtype = np.result_type(old.dtype, np.float32)  # half precision is summed in float32
-    step = np.zeros(old.shape, dtype=dtype)
-    heaviest = max(part.weight for part in parts)
-    shares = [part.weight / heaviest for part in parts]  # equal weights become exactly 1
-    everywhere = all(part.values.size == old.size for part in parts)
-    weight = np.zeros((), dtype) if everywhere else scratch.take("weight", old.shape, dtype)
-    weight.fill(sum(shares) if everywhere else 0.0)
-    for part, share in zip(parts, shares, strict=True):
-        difference = scratch.take("difference", part.values.shape, dtype)
-        np.subtract(old[part.index], part.values, out=difference, dtype=dtype, casting="same_kind")
-        if share != 1.0:
-            np.multiply(difference, share, out=difference)
-        step[part.index] += difference
-        if not everywhere:
-            weight[part.index] += share
-    # 0 / tiny = 0 for entries nobody holds; a masked division would take three times as long
-    np.maximum(weight, np.finfo(dtype).tiny, out=weight)
-    np.divide(step, weight, out=step)
-    return step, weight
+def _stacked(arrays: Arrays, names: Sequence[str]) -> NDArray[Any]:
+    joined = np.concatenate([arrays[name] for name in names])  # np.stack takes longer
+    return joined.reshape(len(names), *arrays[names[0]].shape)
 
 
-def _maximum(old: NDArray[Any], parts: Sequence[_Part]) -> NDArray[Any]:
+def _dtype(old: NDArray[Any]) -> np.dtype[Any]:
+    return np.result_type(old.dtype, np.float32)  # half precision is averaged in float32
+
+
+def _is_statistic(name: str) -> bool:
+    return name.rpartition(".")[2] in STATISTICS
+
+
+def _maximum(old: NDArray[Any], holders: _Holders, name: str) -> NDArray[Any]:
     result = old.copy()
-    for part in parts:
-        result[part.index] = np.maximum(result[part.index], part.values)
+    for number in holders.of(name):
+        key = holders.places[number][name].key
+        result[key] = np.maximum(result[key], holders.updates[number].arrays[name])
     return result
 
 

@@ -54,6 +54,15 @@ def place(regions: Mapping[str, Region], name: str, shape: tuple[int, ...]) -> P
     return Place(region, shape, indexer(region, shape), block, in_order and block == shape)
 
 
+def places(regions: Mapping[str, Region], arrays: Arrays) -> Mapping[str, Place]:
+    """Return `place` of every region in the array of its name."""
+    if isinstance(regions, Regions):
+        known = regions.places
+        if all(arrays[name].shape == found.shape for name, found in known.items()):
+            return known
+    return {name: place(regions, name, arrays[name].shape) for name in regions}
+
+
 def leading_regions(
     sub_shapes: Mapping[str, tuple[int, ...]], super_shapes: Mapping[str, tuple[int, ...]]
 ) -> Regions:
