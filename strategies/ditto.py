@@ -7,11 +7,10 @@ personalised model is the client's own and stays on its disk.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal
 
-from corolla.errors import Fault, RefusedError
+from corolla.errors import Fault, RefusedError, is_number
 from corolla.federation import Federation
 from strategies.fedavg import FedAvg
 
@@ -47,17 +46,13 @@ class Ditto(FedAvg):
 
 def _faults(lambda_local: float, local_lr_scale: float, global_optimizer: str) -> list[Fault]:
     faults = []
-    if not _finite(lambda_local) or lambda_local < 0:
+    if not is_number(lambda_local) or lambda_local < 0:
         remedy = "Use 0 or more, such as 0.01"
         faults.append(Fault("lambda_local", lambda_local, "is out of range", remedy))
-    if not _finite(local_lr_scale) or local_lr_scale <= 0:
+    if not is_number(local_lr_scale) or local_lr_scale <= 0:
         remedy = "Use a number above 0; 1.0: both models take the same step"
         faults.append(Fault("local_lr_scale", local_lr_scale, "is out of range", remedy))
     if global_optimizer not in ("keep", "reset"):
         remedy = "Use keep or reset"
         faults.append(Fault("global_optimizer", global_optimizer, "is not known", remedy))
     return faults
-
-
-def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

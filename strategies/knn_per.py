@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from corolla.errors import Fault, RefusedError
 from corolla.federation import Federation
 from corolla.training.knn import KnnSettings
 from strategies.fedavg import FedAvg
@@ -31,6 +32,9 @@ class KnnPer(FedAvg):
     ) -> None:
         # Built here only to refuse bad values before anything starts: clients get the same ones.
         KnnSettings(k=k, scale=scale, lambda_step=lambda_step)
+        if federation.train_on_validation:
+            problem = "validation images choose lambda and would be their own neighbours"
+            raise RefusedError(Fault("train_on_validation", True, problem, "Leave it out"))
         super().__init__(
             federation=federation,
             architecture=architecture,

@@ -164,7 +164,7 @@ class FederatedRun:
         chooses = chooses and not self._config.train_on_validation
         if chooses and self._best is not None and value <= self._best["val_accuracy"]["mean"]:
             return record, False
-        self._best = {"round": server_round, **scores}
+        self._best = {"round": server_round, "chosen": chooses, **scores}
         return record, True
 
     def _checkpoint(self, strategy: CorollaStrategy, server_round: int, *, best: bool) -> None:
@@ -223,7 +223,7 @@ class FederatedRun:
             strategy.load_state(State(state.part("strategy/"), state.meta["strategy"]))
             replies, _ = evaluator.deploy(best["round"], keep_models=False)
             strategy.load_state(last)
-        return {"round": best["round"], **_scores(replies, "fine_tuned_")} if replies else best
+        return {**best, **_scores(replies, "fine_tuned_")} if replies else best
 
     def _summary(
         self,

@@ -14,11 +14,10 @@ from typing import Any, Literal
 from corolla.config.build import build
 from corolla.errors import Fault, RefusedError
 from corolla.federation import Federation
-from corolla.search.decisions import Search
-from corolla.spaces.darts_mixed import MixedDartsSpace
 from corolla.tasks import Reply
 from strategies.base import Outcome
 from strategies.ditto import Ditto
+from strategies.search_faults import search_faults
 
 
 class Spider(Ditto):
@@ -39,19 +38,13 @@ class Spider(Ditto):
         share: bool | Literal["auto"],
     ) -> None:
         faults = []
-        if share not in (True, False, "auto"):
+        if not isinstance(share, bool) and share != "auto":
             remedy = "Use true, false or auto (in simulation only)"
             faults.append(Fault("share", share, "is not known", remedy))
-        space = federation.space
-        if not isinstance(space, MixedDartsSpace):
-            remedy = "Use space=darts_s2_mixed or another of the mixed DARTS spaces"
-            faults.append(Fault("space", space.name, "holds no mixed networks to prune", remedy))
         try:
-            searcher: Search = build(search, "search")
+            faults += search_faults(federation, build(search, "search"))
         except RefusedError as error:
-            raise RefusedError(faults + list(error.faults)) from error
-        if isinstance(space, MixedDartsSpace):
-            faults += _time_faults(federation, searcher.rounds_needed(space.plan), searcher.clock)
+            faults += error.faults
         if faults:
             raise RefusedError(faults)
         super().__init__(
@@ -85,27 +78,3 @@ def _decisions(reply: Reply) -> list[dict[str, Any]] | None:
         return None
     known = isinstance(decisions, list) and all(isinstance(d, dict) for d in decisions)
     return decisions if known else None
-
-
-def _time_faults(federation: Federation, needed: int, clock: str) -> list[Fault]:
-    """Return a fault where a client cannot be expected to come to the end of its search."""
-    rounds = federation.rounds
-    if clock == "participations":
-        share = federation.participants / federation.clients
-        expected, wanted = (
-            int(rounds * share),
-            -(-needed * federation.clients // federation.participants),
-        )
-        problem = (
-            f"the search takes {needed} rounds of a client's own (warm-up, one step each, recovery); with "
-            f"{federation.participants} of {federation.clients} clients a round it gets {expected}"
-        )
-    else:
-        expected, wanted = rounds, needed
-        problem = f"the search takes {needed} rounds (warm-up, one step each, recovery)"
-    if expected >= needed:
-        return []
-    remedy = (
-        f"Use rounds={wanted} or more, or shorten search.warmup_rounds or search.recovery_rounds"
-    )
-    return [Fault("rounds", rounds, problem, remedy)]

@@ -18,7 +18,10 @@ from corolla.launch import plan_run, start
 from tests.conftest import CONF
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+PERFEDRLNAS = [name for name in EXPERIMENTS if not name.startswith("spider")]
+SPIDER = [name for name in EXPERIMENTS if name.startswith("spider")]
 IMAGES = 80
+CINIC = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 RNG = np.random.default_rng(0)
 # As short as a run can be; what an experiment is about stays as its file says.
 SHORT = [
@@ -50,13 +53,16 @@ def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders in the layout of CIFAR-10, CIFAR-100 and class folders, with random pixels."""
     root = tmp_path_factory.mktemp("images")
     cifar10, cifar100 = torchvision.datasets.CIFAR10, torchvision.datasets.CIFAR100
-    for number, name in enumerate(("cat", "dog")):
-        for i in range(IMAGES // 2):
-            path = root / "imagefolder" / name / f"{i}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (32, 32), (100 * number, i, 50)).save(path)
+    folders = {"imagefolder": ("cat", "dog"), "cinic10/train": CINIC}
+    for folder, names in folders.items():
+        for number, name in enumerate(names):
+            for i in range(IMAGES // len(names)):
+                path = root / folder / name / f"{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (32, 32), (20 * number, i, 50)).save(path)
     return {
         "imagefolder": root / "imagefolder",
+        "cinic10": root / "cinic10",
         "cifar10": _cifar(
             root / "10", cifar10, ("data_batch_1", "test_batch", "batches.meta"), "", 10
         ),
@@ -116,7 +122,81 @@ ROWS = {
 }
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+# By hand from the paper: data set, space, method, lambda (None: the method has none).
+SPIDER_ROWS = {
+    "spider_cifar10": ("cifar10", "darts_s2_mixed", "spider", 0.01),
+    "spider_cifar100": ("cifar100", "darts_s2_mixed", "spider", 0.01),
+    "spider_cinic10": ("cinic10", "darts_s2_mixed", "spider", 0.01),
+    "spider_milenas": ("cifar100", "darts_s2_mixed", "spider", 0.01),
+    "spider_lambda0": ("cifar100", "darts_s2_mixed", "spider", 0.0),
+    "spider_global_nas": ("cifar100", "darts_s2_mixed", "global_nas", None),
+    "spider_local_adaptation": ("cifar10", "resnet18", "fedavg", None),
+    "spider_ditto_resnet18": ("cifar10", "resnet18", "ditto", 1.0),
+    "spider_ditto_supernet": ("cifar10", "darts_s2_mixed", "ditto", 0.01),
+    "spider_ditto_darts": ("cifar10", "darts", "ditto", 1.0),
+    "spider_per_fedavg": ("cifar10", "resnet18", "per_fedavg", None),
+    "spider_knn_per": ("cifar10", "resnet18", "knn_per", None),
+    "spider_small": ("imagefolder", "darts_s2_mixed_small", "spider", 0.01),
+}
+# The shortest search: cells of one node have two edges, decided before rounds 1 and 2.
+SHORT_SEARCH = [
+    "rounds=2",
+    "space.supernet.nodes=1",
+    "space.supernet.channels=4",
+    "space.supernet.cells=3",
+]
+
+
+@pytest.mark.parametrize("name", SPIDER)
+def test_a_row_of_spider_is_what_the_paper_says(name: str) -> None:
+    config, faults = parse_config(compose_values([f"experiment={name}"]))
+    assert config is not None, faults
+    kind = str(config.dataset["_target_"]).rpartition(".")[2].lower()
+    pull = config.method.strategy.get("lambda_local")
+    assert (kind, config.space.name, config.method.name, pull) == SPIDER_ROWS[name]
+    assert (config.local_epochs, config.batch_size, config.partition["alpha"]) == (1, 32, 0.2)
+    assert config.participants == config.clients
+    if name == "spider_small":
+        return
+    assert (config.clients, config.rounds) == (8, 1000)
+    assert config.partition["data_seed"] == 9
+    assert (config.partition["validation"], config.partition["test"]) == (0.2, 0.2)
+    assert config.dataset["parts"] == ["train"]
+    trainer = config.trainer
+    assert (trainer["momentum"], trainer["weight_decay"], trainer["clip_norm"]) == (0.9, 1e-3, 5.0)
+    if "milenas" in name:
+        assert config.search["search_rounds"] == 400
+    elif config.method.name in ("spider", "global_nas"):
+        assert (config.search["warmup_rounds"], config.search["recovery_rounds"]) == (30, 20)
+
+
+@pytest.mark.parametrize("name", SPIDER)
+def test_a_row_of_spider_runs(name: str, roots: dict[str, Path], tmp_path: Path) -> None:
+    values = compose_values([f"experiment={name}"])
+    settings = [f"experiment={name}", f"dataset.root={_root(values, roots)}", *SHORT]
+    settings += [f"run_dir={tmp_path / 'run'}", "partition.validation=0.2", "partition.test=0.2"]
+    if "small" in name:
+        settings += ["partition.images_per_client=15"]
+    if values["space"]["name"] == "resnet18":
+        settings += ["space.supernet.width=8"]
+    elif values["method"]["name"] in ("spider", "global_nas"):
+        settings += SHORT_SEARCH
+        milenas = "milenas" in name
+        settings += ["search.search_rounds=1"] if milenas else ["search.warmup_rounds=0"]
+        settings += [] if milenas else ["search.recovery_rounds=1"]
+    else:
+        settings += ["space.supernet.channels=4", "space.supernet.cells=3"]
+    directory = start(plan_run(settings))
+    assert directory.summary()["method"] == values["method"]["name"]
+    assert set(directory.summary()["test_accuracy"]["per_client"]) == {"0", "1"}
+    assert all(line["failures"] == 0 for line in directory.metrics())
+
+
+def _root(values: dict[str, Any], roots: dict[str, Path]) -> Path:
+    return roots[str(values["dataset"]["_target_"]).rpartition(".")[2].lower()]
+
+
+@pytest.mark.parametrize("name", PERFEDRLNAS)
 def test_an_experiment_is_what_its_row_says(name: str) -> None:
     config, faults = parse_config(compose_values([f"experiment={name}"]))
     assert config is not None, faults
@@ -133,12 +213,11 @@ def test_an_experiment_is_what_its_row_says(name: str) -> None:
     assert (config.memory_budget_mib is not None) == ("memory" in name)
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", PERFEDRLNAS)
 def test_an_experiment_runs_a_round(name: str, roots: dict[str, Path], tmp_path: Path) -> None:
     values = compose_values([f"experiment={name}"])
-    kind = str(values["dataset"]["_target_"]).rpartition(".")[2].lower()
-    root = next(path for key, path in roots.items() if key == kind)
-    settings = [f"experiment={name}", f"dataset.root={root}", *SHORT, f"run_dir={tmp_path / 'run'}"]
+    settings = [f"experiment={name}", f"dataset.root={_root(values, roots)}", *SHORT]
+    settings += [f"run_dir={tmp_path / 'run'}"]
     settings += ["partition.images_per_client=15", "partition.validation=0.2", "partition.test=0.2"]
     if values["new_clients"]:
         settings.append("new_clients=1")
@@ -157,14 +236,14 @@ def test_an_experiment_runs_a_round(name: str, roots: dict[str, Path], tmp_path:
     assert all(budgets) if values["memory_budget_mib"] else not any(budgets)
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", PERFEDRLNAS)
 @pytest.mark.parametrize("method", ["fedavg", "local"])
 def test_the_baselines_take_an_experiments_settings(
     name: str, method: str, roots: dict[str, Path]
 ) -> None:
     values = compose_values([f"experiment={name}"])
-    kind = str(values["dataset"]["_target_"]).rpartition(".")[2].lower()
-    settings = [f"experiment={name}", f"method={method}", f"dataset.root={roots[kind]}", *SHORT]
+    settings = [f"experiment={name}", f"method={method}"]
+    settings += [f"dataset.root={_root(values, roots)}", *SHORT]
     settings += ["partition.images_per_client=15", "partition.validation=0.2", "partition.test=0.2"]
     settings += ["new_clients=0", "run_dir=unused"]
     assert plan_run(settings).config.method.name == method

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -36,6 +37,11 @@ class RefusedError(CorollaError, ValueError):
 
 class RunFailedError(CorollaError, RuntimeError):
     """A run started and could not be finished (exit code 3)."""
+
+
+def is_number(value: object) -> bool:
+    """Tell whether ``value`` is a finite number, which true and false are not."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

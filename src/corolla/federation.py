@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from corolla.config.schema import RunConfig
+from corolla.server_side import ServerSide
 from corolla.spaces.supernet import Supernet
 from corolla.training.settings import TrainerSettings
 from corolla.types import ClientId
@@ -28,6 +29,8 @@ class Federation:
     budgets: Mapping[ClientId, float] = field(default_factory=dict)  # MiB; empty: budget-blind
     link_mbit_s: float | None = None
     examples: Mapping[ClientId, int] = field(default_factory=dict)  # training images, where known
+    train_on_validation: bool = False  # clients train on their validation images all along
+    server: ServerSide | None = None  # None: the server has no images of its own
 
     @property
     def last_lr(self) -> float:
@@ -59,4 +62,6 @@ class Federation:
             budgets=budgets,
             link_mbit_s=config.link_mbit_s,
             examples=examples or {},
+            train_on_validation=config.train_on_validation,
+            server=ServerSide(config) if config.server_set else None,
         )

@@ -16,6 +16,7 @@ from corolla.config.build import (
     build_dataset,
     build_engine,
     build_partition,
+    build_server_set,
     build_space,
     build_strategy,
     build_trainer,
@@ -25,6 +26,7 @@ from corolla.config.build import (
 )
 from corolla.config.compose import compose_values
 from corolla.config.schema import ImageConfig, RunConfig, parse_config
+from corolla.data.dataset import Dataset
 from corolla.data.federation import FederationData
 from corolla.data.partition.partition import Partition
 from corolla.errors import Fault, RefusedError
@@ -58,9 +60,11 @@ def plan_run(overrides: Sequence[str], *, default_dir: Path | None = None) -> Pl
     collector = _Collector()
     for step in (build_trainer, build_engine):
         collector.run(step, config)
-    config, partition = collector.run(_with_images, config) or (config, None)
+    config, partition, dataset = collector.run(_with_images, config) or (config, None, None)
     run_dir = Path(config.run_dir) if config.run_dir else default_dir or _default_dir(config)
     config = config.model_copy(update={"run_dir": str(run_dir.absolute())})
+    if dataset is not None:
+        collector.run(_check_server_set, config, dataset)
     space = collector.run(build_space, config) if config.images else None
     facts: dict[str, dict[str, Any]] = {}
     if space is not None and not faults:
@@ -163,10 +167,14 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
         values = getattr(config, group)
         if values.get(key):
             changed[group] = {**values, key: str(Path(str(values[key])).expanduser().absolute())}
+    own = config.server_set.get("dataset")
+    if own and own.get("root"):
+        root = str(Path(str(own["root"])).expanduser().absolute())
+        changed["server_set"] = {**config.server_set, "dataset": {**own, "root": root}}
     return config.model_copy(update=changed)
 
 
-def _with_images(config: RunConfig) -> tuple[RunConfig, Partition | None]:
+def _with_images(config: RunConfig) -> tuple[RunConfig, Partition | None, Dataset]:
     """Fill in the classes, and split the pool where there is one to split."""
     config = _with_absolute_paths(config)
     dataset = build_dataset(config)
@@ -190,7 +198,16 @@ def _with_images(config: RunConfig) -> tuple[RunConfig, Partition | None]:
     images = ImageConfig(
         name=dataset.name, classes=list(dataset.class_names), channels=dataset.channels
     )
-    return config.model_copy(update={"images": images}), None if real else partition
+    config = config.model_copy(update={"images": images})
+    return config, None if real else partition, dataset
+
+
+def _check_server_set(config: RunConfig, dataset: Dataset) -> None:
+    """Decode the server's own images once; RefusedError where they are not there or do not fit."""
+    server_set = build_server_set(config)
+    faults = [] if server_set is None else server_set.check(dataset, pool=not config.on_nodes)
+    if faults:
+        raise RefusedError(faults)
 
 
 def _facts(

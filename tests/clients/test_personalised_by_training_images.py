@@ -122,9 +122,8 @@ def test_knn_per_chooses_lambda_per_model_and_keeps_the_networks_weights(tmp_pat
 
 
 def test_knn_per_where_validation_images_are_in_the_datastore_is_refused() -> None:
-    site = _site("knn_per", "train_on_validation=true")
     with pytest.raises(RefusedError, match=r"train_on_validation=True: validation images choose"):
-        KnnPerClient(site=site, k=10, scale=1.0, lambda_step=0.1)
+        plan_run(["method=knn_per", "train_on_validation=true", "engine=inline", "run_dir=unused"])
 
 
 def test_per_fedavg_keeps_and_sends_the_adapted_model(tmp_path: Path) -> None:

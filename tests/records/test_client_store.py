@@ -147,3 +147,62 @@ def test_a_meta_that_would_change_is_refused(store: ClientStore) -> None:
         store.save("0", 1, state)
     with pytest.raises(ValueError, match="keep=0"):
         ClientStore("x", keep=0)
+
+
+HERE = {"method": "spider", "space": "darts_s2_mixed", "dataset": "cifar10", "seed": "0"}
+
+
+@pytest.mark.parametrize(
+    ("key", "other"), [("method", "ditto"), ("space", "darts_s3_mixed"), ("seed", "1")]
+)
+def test_a_state_of_another_experiment_is_refused(tmp_path: Path, key: str, other: str) -> None:
+    ClientStore(tmp_path, experiment=HERE | {key: other}).save("0", 3, state_of(3))
+    store = ClientStore(tmp_path, experiment=HERE)
+    with pytest.raises(RefusedError) as refusal:
+        store.load("0", before_round=4)
+    (fault,) = refusal.value.faults
+    assert fault.key == "state-dir"
+    assert fault.value == str(tmp_path / "0")
+    assert fault.problem == (
+        f"holds the state of another experiment: {key} is {other!r} there, {HERE[key]!r} here"
+    )
+    assert fault.remedy == "Give the run another run_dir, or clear this folder"
+    # Nothing was deleted, and whose it is reads it still.
+    found = ClientStore(tmp_path, experiment=HERE | {key: other}).load("0", before_round=4)
+    assert found is not None
+    assert found[1].same_as(state_of(3))
+    store.clear("0")
+    assert store.load("0", before_round=4) is None
+
+
+def test_the_same_experiment_reads_its_states_whatever_the_order_of_its_keys(
+    tmp_path: Path,
+) -> None:
+    ClientStore(tmp_path, experiment=HERE).save("0", 3, state_of(3))
+    again = ClientStore(tmp_path, experiment=dict(reversed(HERE.items())))
+    found = again.load("0", before_round=4)
+    assert found is not None
+    assert found[1].same_as(state_of(3))
+
+
+def test_a_key_that_the_saved_experiment_lacks_is_another_one(tmp_path: Path) -> None:
+    ClientStore(tmp_path, experiment={"method": "spider"}).save("0", 3, state_of(3))
+    with pytest.raises(RefusedError, match="space is None there, 'darts_s2_mixed' here"):
+        ClientStore(tmp_path, experiment=HERE).load("0", before_round=4)
+
+
+def test_states_of_before_experiments_were_noted_are_read(tmp_path: Path) -> None:
+    ClientStore(tmp_path).save("0", 3, state_of(3))
+    found = ClientStore(tmp_path, experiment=HERE).load("0", before_round=4)
+    assert found is not None
+    assert found[1].same_as(state_of(3))
+
+
+def test_a_newer_format_is_told_before_another_experiment(tmp_path: Path) -> None:
+    ClientStore(tmp_path, experiment=HERE | {"seed": "1"}).save("0", 1, state_of(1))
+    path = tmp_path / "0" / "round-000001.safetensors"
+    arrays, metadata = read_tensors(path)
+    record = json.loads(metadata["state"]) | {"format_version": 2}
+    write_tensors(path, arrays, {"state": json.dumps(record)})
+    with pytest.raises(RefusedError, match=r"state_format=2: .*clear its state directory"):
+        ClientStore(tmp_path, experiment=HERE).load("0", 2)

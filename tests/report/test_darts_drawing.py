@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corolla.report.darts_drawing import draw_cell, draw_cells, draw_genotype
+from corolla.report.darts_drawing import (
+    draw_cell,
+    draw_cells,
+    draw_compact,
+    draw_difference,
+    draw_genotype,
+)
+from corolla.report.darts_looks import brief, short_name
 from corolla.spaces.darts_genotype import Genotype, edge_pairs
 from corolla.spaces.darts_operations import OPERATIONS
 
@@ -123,3 +130,94 @@ def test_titles_are_escaped_and_nothing_runs() -> None:
 def test_a_cell_of_another_size_is_refused() -> None:
     with pytest.raises(ValueError, match="a cell of 4 nodes has 14 edges, got 2 operations"):
         draw_cell(["none", "none"])
+
+
+MIXED = st.tuples(*[st.lists(st.sampled_from(OPERATIONS[1:]), max_size=2, unique=True)] * 14)
+
+
+@settings(max_examples=25, deadline=None)
+@given(cell=MIXED)
+def test_compact_drawings_have_all_edges_at_one_scale(cell: tuple[list[str], ...]) -> None:
+    svg = draw_compact(cell)
+    alive = [names for names in cell if names]
+    assert svg.count('<g class="edge">') == len(alive)
+    for names in alive:
+        assert f": {' + '.join(names)}</title>" in svg
+    # Columns do not depend on what is drawn: 2 * 2 + 19 + 5 * 54 pixels, and 8 px a letter at most.
+    assert re.search(r'viewBox="0 0 ([\d.]+)', svg).group(1) == re.search(  # type: ignore[union-attr]
+        r'viewBox="0 0 ([\d.]+)', draw_compact([()] * 14)
+    ).group(1)  # type: ignore[union-attr]
+    boxes = _boxes(svg)
+    for a, b in combinations(boxes, 2):
+        assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1], (a, b)
+
+
+def test_a_compact_edge_with_several_operations_shows_all_their_colours() -> None:
+    svg = draw_compact([("skip_connect", "sep_conv_3x3"), "max_pool_3x3"], nodes=1, said="x: ")
+    assert _texts(svg) == ["2 ops", "max", "0", "1", "2", "out"]
+    assert set(re.findall(r'<path [^>]*fill="var\(--(s\d)\)"', svg)) == {"s1", "s3"}
+    assert 'aria-label="x: 0 to 2 skip_connect + sep_conv_3x3, 1 to 2 max_pool_3x3"' in svg
+
+
+def test_a_difference_tells_whose_each_edge_is() -> None:
+    svg = draw_difference(
+        ["skip_connect", "sep_conv_3x3", "sep_conv_3x3", (), "max_pool_3x3"],
+        ["skip_connect", "skip_connect", (), "avg_pool_3x3", "max_pool_3x3"],
+        names=("ours", "theirs"),
+        nodes=2,
+    )
+    titles = re.findall(r"<title>(.*?)</title>", svg)
+    assert titles == [
+        "input 0 to node 2: skip_connect, both",
+        "input 1 to node 2: sep_conv_3x3 for ours, skip_connect for theirs",
+        "input 0 to node 3: sep_conv_3x3, ours only",
+        "input 1 to node 3: avg_pool_3x3, theirs only",
+        "node 2 to node 3: max_pool_3x3, both",
+    ]
+    label = (
+        "1 to 2 sep_conv_3x3 for ours, skip_connect for theirs, 0 to 3 sep_conv_3x3, ours only, "
+        "1 to 3 avg_pool_3x3, theirs only"
+    )
+    assert f'aria-label="{label}"' in svg
+    alike, other, first, second, _ = re.findall(r'<g class="edge">(.*?)</g>', svg)
+    assert set(re.findall(r"--(\w+)", alike)) == {"surface", "muted"}
+    assert "sep 3 | skip" in other
+    assert {"s1", "s2"} <= set(re.findall(r"--(\w+)", other))
+    assert set(re.findall(r"--(\w+)", first)) == {"surface", "s1"}
+    assert set(re.findall(r"--(\w+)", second)) == {"surface", "s2"}
+    assert "stroke-dasharray" in second  # not by colour alone
+    assert "stroke-dasharray" not in first
+
+
+def test_equal_cells_have_nothing_coloured() -> None:
+    cell = ["skip_connect", "sep_conv_3x3"]
+    svg = draw_difference(cell, cell, names=("a", "b"), nodes=1)
+    assert 'aria-label="a and b have the same cell"' in svg
+    assert not re.search(r"--s\d", svg)
+
+
+def test_as_many_but_other_operations_are_named() -> None:
+    pairs = (("skip_connect", "noise"), ("skip_connect", "sep_conv_3x3"))
+    svg = draw_difference([pairs[0], ()], [pairs[1], ()], names=("a", "b"), nodes=1)
+    assert "skip+noise | skip+sep 3" in _texts(svg)
+
+
+@pytest.mark.parametrize(
+    ("operations", "words"),
+    [
+        ("sep_conv_5x5", "sep 5"),
+        ("dil_conv_3x3", "dil 3"),
+        ("skip_connect", "skip"),
+        ("max_pool_3x3", "max"),
+        ("something_new", "somet…"),
+        (("a", "b"), "2 ops"),
+    ],
+)
+def test_short_names(operations: str | tuple[str, ...], words: str) -> None:
+    assert short_name(operations) == words
+
+
+def test_only_candidates_of_operations_are_shortened() -> None:
+    assert brief("skip_connect+sep_conv_3x3") == "skip+sep 3"
+    assert brief("absent") == "absent"
+    assert brief("24") == "24"

@@ -417,3 +417,16 @@ def test_bad_alive_choices_are_refused() -> None:
         TINY.network(alive | {"other": []})
     with pytest.raises(RefusedError, match="named twice"):
         TINY.network(alive | {"normal": [["none", "none"], *[["none"]] * 13]})
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_gradient_of_halves_is_that_of_slices(layout: torch.memory_format) -> None:
+    x = torch.randn(2, 3, 4, 6, dtype=torch.double).to(memory_format=layout).requires_grad_()
+    even, odd = split(x)
+    assert torch.equal(even, x[:, :, ::2, ::2])
+    assert torch.equal(odd, x[:, :, 1::2, 1::2])
+    (found,) = torch.autograd.grad((even**3).sum() + 2 * (odd**3).sum(), x)
+    sliced = (x[:, :, ::2, ::2] ** 3).sum() + 2 * (x[:, :, 1::2, 1::2] ** 3).sum()
+    assert torch.equal(found, torch.autograd.grad(sliced, x)[0])
+    assert found.stride() == x.stride()
+    assert torch.autograd.gradgradcheck(split, x)  # Per-FedAvg differentiates twice

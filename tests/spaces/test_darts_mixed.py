@@ -117,7 +117,7 @@ def test_a_decided_network_has_at_most_420_000_parameters() -> None:
     assert round(space.costs(decided).params / 1e6, 2) == 0.42
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(operations=st.sampled_from(sorted(SETS)), seed=SEEDS)
 def test_a_pruned_network_is_its_architectures(operations: str, seed: int) -> None:
     space, rng = tiny(operations), np.random.default_rng(seed)

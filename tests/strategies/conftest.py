@@ -34,6 +34,7 @@ NEEDS = {
         "search.recovery_rounds=1",
     ]
 }
+NEEDS["global_nas"] = [*NEEDS["spider"], "server_set=held_out", "server_set.images=50"]
 TIMES = ("_s", "peak_memory_mib")  # measured, so never the same twice
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ import pytest
 from flwr.app import Message
 
 from clients.local_global import LocalGlobalClient
+from clients.site import site_of
+from corolla.config.build import build_client
 from corolla.errors import RefusedError
 from corolla.launch import plan_run, start
 from corolla.records.client_store import ClientStore
@@ -49,17 +52,34 @@ def _same(left: dict[str, Any], right: dict[str, Any]) -> bool:
     )
 
 
-def test_the_global_model_of_spider_is_that_of_fedavg_on_the_supernet(tmp_path: Path) -> None:
-    """Whatever happens to the local models; only the merging of validation images is shared."""
-    merged = "train_on_validation=true"
-    spider = run(tmp_path / "s", *SPIDER, *ALL, merged, "method.strategy.global_optimizer=reset")
+def test_the_global_model_of_spider_is_that_of_fedavg_on_the_supernet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever happens to the local models; but for the validation images of Phase 3."""
+    monkeypatch.setattr(LocalGlobalClient, "_merged", lambda self, own: False)
+    spider = run(tmp_path / "s", *SPIDER, *ALL, "method.strategy.global_optimizer=reset")
     fedavg = run(
-        tmp_path / "f", "method=fedavg", *TINY, *ALL, merged, "method.strategy.architecture=largest"
+        tmp_path / "f", "method=fedavg", *TINY, *ALL, "method.strategy.architecture=largest"
     )
     assert _same(weights_of(spider, "strategy/model/"), weights_of(fedavg, "strategy/model/"))
     assert (
         spider.summary()["global"]["test_accuracy"] == fedavg.summary()["global"]["test_accuracy"]
     )
+
+
+def test_a_state_of_another_experiment_is_refused_and_left_alone(tmp_path: Path) -> None:
+    """As on a node whose state-dir and run_dir were used before, with another seed."""
+    first = run(tmp_path / "run", *SPIDER, *ALL)
+    kept = sorted((first.path / "state" / "1").iterdir())
+    content = [file.read_bytes() for file in kept]
+    config = plan_run([*SMALL, *SPIDER, *ALL, "seed=5", f"run_dir={first.path}"]).config
+    context = SimpleNamespace(run_config={"config": config.to_yaml()}, node_config={})
+    architecture = [3, 3, 3, 3]
+    task = {"client": "1", "round": 4, "architecture": architecture, "epochs": 1, "lr": 0.1}
+    client = build_client(config, site=site_of(context, task))  # type: ignore[arg-type]
+    with pytest.raises(RefusedError, match=r"another experiment: seed is '0' there, '5' here"):
+        client.fit([], {**task, "return_arrays": True, "names": []})
+    assert [file.read_bytes() for file in kept] == content
 
 
 def test_ditto_without_a_pull_is_local_training(tmp_path: Path) -> None:
@@ -266,6 +286,10 @@ def test_too_few_rounds_are_refused_with_the_number_needed(tmp_path: Path) -> No
     assert "rounds=3" in error.value.faults[0].remedy
     with pytest.raises(RefusedError, match="rounds=6 or more"):
         run(tmp_path / "b", *SPIDER, "clients=4", "clients_per_round=2", "rounds=5")
+    with pytest.raises(RefusedError, match="operations would be chosen on images that are"):
+        run(tmp_path / "v", *SPIDER, *ALL, "train_on_validation=true")
+    with pytest.raises(RefusedError, match="rounds=3 or more"):
+        run(tmp_path / "r", *SPIDER, *ALL, "search.clock=rounds", "rounds=2")
     with pytest.raises(RefusedError, match="holds no mixed networks"):
         run(tmp_path / "c", "method=spider", "space=darts_small", "rounds=400")
     with pytest.raises(RefusedError, match=r"method\.strategy\.lambda_local=-1"):

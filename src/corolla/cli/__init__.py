@@ -1,4 +1,4 @@
-"""The command line: ``corolla run | resume | report | export | list | tune``."""
+"""The command line: ``corolla run | resume | report | export | gain | list | tune``."""
 
 from corolla.cli.main import main
 

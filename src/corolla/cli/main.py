@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import os
 import sys
@@ -86,6 +87,21 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("-o", "--output", type=Path)
     export.set_defaults(command=_lazy("export"))
 
+    gain = commands.add_parser(
+        "gain", help="try every client's architecture on every client's images (docs/gain.md)"
+    )
+    gain.add_argument("run_dir", type=Path)
+    gain.add_argument("--epochs", type=int, default=30, help="of fine-tuning per cell")
+    gain.add_argument("--lr", type=float, help="its step; by default that of the run's fine-tuning")
+    gain.add_argument(
+        "--start",
+        choices=("supernet", "own", "both"),
+        default="both",
+        help="weights to start from: the shared supernet's slice, or the architecture's own client's",
+    )
+    gain.add_argument("--fresh", action="store_true", help="forget the cells measured so far")
+    gain.set_defaults(command=_lazy("gain", module="gain"))
+
     listing = commands.add_parser("list", help="show methods, spaces, data sets, experiments")
     listing.add_argument(
         "what", nargs="?", choices=("methods", "spaces", "datasets", "experiments")
@@ -98,13 +114,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _lazy(name: str) -> Callable[[argparse.Namespace, Console], int]:
+def _lazy(name: str, *, module: str = "commands") -> Callable[[argparse.Namespace, Console], int]:
     """Import torch and the rest only for the command that needs it: ``--help`` answers at once."""
 
     def command(options: argparse.Namespace, console: Console) -> int:
-        from corolla.cli import commands
-
-        run: Callable[[argparse.Namespace, Console], int] = getattr(commands, f"{name}_command")
+        home = importlib.import_module(f"corolla.cli.{module}")
+        run: Callable[[argparse.Namespace, Console], int] = getattr(home, f"{name}_command")
         return run(options, console)
 
     return command

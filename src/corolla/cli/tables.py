@@ -25,11 +25,9 @@ def clients(summary: Mapping[str, Any]) -> Table:
     for heading in headings:
         table.add_column(heading, justify="right")
     tuned = summary.get("fine_tuned", {}).get("test_accuracy", {}).get("per_client", {})
-    accuracy = (
-        summary.get("global", summary)["test_accuracy"]["per_client"]
-        if "global" in summary
-        else summary["test_accuracy"]["per_client"]
-    )
+    accuracy = summary["test_accuracy"]["per_client"]
+    if tuned == accuracy and "global" in summary:  # the method's own model is the tuned one
+        accuracy = summary["global"]["test_accuracy"]["per_client"]
     names = sorted(summary["per_client"], key=client_order)
     for name in names[:_MOST_ROWS]:
         entry = summary["per_client"][name]
@@ -58,7 +56,7 @@ def headline(summary: Mapping[str, Any]) -> Table:
     ):  # the method's own model is the tuned one
         own = f"personalised: fine-tuned for {tuned['epochs']} epochs"
     rows = [(f"{own}, last round", summary["test_accuracy"])]
-    if summary.get("best"):
+    if summary.get("best") and summary["best"].get("chosen", True):
         text = f"{own}, round {summary['best']['round']} (chosen on validation)"
         rows.append((text, summary["best"]["test_accuracy"]))
     if tuned and own == "personalised":

@@ -14,6 +14,7 @@ from corolla.config.schema import RunConfig
 from corolla.data.dataset import Dataset
 from corolla.data.partition.partition import Partition
 from corolla.data.partition.partitioner import Partitioner
+from corolla.data.server_set import ServerSet, named_as_server
 from corolla.errors import Fault, RefusedError, nearest
 from corolla.records.checkpoints import CheckpointHeader
 from corolla.spaces.supernet import Supernet
@@ -102,10 +103,29 @@ def build_partitioner(config: RunConfig) -> Partitioner:
 
 
 def build_partition(config: RunConfig, dataset: Dataset) -> Partition:
-    """Split the pool among the run's clients; RefusedError where a client would lack a split."""
+    """Split the pool among the run's clients, without what is the server's.
+
+    RefusedError where a client would lack a split.
+    """
     # Also of clients that training leaves out: their images must never be in anybody else's.
     count = config.clients + config.new_clients
-    return build_partitioner(config).split(dataset, clients=count, seed=config.seed)
+    server_set = build_server_set(config)
+    held_out = () if server_set is None else server_set.held_out(len(dataset.labels()))
+    return build_partitioner(config).split(
+        dataset, clients=count, seed=config.seed, held_out=held_out
+    )
+
+
+def build_server_set(config: RunConfig) -> ServerSet | None:
+    """Return where the server's own images come from, None where it has none; no file is touched."""
+    node = dict(config.server_set)
+    if not node:
+        return None
+    known: dict[str, Any] = {}
+    if "dataset" in node:
+        with named_as_server():
+            known["dataset"] = build(node.pop("dataset"), "dataset")
+    return cast(ServerSet, build(node, "server_set", **known))
 
 
 def build_trainer_settings(config: RunConfig) -> TrainerSettings:

@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from corolla.report.darts_looks import brief
 from corolla.report.load import Record
 
 _CELL, _GAP, _BETWEEN, _HEIGHT = 8, 1, 5, 20  # pixels
@@ -53,8 +54,10 @@ class StripLayout:
             name, choices = str(dimension["name"]), list(dimension["choices"])
             self.cells.append(Cell(index, name, group, kind, choices, hues[kind], left))
         self.width = left + _CELL if self.cells else 0
-        # Without groups every dimension is a kind of its own and colour would only be noise.
-        self.kinds = hues if len(hues) < len(self.cells) or len(hues) == 1 else {}
+        # Without groups every dimension is a kind of its own and colour would only be noise; so it is
+        # where kinds outnumber the colours, as with the edges of a DARTS cell.
+        few = len(hues) <= len(_HUES) and len(hues) < len(self.cells)
+        self.kinds = hues if few or len(hues) == 1 else {}
         if not self.kinds:
             self.cells = [Cell(**{**vars(cell), "hue": "s1"}) for cell in self.cells]
 
@@ -100,7 +103,8 @@ class StripLayout:
             taken = [a[cell.index] for a in architectures if len(a) > cell.index]
             parts = [
                 {
-                    "value": str(value),
+                    "value": brief(str(value)),
+                    "full": str(value),
                     "count": taken.count(i),
                     "share": taken.count(i) / max(1, len(taken)),
                     "shade": round(12 + 33 * i / (len(cell.choices) - 1)),

@@ -55,6 +55,11 @@ class HeatMap:
     caption: str
     numbers: bool
 
+    @property
+    def largest(self) -> int:
+        """Examples of the row that has the most of them."""
+        return max((total for _, total, _ in self.rows), default=1)
+
 
 def client_table(run: Run, layout: StripLayout) -> ClientTable | None:
     """Build the per-client table; None when nothing is known of any client."""

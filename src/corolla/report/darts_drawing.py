@@ -1,34 +1,31 @@
 """DARTS cells as SVG, without an external binary: nodes from left to right, every edge labelled.
 
-A node's output runs along one line of its own (it is one tensor, however many read it); where a later
-node reads it, the line is tapped, the operation stands on the tap, and a node's taps meet above its box.
-So labels and boxes never cover each other, with 2 edges a node as with all 14. Colours are the page's CSS
+Three drawings: one network in full, for a file too; a compact one, of which many stand side by side and
+in which the same edge has the same place; and the difference of two networks. Colours are the page's CSS
 variables: right in light and in dark.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from corolla.spaces.darts_genotype import KINDS, Genotype, edge_pairs
+from corolla.report.darts_edges import KINDS, edge_pairs
+from corolla.report.darts_layout import COMPACT, FULL, MIDDLE, Cell, Label, Look, shortened
+from corolla.report.darts_looks import hue, in_order, short_name
+
+if TYPE_CHECKING:
+    from corolla.spaces.darts_genotype import Genotype
 
 Operations = Sequence[str | Sequence[str]]
 """Per edge, in `edge_pairs` order, an operation or those that are alive; ``none`` and () are not drawn."""
 
-_ROW, _LABEL, _BOX_WIDTH, _BOX_HEIGHT = 50, 22, 66, 26  # pixels; _LABEL: below its line
-_LETTER = 6.3  # of 10.5 pixels, on average, a little generous
-_MARGIN, _BEFORE, _AFTER = 10, 10, 8  # before and after a label: tap and join
-_TITLE = 24
-_HUES = (  # by family, in the page's order of series; other operations are muted
-    ("sep_conv", "s1"),
-    ("dil_conv", "s5"),
-    ("skip", "s3"),
-    ("max_pool", "s2"),
-    ("avg_pool", "s4"),
-    ("noise", "s6"),
-)
+FIRST, SECOND = "s1", "s2"  # roles of two networks in the drawing of their difference
+
+_TITLE = 24  # pixels
+_COMPACT_LABEL = COMPACT.width("sep 3")  # the longest short name: all drawings get the same columns
 # Colours of a drawing outside the report's page: the same variables, for both schemes.
 _STYLE = """svg{color-scheme:light dark;background:var(--surface);
 --surface:#fff;--grid:#e3dfe6;--ink:#211c26;--muted:#635b6b;
@@ -59,123 +56,113 @@ def draw_cells(
         ValueError: a cell whose edges are not all listed.
 
     """
-    widest = max((_width(_words(_alive(o))) for ops in cells.values() for o in ops), default=0.0)
-    column = _BOX_WIDTH / 2 + 8 + _BEFORE + widest + _AFTER  # a tap lies right of its box
-    drawn, top = [], 0.0
-    for title, operations in cells.items():
-        drawing = _Cell(operations, nodes, column, top + (_TITLE if title else 0))
+    labelled = {
+        title: {pair: _in_full(alive) for pair, alive in _edges(operations, nodes).items()}
+        for title, operations in cells.items()
+    }
+    column = FULL.column(_widest(FULL, labelled.values()))
+    drawn, top, width = [], 0.0, 0.0
+    for title, edges in labelled.items():
+        drawing = Cell(edges, nodes, column=column, top=top + (_TITLE if title else 0))
         if title:
             drawn.append(
-                _text(_MARGIN, top + 17, title, 'font-size="13" font-weight="600"', anchor="start")
+                Markup(
+                    '<text x="10" y="{}" fill="var(--ink)" font-size="13" font-weight="600">{}</text>'
+                ).format(shortened(top + 17), title)
             )
         drawn.append(drawing.markup())
-        top = drawing.bottom + _MARGIN
-    width = _Cell.width(nodes, column)
+        top, width = drawing.bottom + FULL.margin, drawing.width
     words = "; ".join(
         f"{title}: {_described(operations, nodes)}".removeprefix(": ")
         for title, operations in cells.items()
     )
-    # Sans serif stands behind the page's own font, which text in an inline drawing inherits.
-    head = Markup('<svg{} viewBox="0 0 {} {}" width="{}" height="{}" role="img" aria-label="{}"{}>')
-    return (
-        head.format(
-            Markup(' xmlns="http://www.w3.org/2000/svg"') if standalone else "",
-            *(width, _number(top), width, _number(top), words),
-            Markup(' font-family="system-ui, sans-serif"') if standalone else "",
+    return _svg(drawn, width, top, words, standalone=standalone)
+
+
+def draw_compact(operations: Operations, *, nodes: int = 4, said: str = "") -> Markup:
+    """Return a small inline drawing of one cell, edges coloured; ``said`` opens its description.
+
+    An edge with several operations shows the colours of all of them and how many they are.
+
+    Raises:
+        ValueError: the edges are not all listed.
+
+    """
+    edges = {
+        pair: Label(short_name(alive), " + ".join(alive), tuple(map(hue, in_order(alive))))
+        for pair, alive in _edges(operations, nodes).items()
+    }
+    cell = Cell(edges, nodes, column=COMPACT.column(_COMPACT_LABEL), look=COMPACT)
+    return _svg([cell.markup()], cell.width, cell.bottom, said + _described(operations, nodes))
+
+
+def draw_difference(
+    first: Operations, second: Operations, *, names: tuple[str, str], nodes: int = 4
+) -> Markup:
+    """Return one inline drawing of two cells: edges both have alike are grey, the others coloured.
+
+    Edges of the first alone have the colour `FIRST`, those of the second alone `SECOND` and a dashed
+    frame; an edge that both have with other operations has both colours and both names.
+
+    Raises:
+        ValueError: the edges are not all listed.
+
+    """
+    ours, theirs = _edges(first, nodes), _edges(second, nodes)
+    edges: dict[tuple[int, int], Label] = {}
+    told = []
+    for pair in edge_pairs(nodes):
+        a, b = ours.get(pair), theirs.get(pair)
+        if a is None and b is None:
+            continue
+        edges[pair] = label = _compared(a, b, names)
+        if a != b:
+            told.append(f"{pair[0]} to {pair[1]} {label.title}")
+    # As wide without an edge of two names: drawings of several pairs have one scale.
+    widest = max(_widest(MIDDLE, [edges]), MIDDLE.width("skip | sep 3"))
+    cell = Cell(edges, nodes, column=MIDDLE.column(widest), look=MIDDLE)
+    words = ", ".join(told) or f"{names[0]} and {names[1]} have the same cell"
+    return _svg([cell.markup()], cell.width, cell.bottom, words)
+
+
+def _in_full(alive: Sequence[str]) -> Label:
+    words = " + ".join(alive) if len(alive) < 3 else f"{len(alive)} operations"
+    return Label(words, " + ".join(alive), (hue(alive[0]) if len(alive) == 1 else "muted",))
+
+
+def _compared(
+    first: Sequence[str] | None, second: Sequence[str] | None, names: tuple[str, str]
+) -> Label:
+    """Return the label of an edge that at least one of two networks has."""
+    if second is None or first is None:
+        alive, role, name = (
+            (first, FIRST, names[0]) if second is None else (second, SECOND, names[1])
         )
-        + (Markup("<style>{}</style>").format(Markup(_STYLE)) if standalone else Markup(""))
-        + Markup("").join(drawn)
-        + Markup("</svg>")
-    )
-
-
-class _Cell:
-    """One cell; the first row's line is ``top`` pixels and half a box down."""
-
-    def __init__(self, operations: Operations, nodes: int, column: float, top: float) -> None:
-        pairs = edge_pairs(nodes)
-        if len(operations) != len(pairs):
-            raise ValueError(
-                f"a cell of {nodes} nodes has {len(pairs)} edges, got {len(operations)} operations"
-            )
-        self._nodes, self._column, self._top = nodes, column, top
-        self._edges = {
-            pair: alive for pair, o in zip(pairs, operations, strict=True) if (alive := _alive(o))
-        }
-        self.bottom = self._line(nodes + 1) + _BOX_HEIGHT / 2 + _MARGIN
-
-    @staticmethod
-    def width(nodes: int, column: float) -> float:
-        """Return the width of any cell with such columns."""
-        return _number(2 * _MARGIN + _BOX_WIDTH + (nodes + 1) * column)
-
-    def markup(self) -> Markup:
-        """Return lines first, then what stands on them."""
-        parts = [self._outgoing(node) for node in range(self._nodes + 2)]
-        parts += [self._trunk(node) for node in range(2, self._nodes + 2)]
-        parts += [self._tap(pair, alive) for pair, alive in self._edges.items()]
-        parts += [self._node(node) for node in range(self._nodes + 2)]
-        parts.append(self._output())
-        return Markup("").join(parts)
-
-    def _line(self, node: int) -> float:
-        return _number(self._top + _MARGIN + _BOX_HEIGHT / 2 + node * _ROW)
-
-    def _centre(self, node: int) -> float:
-        return _MARGIN + _BOX_WIDTH / 2 + max(0, node - 1) * self._column
-
-    def _label_left(self, pair: tuple[int, int]) -> float:
-        return self._centre(pair[1]) - _AFTER - _width(_words(self._edges[pair]))
-
-    def _outgoing(self, node: int) -> Markup:
-        """Draw the line of a node's output: to the last that reads it; of inner nodes to the output."""
-        start, y = self._centre(node) + _BOX_WIDTH / 2, self._line(node)
-        taps = [self._label_left(pair) - _BEFORE for pair in self._edges if pair[0] == node]
-        if node >= 2:
-            end = self._centre(self._nodes + 2) - _BOX_WIDTH / 2
-            return _path(f"M{_number(start)} {y}H{_number(end - 5)}") + _arrow(end, y, "right")
-        return _path(f"M{_number(start)} {y}H{_number(max(taps))}") if taps else Markup("")
-
-    def _trunk(self, node: int) -> Markup:
-        """Draw the line on which a node's inputs meet, down to its box."""
-        sources = [source for source, target in self._edges if target == node]
-        if not sources:
-            return Markup("")
-        x, top = self._centre(node), self._line(node) - _BOX_HEIGHT / 2
-        start = _number(self._line(min(sources)) + _LABEL)
-        return _path(f"M{_number(x)} {start}V{_number(top - 5)}") + _arrow(x, top, "down")
-
-    def _tap(self, pair: tuple[int, int], alive: Sequence[str]) -> Markup:
-        """Draw one edge: dot on the source's line, label, join with the target's trunk."""
-        left, x, y = self._label_left(pair), self._centre(pair[1]), self._line(pair[0])
-        words, wide = _words(alive), _width(_words(alive))
-        hue = _hue(alive)
-        dot = Markup('<circle cx="{}" cy="{}" r="2.6" fill="var(--muted)"/>').format(
-            _number(left - _BEFORE), y
+        alive = alive or ()
+        return Label(
+            short_name(alive),
+            f"{' + '.join(alive)}, {name} only",
+            (role,),
+            dashed=role == SECOND,
+            wire=role,
         )
-        bend = f"M{_number(left - _BEFORE)} {y}V{y + _LABEL - 6}q0 6 6 6H{_number(left)}"
-        join = f"M{_number(left + wide)} {y + _LABEL}H{_number(x)}"
-        # An opaque ground below the tint: nothing shines through.
-        box = Markup(
-            '<rect x="{0}" y="{1}" width="{2}" height="18" rx="9" fill="var(--surface)"/>'
-            '<rect x="{0}" y="{1}" width="{2}" height="18" rx="9" fill="var(--{3})" fill-opacity=".16"'
-            ' stroke="var(--{3})"/>'
-        ).format(_number(left), y + _LABEL - 9, _number(wide), hue)
-        title = f"{_node_name(pair[0])} to {_node_name(pair[1])}: {' + '.join(alive)}"
-        return Markup('<g class="edge"><title>{}</title>{}</g>').format(
-            title,
-            dot + _path(bend) + _path(join) + box + _text(left + wide / 2, y + _LABEL + 3.7, words),
+    if tuple(first) == tuple(second):
+        return Label(short_name(first), f"{' + '.join(first)}, both", ("muted",), faint=True)
+    words = [short_name(first), short_name(second)]
+    if words[0] == words[1]:  # as many operations, but others
+        words = ["+".join(map(short_name, alive)) for alive in (first, second)]
+    title = f"{' + '.join(first)} for {names[0]}, {' + '.join(second)} for {names[1]}"
+    return Label(" | ".join(words), title, (FIRST, SECOND), wire="ink")
+
+
+def _edges(operations: Operations, nodes: int) -> dict[tuple[int, int], tuple[str, ...]]:
+    """Return the operations of the edges that carry anything; ValueError where edges are missing."""
+    pairs = edge_pairs(nodes)
+    if len(operations) != len(pairs):
+        raise ValueError(
+            f"a cell of {nodes} nodes has {len(pairs)} edges, got {len(operations)} operations"
         )
-
-    def _node(self, node: int) -> Markup:
-        idle = node >= 2 and all(target != node for _, target in self._edges)
-        name = _node_name(node) + (" = 0" if idle else "")
-        return _box(self._centre(node), self._line(node), _BOX_HEIGHT, name, dashed=idle)
-
-    def _output(self) -> Markup:
-        first, last = self._line(2), self._line(self._nodes + 1)
-        middle, height = (first + last) / 2, last - first + _BOX_HEIGHT
-        return _box(self._centre(self._nodes + 2), middle, height, "output", dashed=False)
+    return {pair: alive for pair, o in zip(pairs, operations, strict=True) if (alive := _alive(o))}
 
 
 def _alive(operations: str | Sequence[str]) -> tuple[str, ...]:
@@ -183,61 +170,29 @@ def _alive(operations: str | Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in names if name != "none")
 
 
-def _words(alive: Sequence[str]) -> str:
-    return " + ".join(alive) if len(alive) < 3 else f"{len(alive)} operations"
-
-
-def _width(words: str) -> float:
-    return round(_LETTER * len(words) + 14, 1)
-
-
-def _hue(alive: Sequence[str]) -> str:
-    """Return the family's colour; muted where an edge holds several."""
-    hues = (hue for family, hue in _HUES if alive[0].startswith(family))
-    return next(hues, "muted") if len(alive) == 1 else "muted"
-
-
-def _node_name(node: int) -> str:
-    return f"input {node}" if node < 2 else f"node {node}"
-
-
-def _described(operations: Operations, nodes: int) -> str:
-    edges = zip(edge_pairs(nodes), map(_alive, operations), strict=True)
-    parts = [f"{s} to {t} {' + '.join(alive)}" for (s, t), alive in edges if alive]
-    return ", ".join(parts) or "no edges"
-
-
-def _box(x: float, y: float, height: float, name: str, *, dashed: bool) -> Markup:
-    return Markup(
-        '<rect x="{}" y="{}" width="{}" height="{}" rx="5" fill="var(--surface)" stroke="var(--ink)"{}/>'
-    ).format(
-        _number(x - _BOX_WIDTH / 2),
-        _number(y - height / 2),
-        _BOX_WIDTH,
-        _number(height),
-        Markup(' stroke-dasharray="3 3"') if dashed else "",
-    ) + _text(x, y + 3.8, name)
-
-
-def _text(
-    x: float, y: float, words: str, extra: str = 'font-size="10.5"', *, anchor: str = "middle"
-) -> Markup:
-    return Markup('<text x="{}" y="{}" text-anchor="{}" fill="var(--ink)" {}>{}</text>').format(
-        _number(x), _number(y), anchor, Markup(extra), words
+def _widest(look: Look, cells: Iterable[Mapping[tuple[int, int], Label]]) -> float:
+    return max(
+        (look.width(label.words) for edges in cells for label in edges.values()), default=0.0
     )
 
 
-def _path(d: str) -> Markup:
-    return Markup('<path d="{}" fill="none" stroke="var(--muted)" stroke-width="1.2"/>').format(d)
+def _described(operations: Operations, nodes: int) -> str:
+    edges = _edges(operations, nodes).items()
+    return ", ".join(f"{s} to {t} {' + '.join(alive)}" for (s, t), alive in edges) or "no edges"
 
 
-def _arrow(x: float, y: float, to: str) -> Markup:
-    x, y = _number(x), _number(y)
-    corners = f"M{x} {y}l-7 -4v8z" if to == "right" else f"M{x} {y}l-4 -7h8z"
-    return Markup('<path d="{}" fill="var(--muted)"/>').format(corners)
-
-
-def _number(value: float) -> float:
-    """Round to 1/10 pixel; whole numbers without a point."""
-    rounded = round(value, 1)
-    return int(rounded) if rounded == int(rounded) else rounded
+def _svg(
+    drawn: Sequence[Markup], width: float, height: float, words: str, *, standalone: bool = False
+) -> Markup:
+    # Sans serif stands behind the page's own font, which text in an inline drawing inherits.
+    head = Markup('<svg{} viewBox="0 0 {} {}" width="{}" height="{}" role="img" aria-label="{}"{}>')
+    return (
+        head.format(
+            Markup(' xmlns="http://www.w3.org/2000/svg"') if standalone else "",
+            *(width, shortened(height), width, shortened(height), words),
+            Markup(' font-family="system-ui, sans-serif"') if standalone else "",
+        )
+        + (Markup("<style>{}</style>").format(Markup(_STYLE)) if standalone else Markup(""))
+        + Markup("").join(drawn)
+        + Markup("</svg>")
+    )

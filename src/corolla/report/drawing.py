@@ -116,8 +116,8 @@ class LegendEntry:
         parts = {
             "line": line,
             "band": f'<rect x="1" y="1" width="24" height="12" fill="{color}" opacity=".2"/>{line}',
-            "dot": _marker_shape(self.stroke.marker, color),
-            "line+dot": line + _marker_shape(self.stroke.marker, color),
+            "dot": _ringed(self.stroke.marker, color),
+            "line+dot": line + _ringed(self.stroke.marker, color),
             "bar": f'<rect x="5" y="1" width="16" height="12" rx="2" fill="{color}"/>',
             "hatch": f'<rect x="6" y="2" width="14" height="10" rx="1.5" fill="{color}" '
             f'fill-opacity=".3" stroke="{color}" stroke-width="1.5"/>',
@@ -226,7 +226,8 @@ def _with_tips(body: str, gid: str, titles: Sequence[str]) -> str:
     return body[:start] + tail
 
 
-def _marker_shape(marker: str, color: str) -> str:
+def marker_shape(marker: str) -> str:
+    """Return the bare shape of a marker, centred at (13, 7) and about 9 wide."""
     shapes = {
         "o": '<circle cx="13" cy="7" r="4"/>',
         "s": '<rect x="9.2" y="3.2" width="7.6" height="7.6"/>',
@@ -236,8 +237,11 @@ def _marker_shape(marker: str, color: str) -> str:
         "P": '<path d="M11.5 3h3v2.5H17v3h-2.5V11h-3V8.5H9v-3h2.5z"/>',
         "X": '<path d="m10 3 3 3 3-3 1 1-3 3 3 3-1 1-3-3-3 3-1-1 3-3-3-3z"/>',
     }
-    shape = shapes.get(marker, '<circle cx="13" cy="7" r="3"/>')
-    return f'<g fill="{color}" stroke="var(--surface)" stroke-width=".8">{shape}</g>'
+    return shapes.get(marker, '<circle cx="13" cy="7" r="3"/>')
+
+
+def _ringed(marker: str, color: str) -> str:
+    return f'<g fill="{color}" stroke="var(--surface)" stroke-width=".8">{marker_shape(marker)}</g>'
 
 
 def percent_axis() -> FuncFormatter:

@@ -21,6 +21,16 @@ from corolla.types import client_order
 
 Record = dict[str, Any]
 
+_OF_THE_ARCHITECTURE = (
+    "choices",
+    "architecture",
+    "params",
+    "macs",
+    "payload_bytes",
+    "activation_bytes",
+    "training_memory_mib",
+)
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -51,6 +61,7 @@ class Run:
     summary: Record | None
     facts: Mapping[str, Record] = field(default_factory=dict)  # known before the first round
     notes: Sequence[str] = field(default=())
+    gain: Record | None = None  # gain.json, which `corolla gain` writes
 
     def name_of(self, key: str) -> str:
         """Return the name of the method, space, data set or partition; "?" when nothing says it."""
@@ -163,7 +174,19 @@ class Run:
             for line in self.clients:
                 known = records.setdefault(str(line.get("client")), {})
                 known.update(line, choices=line.get("architecture"))
+        for client in self.silent & records.keys():
+            for (
+                key
+            ) in _OF_THE_ARCHITECTURE:  # they are those of the supernet that the client uploads
+                records[client].pop(key, None)
         return {client: records[client] for client in sorted(records, key=client_order)}
+
+    @cached_property
+    def silent(self) -> frozenset[str]:
+        """Clients that search architectures of their own and do not tell them."""
+        seeking = {str(line.get("client")) for line in self.clients if "phase" in line}
+        telling = {str(line.get("client")) for line in self.clients if "decisions" in line}
+        return frozenset(seeking - telling)
 
     @cached_property
     def dimensions(self) -> list[Record]:
@@ -225,6 +248,7 @@ def load_run(directory: Path) -> Run:
         summary=_document(directory / "summary.json", notes),
         facts=_document(directory / "clients.json", notes) or {},
         notes=notes,
+        gain=_document(directory / "gain.json", notes),
     )
 
 

@@ -18,13 +18,19 @@ from corolla.errors import Fault, RefusedError
 from corolla.records.atomic import write_bytes
 from corolla.report import wording
 from corolla.report.architecture_strip import StripLayout
+from corolla.report.cell_cards import cell_section
+from corolla.report.cells import searched, searches_locally
 from corolla.report.client_charts import client_charts, sorted_accuracy
 from corolla.report.clients import architectures, client_table, heat_map
 from corolla.report.compare_charts import GROUPS_UP_TO, compare_charts
+from corolla.report.decision_timeline import timeline
+from corolla.report.decisions import choice_table, choices
 from corolla.report.facts import facts, failures, round_table, status
+from corolla.report.gain_tables import gain_section
 from corolla.report.load import Run, load_run, number
 from corolla.report.results import MEASURES, Group, grouped, in_words, over_seeds, result, results
 from corolla.report.run_charts import accuracy, round_charts
+from corolla.report.wording import listing
 
 _HERE = Path(__file__).parent
 _SIDE_BY_SIDE = 6  # runs with charts of their own on the page that compares
@@ -84,12 +90,31 @@ def run_page(run: Run) -> str:
         table=client_table(run, layout),
         shares=layout.shares(taken) if len({tuple(a) for a in taken}) > 1 else [],
         heat=heat_map(run),
+        **_own_search(run),
         rounds=round_table(run),
         config=yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True)
         if run.config
         else "",
         spent=run.cost,
     )
+
+
+def _own_search(run: Run) -> dict[str, Any]:
+    """Return what the page shows of the architectures that clients searched themselves."""
+    found, made, gain = searched(run), choices(run), gain_section(run)
+    told = len(run.per_client) > len(found.silent)
+    engine = run.config.get("engine")
+    simulated = not (isinstance(engine, dict) and engine.get("kind") == "superlink")
+    can_gain = searches_locally(run) and told and simulated and run.summary is not None
+    return {
+        "cells": cell_section(run, found),
+        "silent": listing(list(found.silent)) if found.silent and told else "",
+        "all_silent": bool(found.silent) and not told,
+        "timeline": timeline(run, made),
+        "choices": choice_table(made),
+        "gain": gain,
+        "can_gain": can_gain,
+    }
 
 
 def compare_page(runs: Sequence[Run], output: Path) -> str:

@@ -299,6 +299,8 @@ def _participants(run: Run, key: str) -> list[tuple[int, Spread]]:
     by_round: dict[int, list[float]] = {}
     for line in run.clients:
         value = number(line.get(key))
+        if key == "params" and str(line.get("client")) in run.silent:
+            continue  # they are those of the supernet
         if value is not None:
             by_round.setdefault(int(line["round"]), []).append(value)
     return [(r, Spread(float(np.mean(v)), float(np.std(v)))) for r, v in sorted(by_round.items())]

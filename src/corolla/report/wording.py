@@ -93,6 +93,13 @@ def short(text: str, limit: int = 18) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def middle(text: str, limit: int) -> str:
+    """Cut long names in the middle: names of one kind often differ at their ends."""
+    if len(text) <= limit:
+        return text
+    return f"{text[: limit // 2]}…{text[len(text) - (limit - 1) // 2 :]}"
+
+
 def _scaled(value: float, base: float, units: Sequence[str], *, whole_below: float) -> str:
     if abs(value) < whole_below:
         text = f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"

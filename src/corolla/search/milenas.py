@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from corolla.errors import Fault, RefusedError
+from corolla.errors import Fault, RefusedError, is_number
 from corolla.search.decisions import Decision, Judge, LossOf, count_undecided, crowded_nodes
 from corolla.spaces.darts_cells import DartsNetwork, DartsPlan
 from corolla.spaces.darts_genotype import KINDS, edge_name, edge_pairs
@@ -53,13 +53,15 @@ class MilenasSearch:
         for key, value, least in (("search_rounds", search_rounds, 1), ("in_edges", in_edges, 1)):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 faults.append(Fault(key, value, "is out of range", f"Use {least} or more"))
-        if not lr > 0:
-            faults.append(Fault("lr", lr, "must be above 0", "The paper takes 0.01"))
-        if not validation_weight >= 0:
-            problem = "must be 0 or more"
+        if not is_number(lr) or lr <= 0:
+            faults.append(Fault("lr", lr, "must be a number above 0", "The paper takes 0.01"))
+        if not is_number(validation_weight) or validation_weight < 0:
+            problem = "must be a number, 0 or more"
             faults.append(
                 Fault("validation_weight", validation_weight, problem, "The paper takes 1")
             )
+        if not isinstance(topology, bool):
+            faults.append(Fault("topology", topology, "is neither true nor false", "Use either"))
         if faults:
             raise RefusedError(faults)
         self.clock = clock
@@ -120,25 +122,33 @@ class MilenasSearch:
         made: list[Decision] = []
         for kind in KINDS:
             strength = memory[kind].detach().softmax(1).cpu()
+            # Where two weigh the same, the lot decides, not the place in the list.
+            lots = torch.from_numpy(rng.permutation(strength.numel())).view(strength.shape)
             made += [
-                self._operation(network, kind, edge, strength[edge], round)
+                self._operation(network, kind, edge, strength[edge], lots[edge], round)
                 for edge in range(len(edge_pairs(network.plan.nodes)))
             ]
             if self._topology:
                 crowded = crowded_nodes(network, kind, self._in_edges)
                 for node, edges in sorted(crowded.items()):
-                    made.append(self._node(network, kind, node, edges, strength, round))
+                    made.append(self._node(network, kind, node, edges, strength, lots, round))
         network.mixture = None
         memory.clear()
         return made
 
     def _operation(
-        self, network: DartsNetwork, kind: str, edge: int, strength: Tensor, round: int
+        self,
+        network: DartsNetwork,
+        kind: str,
+        edge: int,
+        strength: Tensor,
+        lots: Tensor,
+        round: int,
     ) -> Decision:
         operations, pair = network.plan.operations, edge_pairs(network.plan.nodes)[edge]
         # `none` only competes for how much an edge counts, as in DARTS: no edge becomes it.
         real = [i for i, name in enumerate(operations) if name != "none"]
-        ranked = sorted(real, key=lambda i: -float(strength[i]))
+        ranked = sorted(real, key=lambda i: (-float(strength[i]), int(lots[i])))
         kept = operations[ranked[0]]
         removed = tuple(name for name in network.alive()[kind][edge] if name != kept)
         for name in removed:
@@ -161,12 +171,16 @@ class MilenasSearch:
         node: int,
         edges: list[int],
         strength: Tensor,
+        lots: Tensor,
         round: int,
     ) -> Decision:
         pairs = edge_pairs(network.plan.nodes)
         operations = network.plan.operations
         chosen = {edge: operations.index(network.alive()[kind][edge][0]) for edge in edges}
-        ranked = sorted(edges, key=lambda edge: -float(strength[edge, chosen[edge]]))
+        ranked = sorted(
+            edges,
+            key=lambda e: (-float(strength[e, chosen[e]]), int(lots[e, chosen[e]])),
+        )
         kept, doomed = sorted(ranked[: self._in_edges]), ranked[self._in_edges :]
         for edge in doomed:
             network.prune(kind, edge)

@@ -91,10 +91,10 @@ class ProgressiveSearch:
 
     def rounds_needed(self, plan: DartsPlan) -> int:
         """Return how many rounds a client needs to decide everything and train once after that."""
-        steps = len(edge_pairs(plan.nodes))
+        steps = len(edge_pairs(plan.nodes)) if len(plan.operations) > 1 else 0
         if self._topology:
             steps += sum(node > self._in_edges for node in range(2, 2 + plan.nodes))
-        return self._warmup + (steps - 1) * self._recovery + 1
+        return self._warmup + max(0, steps - 1) * self._recovery + 1
 
     def due(self, elapsed: int, last: int | None) -> bool:
         """Tell whether a step is due after ``elapsed`` rounds, the last one having been at ``last``."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -193,10 +193,38 @@ def halves(rectified: Tensor) -> tuple[Tensor, Tensor]:
 
     Copies in the layout of the input: a convolution would make one anyway, each for itself.
     """
-    last = rectified.is_contiguous(memory_format=torch.channels_last)
-    layout = torch.channels_last if last else torch.contiguous_format
+    if rectified.requires_grad:  # never when a model is exported
+        return cast(tuple[Tensor, Tensor], _Halves.apply(rectified))
+    return _halves(rectified)
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def _halves(rectified: Tensor) -> tuple[Tensor, Tensor]:
     even, odd = rectified[:, :, ::2, ::2], rectified[:, :, 1::2, 1::2]
+    layout = _layout(rectified)
     return even.contiguous(memory_format=layout), odd.contiguous(memory_format=layout)
+
+
+class _Halves(torch.autograd.Function):
+    """`_halves` with one gradient of the input's size; torch's own slices would make and add four."""
+
+    @staticmethod
+    def forward(ctx: Any, rectified: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.shape, ctx.layout = rectified.shape, _layout(rectified)
+        return _halves(rectified)
+
+    @staticmethod
+    def backward(ctx: Any, even: Tensor, odd: Tensor) -> Tensor:
+        gradient = torch.empty(
+            ctx.shape, dtype=even.dtype, device=even.device, memory_format=ctx.layout
+        ).zero_()
+        gradient[:, :, ::2, ::2] = even
+        gradient[:, :, 1::2, 1::2] = odd
+        return gradient
 
 
 class ConvBN(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -71,12 +71,21 @@ def measured_step_peak_mib(
         optimizer.zero_grad()
 
     step()
+    alive = (*_held(replica), *_state_tensors(optimizer), images, labels)
+    return peak_of_tensors(step, alive) / MIB
+
+
+def peak_of_tensors(work: Callable[[], object], alive: Iterable[Tensor]) -> int:
+    """Return the peak of bytes of all tensors alive during ``work``: those in ``alive``, and new ones.
+
+    Follows every tensor that is made, so it is slow and exact; scratch memory inside kernels is not seen.
+    """
     live = _LiveTensors()
-    for tensor in (*_held(replica), *_state_tensors(optimizer), images, labels):
+    for tensor in alive:
         live.follow(tensor)
     with live:
-        step()
-    return live.peak_bytes / MIB
+        work()
+    return live.peak_bytes
 
 
 class MemoryCount:
@@ -109,11 +118,15 @@ class MemoryCount:
             self._gradients = _bytes([p.grad for p in parameters if p.grad is not None])
             self._counted = True
 
+    def tensors(self) -> list[Tensor]:
+        """Return what stays between two steps."""
+        return _held(self._model) + _state_tensors(self._optimizer)
+
     def resident_mib(self) -> float:
-        """Return what stays between two steps: model and optimiser state. On CUDA `peak_mib` has all."""
+        """Return what stays between two steps; on CUDA without the optimiser's, which `peak_mib` has."""
         if self._device.type == "cuda":
-            return 0.0
-        return (_bytes(_held(self._model)) + _bytes(_state_tensors(self._optimizer))) / MIB
+            return _bytes(_held(self._model)) / MIB
+        return _bytes(self.tensors()) / MIB
 
     def peak_mib(self) -> float:
         """Return the count, or what the CUDA allocator says."""

@@ -19,6 +19,9 @@ class Pull:
         strength: lambda, 0 or more.
         targets: name -> array; names that the model has no parameter for are ignored.
 
+    Raises:
+        ValueError: at the first call, where a target's shape is not its parameter's.
+
     """
 
     def __init__(self, *, strength: float, targets: Arrays) -> None:
@@ -50,6 +53,12 @@ class Pull:
     def _bind(self, model: nn.Module) -> None:
         """Find the pulled parameters, and lay the targets out as they are: kernels then run side by side."""
         named = {n: p for n, p in model.named_parameters() if n in self._arrays and p.requires_grad}
+        for name, parameter in named.items():
+            if parameter.shape != self._arrays[name].shape:
+                raise ValueError(
+                    f"{name} has shape {tuple(parameter.shape)}, what it is pulled to "
+                    f"{self._arrays[name].shape}"
+                )
         self._of, self._parameters = model, list(named.values())
         self._targets = [
             torch.empty_like(parameter).copy_(torch.from_numpy(self._arrays[name]))

@@ -38,7 +38,7 @@ class TrainerSettings:
     )
     clip_norm: float | None = None  # largest L2 norm of the whole gradient; None: unlimited
     augment: str = "none"  # none | flip | crop_flip | crop_flip_cutout
-    eval_batch_size: int = 250  # images; changes no result, only speed and memory
+    eval_batch_size: int = 250  # images; of results, it changes only scores by batch statistics
     lr_schedule: str = "constant"  # over rounds: constant | cosine (Loshchilov & Hutter, ICLR 2017)
     lr_min: float = 0.0  # what cosine falls towards, in [0, lr]
     warmup_rounds: int = 0  # rounds that lr climbs in a straight line before its first full round

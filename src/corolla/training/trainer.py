@@ -116,8 +116,9 @@ class LocalTrainer:
         """Train several models in place, alternately on the same batches, as each alone would be.
 
         A batch is loaded and augmented once. Gradients of one model are freed before the next one's
-        forward pass, so the peak of memory is about that of the largest. Seconds and peak of each
-        result are those of all together. Other arguments and errors are those of `train`.
+        forward pass, so the peak of memory is about that of the largest. A rest of one image is left
+        out if any of the models has BatchNorm. Seconds and peak of each result are those of all
+        together. Other arguments and errors are those of `train`.
         """
         if epochs < 1:
             raise ValueError(f"epochs={epochs}: need 1 or more")

@@ -64,10 +64,10 @@ class _Learner:
         self._after_backward = trainee.after_backward
         self._parameters = trainable(model)
         self._optimizer = build_optimizer(model, settings=settings, loop=loop, lr=trainee.lr)
+        self.memory = MemoryCount(model, self._optimizer, device)
         if trainee.optimizer_state is not None:
             restore_state(model, self._optimizer, trainee.optimizer_state)
         self._optimizer.zero_grad()  # whatever the caller left there
-        self.memory = MemoryCount(model, self._optimizer, device)
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
         """Make one step on a batch and return its loss."""
@@ -190,6 +190,10 @@ class TrainingRun:
         counts = [learner.memory for learner in self._learners]
         held = sum(count.resident_mib() for count in counts)
         return max(count.peak_mib() + held - count.resident_mib() for count in counts)
+
+    def tensors(self) -> list[Tensor]:
+        """Return what stays between two steps: models and optimisers' states."""
+        return [tensor for learner in self._learners for tensor in learner.memory.tensors()]
 
     def optimizer_states(self) -> list[OptimizerState]:
         """Return copies of the optimisers' states, from which another run carries on."""

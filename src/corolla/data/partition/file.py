@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
+import numpy as np
+
 from corolla.data.dataset import Dataset
+from corolla.data.images import Indices
 from corolla.data.partition.partition import Partition
+from corolla.data.partition.partitioner import LISTED
 from corolla.errors import Fault, RefusedError
 
 
@@ -28,12 +33,14 @@ class File:
         remedy = "Set partition.path=RUN_DIR/partition.json"
         return [Fault("partition.path", None, "no file given", remedy)]
 
-    def split(self, dataset: Dataset, *, clients: int, seed: int) -> Partition:
+    def split(
+        self, dataset: Dataset, *, clients: int, seed: int, held_out: Indices = ()
+    ) -> Partition:
         """Return the file's partition; ``seed`` is not used, the file holds the one it came from.
 
         Raises:
             RefusedError: file missing or damaged, of another data set or number of clients, or with
-                positions outside the pool, overlapping or empty splits.
+                positions outside the pool, overlapping or empty splits, images of ``held_out``.
         """
         if self.path is None:
             raise RefusedError(self.check())
@@ -60,10 +67,18 @@ class File:
                     sizes = "{} train, {} validation, {} test".format(*indices.sizes())
                     problem = f"leaves client {client} without data ({sizes})"
                     refuse(problem, "Every client needs images in each split")
+        kept = np.sort(np.asarray(held_out, np.int64))
+        given = [client for client, i in partition.clients.items() if np.isin(i.all(), kept).any()]
+        if given:
+            problem = f"gives clients {', '.join(given[:LISTED])} images held out for the server"
+            remedy = (
+                "Use the file of a run with the same server_set and seed, or server_set=dataset"
+            )
+            refuse(problem, remedy)
         if len(partition.clients) != clients:
             problem = f"the partition file has {len(partition.clients)} clients"
             remedy = f"Set clients={len(partition.clients)}"
             faults.append(Fault("clients", clients, problem, remedy))
         if faults:
             raise RefusedError(faults)
-        return partition
+        return dataclasses.replace(partition, held_out=kept)

@@ -49,6 +49,7 @@ class Partition:
         clients: client id -> positions, in the order of the ids.
         sites: client id -> name of its site folder, if the clients are sites.
         notes: what could not be met exactly, for people.
+        held_out: positions of images that are the server's and no client's, int64 (n,), ascending.
         counts: client id -> split -> number of images per label; kept for readers of the file.
     """
 
@@ -60,6 +61,7 @@ class Partition:
     clients: Mapping[ClientId, ClientIndices]
     sites: Mapping[ClientId, str] | None = None
     notes: tuple[str, ...] = ()
+    held_out: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     counts: Mapping[ClientId, Mapping[str, list[int]]] = field(default_factory=dict)
 
     def label_counts(
@@ -90,6 +92,8 @@ class Partition:
             "class_names": list(self.class_names),
             "notes": list(self.notes),
         }
+        if len(self.held_out):
+            head["held_out"] = self.held_out.tolist()
         lines = [f" {json.dumps(key)}: {json.dumps(value)}," for key, value in head.items()]
         rows = [
             f"  {json.dumps(client)}: {json.dumps(self._row(client))}" for client in self.clients
@@ -147,6 +151,7 @@ class Partition:
                 clients=clients,
                 sites=sites or None,
                 notes=tuple(content["notes"]),
+                held_out=np.array(content.get("held_out", []), np.int64),
                 counts={str(c): row["label_counts"] for c, row in rows.items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -158,7 +163,7 @@ class Partition:
 
     def shared_images(self) -> str | None:
         """Return whose splits overlap, in words; None if every image is given at most once."""
-        owners: dict[int, str] = {}
+        owners = dict.fromkeys(self.held_out.tolist(), "the server's images")
         for client, indices in self.clients.items():
             for split in SPLITS:
                 for position in getattr(indices, split).tolist():

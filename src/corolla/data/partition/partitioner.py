@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corolla.data.dataset import Dataset
-from corolla.data.partition.partition import ClientIndices, Partition
+from corolla.data.images import Indices
+from corolla.data.partition.partition import SPLITS, ClientIndices, Partition
 from corolla.data.partition.stratified import split_sizes, stratified_split
+from corolla.data.remainder import Remainder
 from corolla.errors import Fault, RefusedError
 from corolla.types import ClientId, client_seed, generator
 
@@ -31,8 +33,16 @@ class Partitioner(Protocol):
         """Return what is wrong with the settings alone."""
         ...
 
-    def split(self, dataset: Dataset, *, clients: int, seed: int) -> Partition:
+    def split(
+        self, dataset: Dataset, *, clients: int, seed: int, held_out: Indices = ()
+    ) -> Partition:
         """Divide ``dataset``; the result depends on the arguments and settings only.
+
+        Args:
+            dataset: whose images are divided; the partition holds positions in it.
+            clients: among so many.
+            seed: of all draws.
+            held_out: positions of images that no client gets.
 
         Raises:
             RefusedError: wrong settings, or a client would be left without data.
@@ -103,8 +113,10 @@ class FractionPartitioner(ABC):
                 faults.append(Fault(f"partition.{key}", getattr(self, key), "below 1", remedy))
         return faults
 
-    def split(self, dataset: Dataset, *, clients: int, seed: int) -> Partition:
-        """Divide ``dataset`` among ``clients`` clients "0", "1", ...
+    def split(
+        self, dataset: Dataset, *, clients: int, seed: int, held_out: Indices = ()
+    ) -> Partition:
+        """Divide ``dataset`` without ``held_out`` among ``clients`` clients "0", "1", ...
 
         Raises:
             RefusedError: wrong settings, or a client would be left without data.
@@ -114,17 +126,21 @@ class FractionPartitioner(ABC):
             faults.append(Fault("clients", clients, "below 1", "Give the number of clients"))
         if faults:
             raise RefusedError(faults)
-        labels = dataset.labels()
+        rest = Remainder(dataset, held_out) if len(held_out) else None
+        pool: Dataset = dataset if rest is None else rest
+        labels = pool.labels()
         if clients > len(labels):
             problem = f"more clients than images ({len(labels)})"
             raise RefusedError(Fault("clients", clients, problem, "Ask for fewer clients"))
-        assignment = self.assign(dataset, clients, generator(seed, 0))
+        assignment = self.assign(pool, clients, generator(seed, 0))
         ids = [str(client) for client in range(len(assignment.images))]
         self._refuse_short([len(images) for images in assignment.images])
         parts = {
             client: self.divide(images, labels, seed, client)
             for client, images in zip(ids, assignment.images, strict=True)
         }
+        if rest is not None:
+            parts = {client: _in_whole(part, rest) for client, part in parts.items()}
         for note in assignment.notes:
             log.warning("partition %s: %s", self.name, note)
         sites = assignment.sites
@@ -137,8 +153,9 @@ class FractionPartitioner(ABC):
             clients=parts,
             sites=None if sites is None else dict(zip(ids, sites, strict=True)),
             notes=assignment.notes,
+            held_out=np.sort(np.asarray(held_out, np.int64)),
         )
-        counts = partition.label_counts(labels, len(dataset.class_names))
+        counts = partition.label_counts(dataset.labels(), len(dataset.class_names))
         listed = {
             client: {split: count.tolist() for split, count in splits.items()}
             for client, splits in counts.items()
@@ -192,3 +209,8 @@ class FractionPartitioner(ABC):
         problem = f"too few images for client {', '.join(named)}{more}; need {least}"
         remedy = f"Ask for fewer clients{self.more_even}, or other fractions or min_* in partition"
         raise RefusedError(Fault("partition", self.name, problem, remedy))
+
+
+def _in_whole(part: ClientIndices, rest: Remainder) -> ClientIndices:
+    """Return positions in the remainder as positions in the whole data set."""
+    return ClientIndices(*(rest.in_whole(getattr(part, split)) for split in SPLITS))

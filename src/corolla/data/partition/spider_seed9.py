@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corolla.data.dataset import Dataset
+from corolla.data.images import Indices
 from corolla.data.partition.apportion import largest_remainder
 from corolla.data.partition.dirichlet import alpha_faults
 from corolla.data.partition.partition import ClientIndices, Partition
@@ -64,9 +65,11 @@ class SpiderSeed9(FractionPartitioner):
                 faults.append(Fault(f"partition.{key}", value, "below 1", remedy))
         return faults
 
-    def split(self, dataset: Dataset, *, clients: int, seed: int) -> Partition:
+    def split(
+        self, dataset: Dataset, *, clients: int, seed: int, held_out: Indices = ()
+    ) -> Partition:
         """Divide ``dataset``; ``seed`` is not used, ``data_seed`` is the one that is recorded."""
-        return super().split(dataset, clients=clients, seed=self.data_seed)
+        return super().split(dataset, clients=clients, seed=self.data_seed, held_out=held_out)
 
     def assign(self, dataset: Dataset, clients: int, rng: np.random.Generator) -> Assignment:
         """Return each client's images; all of the pool, or of ``images``, are given away."""

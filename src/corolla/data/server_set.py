@@ -1,0 +1,187 @@
+"""Images of the server's own: what a method validates, searches or distils on without any client's.
+
+Either a part of the pool that no client gets (`HeldOut`, in simulation), or images from elsewhere: a
+folder, or another data set (`OtherImages`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corolla.data.dataset import Dataset
+from corolla.data.images import Images
+from corolla.errors import Fault, RefusedError
+from corolla.types import generator
+
+_HELD_OUT = 0x5E7F0  # keeps this draw apart from the partition's, of the same seed
+
+
+@dataclass(frozen=True, eq=False)
+class ServerImages:
+    """The server's images, and what is needed to read them.
+
+    Args:
+        images: uint8 pixels, with labels that count as the clients' do.
+        class_names: name of each label.
+        mean: per channel, of pixels / 255: the clients', as it is their networks that are shown the images.
+        std: likewise.
+    """
+
+    images: Images
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class ServerSet(Protocol):
+    """Where the server's images come from. Classes are the ``_target_`` of ``conf/server_set/*.yaml``."""
+
+    def held_out(self, pool: int) -> NDArray[np.int64]:
+        """Return ascending positions in a pool of ``pool`` images that no client may get."""
+        ...
+
+    def check(self, dataset: Dataset, *, pool: bool) -> list[Fault]:
+        """Return all that is wrong, after decoding the images.
+
+        Args:
+            dataset: the run's.
+            pool: whether its images are divided among the clients; real nodes have their own.
+        """
+        ...
+
+    def load(self, dataset: Dataset) -> ServerImages:
+        """Return the images, decoded; ``dataset`` is the run's."""
+        ...
+
+
+class HeldOut:
+    """Images of the pool, drawn uniformly before the rest is divided among the clients.
+
+    The draw depends on seed and size of the pool alone, so every process makes it again; for readers,
+    ``partition.json`` lists the positions. A smaller set is part of a larger one of the same seed.
+
+    Args:
+        images: how many, 1 or more.
+        seed: of the draw.
+
+    Raises:
+        RefusedError: values out of range.
+    """
+
+    def __init__(self, *, images: int, seed: int) -> None:
+        faults = [
+            Fault(
+                f"server_set.{key}",
+                value,
+                "is out of range",
+                f"Use a whole number, {least} or more",
+            )
+            for key, value, least in (("images", images, 1), ("seed", seed, 0))
+            if isinstance(value, bool) or not isinstance(value, int) or value < least
+        ]
+        if faults:
+            raise RefusedError(faults)
+        self._images, self._seed = images, seed
+
+    def held_out(self, pool: int) -> NDArray[np.int64]:
+        """Return the positions; RefusedError where none would be left for the clients."""
+        if self._images >= pool:
+            problem = f"the pool holds {pool} images, and clients need some"
+            raise RefusedError(Fault("server_set.images", self._images, problem, "Ask for fewer"))
+        drawn = generator(self._seed, _HELD_OUT).permutation(pool)[: self._images]
+        return np.sort(drawn).astype(np.int64)
+
+    def check(self, dataset: Dataset, *, pool: bool) -> list[Fault]:
+        """Return which images cannot be decoded; without a pool there are none at all."""
+        if not pool:
+            problem = "real nodes keep their images: there is no pool to hold any of them out of"
+            remedy = "Use server_set=dataset with images that are the server's own"
+            return [Fault("server_set", "held_out", problem, remedy)]
+        return dataset.check(self.held_out(len(dataset.labels())))
+
+    def load(self, dataset: Dataset) -> ServerImages:
+        """Return the images out of the pool of ``dataset``."""
+        return _server_images(dataset.images(self.held_out(len(dataset.labels()))), dataset)
+
+
+class OtherImages:
+    """All images of a data set that is not the clients': a folder, or any of ``conf/dataset``.
+
+    Args:
+        dataset: has the same classes, channels and resolution as the run's.
+    """
+
+    def __init__(self, *, dataset: Dataset) -> None:
+        self._own = dataset
+
+    def held_out(self, pool: int) -> NDArray[np.int64]:
+        """Return nothing: the clients divide the whole pool."""
+        return np.empty(0, np.int64)
+
+    def check(self, dataset: Dataset, *, pool: bool) -> list[Fault]:
+        """Return what is missing, does not fit the run's images, or cannot be decoded."""
+        own = self._own
+        faults = of_server(own.check())
+        if faults:
+            return faults
+        for key in ("channels", "resolution"):
+            mine, theirs = getattr(own, key), getattr(dataset, key)
+            if mine != theirs:
+                problem = f"the run's images have {theirs}"
+                remedy = (
+                    f"Give images of {theirs}; a folder takes server_set.dataset.{key}={theirs}"
+                )
+                faults.append(Fault(f"server_set.dataset.{key}", mine, problem, remedy))
+        if tuple(own.class_names) != tuple(dataset.class_names):
+            mine, theirs = ", ".join(own.class_names[:20]), ", ".join(dataset.class_names[:20])
+            remedy = "Give images of the same classes, in the same order"
+            problem = f"has the classes {mine}; the run's images have {theirs}"
+            faults.append(Fault("server_set.dataset", own.name, problem, remedy))
+        if pool and own.fingerprint() == dataset.fingerprint():
+            problem = "these are the clients' own images, those they are tested on among them"
+            remedy = "Use server_set=held_out to keep some of them from the clients"
+            faults.append(Fault("server_set.dataset", own.name, problem, remedy))
+        return faults or of_server(own.check(np.arange(len(own.labels()))))
+
+    def load(self, dataset: Dataset) -> ServerImages:
+        """Return all images; ``dataset`` says how the clients normalise theirs."""
+        with named_as_server():
+            return _server_images(self._own.images(np.arange(len(self._own.labels()))), dataset)
+
+
+def of_server(faults: list[Fault]) -> list[Fault]:
+    """Return the faults of the server's data set under its key: ``server_set.dataset``."""
+    return [
+        dataclasses.replace(
+            fault,
+            key=re.sub(r"^dataset\b", "server_set.dataset", fault.key),
+            remedy=re.sub(r"(?<![\w.])dataset\.", "server_set.dataset.", fault.remedy),
+        )
+        for fault in faults
+    ]
+
+
+@contextmanager
+def named_as_server() -> Iterator[None]:
+    """Raise refusals of the server's data set under its key."""
+    try:
+        yield
+    except RefusedError as error:
+        raise RefusedError(of_server(error.faults)) from error
+
+
+def _server_images(images: Images, dataset: Dataset) -> ServerImages:
+    return ServerImages(
+        images=images,
+        class_names=tuple(dataset.class_names),
+        mean=tuple(dataset.mean),
+        std=tuple(dataset.std),
+    )
