@@ -246,7 +246,7 @@ class FederatedRun:
             "clients": len(replies),
             "failures": [failure.to_dict() for failure in failures],
             **own,
-            "best": best,
+            "best": _chosen(best),
             "costs": self._totals.to_dict(),
             "per_client": {reply.client: self._client_entry(strategy, reply) for reply in replies},
             "class_names": list(config.images.classes) if config.images else [],
@@ -269,9 +269,8 @@ class FederatedRun:
             **strategy.describe(reply.client),
             **self._facts.get(reply.client, {}),
         }
-        if "latency_ms" in reply.metrics:
-            entry["latency_ms"] = reply.metrics["latency_ms"]
-        return entry
+        known = ("latency_ms", "knn_lambda", "state_restarted")
+        return entry | {key: reply.metrics[key] for key in known if key in reply.metrics}
 
     def _save_model(self, strategy: CorollaStrategy, reply: Reply) -> None:
         """Write the client's model: what it returned, else the server's slice for it."""
@@ -335,6 +334,13 @@ def _round_metrics(server_round: int, report: RoundReport, elapsed: float) -> di
         "bytes_up": sum(reply.bytes_up for reply in replies),
         **report.outcome.metrics,
     }
+
+
+def _chosen(best: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return the round that validation chose; None where it was the latest because nothing chose."""
+    if not best or not best.get("chosen", True):
+        return None
+    return {key: value for key, value in best.items() if key != "chosen"}
 
 
 def _global_scores(

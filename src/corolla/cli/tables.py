@@ -56,7 +56,7 @@ def headline(summary: Mapping[str, Any]) -> Table:
     ):  # the method's own model is the tuned one
         own = f"personalised: fine-tuned for {tuned['epochs']} epochs"
     rows = [(f"{own}, last round", summary["test_accuracy"])]
-    if summary.get("best") and summary["best"].get("chosen", True):
+    if summary.get("best"):
         text = f"{own}, round {summary['best']['round']} (chosen on validation)"
         rows.append((text, summary["best"]["test_accuracy"]))
     if tuned and own == "personalised":
