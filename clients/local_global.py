@@ -165,6 +165,8 @@ class LocalGlobalClient(SubnetClient):
         own.architecture = self._mixed_space().of_alive(network.alive())
         own.optimizer = _of_living(own.optimizer, network)
         own.steps, own.last_step = own.steps + 1, elapsed
+        for made_here in made:
+            _LOG.info("client %s, round %d: %s", site.client, task.round, made_here)
         records = [decision.to_dict() for decision in made]
         own.decisions += records
         return records

@@ -74,6 +74,14 @@ class Decision:
     scores: Mapping[str, tuple[float, float]]
     margin: float
 
+    def __str__(self) -> str:
+        """Return one line for the log."""
+        without = ", ".join(f"{n} {100 * a:.1f} %" for n, (a, _) in self.scores.items())
+        evidence = (
+            f" (accuracy without {without}; margin {100 * self.margin:.1f})" if without else ""
+        )
+        return f"{self.cell} {self.where} keeps {self.kept}{evidence}"
+
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON-able record."""
         return {
