@@ -55,11 +55,13 @@ class DartsSpace(Supernet):
         faults += _faults(resolution, channels, cells, nodes, stem_multiplier)
         if faults:
             raise RefusedError(faults)
-        pairs = edge_pairs(nodes)
+        pairs, candidates = edge_pairs(nodes), self._candidates(names)
         super().__init__(
             name=name,
             dimensions=tuple(
-                Dimension(f"{kind}.{edge_name(pair)}", names) for kind in KINDS for pair in pairs
+                Dimension(f"{kind}.{edge_name(pair)}", candidates)
+                for kind in KINDS
+                for pair in pairs
             ),
             num_classes=num_classes,
             in_channels=in_channels,
@@ -76,6 +78,11 @@ class DartsSpace(Supernet):
             in_channels=in_channels,
             resolution=resolution,
         )
+
+    @staticmethod
+    def _candidates(operations: tuple[str, ...]) -> tuple[str, ...]:
+        """Return what there is to choose from on an edge."""
+        return operations
 
     def subnet(self, architecture: Architecture) -> DartsNetwork:
         """Build the network with one operation on every edge."""

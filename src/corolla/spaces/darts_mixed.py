@@ -7,9 +7,7 @@ The largest one is also the DARTS supernet as a fixed model, for FedAvg and Ditt
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from corolla.spaces.architecture import Architecture, Dimension
+from corolla.spaces.architecture import Architecture
 from corolla.spaces.darts import DartsSpace
 from corolla.spaces.darts_cells import DartsNetwork, checked_alive
 from corolla.spaces.darts_genotype import KINDS, Alive, Genotype
@@ -24,42 +22,15 @@ class MixedDartsSpace(DartsSpace):
     one all operations. Settings and errors are those of `DartsSpace`.
     """
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        num_classes: int,
-        in_channels: int,
-        resolution: int,
-        operations: str | Sequence[str],
-        channels: int,
-        cells: int,
-        nodes: int,
-        stem_multiplier: int,
-        affine: bool,
-    ) -> None:
-        super().__init__(
-            name=name,
-            num_classes=num_classes,
-            in_channels=in_channels,
-            resolution=resolution,
-            operations=operations,
-            channels=channels,
-            cells=cells,
-            nodes=nodes,
-            stem_multiplier=stem_multiplier,
-            affine=affine,
-        )
-        subsets = tuple(
-            "+".join(self._subset(index)) or ABSENT
-            for index in range(2 ** len(self.plan.operations))
-        )
-        self.dimensions = tuple(Dimension(d.name, subsets) for d in self.dimensions)
+    @staticmethod
+    def _candidates(operations: tuple[str, ...]) -> tuple[str, ...]:
+        subsets = (_subset(operations, index) for index in range(2 ** len(operations)))
+        return tuple("+".join(subset) or ABSENT for subset in subsets)
 
     def alive(self, architecture: Architecture) -> dict[str, tuple[tuple[str, ...], ...]]:
         """Return the operations of each edge."""
         self.check(architecture)
-        chosen = [self._subset(index) for index in architecture.choices]
+        chosen = [_subset(self.plan.operations, index) for index in architecture.choices]
         half = len(chosen) // 2
         return {"normal": tuple(chosen[:half]), "reduce": tuple(chosen[half:])}
 
@@ -81,5 +52,6 @@ class MixedDartsSpace(DartsSpace):
         """Build the network with all operations on every edge: `largest`."""
         return self.subnet(self.largest())
 
-    def _subset(self, index: int) -> tuple[str, ...]:
-        return tuple(o for bit, o in enumerate(self.plan.operations) if index >> bit & 1)
+
+def _subset(operations: tuple[str, ...], index: int) -> tuple[str, ...]:
+    return tuple(operation for bit, operation in enumerate(operations) if index >> bit & 1)
