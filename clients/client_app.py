@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
@@ -12,6 +13,7 @@ from clients.adapter import NumPyClient, answer_evaluate, answer_query, answer_t
 from clients.site import shared, site_of
 from corolla.config.build import build_client
 from corolla.errors import RefusedError
+from corolla.records.errors import CorruptStateError
 
 _LOG = logging.getLogger("corolla")
 
@@ -21,36 +23,45 @@ app = ClientApp()
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Answer a training task."""
-    return answer_train(_client(message, context), message)
+    with _kept_to_the_site(context):
+        return answer_train(_client(message, context), message)
 
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Answer an evaluation task."""
-    return answer_evaluate(_client(message, context), message)
+    with _kept_to_the_site(context):
+        return answer_evaluate(_client(message, context), message)
 
 
 @app.query()
 def query(message: Message, context: Context) -> Message:
     """Say who this node is."""
-    return answer_query(_client(message, context), message)
+    with _kept_to_the_site(context):
+        return answer_query(_client(message, context), message)
 
 
 def _client(message: Message, context: Context) -> NumPyClient:
-    task: dict[str, Any] = dict(message.content["task"])
+    site = site_of(context, dict(message.content["task"]))
+    client: NumPyClient = build_client(site.config, site=site)
+    return client
+
+
+@contextmanager
+def _kept_to_the_site(context: Context) -> Iterator[None]:
+    """On a real node, keep what names its files and folders out of the reason that the server gets."""
     try:
-        site = site_of(context, task)
-        client: NumPyClient = build_client(site.config, site=site)
-    except RefusedError as error:
+        yield
+    except (RefusedError, CorruptStateError, OSError) as error:
         if not shared(str(context.run_config["config"])).config.on_nodes:
             raise
-        # The faults may name files and folders of the site: they stay in the site's own log.
         _LOG.error("this site cannot take part: %s", error)
-        keys = ", ".join(sorted({fault.key for fault in error.faults}))
+        keys = type(error).__name__
+        if isinstance(error, RefusedError):
+            keys = ", ".join(sorted({fault.key for fault in error.faults}))
         raise SiteRefusedError(
             f"the site cannot take part ({keys}); its own log says why"
         ) from None
-    return client
 
 
 class SiteRefusedError(Exception):

@@ -118,7 +118,7 @@ def site_of(context: Context, task: Mapping[str, Any]) -> Site:
         store=_store(state_dir, config, common.space) if state_dir else None,
         model_dir=state_dir / "model" if state_dir and real else None,
         own_model_dir=_own_model_dir(state_dir, config, client),
-        shares_architecture=node.get("share-architecture") is True if real else None,
+        shares_architecture=_shares(node) if real else None,
         memory_budget_mib=_budget(node, common.trainer.device.type),
     )
 
@@ -138,6 +138,15 @@ def _budget(node: Mapping[str, Any], device: str) -> float | None:
         remedy = 'Write memory-budget-mib=2048.0, or memory-budget-mib="detect"'
         raise RefusedError(Fault("memory-budget-mib", given, "is no size in MiB", remedy))
     return budget
+
+
+def _shares(node: Mapping[str, Any]) -> bool:
+    """Return whether this node lets the server know its own architecture: its word, and no by default."""
+    given = node.get("share-architecture", False)
+    if isinstance(given, bool):
+        return given
+    remedy = "Write share-architecture=true or =false, without quotes"
+    raise RefusedError(Fault("share-architecture", given, "is neither true nor false", remedy))
 
 
 def _identity(node: Mapping[str, Any], task: Mapping[str, Any]) -> ClientId:

@@ -59,6 +59,7 @@ class CorollaStrategy(Strategy):
 
     order_type: str = MessageType.TRAIN  # what a round asks of its participants
     has_global = False  # the method has one model that serves all clients, reported as ``global``
+    clients_keep_models = False  # what `deployed` gives is not all that a client runs
     returns_models = True  # clients may be asked for the weights that they deploy
     declares_fine_tuned = False  # its personalised model is the one after fine-tuning
 

@@ -269,7 +269,7 @@ class FederatedRun:
             **strategy.describe(reply.client),
             **self._facts.get(reply.client, {}),
         }
-        known = ("latency_ms", "knn_lambda", "state_restarted")
+        known = ("latency_ms", "knn_lambda", "state_restarted", "phase")
         return entry | {key: reply.metrics[key] for key in known if key in reply.metrics}
 
     def _save_model(self, strategy: CorollaStrategy, reply: Reply) -> None:
@@ -278,7 +278,7 @@ class FederatedRun:
         if not strategy.returns_models and kept.is_dir():
             return  # a simulated client put it there itself
         arrays = reply.arrays
-        if not arrays and strategy.returns_models:
+        if not arrays and not strategy.clients_keep_models:
             arrays = strategy.deployed(reply.client).arrays
         description = {
             "space": self._config.space.name,

@@ -8,6 +8,7 @@ and departures.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -18,6 +19,8 @@ from corolla.tasks import Reply
 from strategies.base import Outcome
 from strategies.ditto import Ditto
 from strategies.search_faults import search_faults
+
+_LOG = logging.getLogger("corolla")
 
 
 class Spider(Ditto):
@@ -65,9 +68,20 @@ class Spider(Ditto):
             for reply in replies
             if (decisions := _decisions(reply)) is not None
         }
+        if server_round == self.federation.rounds:
+            self._warn_of_undecided(replies)
         phases = [reply.metrics["phase"] for reply in replies if "phase" in reply.metrics]
         metrics = {"mean_phase": sum(phases) / len(phases)} if phases else {}
         return Outcome({**outcome.metrics, **metrics}, {**outcome.columns, **columns})
+
+    def _warn_of_undecided(self, replies: Sequence[Reply]) -> None:
+        late = [reply.client for reply in replies if reply.metrics.get("phase", 3.0) < 3]
+        if late:
+            _LOG.warning(
+                "the search of %d clients did not end: %s. They deploy networks with undecided edges",
+                len(late),
+                ", ".join(late[:10]),
+            )
 
 
 def _decisions(reply: Reply) -> list[dict[str, Any]] | None:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,23 @@ DIGITS = [
 class Federation:
     """A SuperLink and the sites' SuperNodes, each a process; `close` ends all of them."""
 
-    def __init__(self, folder: Path, sites: list[str], *, later: Sequence[str] = ()) -> None:
-        """Sites that join ``later`` are registered, but `start` starts no node for them."""
+    def __init__(
+        self,
+        folder: Path,
+        sites: list[str],
+        *,
+        later: Sequence[str] = (),
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        """Sites that join ``later`` are registered, but `start` starts no node for them.
+
+        ``options``: what a site's node configuration says besides name and folders.
+        """
         self.folder = folder
         self.runs = folder / "runs"
         self.sites = sites
         self._registered = [*sites, *later]
+        self._options = dict(options or {})
         self._credentials = folder / "credentials"
         self._port = free_port()
         self._node_ports = {site: free_port() for site in self._registered}
@@ -83,6 +94,7 @@ class Federation:
     def start_node(self, site: str) -> None:
         """Start the SuperNode of ``site`` with its own key, data and state."""
         own = self.folder / "sites" / site
+        more = self._options.get(site, "")
         self._nodes[site] = self._spawn(
             site,
             [
@@ -92,9 +104,13 @@ class Federation:
                 f"--auth-supernode-private-key={self._credentials / 'keys' / site}",
                 f"--port={self._node_ports[site]}",
                 "--node-config="
-                f'client="{site}" data-dir="{own / "data"}" state-dir="{own / "state"}"',
+                f'client="{site}" data-dir="{own / "data"}" state-dir="{self.state_dir(site)}" {more}',
             ],
         )
+
+    def state_dir(self, site: str) -> Path:
+        """Return the folder on the site's disk that its SuperNode writes to."""
+        return self.folder / "sites" / site / "state"
 
     def online(self) -> int:
         """Return how many nodes the SuperLink takes for connected."""

@@ -1,4 +1,4 @@
-"""A SuperLink and sites as processes: a site dies in a round, a server between two, a new site joins.
+"""A SuperLink and sites as processes: a site dies, or the server, a new site joins, sites keep models.
 
 As docs/deployment.md starts them: TLS, registered keys, each site its own folder of images. The
 tests share one federation. They take minutes: each message starts Python anew, and Flower needs up to
@@ -9,25 +9,44 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import yaml
 
 from corolla.config.build import build_space, header_of
-from corolla.config.schema import parse_config
+from corolla.config.schema import RunConfig, parse_config
+from corolla.records.client_models import load_model
+from corolla.records.client_store import ClientStore
 from corolla.records.run_directory import RunDirectory
+from corolla.spaces.architecture import Architecture
+from corolla.state import State
 from corolla.types import Arrays
 from tests.deployment.federation import Federation, lines, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SITES = ["site-a", "site-b"]
 NEW = "site-c"
+SPIDER = [
+    "method=spider",
+    "space=darts_s2_mixed_small",
+    "space.supernet.resolution=8",
+    "space.supernet.channels=4",
+    "space.supernet.cells=3",
+    "space.supernet.nodes=1",  # two edges a cell: two steps decide everything
+    "search.clock=participations",
+    "search.warmup_rounds=1",
+    "search.recovery_rounds=1",
+]
 
 
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
-    federation = Federation(tmp_path_factory.mktemp("federation"), SITES, later=[NEW])
+    folder = tmp_path_factory.mktemp("federation")
+    federation = Federation(
+        folder, SITES, later=[NEW], options={"site-a": "share-architecture=true"}
+    )
     try:
         federation.start()
         yield federation
@@ -87,11 +106,80 @@ def test_a_site_killed_during_a_round_is_counted_as_failed(federation: Federatio
     federation.wait_for_nodes(2)
 
 
+def test_a_site_killed_between_two_rounds_goes_on_with_the_model_of_its_own(
+    federation: Federation,
+) -> None:
+    run_dir = federation.runs / "spider"
+    run = federation.run(run_dir, *SPIDER, "rounds=6")
+    wait_for_round(run, run_dir, 2, federation)
+    federation.kill_node("site-b")
+    before = own_state(federation, "site-b")
+    wait_for_round(run, run_dir, 3, federation)  # with this the SuperLink has missed the site
+    federation.start_node("site-b")
+    assert run.wait(timeout=400) == 0, federation.log("user")
+
+    rows = lines(run_dir / "clients.jsonl")
+    phases = {site: [row["phase"] for row in rows if row["client"] == site] for site in SITES}
+    back = len(phases["site-b"]) - 2  # it depends on the machine how soon it is seen again
+    assert phases == {"site-a": [1, 2, 3, 3, 3, 3], "site-b": [1, 2, *[3] * back]}
+    assert back >= 1
+    assert [row["round"] for row in rows if row["client"] == "site-b"][:2] == [1, 2]
+    assert {row["state_restarted"] for row in rows} == {0.0}
+    after = own_state(federation, "site-b")
+    assert (before.meta["participations"], after.meta["participations"]) == (2, 2 + back)
+    assert (before.meta["steps"], after.meta["steps"]) == (1, 2)
+    assert after.meta["decisions"][: len(before.meta["decisions"])] == before.meta["decisions"]
+    # A choice is a set of operations, one bit each.
+    left = zip(before.meta["architecture"], after.meta["architecture"], strict=True)
+    assert all(late & early == late for early, late in left)
+    check_who_has_what(federation, run_dir, rows)
+
+
+def check_who_has_what(federation: Federation, run_dir: Path, rows: list[dict[str, Any]]) -> None:
+    """Own models lie at the sites and nowhere at the server; only site-a has said that it shares."""
+    directory, space = RunDirectory.open(run_dir), build_space(config_of(run_dir))
+    largest = space.largest().to_list()
+    contents = [path.read_bytes() for path in run_dir.rglob("*") if path.is_file()]
+    for site in SITES:
+        own = own_state(federation, site)
+        description, arrays = load_model(federation.state_dir(site) / "model")
+        space.load(Architecture.of(description["choices"]), arrays)
+        assert description["choices"] == own.meta["architecture"] != largest
+        trained = own.part("model/")
+        assert {name: array.tobytes() for name, array in arrays.items()} == {
+            name: array.tobytes() for name, array in trained.items()
+        }
+        weights = [a.tobytes() for a in arrays.values() if a.size > 16 and a.any()]
+        assert weights
+        assert not any(piece in content for piece in weights for content in contents)
+        told = description["choices"] if site == "site-a" else largest
+        at_server, none = directory.client_model(site)
+        assert (at_server["weights"], at_server["choices"]) == ("kept by the client", told)
+        assert none == {}
+        assert directory.summary()["per_client"][site]["choices"] == told
+        own_rows = [row for row in rows if row["client"] == site]
+        assert own_rows[-1]["architecture"] == told
+        assert {"decisions" in row for row in own_rows} == {site == "site-a"}
+
+
+def own_state(federation: Federation, site: str) -> State:
+    """Return the newest state that the site keeps of the one run that has left any there."""
+    (root,) = (federation.state_dir(site) / "runs").iterdir()
+    found = ClientStore(root).load(site, before_round=1000)
+    assert found is not None
+    return found[1]
+
+
+def config_of(run_dir: Path) -> RunConfig:
+    """Return the run's configuration."""
+    config, _ = parse_config(yaml.safe_load(RunDirectory.open(run_dir).config_text()))
+    assert config is not None
+    return config
+
+
 def supernet(run_dir: Path) -> Arrays:
     """Return the supernet of the last checkpoint."""
-    directory = RunDirectory.open(run_dir)
-    config, _ = parse_config(yaml.safe_load(directory.config_text()))
-    assert config is not None
+    directory, config = RunDirectory.open(run_dir), config_of(run_dir)
     _, state = directory.load_checkpoint("latest", expected=header_of(config, build_space(config)))
     return state.part("strategy/supernet/")
 

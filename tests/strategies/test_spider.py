@@ -241,9 +241,11 @@ def test_a_damaged_state_starts_anew_from_the_global_model(
         return fit(self, parameters, config)
 
     monkeypatch.setattr(LocalGlobalClient, "fit", damage)
-    with caplog.at_level(logging.ERROR, logger="corolla"):
+    with caplog.at_level(logging.WARNING, logger="corolla"):
         run(directory, *SPIDER, *ALL)
     assert "STARTS ANEW" in caplog.text
+    assert caplog.text.count("the saved state of client 1 was damaged") == 1  # the server's word
+    assert "the search of 1 clients did not end: 1." in caplog.text
     rows = {(row["client"], row["round"]): row for row in RunDirectory.open(directory).clients()}
     assert [rows["1", r]["state_restarted"] for r in (1, 2, 3, 4)] == [0, 0, 1, 1]
     assert rows["1", 3]["undecided"] == 4  # the whole supernet again
