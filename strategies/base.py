@@ -41,7 +41,7 @@ class Deployment:
 class Outcome:
     """A method's own entries for metrics.jsonl, and per client for clients.jsonl."""
 
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
     columns: dict[ClientId, dict[str, Any]] = field(default_factory=dict)
 
 

@@ -90,7 +90,10 @@ def _differences(config: RunConfig, source: RunConfig, path: Path) -> list[Fault
     return faults
 
 
-def _divided(config: RunConfig) -> tuple[dict[str, Any], dict[str, Any]]:
-    # Where decoded images are kept changes nothing.
+def _divided(config: RunConfig) -> tuple[dict[str, Any], ...]:
+    # Where decoded images are kept changes nothing; runs from before there were parts had them all.
     own = {k: v for k, v in config.dataset.items() if not k.startswith(("cache", "memory"))}
-    return own, config.partition
+    parts = own.get("parts")
+    if parts is None or sorted(parts) == ["test", "train"]:
+        own.pop("parts", None)
+    return own, config.partition, config.server_set

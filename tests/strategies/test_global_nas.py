@@ -302,7 +302,7 @@ def test_what_global_nas_needs() -> None:
 
 def test_partial_participation_needs_no_more_rounds() -> None:
     """The network is trained in every round, whoever takes part."""
-    _config(*ALL, "clients=4", "clients_per_round=1", "rounds=3")
+    _config(*ALL, "clients=4", "clients_per_round=1", "rounds=3", "search.clock=participations")
 
 
 def test_held_out_images_that_cannot_be(tmp_path: Path) -> None:
