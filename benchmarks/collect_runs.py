@@ -66,20 +66,24 @@ def main() -> None:
         },
         "runs": [_short(summary) for summary in summaries],
     }
-    print("| method | seeds |", " | ".join(_COLUMNS), "| MB down + up |")
-    print("|---|---|" + "---|" * (len(_COLUMNS) + 1))
+    print("| method | seeds |", " | ".join(_COLUMNS), "| MB down + up | MMACs |")
+    print("|---|---|" + "---|" * (len(_COLUMNS) + 2))
     for row in rows:
-        print(_line(row))
+        print(_line(row, [s for s in summaries if s["method"] == row.group["method"]]))
     print(f"written: {write_result(options.name, figures, raw)}")
 
 
-def _line(row: Comparison) -> str:
+def _line(row: Comparison, summaries: list[dict[str, Any]]) -> str:
     cells = [
         row.figures[key].percent(1) if key in row.figures else "-" for key in _COLUMNS.values()
     ]
     megabytes = (row.figures["costs/bytes_down"].mean + row.figures["costs/bytes_up"].mean) / 1e6
     seeds = ", ".join(str(seed) for seed in row.seeds)
-    return f"| {row.group['method']} | {seeds} | {' | '.join(cells)} | {megabytes:.0f} |"
+    entries = [entry for summary in summaries for entry in summary["per_client"].values()]
+    macs = sum(entry["macs"] for entry in entries) / len(entries) / 1e6  # of what clients run
+    return (
+        f"| {row.group['method']} | {seeds} | {' | '.join(cells)} | {megabytes:.0f} | {macs:.1f} |"
+    )
 
 
 def _short(summary: dict[str, Any]) -> dict[str, Any]:
@@ -87,6 +91,7 @@ def _short(summary: dict[str, Any]) -> dict[str, Any]:
     kept = ("method", "seed", "rounds", "test_accuracy", "val_accuracy", "best", "global")
     short = {key: summary[key] for key in (*kept, "fine_tuned", "costs") if key in summary}
     short["architectures"] = {c: e["choices"] for c, e in summary["per_client"].items()}
+    short["macs"] = {c: e["macs"] for c, e in summary["per_client"].items()}
     return short
 
 

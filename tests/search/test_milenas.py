@@ -305,7 +305,7 @@ def test_all_bad_settings_are_named_at_once() -> None:
         "clock='x': is not known. Use participations or rounds",
         "search_rounds=0: is out of range. Use 1 or more",
         "in_edges=True: is out of range. Use 1 or more",
-        "lr=0.0: must be above 0. The paper takes 0.01",
-        "validation_weight=-1.0: must be 0 or more. The paper takes 1",
+        "lr=0.0: must be a number above 0. The paper takes 0.01",
+        "validation_weight=-1.0: must be a number, 0 or more. The paper takes 1",
     ):
         assert line in text
