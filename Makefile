@@ -20,7 +20,7 @@ run: install
 test: install
 	$(BIN)/pytest -m "not slow"
 
-# A real SuperLink and SuperNodes with TLS and keys; one is killed, the run is killed and resumed. About 6 minutes.
+# A real SuperLink and SuperNodes with TLS and keys; sites and runs are killed and go on. About 10 minutes.
 test-processes: install
 	$(BIN)/pytest tests/deployment/test_processes.py
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.supernet [--spaces nasvit darts ...]
 
-One thread, random architectures, both sides in turn; the figures are ratios of medians:
+One thread, random architectures, both sides in turn; the figures are ratios of medians of CPU time:
 
 - ``<space>_cut_over_copy``: cutting a subnet's arrays out of the supernet, over copying those arrays;
 - ``<space>_aggregate_over_copy``: averaging five clients' subnets into the supernet, over copying those
@@ -95,9 +95,9 @@ def _copy(arrays: Arrays) -> Arrays:
 
 
 def _timed(into: list[float], work: Callable[[], Any]) -> Any:
-    start = time.perf_counter()
+    start = time.process_time()
     result = work()
-    into.append(1e3 * (time.perf_counter() - start))
+    into.append(1e3 * (time.process_time() - start))
     return result
 
 
