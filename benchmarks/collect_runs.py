@@ -39,6 +39,8 @@ def main() -> None:
     for run in options.runs:
         arm, _, folder = run.rpartition("=")
         summary = json.loads((Path(folder) / "summary.json").read_text())
+        gain = Path(folder) / "gain.json"  # where `corolla gain` was run
+        summary["gain"] = json.loads(gain.read_text()) if gain.is_file() else None
         summaries.append(summary | {"method": arm or summary["method"]})
         configs.append(yaml.safe_load((Path(folder) / "config.yaml").read_text()))
     rows = compare(summaries)
@@ -91,6 +93,8 @@ def _short(summary: dict[str, Any]) -> dict[str, Any]:
     kept = ("method", "seed", "rounds", "test_accuracy", "val_accuracy", "best", "global")
     short = {key: summary[key] for key in (*kept, "fine_tuned", "costs") if key in summary}
     short["architectures"] = {c: e["choices"] for c, e in summary["per_client"].items()}
+    if summary["gain"]:
+        short["gain"] = summary["gain"]
     short["macs"] = {c: e["macs"] for c, e in summary["per_client"].items()}
     return short
 
