@@ -28,7 +28,7 @@ from corolla.spaces.darts_cells import DartsNetwork
 from corolla.spaces.darts_mixed import MixedDartsSpace
 from corolla.spaces.supernet import to_arrays
 from corolla.tasks import Task
-from corolla.training.batches import EndlessBatches, Floats
+from corolla.training.batches import EndlessBatches
 from corolla.training.pull import Pull
 from corolla.training.training_run import Hook, Trainee
 from corolla.training.variants import VariantScorer
@@ -158,7 +158,7 @@ class LocalGlobalClient(SubnetClient):
             mean=data.mean,
             std=data.std,
             batch_size=site.trainer.settings.eval_batch_size,
-            statistics=getattr(search, "statistics", "batch"),
+            statistics=search.statistics,
         )
         rng = generator(site.config.seed, own.steps, client_seed(site.client), _SEARCH)
         made = search.step(network, memory=own.memory, judge=judge, rng=rng, round=task.round)
@@ -194,13 +194,7 @@ class LocalGlobalClient(SubnetClient):
 
     def _validation_batches(self, task: Task) -> EndlessBatches:
         site, data = self._site, self._site.data
-        floats = Floats(
-            data.validation,
-            mean=data.mean,
-            std=data.std,
-            device=site.trainer.device,
-            channels_last=site.trainer.loop.channels_last,
-        )
+        floats = site.trainer.floats(data.validation, mean=data.mean, std=data.std)
         seed = (site.config.seed, task.round, client_seed(site.client), _VALIDATION)
         return EndlessBatches(floats, batch_size=site.config.batch_size, seed=seed)
 
@@ -210,11 +204,7 @@ class LocalGlobalClient(SubnetClient):
 
     def _merged(self, own: OwnState) -> bool:
         search = self._search
-        return (
-            search is not None
-            and not self._site.config.train_on_validation
-            and not search.undecided(_darts(own.network))
-        )
+        return search is not None and not search.undecided(_darts(own.network))
 
     def _facts(self, own: OwnState, decided: list[dict[str, Any]]) -> dict[str, Any]:
         """Return what is told of the local model: how far it is, and, where shared, what it is."""

@@ -180,7 +180,7 @@ class GlobalNas(CorollaStrategy):
 
         def judge(network: nn.Module, variants: Sequence[Variant]) -> list[Evaluation]:
             # Only when asked for: a search by lot never reads an image.
-            return server.scorer(getattr(search, "statistics", "batch"))(network, variants)
+            return server.scorer(search.statistics)(network, variants)
 
         rng = generator(self.federation.seed, now.steps, _SEARCH)
         network = self._network(now.architecture, now.arrays).to(server.trainer.device)

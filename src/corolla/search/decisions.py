@@ -13,7 +13,7 @@ from corolla.spaces.darts_cells import DartsNetwork, DartsPlan
 from corolla.spaces.darts_genotype import KINDS, edge_pairs
 from corolla.training.results import Evaluation
 from corolla.training.training_run import Hook
-from corolla.training.variants import Variant
+from corolla.training.variants import Statistics, Variant
 
 Judge = Callable[[nn.Module, Sequence[Variant]], list[Evaluation]]
 """Scores variants of a network on validation images: `corolla.training.variants.VariantScorer`."""
@@ -29,6 +29,7 @@ class Search(Protocol):
     """
 
     clock: str  # participations | rounds: what the rounds below are counted in
+    statistics: Statistics  # BatchNorm's while variants are scored
 
     def rounds_needed(self, plan: DartsPlan) -> int:
         """Return how many rounds a client needs to decide everything and train once after that."""

@@ -18,6 +18,7 @@ from corolla.spaces.darts_cells import DartsNetwork, DartsPlan
 from corolla.spaces.darts_genotype import KINDS, edge_name, edge_pairs
 from corolla.training.statistics import batch_statistics
 from corolla.training.training_run import Hook
+from corolla.training.variants import Statistics
 
 
 class MilenasSearch:
@@ -36,6 +37,8 @@ class MilenasSearch:
         RefusedError: values out of range, all at once.
 
     """
+
+    statistics: Statistics = "batch"  # it scores no variants
 
     def __init__(
         self,

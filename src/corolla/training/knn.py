@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from corolla.data.images import Images
 from corolla.errors import Fault, RefusedError
-from corolla.training.batches import Floats, consecutive_batches
+from corolla.training.batches import consecutive_batches
 from corolla.training.modes import in_mode, lay_out
 from corolla.training.results import Evaluation, NoBatchError
 from corolla.training.torch_settings import configure_torch, seeded_torch
@@ -129,13 +129,7 @@ def embed(
         raise NoBatchError("nothing to embed: 0 images")
     configure_torch(trainer.loop)
     lay_out(model, trainer.loop, trainer.device)
-    floats = Floats(
-        images,
-        mean=mean,
-        std=std,
-        device=trainer.device,
-        channels_last=trainer.loop.channels_last,
-    )
+    floats = trainer.floats(images, mean=mean, std=std)
     features, logits = [], []
     with (
         torch.inference_mode(),

@@ -31,7 +31,7 @@ from torch.overrides import TorchFunctionMode
 from corolla.data.images import Images
 from corolla.errors import Fault, RefusedError, nearest
 from corolla.training.augmentation import augment
-from corolla.training.batches import Floats, has_batch_norm, shuffled_batches
+from corolla.training.batches import has_batch_norm, shuffled_batches
 from corolla.training.memory import MemoryCount
 from corolla.training.modes import in_mode, lay_out
 from corolla.training.optimizers import build_optimizer
@@ -210,13 +210,7 @@ class _MetaTraining:
     ) -> None:
         self._model, self._settings, self._trainer, self._lr = model, settings, trainer, lr
         self._mean = mean
-        self._floats = Floats(
-            images,
-            mean=mean,
-            std=std,
-            device=trainer.device,
-            channels_last=trainer.loop.channels_last,
-        )
+        self._floats = trainer.floats(images, mean=mean, std=std)
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._names, self._parameters = list(named), list(named.values())
         self._optimizer = build_optimizer(

@@ -201,7 +201,7 @@ class LocalTrainer:
             raise NoBatchError("nothing to evaluate on: 0 images")
         configure_torch(self.loop)
         lay_out(model, self.loop, self.device)
-        floats = self._floats(images, mean, std)
+        floats = self.floats(images, mean=mean, std=std)
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         with (
@@ -243,7 +243,7 @@ class LocalTrainer:
             return
         configure_torch(self.loop)
         lay_out(model, self.loop, self.device)
-        floats = self._floats(images, mean, std)
+        floats = self.floats(images, mean=mean, std=std)
         order = shuffled_batches(
             len(images), batch_size, seed=_RECALIBRATION_SEED, epoch=0, drop_single=True
         )
@@ -265,7 +265,8 @@ class LocalTrainer:
             **arguments,
         )
 
-    def _floats(self, images: Images, mean: Sequence[float], std: Sequence[float]) -> Floats:
+    def floats(self, images: Images, *, mean: Sequence[float], std: Sequence[float]) -> Floats:
+        """Return ``images`` on this trainer's device, handed out in its memory layout."""
         return Floats(
             images, mean=mean, std=std, device=self.device, channels_last=self.loop.channels_last
         )

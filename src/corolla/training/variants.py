@@ -11,7 +11,6 @@ from torch import nn
 from torch.nn import functional
 
 from corolla.data.images import Images
-from corolla.training.batches import Floats
 from corolla.training.modes import in_mode, lay_out
 from corolla.training.results import Evaluation, NoBatchError
 from corolla.training.statistics import batch_statistics
@@ -57,13 +56,7 @@ class VariantScorer:
         if not len(images):
             raise NoBatchError("nothing to score variants on: 0 images")
         self._trainer, self._statistics = trainer, statistics
-        self._floats = Floats(
-            images,
-            mean=mean,
-            std=std,
-            device=trainer.device,
-            channels_last=trainer.loop.channels_last,
-        )
+        self._floats = trainer.floats(images, mean=mean, std=std)
         order = torch.from_numpy(order_generator(_SEED, 0).permutation(len(images)))
         self._batches = torch.tensor_split(order, -(-len(images) // batch_size))
         self.passes = 0  # over all images, of one variant each
