@@ -23,6 +23,7 @@ FILES = sorted((CONF / "space").glob("*.yaml"))
 # Small enough to run; the full-size ones differ from them in numbers only.
 SMALL = [
     "mobilenetv3_8",
+    "mobilenetv2_8",
     "elastic_resnet",
     "nasvit_32",
     "darts_small",

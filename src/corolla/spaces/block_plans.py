@@ -60,7 +60,23 @@ def ascending(key: str, choices: Any) -> tuple[int, ...]:
     return values
 
 
-class Plan(Protocol):
+class Part(Protocol):
+    """A part of one architecture: stem, block or head."""
+
+    def build(self, activation: Activation) -> nn.Module:
+        """Return the plain module."""
+
+    def shapes(self) -> Shapes:
+        """Return the names and shapes of its state_dict, in its order."""
+
+    def macs(self) -> int:
+        """Return multiply-accumulates for one image."""
+
+    def kept(self) -> int:
+        """Return how many numbers one image's forward pass keeps for the backward pass."""
+
+
+class Plan(Part, Protocol):
     """One block of one architecture."""
 
     @property
@@ -74,18 +90,6 @@ class Plan(Protocol):
     @property
     def out_side(self) -> int:
         """Rows, and columns, of its output."""
-
-    def build(self, activation: Activation) -> nn.Module:
-        """Return the plain module."""
-
-    def shapes(self) -> Shapes:
-        """Return the names and shapes of its state_dict, in its order."""
-
-    def macs(self) -> int:
-        """Return multiply-accumulates for one image."""
-
-    def kept(self) -> int:
-        """Return how many numbers one image's forward pass keeps for the backward pass."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +105,7 @@ class BlockPlan:
     se: bool
     expands: bool
     shortcut: bool  # a convolution on the way around; otherwise the input itself
+    shortcut_bn: bool = True  # and BatchNorm behind it
     in_side: int
     out_side: int
 
@@ -120,6 +125,7 @@ class BlockPlan:
             squeeze=self.squeeze if self.se else None,
             expands=self.expands,
             shortcut=self.shortcut,
+            shortcut_bn=self.shortcut_bn,
             activation=activation,
         )
 
@@ -136,8 +142,10 @@ class BlockPlan:
             shapes[f"{name}.se.expand.weight"] = (self.middle, self.squeeze, 1, 1)
             shapes[f"{name}.se.expand.bias"] = (self.middle,)
         shapes |= conv_bn(f"{name}.project", (self.outputs, self.middle, 1, 1))
-        if self.shortcut:
+        if self.shortcut and self.shortcut_bn:
             shapes |= conv_bn(f"{name}.shortcut", (self.outputs, self.inputs, 1, 1))
+        elif self.shortcut:
+            shapes[f"{name}.shortcut.weight"] = (self.outputs, self.inputs, 1, 1)
         return shapes
 
     def macs(self) -> int:
@@ -160,7 +168,7 @@ class BlockPlan:
             numbers += self.middle * outside + 3 * self.middle + 2 * self.squeeze
         numbers += 2 * self.outputs * outside  # the projection's output, and the block's output
         if self.shortcut:
-            numbers += self.outputs * outside
+            numbers += self.outputs * outside if self.shortcut_bn else 0
             numbers += self.inputs * outside if self.stride > 1 else 0  # the pooled input
         return numbers
 

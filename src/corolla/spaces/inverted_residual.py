@@ -1,6 +1,6 @@
 """Plain modules of staged mobile networks: stem, inverted residual block, head, and their sequence.
 
-MobileNetV3 and NASViT share them; what differs is the activation.
+MobileNetV2, MobileNetV3 and NASViT share them; they differ in activation, and MobileNetV2 has another head.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ class Block(nn.Module):
         squeeze: int | None,
         expands: bool,
         shortcut: bool,
+        shortcut_bn: bool = True,
         activation: Activation,
     ) -> None:
         super().__init__()
@@ -86,7 +87,11 @@ class Block(nn.Module):
         )
         self.se = SqueezeExcite(middle, squeeze) if squeeze else None
         self.project = ConvBN(middle, outputs, 1)
-        self.shortcut = ConvBN(inputs, outputs, 1) if shortcut else None
+        self.shortcut: nn.Module | None = None
+        if shortcut and shortcut_bn:
+            self.shortcut = ConvBN(inputs, outputs, 1)
+        elif shortcut:
+            self.shortcut = nn.Conv2d(inputs, outputs, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(n, outputs, h / stride, w / stride)``."""
@@ -124,7 +129,7 @@ class StagedNetwork(nn.Module):
     """Stem, stages of blocks, head; images are first brought to ``resolution`` pixels a side."""
 
     def __init__(
-        self, *, resolution: int, stem: Stem, stages: Sequence[Sequence[nn.Module]], head: Head
+        self, *, resolution: int, stem: Stem, stages: Sequence[Sequence[nn.Module]], head: nn.Module
     ) -> None:
         super().__init__()
         self.resize = Resize(resolution)

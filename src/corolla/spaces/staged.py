@@ -1,4 +1,4 @@
-"""Search spaces of staged mobile networks: everything that MobileNetV3 and NASViT have in common.
+"""Search spaces of staged mobile networks: everything that MobileNetV2, MobileNetV3 and NASViT share.
 
 Dimensions: ``resolution``, ``stem.width``, per stage ``mbK.width``, ``.depth``, ``.kernel``,
 ``.expand``, and ``last.width``. Middle widths follow the *chosen* input width, so narrow clients
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from torch import nn
 
 from corolla.spaces.architecture import Architecture, Choice, Dimension
-from corolla.spaces.block_plans import BlockPlan, HeadPlan, Plan, Stage, StemPlan, ascending
+from corolla.spaces.block_plans import BlockPlan, HeadPlan, Part, Plan, Stage, StemPlan, ascending
 from corolla.spaces.inverted_residual import Activation, StagedNetwork
 from corolla.spaces.layers import make_divisible
 from corolla.spaces.supernet import Shapes, Supernet
@@ -21,7 +21,10 @@ _FLOAT = 4  # bytes
 
 
 class StagedSupernet(Supernet):
-    """Stem, stages of inverted residual blocks, head; a space may replace blocks (`repeat`)."""
+    """Stem, stages of inverted residual blocks, head; a space may replace blocks (`repeat`, `head`).
+
+    ``shortcut_bn``: whether BatchNorm follows the shortcuts' convolutions.
+    """
 
     def __init__(
         self,
@@ -35,6 +38,7 @@ class StagedSupernet(Supernet):
         last: Sequence[int],
         stages: Sequence[Stage],
         activation: Activation,
+        shortcut_bn: bool = True,
     ) -> None:
         if not stages:
             raise ValueError(f"space.stages=[]: {name!r} needs at least one stage")
@@ -43,6 +47,7 @@ class StagedSupernet(Supernet):
             raise ValueError(f"space.stem_stride={stem_stride}: must be 1 or 2")
         self.stem_stride = stem_stride
         self.activation = activation
+        self.shortcut_bn = shortcut_bn
         factor = stem_stride
         for stage in self.stages:
             factor *= stage.stride
@@ -80,6 +85,10 @@ class StagedSupernet(Supernet):
         """Return what a block after the first of ``stage`` is: by default inverted residual again."""
         return plan
 
+    def head(self, *, inputs: int, last: int, side: int) -> Part:
+        """Return what classifies the last block's ``inputs`` channels of ``side x side``."""
+        return HeadPlan(inputs=inputs, last=last, num_classes=self.num_classes, side=side)
+
     def plan(self, architecture: Architecture) -> Iterator[Plan]:
         """Yield the blocks of ``architecture`` from input to output."""
         values = self.values(architecture)
@@ -102,13 +111,14 @@ class StagedSupernet(Supernet):
                     se=stage.se,
                     expands=expand != 1,
                     shortcut=inputs != outputs or (first and self._always_shortcut[i]),
+                    shortcut_bn=self.shortcut_bn,
                     in_side=side,
                     out_side=halved(side, stride),
                 )
                 yield plan if first else self.repeat(stage, plan)
                 inputs, side = outputs, plan.out_side
 
-    def subnet(self, architecture: Architecture) -> nn.Module:
+    def subnet(self, architecture: Architecture) -> StagedNetwork:
         """Build the plain network of ``architecture``."""
         stem, plans, head = self._parts(architecture)
         stages: list[list[nn.Module]] = [[] for _ in self.stages]
@@ -140,7 +150,7 @@ class StagedSupernet(Supernet):
         numbers = stem.kept() + sum(plan.kept() for plan in plans) + head.kept()
         return _FLOAT * batch_size * numbers
 
-    def _parts(self, architecture: Architecture) -> tuple[StemPlan, list[Plan], HeadPlan]:
+    def _parts(self, architecture: Architecture) -> tuple[StemPlan, list[Plan], Part]:
         values = self.values(architecture)
         side = _number(values["resolution"])
         stem = StemPlan(
@@ -151,10 +161,9 @@ class StagedSupernet(Supernet):
             out_side=halved(side, self.stem_stride),
         )
         plans = list(self.plan(architecture))
-        head = HeadPlan(
+        head = self.head(
             inputs=plans[-1].outputs,
             last=_number(values["last.width"]),
-            num_classes=self.num_classes,
             side=plans[-1].out_side,
         )
         return stem, plans, head
