@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from flwr.app import Context
 
+from corolla.caps import node_cap
 from corolla.config.build import (
     build_dataset,
     build_partition,
@@ -49,6 +50,7 @@ class Site:
     )  # the same for a model that is not sent; in simulation part of the run
     shares_architecture: bool | None  # a real node's own word on that; None: in simulation
     memory_budget_mib: float | None
+    max_macs: float | None = None  # the cap that a real node gives itself
 
 
 class Shared:
@@ -120,6 +122,7 @@ def site_of(context: Context, task: Mapping[str, Any]) -> Site:
         own_model_dir=_own_model_dir(state_dir, config, client),
         shares_architecture=_shares(node) if real else None,
         memory_budget_mib=_budget(node, common.trainer.device.type),
+        max_macs=node_cap(node) if real else None,
     )
 
 

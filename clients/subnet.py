@@ -12,6 +12,8 @@ from torch import nn
 from clients.adapter import NumPyClient
 from clients.deploy import deploy, scores
 from clients.site import Site
+from corolla.config.build import build_cap
+from corolla.limits import BUDGET, CAP
 from corolla.spaces.supernet import to_arrays
 from corolla.tasks import Task
 from corolla.training.results import TrainResult
@@ -91,12 +93,17 @@ class SubnetClient(NumPyClient):
 
 
 def facts(site: Site) -> dict[str, Any]:
-    """Return what a node says of itself: sizes, never images or labels."""
+    """Return what a node says of itself: sizes, limits, speed where caps are made of it; no labels."""
     data = site.data
     known: dict[str, Any] = {
         "client": site.client,
         "num_examples": [len(data.train), len(data.validation), len(data.test)],
     }
     if site.memory_budget_mib is not None:
-        known["memory_budget_mib"] = site.memory_budget_mib
+        known[BUDGET] = site.memory_budget_mib
+    cap, rule = site.max_macs, build_cap(site.config)
+    if cap is not None:
+        known[CAP] = cap
+    elif rule is not None:
+        known |= rule.measured(site.space, device=site.trainer.device.type)
     return known

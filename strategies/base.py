@@ -17,13 +17,15 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from corolla.caps import with_caps
 from corolla.federation import Federation
+from corolla.limits import limits_of, shortfalls
 from corolla.spaces.architecture import Architecture
 from corolla.state import State
 from corolla.tasks import Failure, Reply, Task
 from corolla.types import Arrays, ClientId, client_order, generator
 from strategies.exchange import Exchange, Order
-from strategies.roster import Roster
+from strategies.roster import Roster, leave_out_short
 
 _LOG = logging.getLogger("corolla")
 _COHORT = 0xC0404  # keeps the cohort's draws apart from others of the same seed and round
@@ -102,13 +104,16 @@ class CorollaStrategy(Strategy):
         return [available[i] for i in sorted(rng.choice(len(available), count, replace=False))]
 
     def describe(self, client: ClientId) -> dict[str, Any]:
-        """Return a method's own per-client entries for summary.json (policy entropy, budget ...)."""
-        budget = self.federation.budgets.get(client)
-        return {} if budget is None else {"memory_budget_mib": budget}
+        """Return a method's own per-client entries for summary.json (limits, policy entropy ...)."""
+        return {**self.federation.limits(client).to_extra()}
 
     def begin_from(self, state: State) -> None:
         """Start stage=new_clients from the state in which a training run ended."""
         raise NotImplementedError(f"{type(self).__name__} has no stage for new clients")
+
+    def deploys(self, server_round: int) -> bool:
+        """Tell whether `deployed` is what the method is about; else validation cannot choose this round."""
+        return True
 
     def finished(self, clients: Sequence[ClientId]) -> bool:
         """Tell whether nothing is left to do before the last round."""
@@ -138,8 +143,7 @@ class CorollaStrategy(Strategy):
     ) -> Iterable[Message]:
         """Give every participant its own task and its own arrays; ``arrays`` and ``config`` are unused."""
         roster = self._roster()
-        nodes = roster.nodes(grid)
-        self._learn_budgets(nodes)
+        nodes = self._learn_budgets(roster.nodes(grid))
         orders = self.orders(server_round, self.cohort(server_round, list(nodes)))
         self._exchange = Exchange(
             orders,
@@ -201,6 +205,7 @@ class CorollaStrategy(Strategy):
         extra: Mapping[str, Any] | None = None,
     ) -> list[Message]:
         """Return messages that have ``clients`` evaluate, and then fine-tune, their deployed models."""
+        self._learn_budgets(nodes)  # what a node that joined since deploys depends on its limits
         orders = []
         return_arrays = return_arrays and self.returns_models
         for client in clients:
@@ -244,17 +249,24 @@ class CorollaStrategy(Strategy):
             self.federation.participants,
         )
 
-    def _learn_budgets(self, clients: Iterable[ClientId]) -> None:
-        """Take over the memory budgets of nodes that joined after the start."""
-        known = self.federation.budgets
-        facts = {client: self._roster().facts(client) for client in clients if client not in known}
-        joined = {
-            client: float(fact["memory_budget_mib"])
-            for client, fact in facts.items()
-            if "memory_budget_mib" in fact
-        }
-        if joined:
-            self.federation = replace(self.federation, budgets={**known, **joined})
+    def _learn_budgets(self, nodes: Mapping[ClientId, int]) -> Mapping[ClientId, int]:
+        """Take over the limits of nodes that joined after the start; return the nodes that stay.
+
+        One that not even the smallest architecture fits is left out, with a warning.
+        """
+        roster, known = self._roster(), self.federation
+        if roster.interchangeable:  # simulated clients are known from the start
+            return nodes
+        said = {c: roster.facts(c) for c in nodes if c not in known.budgets or c not in known.caps}
+        facts = with_caps(said, known.cap_rule, space=self.space, sizes=known.examples)
+        joined = limits_of(facts)
+        budgets, caps = {**joined.budgets, **known.budgets}, {**joined.caps, **known.caps}
+        if len(budgets) + len(caps) > len(known.budgets) + len(known.caps):
+            self.federation = replace(known, budgets=budgets, caps=caps)
+        short = shortfalls(joined, self.space, batch_size=known.batch_size)
+        leave_out_short(roster, short)
+        gone = {one.client for one in short}
+        return {client: node for client, node in nodes.items() if client not in gone}
 
     def _work(self, task: Task) -> float:
         """Return what ``task`` takes, in multiply-accumulates of one epoch's forward passes."""

@@ -131,6 +131,10 @@ class GlobalNas(CorollaStrategy):
         }
         return Outcome(metrics)
 
+    def deploys(self, server_round: int) -> bool:
+        """A network with undecided edges is never chosen by validation."""
+        return not self._now.undecided
+
     def deployed(self, client: ClientId) -> Deployment:
         """Return the global network."""
         return Deployment(self._now.architecture, self._now.arrays)

@@ -16,11 +16,13 @@ from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from corolla.errors import Fault, RefusedError, RunFailedError
+from corolla.limits import Shortfall
 from corolla.types import ClientId, client_order
 
 _LOG = logging.getLogger("corolla")
 _POLL_S = 0.5
 _SPLITS = ("train", "validation", "test")
+TRAINED = "took part in training"
 
 
 class Roster(Protocol):
@@ -35,10 +37,19 @@ class Roster(Protocol):
         """Return the clients that can be asked now, with their node ids; waits while there are none."""
 
     def facts(self, client: ClientId) -> Mapping[str, Any]:
-        """Return what a client has said of itself (sizes of splits, memory budget)."""
+        """Return what a client has said of itself (sizes of splits, limits, speed)."""
 
-    def leave_out(self, clients: Collection[ClientId]) -> None:
-        """Have nothing more to do with these clients, which took part in training, if they are there."""
+    def leave_out(self, clients: Collection[ClientId], *, reason: str = TRAINED) -> None:
+        """Have nothing more to do with these clients, if they are there; ``reason``: what they did."""
+
+
+def leave_out_short(roster: Roster, short: Sequence[Shortfall]) -> None:
+    """Leave out, with a warning each, the clients that not even the smallest architecture fits."""
+    for one in short:
+        _LOG.warning("client %s is left out: %s", one.client, one)
+    if short:
+        reason = "had less than the smallest architecture takes"
+        roster.leave_out({one.client for one in short}, reason=reason)
 
 
 class SimulatedRoster:
@@ -66,7 +77,7 @@ class SimulatedRoster:
         """Return nothing: in simulation the partition says it all."""
         return {}
 
-    def leave_out(self, clients: Collection[ClientId]) -> None:
+    def leave_out(self, clients: Collection[ClientId], *, reason: str = TRAINED) -> None:
         """Forget these clients; a stage for new clients has others from the start."""
         self._clients = [client for client in self._clients if client not in clients]
         self._nodes = {}
@@ -89,7 +100,7 @@ class NodeRoster:
         self._reply_timeout_s = reply_timeout_s
         self._sites: dict[int, _Site] = {}
         self._known: dict[ClientId, Mapping[str, Any]] = {}
-        self._left_out: set[ClientId] = set()
+        self._left_out: dict[ClientId, str] = {}  # with the reason
 
     def clients(self) -> list[ClientId]:
         """Return all clients that were ever connected, less those that are left out."""
@@ -99,12 +110,12 @@ class NodeRoster:
         """Return the client's own answer to who it is."""
         return self._known.get(client, {})
 
-    def leave_out(self, clients: Collection[ClientId]) -> None:
+    def leave_out(self, clients: Collection[ClientId], *, reason: str = TRAINED) -> None:
         """Ask these clients nothing more; the wait for as many as were expected is for others."""
         there = sorted(self._known.keys() & set(clients), key=client_order)
         if there:
-            _LOG.info("left out, since they took part in training: %s", ", ".join(there))
-        self._left_out |= set(clients)
+            _LOG.info("left out, since they %s: %s", reason, ", ".join(there))
+        self._left_out |= dict.fromkeys(clients, reason)
         self._known = {c: facts for c, facts in self._known.items() if c not in self._left_out}
 
     def nodes(self, grid: Grid) -> Mapping[ClientId, int]:
@@ -196,7 +207,8 @@ class NodeRoster:
                 continue
             self._sites[node] = _Site(client, facts)
             if client in self._left_out:
-                _LOG.info("client %s is node %d: left out, it took part in training", client, node)
+                why = self._left_out[client]
+                _LOG.info("client %s is node %d: left out, it %s", client, node, why)
                 continue
             self._known[client] = facts
             _LOG.info("client %s is node %d", client, node)

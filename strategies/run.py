@@ -12,8 +12,9 @@ from typing import Any
 from flwr.app import ArrayRecord, ConfigRecord
 from flwr.serverapp import Grid
 
-from corolla.budgets import require_room
+from corolla.caps import with_caps
 from corolla.config.build import (
+    build_cap,
     build_space,
     build_strategy,
     build_trainer_settings,
@@ -22,6 +23,7 @@ from corolla.config.build import (
 from corolla.config.schema import RunConfig
 from corolla.errors import Fault, RefusedError, RunFailedError
 from corolla.federation import Federation
+from corolla.limits import ClientLimits, limits_of, require_room, shortfalls
 from corolla.new_clients import source_state
 from corolla.records.client_facts import read_client_facts
 from corolla.records.client_models import model_directory
@@ -29,9 +31,10 @@ from corolla.records.run_directory import RunDirectory
 from corolla.records.summary import spread
 from corolla.state import State
 from corolla.tasks import Failure, Reply
+from corolla.types import ClientId
 from strategies.base import CorollaStrategy, RoundReport
 from strategies.evaluation import Evaluator
-from strategies.roster import NodeRoster, Roster, SimulatedRoster
+from strategies.roster import NodeRoster, Roster, SimulatedRoster, leave_out_short
 from strategies.totals import Totals
 from strategies.waiting import gather
 
@@ -76,22 +79,40 @@ class FederatedRun:
         for client in nodes:
             self._facts.setdefault(client, {}).update(self._roster.facts(client))
         known = self._facts.items()
-        budgets = {c: float(f["memory_budget_mib"]) for c, f in known if "memory_budget_mib" in f}
-        if config.on_nodes and budgets:
-            smallest = self._space.costs(self._space.smallest(), batch_size=config.batch_size)
-            require_room(budgets, smallest.training_memory_mib)
         sizes = {c: int(f["num_examples"]["train"]) for c, f in known if "num_examples" in f}
+        limits = self._node_limits(sizes) if config.on_nodes else limits_of(self._facts)
         federation = Federation.of(
             config,
             space=self._space,
             trainer=build_trainer_settings(config),
-            budgets=budgets,
+            budgets=limits.budgets,
+            caps=limits.caps,
             examples=sizes,
         )
         strategy: CorollaStrategy = build_strategy(config, federation=federation)
         strategy.roster = self._roster
         strategy.summary()
         return strategy
+
+    def _node_limits(self, sizes: Mapping[ClientId, int]) -> ClientLimits:
+        """Return the connected nodes' limits, with the caps that the configuration gives them.
+
+        Raises:
+            RefusedError: a node with less than the smallest architecture needs; in a run that goes on,
+                where it may have joined meanwhile, it is left out as long as there are others.
+
+        """
+        config, rule = self._config, build_cap(self._config)
+        self._facts = with_caps(self._facts, rule, space=self._space, sizes=sizes)
+        limits = limits_of(self._facts)
+        short = shortfalls(limits, self._space, batch_size=config.batch_size)
+        goes_on = self._directory.checkpoints.round() is not None
+        if goes_on and len({one.client for one in short}) < len(self._facts):
+            leave_out_short(self._roster, short)
+        else:
+            remedy = rule.remedy if rule else None
+            require_room(limits, self._space, batch_size=config.batch_size, cap_remedy=remedy)
+        return limits
 
     def _resume(self, strategy: CorollaStrategy) -> int:
         """Load the latest checkpoint, if any, and return how many rounds are done."""
@@ -158,6 +179,8 @@ class FederatedRun:
         shared = _global_scores(strategy, replies, scores)
         if shared:
             record["global"] = _without_clients(shared)
+        if not strategy.deploys(server_round):
+            return record, False
         value = scores["val_accuracy"]["mean"]
         # Trained on, validation images choose nothing any more: the latest round stands.
         chooses = not any(reply.metrics.get("validation_in_training") for reply in replies)

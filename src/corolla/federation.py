@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from corolla.caps import CapRule
+from corolla.config.build import build_cap
 from corolla.config.schema import RunConfig
+from corolla.limits import Limits
 from corolla.server_side import ServerSide
+from corolla.spaces.architecture import Architecture
 from corolla.spaces.supernet import Supernet
 from corolla.training.settings import TrainerSettings
 from corolla.types import ClientId
@@ -27,10 +31,21 @@ class Federation:
     fine_tune_epochs: int = 0
     fine_tune_lr: float | None = None  # None: the last round's step
     budgets: Mapping[ClientId, float] = field(default_factory=dict)  # MiB; empty: budget-blind
+    caps: Mapping[ClientId, float] = field(default_factory=dict)  # MACs of one image's forward pass
+    cap_rule: CapRule | None = None  # gives nodes that join later their caps
     link_mbit_s: float | None = None
     examples: Mapping[ClientId, int] = field(default_factory=dict)  # training images, where known
     train_on_validation: bool = False  # clients train on their validation images all along
     server: ServerSide | None = None  # None: the server has no images of its own
+
+    def limits(self, client: ClientId) -> Limits:
+        """Return what ``client`` can do at most."""
+        return Limits(memory_budget_mib=self.budgets.get(client), macs_cap=self.caps.get(client))
+
+    def fits(self, client: ClientId, architecture: Architecture) -> bool:
+        """Tell whether ``client`` can train ``architecture``: within its memory budget and its cap."""
+        limits = self.limits(client)
+        return limits.fit(self.space, architecture, batch_size=self.batch_size)
 
     @property
     def last_lr(self) -> float:
@@ -45,6 +60,7 @@ class Federation:
         space: Supernet,
         trainer: TrainerSettings,
         budgets: Mapping[ClientId, float],
+        caps: Mapping[ClientId, float] | None = None,
         examples: Mapping[ClientId, int] | None = None,
     ) -> Federation:
         """Take the settings from a checked configuration."""
@@ -60,6 +76,8 @@ class Federation:
             fine_tune_epochs=config.evaluation.fine_tune_epochs,
             fine_tune_lr=config.evaluation.fine_tune_lr,
             budgets=budgets,
+            caps=caps or {},
+            cap_rule=build_cap(config),
             link_mbit_s=config.link_mbit_s,
             examples=examples or {},
             train_on_validation=config.train_on_validation,

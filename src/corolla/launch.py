@@ -12,7 +12,9 @@ from typing import Any
 import yaml
 
 from corolla.budgets import draw_budgets
+from corolla.caps import with_caps
 from corolla.config.build import (
+    build_cap,
     build_dataset,
     build_engine,
     build_partition,
@@ -31,6 +33,7 @@ from corolla.data.federation import FederationData
 from corolla.data.partition.partition import Partition
 from corolla.errors import Fault, RefusedError
 from corolla.federation import Federation
+from corolla.limits import BUDGET, limits_of, require_room
 from corolla.new_clients import source_state
 from corolla.records.client_facts import write_client_facts
 from corolla.records.disk import require_free_disk
@@ -213,7 +216,13 @@ def _check_server_set(config: RunConfig, dataset: Dataset) -> None:
 def _facts(
     config: RunConfig, space: Supernet, partition: Partition | None
 ) -> dict[str, dict[str, Any]]:
-    """Return what is known of simulated clients before the start."""
+    """Return what is known of simulated clients before the start.
+
+    Raises:
+        RefusedError: settings of the caps, or a client with less than the smallest architecture needs.
+
+    """
+    rule = build_cap(config)
     if partition is None:
         return {}
     budgets = draw_budgets(
@@ -223,6 +232,7 @@ def _facts(
         batch_size=config.batch_size,
         seed=config.seed,
     )
+    speed = {} if rule is None else rule.measured(space, device=device_of(config))
     facts: dict[str, dict[str, Any]] = {}
     for client in config.population:
         splits = partition.clients[client]
@@ -233,17 +243,31 @@ def _facts(
                 "test": len(splits.test),
             },
             "label_counts": [int(n) for n in partition.counts[client]["train"]],
+            **speed,
         }
         if client in budgets:
-            facts[client]["memory_budget_mib"] = budgets[client]
+            facts[client][BUDGET] = budgets[client]
+    # All: neither does a client's cap depend on the stage.
+    sizes = {client: len(splits.train) for client, splits in partition.clients.items()}
+    facts = with_caps(facts, rule, space=space, sizes=sizes)
+    require_room(
+        limits_of(facts),
+        space,
+        batch_size=config.batch_size,
+        cap_remedy=rule.remedy if rule else None,
+    )
     return facts
 
 
 def _check_method(config: RunConfig, space: Supernet, facts: dict[str, dict[str, Any]]) -> None:
     """Build the strategy once, so that whatever it refuses is refused before the start."""
-    budgets = {c: f["memory_budget_mib"] for c, f in facts.items() if "memory_budget_mib" in f}
+    limits = limits_of(facts)
     federation = Federation.of(
-        config, space=space, trainer=build_trainer_settings(config), budgets=budgets
+        config,
+        space=space,
+        trainer=build_trainer_settings(config),
+        budgets=limits.budgets,
+        caps=limits.caps,
     )
     build_strategy(config, federation=federation)
 

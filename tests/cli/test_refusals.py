@@ -45,6 +45,8 @@ def _folder(root: Path, classes: int = 2, images: int = 12) -> Path:
         ("method.strategy.policy.lr=-1", "method.strategy.policy.lr=-1"),
         ("memory_budget_mib=[0.1,0.2]", "the smallest architecture needs"),
         ("memory_budget_mib=[5,1]", "not an ascending range"),
+        ("cap=sped", "cap='sped': no such cap. Did you mean 'speed'?"),
+        ("cap=data_size_paper", "cap.low_margin=10000000: fewer images would get the higher cap"),
         ("clients=1800", "more clients than images (1797)"),
         ("engine.actors=0", "engine.actors=0"),
         ("engine.address=nowhere", "engine.address='nowhere'"),
@@ -65,6 +67,47 @@ def test_all_faults_are_shown_at_once(capsys: pytest.CaptureFixture[str]) -> Non
     message = _refused(["run", "trainer.lr=0", "partition.alpha=0"], capsys)
     assert "trainer.lr=0" in message
     assert "partition.alpha=0" in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (
+            ["data_size", "cap.unit=mac"],
+            "cap.unit='mac': is no unit of a cap. Did you mean 'macs'?",
+        ),
+        (["data_size", "cap.step=0"], "cap.step=0: is no step. Give a number above 0, or null"),
+        (["data_size", "cap.low_margin=low"], "cap.low_margin='low': is no number"),
+        (["range", "cap.low=2"], "cap.low=2: with high=1.0 is not an ascending range from 0 on"),
+        (
+            ["range", "cap.unit=macs", "cap.low=10", "cap.high=20", "clients=2"],
+            "the smallest architecture needs 56,544 multiply-accumulates for an image. "
+            "Raise cap.low, or take a space with smaller architectures",
+        ),
+        (["speed", "cap.latency_ms=0"], "cap.latency_ms=0: is no latency. Give milliseconds above"),
+        (["speed", "cap.latency_ms=1e-6"], "Raise cap.latency_ms, or take a space with smaller"),
+        (["speed", "cap.batch_size=0"], "cap.batch_size=0: is out of range"),
+        (["speed", "cap.latency=5"], "cap.latency=5: unknown key. Did you mean 'cap.latency_ms'?"),
+    ],
+)
+def test_caps_that_cannot_be(
+    overrides: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cap, *others = overrides
+    settings = [f"cap={cap}", *others, "clients_per_round=1", f"run_dir={tmp_path / 'run'}"]
+    message = _refused(["run", *settings], capsys)
+    assert expected in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_limits_under_the_smallest_architecture_are_shown_at_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    limits = ["cap=range", "cap.unit=macs", "cap.high=9", "memory_budget_mib=[0.1,0.2]"]
+    message = _refused(["run", "clients=2", "clients_per_round=1", *limits], capsys)
+    assert "memory_budget_mib='client 0: 0." in message
+    assert "cap='client 0: " in message
+    assert ", client 1: " in message
 
 
 def test_image_folder_that_is_missing_empty_or_has_one_class(

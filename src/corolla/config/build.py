@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from hydra.utils import get_class
 
+from corolla.caps import CapRule
 from corolla.config.schema import RunConfig
 from corolla.data.dataset import Dataset
 from corolla.data.partition.partition import Partition
@@ -126,6 +127,11 @@ def build_server_set(config: RunConfig) -> ServerSet | None:
         with named_as_server():
             known["dataset"] = build(node.pop("dataset"), "dataset")
     return cast(ServerSet, build(node, "server_set", **known))
+
+
+def build_cap(config: RunConfig) -> CapRule | None:
+    """Return what gives clients their caps on multiply-accumulates, None where nothing does."""
+    return cast(CapRule, build(config.cap, "cap")) if config.cap else None
 
 
 def build_trainer_settings(config: RunConfig) -> TrainerSettings:

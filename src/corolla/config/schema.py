@@ -64,7 +64,11 @@ class RunConfig(_Strict):
     trainer: dict[str, Any]
     engine: dict[str, Any]
     search: dict[str, Any] = Field(default_factory=dict)
+    proposals: dict[str, Any] = Field(default_factory=dict)
+    reward: dict[str, Any] = Field(default_factory=dict)
+    supernet_training: dict[str, Any] = Field(default_factory=dict)
     server_set: dict[str, Any] = Field(default_factory=dict)
+    cap: dict[str, Any] = Field(default_factory=dict)
     rounds: int = Field(ge=1)
     clients: int = Field(ge=1)
     clients_per_round: int | float

@@ -23,6 +23,7 @@ from corolla.data.partition.partition import Partition
 from corolla.errors import Fault, RefusedError
 from corolla.federation import Federation
 from corolla.gain.cells import Start
+from corolla.limits import limits_of
 from corolla.records.client_facts import read_client_facts
 from corolla.records.run_directory import RunDirectory
 from corolla.spaces.architecture import Architecture
@@ -81,7 +82,7 @@ class FinishedRun:
             remedy = "Take a finished run of a method that searches, such as spider or perfedrlnas"
             raise RefusedError(Fault("method", config.method.name, problem, remedy))
         space = build_space(config)
-        facts = read_client_facts(directory.path).items()
+        limits = limits_of(read_client_facts(directory.path))
         return cls(
             directory=directory,
             config=config,
@@ -92,9 +93,8 @@ class FinishedRun:
                 config,
                 space=space,
                 trainer=build_trainer_settings(config),
-                budgets={
-                    c: float(f["memory_budget_mib"]) for c, f in facts if "memory_budget_mib" in f
-                },
+                budgets=limits.budgets,
+                caps=limits.caps,
             ),
             architectures=found,
             accuracies=accuracies,

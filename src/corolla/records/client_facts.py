@@ -1,4 +1,4 @@
-"""What is known of each client before the first round: sizes, label counts, budget. ``clients.json``."""
+"""What is known of each client before the first round: sizes, label counts, limits. ``clients.json``."""
 
 from __future__ import annotations
 

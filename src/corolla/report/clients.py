@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,16 +151,14 @@ def _row(
     strip = layout.strip(_choices(record)) if layout else None
     if strip is not None:
         fields["architecture"] = Field(strip)
-    for key, said in (("params", count), ("macs", count), ("payload_bytes", size)):
+    for key, said in (("params", count), ("payload_bytes", size)):
         value = number(record.get(key))
         put(key, value, said(value))
     use = number(record.get("training_memory_mib", record.get("peak_memory_mib")))
     budget = number(record.get("memory_budget_mib"))
-    if budget is None:
-        put("training_memory_mib", use, mebibytes(use))
-    elif use is not None:
-        of = share_of(mebibytes(use), mebibytes(budget))
-        put("training_memory_mib", use, of + (": exceeded" if use > budget else ""))
+    put("training_memory_mib", use, _within(use, budget, mebibytes))
+    use, cap = number(record.get("macs")), number(record.get("macs_cap"))
+    put("macs", use, _within(use, cap, count))
     latency = number(record.get("latency_ms"))
     put("latency_ms", latency, duration(None if latency is None else latency / 1e3))
     entropy = number(record.get("policy_entropy"))
@@ -172,6 +170,13 @@ def _row(
     if rounds:
         put("rounds", rounds, str(rounds))
     return fields
+
+
+def _within(use: float | None, limit: float | None, said: Callable[[float | None], str]) -> str:
+    """Return "30 of 40 MiB", with ": exceeded" where it is more; without a limit only the use."""
+    if use is None or limit is None:
+        return said(use)
+    return share_of(said(use), said(limit)) + (": exceeded" if use > limit else "")
 
 
 _HEADS: Mapping[str, str] = {

@@ -71,6 +71,7 @@ def facts(run: Run, *, brief: bool = False) -> list[tuple[str, str]]:
             ("local epochs", _text(config.get("local_epochs"))),
             ("batch size", _text(config.get("batch_size"))),
             ("memory budgets", _text(config.get("memory_budget_mib"))),
+            ("caps on multiply-accumulates", _named(config.get("cap"))),
             ("engine", _named(config.get("engine"))),
             ("device", _text(environment.get("device"))),
             ("commit", _commit(environment)),

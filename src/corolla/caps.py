@@ -1,0 +1,251 @@
+"""Caps on multiply-accumulates: how much one image's forward pass may take at a client.
+
+A rule (``_target_`` of conf/cap) gives every client its cap. The rule by data size is HAPFNAS's (Yang &
+Liu, Entropy 2025, 27(7), 759; its constants are those of the code attributed to the authors, and are in
+conf/cap/data_size_paper.yaml). Ours: margins and step as shares of what the space spans, so that it
+serves small spaces; a range; the speed that a client measures; a node's own word, which wins.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
+
+import torch
+
+from corolla.errors import Fault, RefusedError, is_number, nearest
+from corolla.limits import CAP
+from corolla.spaces.supernet import Supernet
+from corolla.training.measure import latency
+from corolla.types import ClientId, client_seed, generator
+
+Facts = Mapping[str, Any]
+Unit = Literal["macs", "range"]
+
+_SPEED = "macs_per_s"
+_DRAW = 0xCA9  # keeps the caps' draws apart from others of the same seed
+_UNITS = ("macs", "range")
+_NEAR = 0.99  # of a cap that a rounded one may not be below
+_LAST_RESORT = "or take a space with smaller architectures"
+
+
+class CapRule(Protocol):
+    """Gives clients their caps, as a pure function of what is known of them."""
+
+    remedy: str  # what to do where not even the smallest architecture is within a cap
+
+    def measured(self, space: Supernet, *, device: str) -> dict[str, float]:
+        """Return what this machine has to measure for its client's facts; mostly nothing."""
+        ...
+
+    def caps(
+        self, facts: Mapping[ClientId, Facts], *, space: Supernet, sizes: Mapping[ClientId, int]
+    ) -> dict[ClientId, float]:
+        """Return the cap of each client in ``facts``, in multiply-accumulates.
+
+        ``sizes``: training images of the clients that the run began with; a client that joins later
+        is held against them, so that nobody's cap changes.
+        """
+        ...
+
+
+def with_caps(
+    facts: Mapping[ClientId, Facts],
+    rule: CapRule | None,
+    *,
+    space: Supernet,
+    sizes: Mapping[ClientId, int],
+) -> dict[ClientId, dict[str, Any]]:
+    """Return copies of the facts with each client's cap; one that a client gave itself stays."""
+    completed = {client: dict(known) for client, known in facts.items()}
+    open_ = {client: known for client, known in completed.items() if CAP not in known}
+    if rule is not None and open_:
+        for client, cap in rule.caps(open_, space=space, sizes=sizes).items():
+            completed[client][CAP] = cap
+    return completed
+
+
+def node_cap(node_config: Mapping[str, Any]) -> float | None:
+    """Return the cap that a node gives itself, ``max-macs``; None where it gives none.
+
+    Raises:
+        RefusedError: what is no positive number.
+
+    """
+    given = node_config.get("max-macs")
+    if given is None:
+        return None
+    try:
+        cap = 0.0 if isinstance(given, bool) else float(given)
+    except (TypeError, ValueError):
+        cap = 0.0
+    if not (math.isfinite(cap) and cap > 0):
+        problem = "is no number of multiply-accumulates"
+        raise RefusedError(Fault("max-macs", given, problem, "Write max-macs=75e6 for 75 million"))
+    return cap
+
+
+class DataSizeCap:
+    """Linear in the number of training images; the more a client has, the more it may compute.
+
+    From smallest architecture + ``low_margin`` at the client with the fewest images to largest
+    architecture + ``high_margin`` at the one with the most, then rounded to a multiple of ``step``: the
+    nearest, but the next one up where the nearest is under 99 % of it. Where all have equally many, all
+    get the upper end. A client that joins later with fewer or more than any before gets the end.
+
+    Args:
+        unit: ``macs``: margins and step are multiply-accumulates; ``range``: they are shares of the
+            distance from the smallest to the largest architecture.
+        low_margin: added to the smallest architecture's need.
+        high_margin: added to the largest's; below 0 not even the largest client can run that.
+        step: None: no rounding.
+
+    """
+
+    remedy = f"Raise cap.low_margin, {_LAST_RESORT}"
+
+    def __init__(
+        self, *, unit: Unit, low_margin: float, high_margin: float, step: float | None
+    ) -> None:
+        faults = _unit_faults(unit)
+        for key, value in (("low_margin", low_margin), ("high_margin", high_margin)):
+            if not is_number(value):
+                faults.append(Fault(key, value, "is no number", "Give what is added to the end"))
+        if step is not None and not (is_number(step) and step > 0):
+            remedy = "Give a number above 0, or null for no rounding"
+            faults.append(Fault("step", step, "is no step", remedy))
+        if faults:
+            raise RefusedError(faults)
+        self._unit, self._step = unit, step
+        self._low, self._high = low_margin, high_margin
+
+    def measured(self, space: Supernet, *, device: str) -> dict[str, float]:
+        """Return nothing."""
+        return {}
+
+    def caps(
+        self, facts: Mapping[ClientId, Facts], *, space: Supernet, sizes: Mapping[ClientId, int]
+    ) -> dict[ClientId, float]:
+        """Return each client's point on the line."""
+        smallest, largest = _span(space)
+        scale = largest - smallest if self._unit == "range" else 1.0
+        low, high = smallest + self._low * scale, largest + self._high * scale
+        if low > high:
+            problem = f"fewer images would get the higher cap: {low:,.0f}, the most {high:,.0f}"
+            remedy = "Lower it; cap.unit=range takes shares of what the space spans"
+            raise RefusedError(Fault("cap.low_margin", self._low, problem, remedy))
+        own = {client: int(known["num_examples"]["train"]) for client, known in facts.items()}
+        all_sizes = (sizes or own).values()
+        least, most = min(all_sizes), max(all_sizes)
+        step = (self._step or 0.0) * scale
+        found = {}
+        for client, size in own.items():
+            share = 1.0 if least == most else (size - least) / (most - least)
+            share = min(1.0, max(0.0, share))
+            cap = (1 - share) * low + share * high  # exact at both ends
+            found[client] = _rounded(cap, step) if step else cap
+        return found
+
+
+class RangeCap:
+    """Drawn uniformly from ``low`` to ``high`` and fixed: a draw depends on seed and client alone.
+
+    Args:
+        unit: ``macs``, or ``range``: 0 is the smallest architecture's need, 1 the largest's.
+
+    """
+
+    remedy = f"Raise cap.low, {_LAST_RESORT}"
+
+    def __init__(self, *, unit: Unit, low: float, high: float, seed: int) -> None:
+        faults = _unit_faults(unit)
+        if not (is_number(low) and is_number(high) and 0 <= low <= high):
+            problem = f"with high={high!r} is not an ascending range from 0 on"
+            faults.append(Fault("low", low, problem, "Give cap.low and cap.high"))
+        if faults:
+            raise RefusedError(faults)
+        self._unit, self._ends, self._seed = unit, (low, high), seed
+
+    def measured(self, space: Supernet, *, device: str) -> dict[str, float]:
+        """Return nothing."""
+        return {}
+
+    def caps(
+        self, facts: Mapping[ClientId, Facts], *, space: Supernet, sizes: Mapping[ClientId, int]
+    ) -> dict[ClientId, float]:
+        """Return a draw per client."""
+        low, high = self._ends
+        if self._unit == "range":
+            smallest, largest = _span(space)
+            low, high = (smallest + end * (largest - smallest) for end in self._ends)
+        return {
+            client: float(generator(self._seed, _DRAW, client_seed(client)).uniform(low, high))
+            for client in facts
+        }
+
+
+class SpeedCap:
+    """What a client computes within a latency, at the speed that it measures once where it runs.
+
+    Speed: multiply-accumulates per second of the smallest architecture's forward pass, a median after
+    warm-up (`corolla.training.measure.latency`). So the smallest architecture is within the cap exactly
+    where it takes no longer than ``latency_ms``; larger ones mostly run at a higher speed than it does.
+    In simulation the launching machine measures for all clients; two such runs of one seed differ.
+
+    Args:
+        latency_ms: that one image may take.
+        batch_size: images per pass that is measured.
+
+    """
+
+    remedy = f"Raise cap.latency_ms, {_LAST_RESORT}"
+
+    def __init__(self, *, latency_ms: float, batch_size: int) -> None:
+        faults = []
+        if not (is_number(latency_ms) and latency_ms > 0):
+            remedy = "Give milliseconds above 0"
+            faults.append(Fault("latency_ms", latency_ms, "is no latency", remedy))
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            # Under its whole key: `batch_size` alone is the training's.
+            remedy = "Use a whole number, 1 or more"
+            faults.append(Fault("cap.batch_size", batch_size, "is out of range", remedy))
+        if faults:
+            raise RefusedError(faults)
+        self._latency_ms, self._batch_size = latency_ms, batch_size
+
+    def measured(self, space: Supernet, *, device: str) -> dict[str, float]:
+        """Return this machine's speed in multiply-accumulates per second."""
+        smallest = space.smallest()
+        with torch.random.fork_rng(devices=[]):  # nothing else's draws change
+            model = space.subnet(smallest).to(device)
+        taken_ms = latency(model, space.in_channels, space.resolution, self._batch_size)
+        return {_SPEED: self._batch_size * space.costs(smallest).macs / (taken_ms / 1000)}
+
+    def caps(
+        self, facts: Mapping[ClientId, Facts], *, space: Supernet, sizes: Mapping[ClientId, int]
+    ) -> dict[ClientId, float]:
+        """Return speed times latency; 0 for a client that told no speed."""
+        return {
+            client: float(known.get(_SPEED, 0.0)) * self._latency_ms / 1000
+            for client, known in facts.items()
+        }
+
+
+def _span(space: Supernet) -> tuple[float, float]:
+    """Return multiply-accumulates of the smallest and of the largest architecture."""
+    return (
+        float(space.costs(space.smallest()).macs),  # cached, as space.macs is not
+        float(space.costs(space.largest()).macs),
+    )
+
+
+def _rounded(cap: float, step: float) -> float:
+    nearest_step = step * math.floor(cap / step + 0.5)
+    return nearest_step if nearest_step >= _NEAR * cap else nearest_step + step
+
+
+def _unit_faults(unit: str) -> list[Fault]:
+    if unit in _UNITS:
+        return []
+    return [Fault("unit", unit, "is no unit of a cap", nearest(str(unit), _UNITS))]
