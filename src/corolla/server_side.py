@@ -32,12 +32,23 @@ class ServerSide:
         return server_set.load(build_dataset(self._config))
 
     @cached_property
+    def labelled(self) -> bool:
+        """Whether the server's images come with labels; no file is read to tell."""
+        server_set = build_server_set(self._config)
+        return server_set is not None and server_set.labelled
+
+    @cached_property
     def trainer(self) -> LocalTrainer:
         """The clients' trainer, on this machine's device."""
         return build_trainer(self._config)
 
     def scorer(self, statistics: Statistics) -> VariantScorer:
-        """Return what scores variants of a network on the server's images."""
+        """Return what scores variants of a network on the server's images; RefusedError without labels."""
+        if not self.labelled:
+            target = self._config.server_set.get("_target_")
+            problem = "the server's images have no labels to score networks by"
+            remedy = "Use server_set=held_out, or server_set=dataset with server_set.labelled=true"
+            raise RefusedError(Fault("server_set", target, problem, remedy))
         if statistics not in self._scorers:
             own = self.images
             self._scorers[statistics] = VariantScorer(

@@ -101,6 +101,12 @@ class ImageFolder:
         """Return a digest of the files' names and sizes."""
         return self._listing.fingerprint()
 
+    def files(self) -> list[str]:
+        """Return the path of every image's file, symbolic links to the folder followed."""
+        listing = self._listing
+        root = listing.root.resolve()
+        return [f"{root}/{path}" for path in listing.paths]
+
     def images(self, indices: Indices) -> Images:
         """Return the images at ``indices``, uint8 (n, channels, resolution, resolution).
 

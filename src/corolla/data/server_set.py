@@ -1,7 +1,7 @@
 """Images of the server's own: what a method validates, searches or distils on without any client's.
 
 Either a part of the pool that no client gets (`HeldOut`, in simulation), or images from elsewhere: a
-folder, or another data set (`OtherImages`).
+folder, or another data set (`OtherImages`); pictures that nobody labelled are `unlabelled.py`'s.
 """
 
 from __future__ import annotations
@@ -11,16 +11,19 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from corolla.data.dataset import Dataset
 from corolla.data.images import Images
-from corolla.errors import Fault, RefusedError
+from corolla.errors import Fault, RefusedError, nearest
 from corolla.types import generator
 
+PARTS = ("all", "train")  # of a pool, to hold images out of
+UNKNOWN = -1  # the label of images that nobody labelled
 _HELD_OUT = 0x5E7F0  # keeps this draw apart from the partition's, of the same seed
 
 
@@ -29,23 +32,35 @@ class ServerImages:
     """The server's images, and what is needed to read them.
 
     Args:
-        images: uint8 pixels, with labels that count as the clients' do.
+        images: uint8 pixels, with labels that count as the clients' do, or all `UNKNOWN`.
         class_names: name of each label.
         mean: per channel, of pixels / 255: the clients', as it is their networks that are shown the images.
         std: likewise.
+        labelled: whether the labels say anything.
     """
 
     images: Images
     class_names: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    labelled: bool
 
 
 class ServerSet(Protocol):
     """Where the server's images come from. Classes are the ``_target_`` of ``conf/server_set/*.yaml``."""
 
-    def held_out(self, pool: int) -> NDArray[np.int64]:
-        """Return ascending positions in a pool of ``pool`` images that no client may get."""
+    @property
+    def labelled(self) -> bool:
+        """Whether the images come with labels; known before any is read."""
+        ...
+
+    def held_out(self, pool: int, train_size: int | None = None) -> NDArray[np.int64]:
+        """Return ascending positions that no client may get.
+
+        Args:
+            pool: number of images of the pool.
+            train_size: how many at its start are official training images, where that is known.
+        """
         ...
 
     def check(self, dataset: Dataset, *, pool: bool) -> list[Fault]:
@@ -71,12 +86,23 @@ class HeldOut:
     Args:
         images: how many, 1 or more.
         seed: of the draw.
+        part: of the pool that they are drawn from: ``all``, or ``train``, its official training images,
+            which leaves its test images to be tested on.
 
     Raises:
         RefusedError: values out of range.
     """
 
-    def __init__(self, *, images: int, seed: int) -> None:
+    labelled: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        images: int,
+        seed: int,
+        # Runs that were started before there was this key can be resumed
+        part: str = "all",
+    ) -> None:
         faults = [
             Fault(
                 f"server_set.{key}",
@@ -87,14 +113,22 @@ class HeldOut:
             for key, value, least in (("images", images, 1), ("seed", seed, 0))
             if isinstance(value, bool) or not isinstance(value, int) or value < least
         ]
+        if part not in PARTS:
+            faults.append(Fault("server_set.part", part, "is not known", nearest(str(part), PARTS)))
         if faults:
             raise RefusedError(faults)
-        self._images, self._seed = images, seed
+        self._images, self._seed, self._part = images, seed, part
 
-    def held_out(self, pool: int) -> NDArray[np.int64]:
+    def held_out(self, pool: int, train_size: int | None = None) -> NDArray[np.int64]:
         """Return the positions; RefusedError where none would be left for the clients."""
+        if self._part == "train":
+            if train_size is None:
+                problem = "the data set knows no official training part"
+                raise RefusedError(Fault("server_set.part", "train", problem, "Use all"))
+            pool = train_size
         if self._images >= pool:
-            problem = f"the pool holds {pool} images, and clients need some"
+            holds = "the pool holds" if self._part == "all" else "the pool's training part holds"
+            problem = f"{holds} {pool} images, and clients need some"
             raise RefusedError(Fault("server_set.images", self._images, problem, "Ask for fewer"))
         drawn = generator(self._seed, _HELD_OUT).permutation(pool)[: self._images]
         return np.sort(drawn).astype(np.int64)
@@ -105,24 +139,41 @@ class HeldOut:
             problem = "real nodes keep their images: there is no pool to hold any of them out of"
             remedy = "Use server_set=dataset with images that are the server's own"
             return [Fault("server_set", "held_out", problem, remedy)]
-        return dataset.check(self.held_out(len(dataset.labels())))
+        return dataset.check(self._positions(dataset))
 
     def load(self, dataset: Dataset) -> ServerImages:
         """Return the images out of the pool of ``dataset``."""
-        return _server_images(dataset.images(self.held_out(len(dataset.labels()))), dataset)
+        return server_images(dataset.images(self._positions(dataset)), dataset, labelled=True)
+
+    def _positions(self, dataset: Dataset) -> NDArray[np.int64]:
+        return self.held_out(len(dataset.labels()), dataset.train_size())
 
 
 class OtherImages:
     """All images of a data set that is not the clients': a folder, or any of ``conf/dataset``.
 
     Args:
-        dataset: has the same classes, channels and resolution as the run's.
+        dataset: has the same channels and resolution as the run's; labelled, the same classes too.
+        labelled: false drops the labels: images of whatever classes.
+
+    Raises:
+        RefusedError: ``labelled`` is neither true nor false.
     """
 
-    def __init__(self, *, dataset: Dataset) -> None:
+    def __init__(
+        self,
+        *,
+        dataset: Dataset,
+        # Runs that were started before there was this key can be resumed
+        labelled: bool = True,
+    ) -> None:
+        if not isinstance(labelled, bool):
+            problem = "is neither true nor false"
+            raise RefusedError(Fault("server_set.labelled", labelled, problem, "Use true or false"))
         self._own = dataset
+        self.labelled = labelled
 
-    def held_out(self, pool: int) -> NDArray[np.int64]:
+    def held_out(self, pool: int, train_size: int | None = None) -> NDArray[np.int64]:
         """Return nothing: the clients divide the whole pool."""
         return np.empty(0, np.int64)
 
@@ -132,6 +183,9 @@ class OtherImages:
         faults = of_server(own.check())
         if faults:
             return faults
+        if not len(own.labels()):
+            remedy = "Give a data set with images, or server_set=none"
+            return [Fault("server_set.dataset", own.name, "holds no images", remedy)]
         for key in ("channels", "resolution"):
             mine, theirs = getattr(own, key), getattr(dataset, key)
             if mine != theirs:
@@ -140,9 +194,12 @@ class OtherImages:
                     f"Give images of {theirs}; a folder takes server_set.dataset.{key}={theirs}"
                 )
                 faults.append(Fault(f"server_set.dataset.{key}", mine, problem, remedy))
-        if tuple(own.class_names) != tuple(dataset.class_names):
+        if self.labelled and tuple(own.class_names) != tuple(dataset.class_names):
             mine, theirs = ", ".join(own.class_names[:20]), ", ".join(dataset.class_names[:20])
-            remedy = "Give images of the same classes, in the same order"
+            remedy = (
+                "Give images of the same classes, in the same order, or server_set.labelled=false "
+                "to methods that read no labels"
+            )
             problem = f"has the classes {mine}; the run's images have {theirs}"
             faults.append(Fault("server_set.dataset", own.name, problem, remedy))
         if pool and own.fingerprint() == dataset.fingerprint():
@@ -154,7 +211,8 @@ class OtherImages:
     def load(self, dataset: Dataset) -> ServerImages:
         """Return all images; ``dataset`` says how the clients normalise theirs."""
         with named_as_server():
-            return _server_images(self._own.images(np.arange(len(self._own.labels()))), dataset)
+            images = self._own.images(np.arange(len(self._own.labels())))
+        return server_images(images, dataset, labelled=self.labelled)
 
 
 def of_server(faults: list[Fault]) -> list[Fault]:
@@ -178,10 +236,14 @@ def named_as_server() -> Iterator[None]:
         raise RefusedError(of_server(error.faults)) from error
 
 
-def _server_images(images: Images, dataset: Dataset) -> ServerImages:
+def server_images(images: Images, dataset: Dataset, *, labelled: bool) -> ServerImages:
+    """Return ``images`` for networks of the run's ``dataset``; not ``labelled``: without their labels."""
+    if not labelled:
+        images = Images(images.pixels, torch.full_like(images.labels, UNKNOWN))
     return ServerImages(
         images=images,
         class_names=tuple(dataset.class_names),
         mean=tuple(dataset.mean),
         std=tuple(dataset.std),
+        labelled=labelled,
     )

@@ -1,4 +1,4 @@
-"""Random flips, crops and cutouts of whole batches, one draw per image.
+"""Random flips, crops, cutouts and AutoAugment of whole batches, one draw per image.
 
 torchvision's v2 transforms take a batch too, but draw once for all of it: every image would be
 moved by the same offset.
@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from corolla.training.auto_augment import auto_augment
+
 _CROP_SHARE = 8  # pad by 1/8 of the side: 4 pixels at 32, as is usual for CIFAR
 _CUTOUT_SHARE = 2  # cut out half the side: 16 pixels at 32, as DeVries & Taylor do for CIFAR-10
 
 
 def augment(pixels: Tensor, kind: str, rng: torch.Generator, *, mean: Sequence[float]) -> Tensor:
-    """Return a changed copy of a batch.
+    """Return a changed copy of a batch: cropped, flipped, then the rest, in the order of the kind's name.
 
     Args:
         pixels: (n, c, h, w) uint8.
@@ -31,6 +33,8 @@ def augment(pixels: Tensor, kind: str, rng: torch.Generator, *, mean: Sequence[f
         pixels = random_crop(pixels, rng)
     if "flip" in words:
         pixels = random_flip(pixels, rng)
+    if "autoaugment" in words:
+        pixels = auto_augment(pixels, rng)
     if "cutout" in words:
         pixels = random_cutout(pixels, rng, mean=mean)
     return pixels

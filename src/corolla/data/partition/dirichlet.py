@@ -29,6 +29,50 @@ def alpha_faults(alpha: float) -> list[Fault]:
     return [Fault("partition.alpha", alpha, "not positive", remedy)]
 
 
+def draw_by_label(
+    supply: NDArray[np.int64], clients: int, alpha: float, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Share out each label's images by p ~ Dir(alpha).
+
+    Args:
+        supply: images per label, (labels,).
+        clients: among so many.
+        alpha: concentration.
+        rng: of the draws.
+
+    Returns:
+        Images per client and label, int64 (clients, labels); columns sum to ``supply``.
+    """
+    share = rng.dirichlet(np.full(clients, alpha), size=len(supply))
+    bounds = np.floor(np.cumsum(share, axis=1) * supply[:, np.newaxis])
+    bounds[:, -1] = supply  # a sum of 0.999... would lose the last image
+    given: NDArray[np.int64] = np.diff(bounds, axis=1, prepend=0).astype(np.int64).T
+    return given
+
+
+def deal(
+    images: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    given: NDArray[np.int64],
+    rng: np.random.Generator,
+) -> list[NDArray[np.int64]]:
+    """Return each client's images, drawn label by label.
+
+    Args:
+        images: positions, (n,).
+        labels: of these, (n,).
+        given: images per client and label, (clients, labels); columns sum to what is there at most.
+        rng: of the draws.
+    """
+    shares: list[list[NDArray[np.int64]]] = [[] for _ in given]
+    for label, counts in enumerate(given.T):
+        shuffled = rng.permutation(images[labels == label])
+        bounds = np.cumsum(counts)
+        for share, start, stop in zip(shares, bounds - counts, bounds, strict=True):
+            share.append(shuffled[start:stop])
+    return [np.concatenate(share) for share in shares]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Dirichlet(FractionPartitioner):
     """Clients with different shares of the labels.
@@ -73,13 +117,7 @@ class Dirichlet(FractionPartitioner):
             given, notes = self._balanced(supply, clients, rng)
         else:
             given = self._by_label(supply, clients, rng)
-        shares: list[list[NDArray[np.int64]]] = [[] for _ in range(clients)]
-        for label in range(len(supply)):
-            shuffled = rng.permutation(np.flatnonzero(labels == label))
-            bounds = np.cumsum(given[:, label])
-            for share, start, stop in zip(shares, bounds - given[:, label], bounds, strict=True):
-                share.append(shuffled[start:stop])
-        return Assignment([np.concatenate(share) for share in shares], notes=notes)
+        return Assignment(deal(np.arange(len(labels)), labels, given, rng), notes=notes)
 
     def _by_label(
         self, supply: NDArray[np.int64], clients: int, rng: np.random.Generator
@@ -87,10 +125,7 @@ class Dirichlet(FractionPartitioner):
         """Return images per client and label; of ``max_draws`` draws the first that will do."""
         best, fewest = None, clients + 1
         for _ in range(self.max_draws):
-            share = rng.dirichlet(np.full(clients, self.alpha), size=len(supply))
-            bounds = np.floor(np.cumsum(share, axis=1) * supply[:, np.newaxis])
-            bounds[:, -1] = supply  # a sum of 0.999... would lose the last image
-            given: NDArray[np.int64] = np.diff(bounds, axis=1, prepend=0).astype(np.int64).T
+            given = draw_by_label(supply, clients, self.alpha, rng)
             short = sum(self.is_short(int(size)) for size in given.sum(1))
             if short < fewest:
                 best, fewest = given, short

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -99,18 +99,13 @@ class FractionPartitioner(ABC):
         faults = self.own_faults()
         fractions = {"validation": self.validation, "test": self.test}
         for key, value in fractions.items():
-            if not 0 < value < 1:
-                remedy = "Give a fraction of each client's images, as in 0.2"
-                faults.append(Fault(f"partition.{key}", value, "not in (0, 1)", remedy))
+            faults += fraction_faults(key, value)
         if sum(fractions.values()) >= 1:
             remedy = "Together they must stay below 1, or nothing is left to train on"
             faults.append(
                 Fault("partition.validation + partition.test", fractions, "1 or more", remedy)
             )
-        for key in ("min_train", "min_validation", "min_test"):
-            if getattr(self, key) < 1:
-                remedy = "Every client needs at least 1 image in each split"
-                faults.append(Fault(f"partition.{key}", getattr(self, key), "below 1", remedy))
+        faults += least_faults(self.min_train, self.min_validation, self.min_test)
         return faults
 
     def split(
@@ -141,26 +136,16 @@ class FractionPartitioner(ABC):
         }
         if rest is not None:
             parts = {client: _in_whole(part, rest) for client, part in parts.items()}
-        for note in assignment.notes:
-            log.warning("partition %s: %s", self.name, note)
         sites = assignment.sites
-        partition = Partition(
-            dataset=dataset.name,
-            fingerprint=dataset.fingerprint(),
+        return partition_of(
+            dataset,
+            parts,
             seed=seed,
-            partitioner=self.settings(),
-            class_names=tuple(dataset.class_names),
-            clients=parts,
+            settings=self.settings(),
+            held_out=held_out,
             sites=None if sites is None else dict(zip(ids, sites, strict=True)),
             notes=assignment.notes,
-            held_out=np.sort(np.asarray(held_out, np.int64)),
         )
-        counts = partition.label_counts(dataset.labels(), len(dataset.class_names))
-        listed = {
-            client: {split: count.tolist() for split, count in splits.items()}
-            for client, splits in counts.items()
-        }
-        return dataclasses.replace(partition, counts=listed)
 
     def settings(self) -> dict[str, Any]:
         """Return the rule's name and settings, as they are written to ``partition.json``."""
@@ -209,6 +194,66 @@ class FractionPartitioner(ABC):
         problem = f"too few images for client {', '.join(named)}{more}; need {least}"
         remedy = f"Ask for fewer clients{self.more_even}, or other fractions or min_* in partition"
         raise RefusedError(Fault("partition", self.name, problem, remedy))
+
+
+def partition_of(
+    dataset: Dataset,
+    clients: Mapping[ClientId, ClientIndices],
+    *,
+    seed: int,
+    settings: Mapping[str, Any],
+    held_out: Indices,
+    sites: Mapping[ClientId, str] | None = None,
+    notes: tuple[str, ...] = (),
+) -> Partition:
+    """Return the partition that gives ``clients`` these images, and warn of its ``notes``.
+
+    Args:
+        dataset: what the positions are in.
+        clients: positions of each client's images.
+        seed: that they were drawn with.
+        settings: the rule's name and settings.
+        held_out: positions of the server's images, in any order.
+        sites: of each client, if clients are sites.
+        notes: what could not be met exactly.
+    """
+    for note in notes:
+        log.warning("partition %s: %s", settings["name"], note)
+    partition = Partition(
+        dataset=dataset.name,
+        fingerprint=dataset.fingerprint(),
+        seed=seed,
+        partitioner=settings,
+        class_names=tuple(dataset.class_names),
+        clients=clients,
+        sites=sites,
+        notes=notes,
+        held_out=np.sort(np.asarray(held_out, np.int64)),
+    )
+    counts = partition.label_counts(dataset.labels(), len(dataset.class_names))
+    listed = {
+        client: {split: count.tolist() for split, count in splits.items()}
+        for client, splits in counts.items()
+    }
+    return dataclasses.replace(partition, counts=listed)
+
+
+def fraction_faults(key: str, value: float) -> list[Fault]:
+    """Return what is wrong with a fraction of a client's images."""
+    if 0 < value < 1:
+        return []
+    remedy = "Give a fraction of each client's images, as in 0.2"
+    return [Fault(f"partition.{key}", value, "not in (0, 1)", remedy)]
+
+
+def least_faults(*least: int) -> list[Fault]:
+    """Return what is wrong with the least numbers of train, validation and test images."""
+    remedy = "Every client needs at least 1 image in each split"
+    return [
+        Fault(f"partition.min_{split}", value, "below 1", remedy)
+        for split, value in zip(SPLITS, least, strict=True)
+        if value < 1
+    ]
 
 
 def _in_whole(part: ClientIndices, rest: Remainder) -> ClientIndices:
