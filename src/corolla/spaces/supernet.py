@@ -8,16 +8,17 @@ per edge, rolling windows) override `regions`; spaces with closed forms override
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
-from corolla.aggregation.regions import Region, cut, leading_regions
+from corolla.aggregation.regions import Place, Region, cut, leading_regions, place
 from corolla.spaces.architecture import Architecture, Dimension
 from corolla.spaces.costs import Costs, count_macs, saved_bytes
 from corolla.spaces.space import SearchSpace
@@ -136,6 +137,8 @@ class ElasticSupernet(nn.Module):
     The parameters are the supernet's; a call cuts them (views, so gradients flow back into the whole)
     and runs the architecture's plain module on the cuts. Buffers are cut too, and BN statistics that a
     training pass updates are written back into the whole.
+
+    A slice's gradient is as large as the whole tensor, mostly zeros; `lend` does without.
     """
 
     def __init__(self, space: Supernet, state: Arrays) -> None:
@@ -151,6 +154,7 @@ class ElasticSupernet(nn.Module):
             else:
                 self.register_parameter(key, nn.Parameter(tensor))
         self._plain = lru_cache(maxsize=64)(lambda arch: _on_meta(space, arch))
+        self._entries = lru_cache(maxsize=64)(self._entries_of)
 
     def forward(self, images: Tensor, architecture: Architecture) -> Tensor:
         """Return logits ``(n, num_classes)`` of ``architecture``'s subnet."""
@@ -162,12 +166,83 @@ class ElasticSupernet(nn.Module):
         }
         return functional_call(module, tensors, (images,), strict=True)  # type: ignore[no-any-return]
 
+    @contextmanager
+    def lend(self, architecture: Architecture) -> Iterator[nn.Module]:
+        """Give the plain module of ``architecture`` with this one's weights, to go backward through.
+
+        BN statistics that move in it move here. Its gradients are added to those here, in its region,
+        when the ``with`` ends well; weights that changed meanwhile are not seen. Its mode is the
+        caller's to set, and it is of no use afterwards.
+
+        Raises:
+            ValueError: a region of the space is no block of slices.
+
+        """
+        module = self._plain(architecture)
+        entries = self._entries(architecture)
+        parts: list[tuple[nn.Parameter, nn.Parameter, Region]] = []
+        try:
+            for entry in entries:
+                whole, where = getattr(self, entry.name), entry.place
+                if where.whole:
+                    entry.owner[entry.key] = whole  # autograd adds to its gradient by itself
+                elif not all(isinstance(index, slice) for index in where.region):
+                    problem = f"its region {where.region} is no block of slices"
+                    raise ValueError(f"{entry.name.replace('/', '.')}: {problem}")
+                elif isinstance(whole, nn.Parameter):
+                    # Dense, in the whole's memory layout: convolutions would copy a slice twice.
+                    part = nn.Parameter(whole.detach()[where.region].clone())
+                    parts.append((whole, part, where.region))
+                    entry.owner[entry.key] = part
+                else:
+                    entry.owner[entry.key] = whole[where.region]
+            yield module
+        finally:
+            for entry in entries:  # modules are kept: with their weights they would fill the memory
+                entry.owner[entry.key] = entry.blank
+        _add_gradients(parts)
+
+    def _entries_of(self, architecture: Architecture) -> list[_Entry]:
+        module, regions = self._plain(architecture), self._space.regions(architecture)
+        found = []
+        for full, blank in module.state_dict(keep_vars=True).items():
+            path, _, key = full.rpartition(".")
+            inner, name = module.get_submodule(path), full.replace(".", "/")
+            owner = inner._parameters if key in inner._parameters else inner._buffers
+            where = place(regions, full, tuple(getattr(self, name).shape))
+            found.append(_Entry(cast("dict[str, Tensor]", owner), key, blank, name, where))
+        return found
+
     def state(self) -> Arrays:
         """Return copies of all weights and buffers under the supernet's names."""
         return {
             name: getattr(self, name.replace(".", "/")).detach().cpu().numpy().copy()
             for name in self._names
         }
+
+
+class _Entry(NamedTuple):
+    """One tensor of a subnet's plain module, and what it is a part of."""
+
+    owner: dict[str, Tensor]  # of the module that it is in
+    key: str  # there
+    blank: Tensor  # of its shape, on the meta device
+    name: str  # in the ElasticSupernet
+    place: Place
+
+
+def _add_gradients(parts: Sequence[tuple[nn.Parameter, nn.Parameter, Region]]) -> None:
+    """Add each part's gradient to the whole's, in the part's region."""
+    totals, gradients = [], []
+    for whole, part, region in parts:
+        if part.grad is None:
+            continue
+        if whole.grad is None:
+            whole.grad = torch.zeros_like(whole)
+        totals.append(whole.grad[region])
+        gradients.append(part.grad)
+    if totals:
+        torch._foreach_add_(totals, gradients)
 
 
 def to_arrays(module: nn.Module) -> Arrays:

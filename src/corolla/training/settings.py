@@ -10,9 +10,15 @@ from typing import Any
 from corolla.errors import Fault, RefusedError, nearest
 
 OPTIMIZERS = ("sgd", "adamw")
-AUGMENTATIONS = ("none", "flip", "crop_flip", "crop_flip_cutout")
+AUGMENTATIONS = ("none", "flip", "crop_flip", "crop_flip_cutout", "crop_flip_autoaugment")
 SCHEDULES = ("constant", "cosine")
 AUTOCASTS = ("none", "bfloat16")
+LOSSES = (
+    "cross_entropy",
+    "balanced_softmax",
+    "balanced_softmax_client",
+    "masked_cross_entropy",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +39,12 @@ class TrainerSettings:
     betas: tuple[float, float] = (0.9, 0.999)  # beta_1, beta_2 of adamw, each in [0, 1)
     weight_decay: float = 0.0  # lambda, per step; >= 0
     decay_norm_and_bias: bool = False  # true: lambda also shrinks BN's gamma, beta and all biases
+    loss: str = "cross_entropy"  # on labels, one of LOSSES: see `corolla.training.losses`
     label_smoothing: float = (
         0.0  # epsilon (Szegedy et al., CVPR 2016): share spread over all classes
     )
     clip_norm: float | None = None  # largest L2 norm of the whole gradient; None: unlimited
-    augment: str = "none"  # none | flip | crop_flip | crop_flip_cutout
+    augment: str = "none"  # one of AUGMENTATIONS
     eval_batch_size: int = 250  # images; of results, it changes only scores by batch statistics
     lr_schedule: str = "constant"  # over rounds: constant | cosine (Loshchilov & Hutter, ICLR 2017)
     lr_min: float = 0.0  # what cosine falls towards, in [0, lr]
@@ -48,6 +55,7 @@ class TrainerSettings:
         check.choice("optimizer", self.optimizer, OPTIMIZERS)
         check.choice("augment", self.augment, AUGMENTATIONS)
         check.choice("lr_schedule", self.lr_schedule, SCHEDULES)
+        check.choice("loss", self.loss, LOSSES)
         check.number("lr", self.lr, above=0.0)
         check.number("momentum", self.momentum, least=0.0, below=1.0)
         check.number("weight_decay", self.weight_decay, least=0.0)

@@ -197,11 +197,14 @@ class LocalTrainer:
             NoBatchError: there are no images.
 
         """
-        if not len(images):
+        return self.evaluate_on(model, self.floats(images, mean=mean, std=std))
+
+    def evaluate_on(self, model: nn.Module, floats: Floats) -> Evaluation:
+        """Do as `evaluate`, on images that `floats` prepared once for many models."""
+        if not len(floats):
             raise NoBatchError("nothing to evaluate on: 0 images")
         configure_torch(self.loop)
         lay_out(model, self.loop, self.device)
-        floats = self.floats(images, mean=mean, std=std)
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
         with (
@@ -209,14 +212,14 @@ class LocalTrainer:
             in_mode(model, training=False),
             seeded_torch(_SCORING_SEED, self.device),  # for operations that draw (noise)
         ):
-            for where in consecutive_batches(len(images), self.settings.eval_batch_size):
+            for where in consecutive_batches(len(floats), self.settings.eval_batch_size):
                 logits, labels = (
                     model(floats.normalised(floats.pixels(where))).float(),
                     floats.labels[where],
                 )
                 correct += (logits.argmax(1) == labels).sum()
                 loss += functional.cross_entropy(logits, labels, reduction="sum")
-        count = len(images)
+        count = len(floats)
         return Evaluation(
             accuracy=int(correct) / count, loss=float(loss) / count, num_examples=count
         )
@@ -239,13 +242,17 @@ class LocalTrainer:
             NoBatchError: fewer than 2 images, for a model with BatchNorm.
 
         """
+        floats = self.floats(images, mean=mean, std=std)
+        self.recalibrate_on(model, floats, batch_size=batch_size)
+
+    def recalibrate_on(self, model: nn.Module, floats: Floats, *, batch_size: int) -> None:
+        """Do as `recalibrate`, on images that `floats` prepared once for many models."""
         if not has_batch_norm(model):
             return
         configure_torch(self.loop)
         lay_out(model, self.loop, self.device)
-        floats = self.floats(images, mean=mean, std=std)
         order = shuffled_batches(
-            len(images), batch_size, seed=_RECALIBRATION_SEED, epoch=0, drop_single=True
+            len(floats), batch_size, seed=_RECALIBRATION_SEED, epoch=0, drop_single=True
         )
 
         def batches() -> Iterator[Tensor]:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from corolla.data.images import Images
 from corolla.training.augmentation import augment
 from corolla.training.batches import Floats, has_batch_norm, shuffled_batches
+from corolla.training.losses import classification_loss, split_counts
 from corolla.training.memory import MemoryCount
 from corolla.training.modes import in_mode, lay_out
 from corolla.training.optimizers import build_optimizer, export_state, restore_state, trainable
@@ -54,6 +54,7 @@ class _Learner:
         settings: TrainerSettings,
         loop: LoopSettings,
         device: torch.device,
+        class_counts: Tensor | None,
     ) -> None:
         if not (math.isfinite(trainee.lr) and trainee.lr >= 0):
             raise ValueError(f"lr={trainee.lr}: need a finite number, 0 or more")
@@ -61,6 +62,7 @@ class _Learner:
         lay_out(model, loop, device)
         self.model, self.lr = model, trainee.lr
         self._settings, self._loop, self._device = settings, loop, device
+        self._class_counts = class_counts
         self._after_backward = trainee.after_backward
         self._parameters = trainable(model)
         self._optimizer = build_optimizer(model, settings=settings, loop=loop, lr=trainee.lr)
@@ -74,8 +76,8 @@ class _Learner:
         settings = self._settings
         with self.memory.first_forward(), self._autocast():
             logits = self.model(images)
-        loss = functional.cross_entropy(
-            logits.float(), labels, label_smoothing=settings.label_smoothing
+        loss = classification_loss(
+            logits.float(), labels, settings=settings, class_counts=self._class_counts
         )
         loss.backward()  # type: ignore[no-untyped-call]
         if self._after_backward is not None:
@@ -117,8 +119,10 @@ class TrainingRun:
     ) -> None:
         started = time.perf_counter()
         self._settings, self._device = settings, device
+        counts = split_counts(images.labels, settings, device)
         self._learners = [
-            _Learner(trainee, settings=settings, loop=loop, device=device) for trainee in trainees
+            _Learner(trainee, settings=settings, loop=loop, device=device, class_counts=counts)
+            for trainee in trainees
         ]
         self._floats = Floats(
             images, mean=mean, std=std, device=device, channels_last=loop.channels_last

@@ -1,0 +1,100 @@
+"""What several models say together, as a teacher's logits; and the pictures that they say it of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from corolla.data.images import Images
+from corolla.training.augmentation import augment
+from corolla.training.batches import consecutive_batches
+from corolla.training.modes import in_mode, lay_out
+from corolla.training.results import NoBatchError
+from corolla.training.settings import TrainerSettings
+from corolla.training.torch_settings import augmentation_generator, configure_torch, seeded_torch
+from corolla.training.trainer import LocalTrainer
+
+_SCORING_SEED = (0,)  # that of LocalTrainer.evaluate: operations that draw, draw the same
+_CHUNK = 1024  # images augmented at once; the draws of a view depend on it
+
+
+def ensemble_logits(
+    models: Iterable[tuple[float, nn.Module]],
+    images: Images,
+    *,
+    trainer: LocalTrainer,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Tensor:
+    """Return sum_i a_i f_i(x) / sum_i a_i for every image, (n, classes) float32 on the CPU.
+
+    Models run in evaluation mode and in float32, whatever the loop's autocast says. They are taken
+    from ``models`` one by one and let go of before the next is asked for, so that a generator that
+    builds them keeps one in memory at a time. Sums are made in float64: their order shows in
+    the last bit of float32 at most.
+
+    Args:
+        models: weights a_i, 0 or more (such as numbers of training images), and models, which are
+            moved to the trainer's device and memory layout.
+        images: 1 or more; labels are not read.
+        trainer: for its device, loop settings and evaluation batch size.
+        mean: per channel, of pixels / 255.
+        std: likewise.
+
+    Raises:
+        NoBatchError: there are no images.
+        ValueError: no models, weights that are negative, not finite or all 0, or logits of
+            different shapes.
+
+    """
+    if not len(images):
+        raise NoBatchError("no images for an ensemble to answer on: 0 images")
+    configure_torch(trainer.loop)
+    floats = trainer.floats(images, mean=mean, std=std)
+    total, weights = None, 0.0
+    for weight, model in models:
+        if not (math.isfinite(weight) and weight >= 0):
+            raise ValueError(f"an ensemble's weight is {weight}: need a finite number, 0 or more")
+        lay_out(model, trainer.loop, trainer.device)
+        with (
+            torch.inference_mode(),
+            in_mode(model, training=False),
+            seeded_torch(_SCORING_SEED, trainer.device),
+        ):
+            logits = torch.cat(
+                [
+                    model(floats.normalised(floats.pixels(where))).float()
+                    for where in consecutive_batches(len(images), trainer.settings.eval_batch_size)
+                ]
+            )
+        part = logits.double().mul_(weight)
+        if total is not None and total.shape != part.shape:
+            shapes = f"{tuple(total.shape)} and {tuple(part.shape)}"
+            raise ValueError(f"an ensemble's models give logits of shapes {shapes}: need one")
+        total = part if total is None else total.add_(part)
+        weights += weight
+        del model  # or it would live on while the next one is built
+    if total is None or weights == 0:
+        raise ValueError("an ensemble needs a model of weight above 0")
+    return total.div_(weights).float().cpu()
+
+
+def augmented_view(
+    images: Images, *, settings: TrainerSettings, mean: Sequence[float], seed: Sequence[int]
+) -> Images:
+    """Return one augmented copy of ``images``, as ``settings.augment`` says, for teacher and students.
+
+    The draws follow from ``seed`` and the number of images alone. Without augmentation ``images``
+    themselves come back; labels are shared in any case.
+    """
+    if settings.augment == "none":
+        return images
+    rng = augmentation_generator(seed, 0)
+    views = [
+        augment(pixels, settings.augment, rng, mean=mean)
+        for pixels in torch.split(images.pixels, _CHUNK)
+    ]
+    return Images(torch.cat(views), images.labels)

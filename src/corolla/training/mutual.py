@@ -1,0 +1,99 @@
+"""Deep mutual learning of two models on one client's labels.
+
+Zhang, Xiang, Hospedales & Lu, CVPR 2018, https://arxiv.org/abs/1706.00384, as FedKEMF uses it (Yu et al.,
+https://arxiv.org/abs/2208.07978) and with HAPFNAS's share alpha. On every batch, p being softmax(logits):
+
+    loss_a = (1 - alpha) CE(a) + alpha KL(p_b || p_a)        p_b without gradient
+    loss_b = (1 - alpha) CE(b) + alpha KL(p_a || p_b)        p_a without gradient
+
+Both divergences are of the weights before either step (the paper's algorithm steps in turns), and of the
+plain logits, whatever balance CE has. alpha = 0 is independent training of both, alpha = 1 reads no labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from corolla.data.images import Images
+from corolla.training.digest import divergence
+from corolla.training.guided_run import train_guided
+from corolla.training.losses import classification_loss, split_counts
+from corolla.training.results import TrainResult
+from corolla.training.settings import TrainerSettings
+from corolla.training.trainer import LocalTrainer
+from corolla.training.training_run import Trainee
+
+
+def mutual_losses(
+    logits: Sequence[Tensor],
+    labels: Tensor,
+    *,
+    alpha: float,
+    settings: TrainerSettings,
+    class_counts: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the batch's mean loss of both models.
+
+    Args:
+        logits: of either model, (n, classes).
+        labels: (n,) int64.
+        alpha: share of the divergence, 0..1.
+        settings: for the loss on labels; see `corolla.training.losses.classification_loss`.
+        class_counts: likewise.
+
+    """
+    first, second = logits
+
+    def loss(own: Tensor, peer: Tensor) -> Tensor:
+        supervised = classification_loss(own, labels, settings=settings, class_counts=class_counts)
+        return (1 - alpha) * supervised + alpha * divergence(own, peer.detach())
+
+    return loss(first, second), loss(second, first)
+
+
+def train_mutually(
+    first: Trainee,
+    second: Trainee,
+    images: Images,
+    *,
+    alpha: float,
+    trainer: LocalTrainer,
+    mean: Sequence[float],
+    std: Sequence[float],
+    epochs: int,
+    batch_size: int,
+    seed: Sequence[int],
+    keep_optimizer_state: bool = False,
+) -> tuple[TrainResult, TrainResult]:
+    """Train both models in place on the same batches; each result's ``train_loss`` is its loss above.
+
+    Other arguments, results and errors are those of `corolla.training.guided_run.train_guided`.
+
+    Raises:
+        ValueError: ``alpha`` is no share.
+
+    """
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha={alpha}: need a number from 0 to 1")
+    settings, device = trainer.settings, trainer.device
+    labels, counts = images.labels.to(device), split_counts(images.labels, settings, device)
+
+    def losses(logits: Sequence[Tensor], where: Tensor) -> Sequence[Tensor]:
+        wanted = labels.index_select(0, where)
+        return mutual_losses(logits, wanted, alpha=alpha, settings=settings, class_counts=counts)
+
+    one, other = train_guided(
+        [first, second],
+        images,
+        losses,
+        trainer=trainer,
+        mean=mean,
+        std=std,
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        keep_optimizer_state=keep_optimizer_state,
+    )
+    return one, other

@@ -1,0 +1,253 @@
+"""Training a supernet on several of its subnets per batch: the sandwich rule, with distillation in place.
+
+Yu & Huang, "Universally Slimmable Networks", ICCV 2019, https://arxiv.org/abs/1903.05134; from an
+ensemble, on images without labels: HAPFNAS (Yang & Liu, Entropy 2025, 27(7), 759), Algorithm 1. Per
+batch, S being the soft cross-entropy of `corolla.training.losses`:
+
+    largest subnet:                       the loss on labels, or S(teacher's logits)
+    smallest, and some drawn uniformly:   S(largest's logits, without gradient and without dropout)
+    one step of the optimiser on the sum of all
+
+Subnets share the supernet's weights and add to one gradient; each goes forward and backward before the
+next, so activations in memory are those of one subnet. Dropout acts in the largest alone, as in the
+public code. Departure: an architecture drawn twice for a batch learns once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from corolla.data.images import Images
+from corolla.errors import Fault, RefusedError, is_number, nearest
+from corolla.spaces.supernet import ElasticSupernet, Supernet
+from corolla.training.losses import classification_loss, soft_cross_entropy, split_counts
+from corolla.training.results import OptimizerState
+from corolla.training.sandwich_run import SandwichRun
+from corolla.training.settings import TrainerSettings
+from corolla.training.subnet_draws import Fits, SubnetDraws, every
+from corolla.training.torch_settings import configure_torch
+from corolla.training.trainer import LocalTrainer
+from corolla.types import Arrays
+
+
+@dataclass(frozen=True, kw_only=True)
+class SandwichSettings:
+    """Settings of the sandwich rule; RefusedError lists all that are out of range, as ``sandwich.<key>``."""
+
+    random_subnets: int = 2  # besides smallest and largest
+    temperature: float = 1.0  # T of every soft cross-entropy
+    teach: Literal["largest", "all"] = "largest"  # who learns from the teacher (or the labels)
+
+    def __post_init__(self) -> None:
+        faults = []
+        count = self.random_subnets
+        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+            remedy = "Use a whole number, 0 or more"
+            faults.append(Fault("sandwich.random_subnets", count, "is out of range", remedy))
+        if not (is_number(self.temperature) and self.temperature > 0):
+            remedy = "Use a number above 0"
+            found = self.temperature
+            faults.append(Fault("sandwich.temperature", found, "is out of range", remedy))
+        if self.teach not in ("largest", "all"):
+            remedy = nearest(str(self.teach), ("largest", "all"))
+            faults.append(Fault("sandwich.teach", self.teach, "is not known", remedy))
+        if faults:
+            raise RefusedError(faults)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupernetResult:
+    """A trained supernet.
+
+    Losses are means over the last epoch's images, each counted while the weights still moved:
+    ``losses`` for each part in the sandwich that was played, ``train_loss`` over all subnets.
+    """
+
+    arrays: Arrays
+    train_loss: float
+    losses: dict[str, float]  # largest, smallest, random
+    samples_processed: int  # images that went forward and backward, once for each subnet
+    train_s: float  # wall seconds
+    peak_memory_mib: float  # as of TrainResult; counted for the first batch's largest subnet
+    optimizer_state: OptimizerState  # under the supernet's names, on the CPU
+
+
+class SupernetTrainer:
+    """Trains a supernet on several subnets per batch; keeps nothing between calls."""
+
+    def __init__(self, space: Supernet, trainer: LocalTrainer, settings: SandwichSettings) -> None:
+        self._space, self._trainer, self._sandwich = space, trainer, settings
+
+    def distil(
+        self,
+        state: Arrays,
+        images: Images,
+        teacher: Tensor,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        epochs: int,
+        batch_size: int,
+        lr: float | Sequence[float],
+        weight_decay: float | None = None,
+        seed: Sequence[int],
+        optimizer_state: OptimizerState | None = None,
+    ) -> SupernetResult:
+        """Train the supernet on a teacher's logits; labels are not read, images not augmented.
+
+        Order of batches and draws of subnets follow from ``seed``, epoch and batch. A rest of one image
+        is left out if the space has BatchNorm. The optimiser is the trainer's, with its clipping.
+
+        Args:
+            state: of the whole supernet; not written to.
+            images: what the teacher saw, to the pixel; see `corolla.training.ensemble.augmented_view`.
+            teacher: logits of these images, (n, classes), in their order.
+            mean: per channel, of pixels / 255.
+            std: likewise.
+            epochs: passes over the images, 1 or more.
+            batch_size: images.
+            lr: step, or one of each epoch.
+            weight_decay: in place of the trainer's; None: the trainer's.
+            seed: such as ``(run's seed, round)``.
+            optimizer_state: of an earlier call's result, to carry on from; None: start afresh.
+
+        Raises:
+            DivergedError: a loss became infinite or NaN.
+            NoBatchError: too few images for a batch.
+            ValueError: arguments out of range, or that do not fit each other.
+
+        """
+        shape = (len(images), self._space.num_classes)
+        if tuple(teacher.shape) != shape or not bool(torch.isfinite(teacher).all()):
+            found = f"teacher of shape {tuple(teacher.shape)}"
+            raise ValueError(f"{found}: need finite logits of shape {shape}, one row per image")
+        answers = teacher.detach().float().to(self._trainer.device)
+
+        def supervise(logits: Tensor, where: Tensor) -> Tensor:
+            wanted = answers.index_select(0, where)
+            return soft_cross_entropy(logits, wanted, self._sandwich.temperature)
+
+        settings = replace(self._trainer.settings, augment="none")
+        if weight_decay is not None:
+            settings = replace(settings, weight_decay=weight_decay)
+        return self._run(
+            state,
+            images,
+            settings,
+            supervise=supervise,
+            mean=mean,
+            std=std,
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            seed=seed,
+            fits=every,
+            optimizer_state=optimizer_state,
+        )
+
+    def train(
+        self,
+        state: Arrays,
+        images: Images,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        epochs: int,
+        batch_size: int,
+        lr: float | Sequence[float],
+        seed: Sequence[int],
+        fits: Fits = every,
+        optimizer_state: OptimizerState | None = None,
+    ) -> SupernetResult:
+        """Train the supernet on labels: `classification_loss`, images augmented as the trainer says.
+
+        Batches are those of `LocalTrainer.train` under the same seed. Only architectures that ``fits``
+        accepts are trained; where that is not so of the largest, the costliest of the batch's draws
+        takes its part (see `corolla.training.subnet_draws.SubnetDraws`). Arrays in which no subnet of a
+        batch has a part are not touched by the step; of others, weight decay shrinks all entries.
+        Arguments and errors otherwise as of `distil`.
+
+        Raises:
+            RefusedError: not even the smallest architecture fits.
+
+        """
+        device, settings = self._trainer.device, self._trainer.settings
+        labels, counts = images.labels.to(device), split_counts(images.labels, settings, device)
+
+        def supervise(logits: Tensor, where: Tensor) -> Tensor:
+            wanted = labels.index_select(0, where)
+            return classification_loss(logits, wanted, settings=settings, class_counts=counts)
+
+        return self._run(
+            state,
+            images,
+            settings,
+            supervise=supervise,
+            mean=mean,
+            std=std,
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            seed=seed,
+            fits=fits,
+            optimizer_state=optimizer_state,
+        )
+
+    def _run(
+        self,
+        state: Arrays,
+        images: Images,
+        settings: TrainerSettings,
+        *,
+        seed: Sequence[int],
+        fits: Fits,
+        epochs: int,
+        lr: float | Sequence[float],
+        **arguments: Any,
+    ) -> SupernetResult:
+        expected = self._space.supernet_shapes
+        if {name: array.shape for name, array in state.items()} != expected:
+            raise ValueError(f"state is not that of the supernet of {self._space.name!r}")
+        rates, sandwich = _rates(lr, epochs), self._sandwich
+        configure_torch(self._trainer.loop)
+        elastic = ElasticSupernet(self._space, state)
+        run = SandwichRun(
+            elastic,
+            images,
+            trainer=LocalTrainer(
+                settings=settings, loop=self._trainer.loop, device=self._trainer.device
+            ),
+            draws=SubnetDraws(
+                self._space, random_subnets=sandwich.random_subnets, seed=seed, fits=fits
+            ),
+            temperature=sandwich.temperature if sandwich.teach == "largest" else None,
+            seed=seed,
+            **arguments,
+        )
+        for epoch, rate in enumerate(rates):
+            train_loss, losses = run.epoch(epoch, lr=rate)
+        return SupernetResult(
+            arrays=elastic.state(),
+            train_loss=train_loss,
+            losses=losses,
+            samples_processed=run.samples_processed,
+            train_s=run.train_s,
+            peak_memory_mib=run.peak_memory_mib,
+            optimizer_state=run.optimizer_state(),
+        )
+
+
+def _rates(lr: float | Sequence[float], epochs: int) -> list[float]:
+    """Return the step of each epoch."""
+    rates = [lr] * epochs if isinstance(lr, int | float) else list(lr)
+    if epochs < 1 or len(rates) != epochs:
+        raise ValueError(f"epochs={epochs}, lr={lr}: need 1 epoch or more, and a step for each")
+    if not all(math.isfinite(rate) and rate >= 0 for rate in rates):
+        raise ValueError(f"lr={lr}: need finite numbers, 0 or more")
+    return rates

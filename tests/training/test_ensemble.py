@@ -1,0 +1,106 @@
+"""A teacher made of several models, one in memory at a time."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from corolla.data.images import Images
+from corolla.training.ensemble import augmented_view, ensemble_logits
+from corolla.training.results import NoBatchError
+from corolla.training.settings import LoopSettings, TrainerSettings
+from corolla.training.trainer import LocalTrainer
+from tests.training.conftest import AS_IS, Affine, colourful, convolutional, dots, sgd, state_of
+
+
+def test_weighted_mean_by_hand() -> None:
+    # x = 0, 1. First model: logits (1, 2) x; second: (5, 0) x + (0, 4); weights 30 and 10.
+    models = [(30.0, Affine(weight=(1, 2))), (10.0, Affine(weight=(5, 0), bias=(0, 4)))]
+    images = dots([0, 255], [-1, -1])
+    for size in (1, 2, 100):
+        found = ensemble_logits(models, images, trainer=sgd(eval_batch_size=size), **AS_IS)
+        # (30 f + 10 g) / 40
+        assert found.tolist() == [[0.0, 1.0], [2.0, 2.5]]
+    assert (found.dtype, found.device.type, found.is_inference()) == (torch.float32, "cpu", False)
+
+
+def test_one_model_speaks_for_itself_in_evaluation_mode_and_float32(rgb: dict[str, Any]) -> None:
+    model, images = convolutional(dropout=0.5).train(), colourful(7)
+    before = state_of(model)
+    trainer = LocalTrainer(
+        settings=TrainerSettings(optimizer="sgd", lr=0.1, eval_batch_size=3),
+        loop=LoopSettings(autocast="bfloat16"),
+    )
+    found = ensemble_logits([(0.3, model)], images, trainer=trainer, **rgb)
+    assert model.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in state_of(model).items())
+    floats = trainer.floats(images, **rgb)
+    with torch.no_grad():
+        expected = model.eval()(floats.normalised(floats.pixels(slice(None))))
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_the_models_order_does_not_matter(rgb: dict[str, Any]) -> None:
+    models = [(float(n), convolutional(n)) for n in (1, 7, 2, 5)]
+    trainer = sgd()
+    there = ensemble_logits(models, colourful(9), trainer=trainer, **rgb)
+    back = ensemble_logits(models[::-1], colourful(9), trainer=trainer, **rgb)
+    torch.testing.assert_close(there, back, rtol=2e-7, atol=1e-9)
+
+
+def test_one_model_is_alive_at_a_time(rgb: dict[str, Any]) -> None:
+    alive: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+    counts = []
+
+    def models() -> Iterator[tuple[float, nn.Module]]:
+        for number in range(6):
+            counts.append(len(alive))  # of the earlier ones, none
+            model = convolutional(number)
+            alive.add(model)
+            yield 1.0, model
+            del model
+
+    ensemble_logits(models(), colourful(4), trainer=sgd(), **rgb)
+    assert counts == [0] * 6
+
+
+@pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf])
+def test_impossible_weights_are_named(weight: float) -> None:
+    with pytest.raises(ValueError, match=f"an ensemble's weight is {weight}: need a finite"):
+        ensemble_logits([(weight, Affine())], dots([0], [0]), trainer=sgd(), **AS_IS)
+
+
+def test_nothing_to_average_and_nothing_to_look_at() -> None:
+    images = dots([0], [0])
+    for models in ([], [(0.0, Affine())]):
+        with pytest.raises(ValueError, match="an ensemble needs a model of weight above 0"):
+            ensemble_logits(models, images, trainer=sgd(), **AS_IS)
+    with pytest.raises(NoBatchError, match="answer on: 0 images"):
+        ensemble_logits([(1.0, Affine())], images.select([]), trainer=sgd(), **AS_IS)
+    pair = [(1.0, Affine()), (1.0, nn.Sequential(nn.Flatten(), nn.Linear(1, 3)))]
+    with pytest.raises(ValueError, match=r"logits of shapes \(1, 2\) and \(1, 3\): need one"):
+        ensemble_logits(pair, images, trainer=sgd(), **AS_IS)
+
+
+def test_a_view_is_fixed_by_its_seed() -> None:
+    images = colourful(30)
+    settings = TrainerSettings(optimizer="sgd", lr=0.1, augment="crop_flip")
+    common: dict[str, Any] = {"settings": settings, "mean": (0.5, 0.5, 0.5)}
+    first = augmented_view(images, seed=(0, 1), **common)
+    again = augmented_view(images, seed=(0, 1), **common)
+    other = augmented_view(images, seed=(0, 2), **common)
+    assert torch.equal(first.pixels, again.pixels)
+    assert not torch.equal(first.pixels, other.pixels)
+    assert not torch.equal(first.pixels, images.pixels)
+    assert torch.equal(first.labels, images.labels)
+    assert torch.equal(images.pixels, colourful(30).pixels)  # the input was not written to
+    plain = TrainerSettings(optimizer="sgd", lr=0.1)
+    assert augmented_view(images, settings=plain, mean=(0.5,) * 3, seed=(0,)) is images
+    empty = Images(images.pixels[:0], images.labels[:0])
+    assert len(augmented_view(empty, seed=(0,), **common)) == 0
