@@ -57,7 +57,9 @@ class RewardSettings:
 class Outcome:
     """What the server saw of one participant in one round."""
 
-    accuracy: float = 0.0  # on the client's validation split, of the trained subnet
+    accuracy: float = (
+        0.0  # on the client's validation split, of the trained subnet; or another score
+    )
     round_s: float = 0.0  # seconds from sending to receiving (RT)
     memory_share: float = 0.0  # phi: memory needed / the client's budget, 0..1
     fits: bool = True  # False: the model did not fit; the other fields are not used
@@ -76,16 +78,17 @@ def rewards(
     *,
     lambda_time: float = 0.0,
     memory: bool = False,
+    lowest: float = 0.0,
 ) -> dict[ClientId, float]:
     """Return equation 8, with ``memory`` equation 9, for the participants of one round.
 
     r = Acc - mean(Acc) - lambda_time (RT - min RT) [- phi]. ``mean_accuracy`` is over the latest
     accuracy of every client seen so far, this round's included; min RT is over this round's
-    participants. A model that did not fit counts as Acc = 0, phi = 1, RT = the round's longest.
+    participants. A model that did not fit counts as Acc = ``lowest``, phi = 1, RT = the round's longest.
     """
     times = [outcome.round_s for outcome in outcomes.values() if outcome.fits]
     shortest, longest = min(times, default=0.0), max(times, default=0.0)
-    unfit = Outcome(accuracy=0.0, round_s=longest, memory_share=1.0)
+    unfit = Outcome(accuracy=lowest, round_s=longest, memory_share=1.0)
     counted = {client: seen if seen.fits else unfit for client, seen in outcomes.items()}
     return {
         client: seen.accuracy
@@ -125,10 +128,16 @@ class RewardHistory:
 
     At its first participation a client has no mean of its own and gets advantage 0, no step. A
     model that did not fit is judged, but its reward enters neither means nor advantages' size.
+
+    Where another score than accuracy is rewarded (`corolla.search.rewards`), ``bounds`` says how low
+    and how high it can be.
     """
 
-    def __init__(self, *, settings: RewardSettings) -> None:
+    def __init__(
+        self, *, settings: RewardSettings, bounds: tuple[float, float] = (0.0, 1.0)
+    ) -> None:
         self.settings = settings
+        self.bounds = bounds
         self._latest: dict[ClientId, float] = {}
         self._own: dict[ClientId, _Mean] = {}
         self._square = _Mean()  # of advantages
@@ -141,16 +150,16 @@ class RewardHistory:
     def judge(self, outcomes: Mapping[ClientId, Outcome]) -> dict[ClientId, Judgement]:
         """Return each participant's reward and advantage, and remember the round.
 
-        Raises `RefusedError`, remembering nothing, for an accuracy outside 0..1 or a time or memory
+        Raises `RefusedError`, remembering nothing, for an accuracy outside the bounds or a time or memory
         share that is negative or not finite.
         """
-        _check(outcomes)
+        _check(outcomes, self.bounds)
         settings = self.settings
         ordered = sorted(outcomes, key=client_order)
         measured = [client for client in ordered if outcomes[client].fits]
         self._latest |= {client: outcomes[client].accuracy for client in measured}
         mean = self.mean_accuracy
-        reward = rewards(outcomes, mean, lambda_time=settings.lambda_time, memory=settings.memory)
+        reward = self._rewards(outcomes, mean)
         values = dict(reward)
         if settings.baseline in ("none", "client"):
             values = {client: value + mean for client, value in values.items()}
@@ -174,12 +183,7 @@ class RewardHistory:
         """
         settings, mean = self.settings, self.mean_accuracy
         nobody = ""  # a place in the round for a model that no client ran
-        reward = rewards(
-            {**outcomes, nobody: Outcome(fits=False)},
-            mean,
-            lambda_time=settings.lambda_time,
-            memory=settings.memory,
-        )[nobody]
+        reward = self._rewards({**outcomes, nobody: Outcome(fits=False)}, mean)[nobody]
         advantage = reward + mean if settings.baseline in ("none", "client") else reward
         if settings.baseline in ("client", "both") and client in self._own:
             advantage -= self._own[client].value
@@ -189,6 +193,16 @@ class RewardHistory:
         if limit is not None:
             advantage = min(max(advantage, -limit), limit)
         return Judgement(reward, advantage)
+
+    def _rewards(self, outcomes: Mapping[ClientId, Outcome], mean: float) -> dict[ClientId, float]:
+        settings = self.settings
+        return rewards(
+            outcomes,
+            mean,
+            lambda_time=settings.lambda_time,
+            memory=settings.memory,
+            lowest=self.bounds[0],
+        )
 
     @property
     def _size(self) -> float:
@@ -235,15 +249,17 @@ class RewardHistory:
         self._square = _Mean(*state.arrays["square"].tolist())
 
 
-def _check(outcomes: Mapping[ClientId, Outcome]) -> None:
+def _check(outcomes: Mapping[ClientId, Outcome], bounds: tuple[float, float]) -> None:
     faults = []
+    positive = (0.0, math.inf)
+    ranges = {"accuracy": bounds, "round_s": positive, "memory_share": positive}
     for client, seen in outcomes.items():
-        ranges = {"accuracy": 1.0, "round_s": math.inf, "memory_share": math.inf}
-        for key, most in ranges.items():
+        for key, (least, most) in ranges.items():
             value = getattr(seen, key)
-            if not (0.0 <= value <= most and math.isfinite(value)):
+            if not (least <= value <= most and math.isfinite(value)):
                 remedy = "Drop this reply before it is judged"
-                problem = "is no measurement (a finite number, accuracies in 0..1)"
+                scores = f"accuracies in {bounds[0]:g}..{bounds[1]:g}"
+                problem = f"is no measurement (a finite number, {scores})"
                 faults.append(Fault(f"{key} of client {client}", value, problem, remedy))
     if faults:
         raise RefusedError(faults)

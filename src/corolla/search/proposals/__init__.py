@@ -1,0 +1,1 @@
+"""Searches that propose an architecture per client and learn from what its training was worth."""

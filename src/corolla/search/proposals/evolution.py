@@ -1,0 +1,128 @@
+"""Evolutionary search on a random forest's predictions, round by round.
+
+HAPFNAS: Yang & Liu, Entropy 2025, 27(7), 759, algorithm 2, as proposals: where the paper measures 256
+subnets of a finished supernet and evolves once, a client's pairs here are what its rounds brought, and each
+proposal is the best predicted of an evolution over the pairs so far. Ours: a share of random proposals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from corolla.config.build import settings_of
+from corolla.errors import Fault, RefusedError, is_number
+from corolla.search.evolution import EvolutionSettings, Fits, draw_accepted, evolve
+from corolla.search.proposals.drawing import uniform_draws
+from corolla.search.proposals.pairs import Predict, RewardForest
+from corolla.search.proposals.protocol import Observation, Proposals, SearchContext
+from corolla.spaces.architecture import Architecture
+from corolla.state import State
+from corolla.types import ClientId
+
+
+class Evolution(Proposals):
+    """First random proposals, then the best predicted of what evolves from a client's own.
+
+    Args:
+        context: of the run.
+        initial: rounds of a client's own with random proposals, before its forest is asked.
+        exploration: share of random proposals afterwards, 0 to 1.
+        pairs: see `RewardForest`.
+        evolution: keys of `EvolutionSettings`.
+        forest: keys of `ForestSettings`.
+
+    Raises:
+        RefusedError: values out of range, all at once.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        context: SearchContext,
+        initial: int,
+        exploration: float,
+        pairs: Literal["client", "all"],
+        evolution: Mapping[str, Any],
+        forest: Mapping[str, Any],
+    ) -> None:
+        faults = []
+        if isinstance(initial, bool) or not isinstance(initial, int) or initial < 0:
+            remedy = "Use a whole number, 0 or more"
+            faults.append(Fault("initial", initial, "is no number of rounds", remedy))
+        if not is_number(exploration) or not 0 <= exploration <= 1:
+            remedy = "Use 0 for none, 0.2 for every fifth"
+            faults.append(Fault("exploration", exploration, "is no share", remedy))
+        try:
+            self._settings: EvolutionSettings = settings_of(
+                EvolutionSettings, evolution, "evolution"
+            )
+        except RefusedError as error:
+            faults += error.faults
+        try:
+            self._forest = RewardForest(context=context, pairs=pairs, forest=forest)
+        except RefusedError as error:
+            faults += error.faults
+        if faults:
+            raise RefusedError(faults)
+        self._context = context
+        self._initial, self._exploration = initial, exploration
+
+    def draws(
+        self, client: ClientId, rng: np.random.Generator, *, fits: Fits
+    ) -> list[Architecture]:
+        """Return the best predicted; random draws at first, and now and then."""
+        explores = rng.random() < self._exploration
+        predict = self._predictor(client)
+        if predict is None or explores:
+            return uniform_draws(self._context, rng, fits=fits)
+        space, settings, known = self._context.space, self._settings, self._forest.known(client)
+        fresh = max(0, settings.population - len(known))
+        parents = [*known, *draw_accepted(space, fresh, accept=fits, rng=rng, known=known)]
+        best = evolve(
+            space,
+            parents,
+            lambda architectures: -predict(architectures),
+            fits=fits,
+            settings=settings,
+            rng=rng,
+        )
+        return best[:1] or uniform_draws(self._context, rng, fits=fits)
+
+    def observe(self, observations: Sequence[Observation]) -> None:
+        """Remember the pairs."""
+        self._forest.add(observations)
+
+    def chosen(self, client: ClientId, *, fits: Fits) -> Architecture:
+        """Return the best of those that were trained and fit, as the forest sees them.
+
+        The forest evens out what a single round's reward says. Without one, the best mean reward counts;
+        without any that fits, it is the smallest.
+        """
+        found = {a: r for a, r in self._forest.pairs.rewards(client).items() if fits(a)}
+        predict = self._forest.predictor(client)
+        tried = list(found) or [a for a in self._forest.known(client) if fits(a)]
+        if predict is not None and tried:
+            return tried[int(np.argmax(predict(tried)))]
+        return max(found, key=lambda a: found[a], default=self._context.space.smallest())
+
+    def columns(self, client: ClientId, architecture: Architecture) -> dict[str, float]:
+        """Return the predicted reward, where there is a prediction."""
+        predict = self._predictor(client)
+        return {} if predict is None else {"predicted_reward": float(predict([architecture])[0])}
+
+    def _predictor(self, client: ClientId) -> Predict | None:
+        if self._forest.pairs.count(client) < self._initial:
+            return None
+        return self._forest.predictor(client, keep=True)
+
+    def state(self) -> State:
+        """Return all pairs."""
+        return self._forest.state()
+
+    def load_state(self, state: State) -> None:
+        """Invert `state`."""
+        self._forest.load_state(state)

@@ -1,0 +1,66 @@
+"""No search: the same architecture for all, or one draw per client. The controls of a search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from corolla.errors import Fault, RefusedError
+from corolla.search.evolution import Fits
+from corolla.search.proposals.drawing import uniform_draws
+from corolla.search.proposals.protocol import Observation, Proposals, SearchContext
+from corolla.spaces.architecture import Architecture
+from corolla.types import ClientId, client_seed, generator
+
+_DRAW = 0xD3A11  # keeps these draws apart from others of the same seed and client
+
+
+class Fixed(Proposals):
+    """One architecture for everybody; the smallest for a client that it does not fit.
+
+    ``architecture``: ``smallest``, ``middle``, ``largest`` or a list of choice indices. Others are refused.
+    """
+
+    def __init__(self, *, context: SearchContext, architecture: str | Sequence[int]) -> None:
+        try:
+            self._architecture = context.space.named(architecture)
+        except (TypeError, ValueError) as error:
+            remedy = "Use smallest, middle, largest or one choice index per dimension"
+            raise RefusedError(Fault("architecture", architecture, str(error), remedy)) from error
+        self._smallest = context.space.smallest()
+
+    def draws(
+        self, client: ClientId, rng: np.random.Generator, *, fits: Fits
+    ) -> list[Architecture]:
+        """Return it, and the smallest besides where it does not fit."""
+        found = [self._architecture]
+        return found if fits(self._architecture) else [*found, self._smallest]
+
+    def observe(self, observations: Sequence[Observation]) -> None:
+        """Learn nothing."""
+
+    def chosen(self, client: ClientId, *, fits: Fits) -> Architecture:
+        """Return what is trained."""
+        return self._architecture if fits(self._architecture) else self._smallest
+
+
+class RandomOnce(Proposals):
+    """One uniform draw per client, kept for the whole run."""
+
+    def __init__(self, *, context: SearchContext) -> None:
+        self._context = context
+
+    def draws(
+        self, client: ClientId, rng: np.random.Generator, *, fits: Fits
+    ) -> list[Architecture]:
+        """Draw until one fits: the same in every round, so ``rng``, the round's, is not used."""
+        own = generator(self._context.seed, client_seed(client), _DRAW)
+        return uniform_draws(self._context, own, fits=fits)
+
+    def observe(self, observations: Sequence[Observation]) -> None:
+        """Learn nothing."""
+
+    def chosen(self, client: ClientId, *, fits: Fits) -> Architecture:
+        """Return what is trained."""
+        return self.draws(client, generator(0), fits=fits)[-1]

@@ -1,0 +1,94 @@
+"""A categorical policy per client, learned by REINFORCE.
+
+PerFedRLNAS: Yao & Li, AAAI 2024, equations 4-7; the arithmetic is `corolla.search.policy`. An architecture
+that does not fit is not sent: the policy learns its reward of equation 9, and another is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from corolla.config.build import settings_of
+from corolla.search.deploy import most_probable
+from corolla.search.evolution import Fits
+from corolla.search.policy import ClientPolicies, PolicySettings
+from corolla.search.proposals.drawing import until_one_fits
+from corolla.search.proposals.protocol import Observation, Proposals, SearchContext
+from corolla.spaces.architecture import Architecture
+from corolla.state import State
+from corolla.types import ClientId
+
+
+class PolicyGradient(Proposals):
+    """Draws from the client's policy; deploys its most probable architecture that fits.
+
+    Args:
+        context: of the run.
+        policy: keys of `PolicySettings`.
+
+    """
+
+    def __init__(self, *, context: SearchContext, policy: Mapping[str, Any]) -> None:
+        self._context = context
+        self.policies = ClientPolicies(
+            sizes=[len(dimension) for dimension in context.space.dimensions],
+            settings=settings_of(PolicySettings, policy, "policy"),
+        )
+
+    def draws(
+        self, client: ClientId, rng: np.random.Generator, *, fits: Fits
+    ) -> list[Architecture]:
+        """Draw by equation 4 until one fits; after ``max_draws`` misfits, the smallest."""
+        return until_one_fits(
+            lambda: Architecture(self.policies.sample(client, rng)),
+            self._context.space.smallest,
+            fits=fits,
+            limit=self._context.max_draws,
+        )
+
+    def observe(self, observations: Sequence[Observation]) -> None:
+        """Take a step away from each misfit, then one by the advantage of what was trained."""
+        for seen in observations:
+            for misfit in seen.misfits:
+                self.policies.update(seen.client, misfit.choices, seen.misfit_advantage)
+            self.policies.update(seen.client, seen.architecture.choices, seen.advantage)
+
+    def chosen(self, client: ClientId, *, fits: Fits) -> Architecture:
+        """Return the most probable architecture that fits."""
+        choices = most_probable(
+            self.policies.probabilities(client),
+            lambda candidate: fits(Architecture(candidate)),
+            smallest=self._context.space.smallest().choices,
+        )
+        return Architecture(choices)
+
+    def metrics(self, clients: Sequence[ClientId]) -> dict[str, float]:
+        """Return the mean entropy of the participants' policies, 1: uniform, 0: decided."""
+        entropies = [self.policies.entropy(client).normalised for client in clients]
+        return {"policy_entropy": float(np.mean(entropies))}
+
+    def columns(self, client: ClientId, architecture: Architecture) -> dict[str, float]:
+        """Return the log-probability (nats) of the draw."""
+        return {"log_prob": self.policies.log_prob(client, architecture.choices)}
+
+    def describe(self, client: ClientId) -> dict[str, Any]:
+        """Return the policy's entropy, and its probabilities of the dimensions that have a choice."""
+        return {
+            "policy_entropy": self.policies.entropy(client).normalised,
+            "policy": [
+                [round(float(p), 4) for p in row]
+                for row in self.policies.probabilities(client)
+                if len(row) > 1
+            ],
+        }
+
+    def state(self) -> State:
+        """Return the policies with their optimisers."""
+        return self.policies.state()
+
+    def load_state(self, state: State) -> None:
+        """Invert `state`."""
+        self.policies.load_state(state)

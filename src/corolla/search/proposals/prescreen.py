@@ -1,0 +1,111 @@
+"""Several candidates per proposal, of which a random forest picks the most promising.
+
+Around any search by proposals. What is observed is passed on, so a policy gradient becomes off-policy: it
+draws ``candidates`` architectures and one is trained, but its step is that of equations 5-7 with the policy's
+own probability of that one (``log_prob`` likewise), not with the probability of being drawn *and* picked,
+which has no closed form. The step's expectation is then not the gradient of the policy's expected reward: it
+also moves towards what the forest prefers, as a policy that imitates its best draws does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from corolla.errors import Fault, RefusedError
+from corolla.search.evolution import Fits
+from corolla.search.proposals.pairs import RewardForest
+from corolla.search.proposals.protocol import Observation, Proposals, SearchContext
+from corolla.spaces.architecture import Architecture
+from corolla.state import State
+from corolla.types import ClientId
+
+_OWN = "prescreen"
+
+
+class Prescreened(Proposals):
+    """Proposes the best predicted of what ``search`` draws; deploys what ``search`` does.
+
+    Args:
+        search: the proposals to choose from.
+        context: of the run.
+        candidates: draws per proposal, 1 or more; 1 is ``search`` itself.
+        pairs: see `RewardForest`.
+        forest: keys of `ForestSettings`. Before there are ``min_pairs`` the first draw is taken, which is the
+            one that ``search`` would have made.
+
+    Raises:
+        RefusedError: values out of range, all at once.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        search: Proposals,
+        context: SearchContext,
+        candidates: int,
+        pairs: Literal["client", "all"],
+        forest: Mapping[str, Any],
+    ) -> None:
+        faults = []
+        if isinstance(candidates, bool) or not isinstance(candidates, int) or candidates < 1:
+            remedy = "Use 1 for none, or the draws to choose from, such as 8"
+            faults.append(Fault("candidates", candidates, "is no number of draws", remedy))
+        try:
+            self._forest = RewardForest(context=context, pairs=pairs, forest=forest)
+        except RefusedError as error:
+            faults += error.faults
+        if faults:
+            raise RefusedError(faults)
+        self._search, self.candidates = search, candidates
+
+    def draws(
+        self, client: ClientId, rng: np.random.Generator, *, fits: Fits
+    ) -> list[Architecture]:
+        """Draw up to each candidate as the search does, and return the draws up to the best predicted."""
+        predict = self._forest.predictor(client, keep=True)
+        if predict is None:
+            return self._search.draws(client, rng, fits=fits)
+        attempts = [self._search.draws(client, rng, fits=fits) for _ in range(self.candidates)]
+        return attempts[int(np.argmax(predict([draws[-1] for draws in attempts])))]
+
+    def observe(self, observations: Sequence[Observation]) -> None:
+        """Remember the pairs; the search learns too."""
+        self._forest.add(observations)
+        self._search.observe(observations)
+
+    def chosen(self, client: ClientId, *, fits: Fits) -> Architecture:
+        """Return what the search deploys."""
+        return self._search.chosen(client, fits=fits)
+
+    def metrics(self, clients: Sequence[ClientId]) -> dict[str, float]:
+        """Return the search's."""
+        return self._search.metrics(clients)
+
+    def columns(self, client: ClientId, architecture: Architecture) -> dict[str, float]:
+        """Return the search's, and the predicted reward where there is a prediction."""
+        predict = self._forest.predictor(client, keep=True)
+        own = {} if predict is None else {"predicted_reward": float(predict([architecture])[0])}
+        return {**self._search.columns(client, architecture), **own}
+
+    def describe(self, client: ClientId) -> dict[str, Any]:
+        """Return the search's."""
+        return self._search.describe(client)
+
+    def state(self) -> State:
+        """Return the search's state, and the pairs under a name of their own."""
+        inner, own = self._search.state(), self._forest.state()
+        arrays = {f"{_OWN}/{name}": array for name, array in own.arrays.items()}
+        return State({**inner.arrays, **arrays}, {**inner.meta, _OWN: own.meta})
+
+    def load_state(self, state: State) -> None:
+        """Invert `state`; one of a run that was not prescreened brings no pairs."""
+        arrays = {n: a for n, a in state.arrays.items() if not n.startswith(f"{_OWN}/")}
+        self._search.load_state(
+            State(arrays, {key: value for key, value in state.meta.items() if key != _OWN})
+        )
+        if _OWN in state.meta:
+            self._forest.load_state(State(state.part(f"{_OWN}/"), state.meta[_OWN]))

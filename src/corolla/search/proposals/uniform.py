@@ -1,0 +1,52 @@
+"""Uniform draws, round after round: single-path one-shot training, and its random search.
+
+Li & Talwalkar, "Random Search and Reproducibility for Neural Architecture Search", UAI 2019.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from corolla.search.evolution import Fits
+from corolla.search.proposals.drawing import uniform_draws
+from corolla.search.proposals.pairs import Pairs
+from corolla.search.proposals.protocol import Observation, Proposals, SearchContext
+from corolla.spaces.architecture import Architecture
+from corolla.state import State
+from corolla.types import ClientId
+
+
+class Uniform(Proposals):
+    """Draws anew in every round; deploys what brought the client most."""
+
+    def __init__(self, *, context: SearchContext) -> None:
+        self._context = context
+        self._pairs = Pairs(context.space)
+
+    def draws(
+        self, client: ClientId, rng: np.random.Generator, *, fits: Fits
+    ) -> list[Architecture]:
+        """Draw uniformly until one fits."""
+        return uniform_draws(self._context, rng, fits=fits)
+
+    def observe(self, observations: Sequence[Observation]) -> None:
+        """Remember the rewards."""
+        self._pairs.add(observations)
+
+    def chosen(self, client: ClientId, *, fits: Fits) -> Architecture:
+        """Return the best mean reward of those that fit; of equals the lower choices.
+
+        The smallest for a client that has none.
+        """
+        found = {a: r for a, r in self._pairs.rewards(client).items() if fits(a)}
+        return max(found, key=lambda a: found[a], default=self._context.space.smallest())
+
+    def state(self) -> State:
+        """Return all rewards."""
+        return self._pairs.state()
+
+    def load_state(self, state: State) -> None:
+        """Invert `state`."""
+        self._pairs.load_state(state)
