@@ -15,8 +15,6 @@ from flwr.app import MessageType
 
 from corolla.errors import Fault, RefusedError, nearest
 from corolla.federation import Federation
-from corolla.search.reward import RewardHistory
-from corolla.spaces.architecture import Architecture
 from corolla.state import State
 from corolla.tasks import Reply
 from corolla.types import ClientId, client_seed
@@ -54,6 +52,8 @@ class PolicySearch(NewClientsOnly, PerFedRLNAS):
     """Search for the policies of new clients over the supernet of a finished PerFedRLNAS run."""
 
     order_type = MessageType.EVALUATE
+    proposals_key = "method.new_clients"
+    reward_key = "method.new_clients.reward"
 
     def __init__(
         self,
@@ -90,8 +90,8 @@ class PolicySearch(NewClientsOnly, PerFedRLNAS):
         """Take supernet and policies of the finished run; new clients start as configured."""
         self.load_state(state)
         self._velocity = {}
-        self._policies.begin_new(average=self._start == "average")
-        self._reward = RewardHistory(settings=self._reward.settings)
+        self.policies.begin_new(average=self._start == "average")
+        self._reward.forget()
 
     def orders(self, server_round: int, cohort: Sequence[ClientId]) -> list[Order]:
         """Send each client a subnet that its policy draws, to evaluate."""
@@ -118,12 +118,9 @@ class PolicySearch(NewClientsOnly, PerFedRLNAS):
         rng = self.rng(0, client_seed(client))
         for _ in range(self._max_draws):
             architecture = self.space.sample(rng)
-            if self._fits(client, architecture):
+            if self.federation.fits(client, architecture):
                 return self._slice(architecture)
         return self._slice(self.space.smallest())
-
-    def _slice(self, architecture: Architecture) -> Deployment:
-        return Deployment(architecture, self.space.cut(self._supernet, architecture))
 
     def _aggregate(self, replies: Sequence[Reply]) -> None:
         """Leave the supernet as it is."""

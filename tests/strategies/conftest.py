@@ -35,6 +35,33 @@ NEEDS = {
     ]
 }
 NEEDS["global_nas"] = [*NEEDS["spider"], "server_set=held_out", "server_set.images=50"]
+NEEDS["fedmd"] = [
+    "server_set=held_out",
+    "server_set.images=50",
+    "method.strategy.subset_images=20",
+    "method.strategy.architectures=random",
+]
+NEEDS["fedkemf"] = [
+    "server_set=held_out",
+    "server_set.images=50",
+    "method.strategy.architectures=random",
+]
+NEEDS["heterofl"] = ["space=mobilenetv2_width_8", "method.strategy.assignment=dynamic"]
+NEEDS["fedrolex"] = NEEDS["heterofl"]
+NEEDS["hapfnas"] = [
+    "space=mobilenetv2_8",
+    "server_set=held_out",
+    "server_set.images=50",
+    "supernet_training.rounds=1",
+    "supernet_training.epochs=1",
+    "supernet_training.batch_size=25",
+    "method.strategy.search.rounds=1",
+    "method.strategy.search.predictor.initial=10",
+    "method.strategy.search.predictor.front=2",
+    "method.strategy.search.predictor.evolution.generations=2",
+    "method.strategy.search.predictor.forest.trees=5",
+    "method.strategy.search.recalibration_images=30",
+]
 TIMES = ("_s", "peak_memory_mib")  # measured, so never the same twice
 
 

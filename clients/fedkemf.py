@@ -1,0 +1,65 @@
+"""The client of FedKEMF: its own model and the small knowledge network learn from each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from clients.deploy import scores
+from clients.private_model import PrivateModelClient
+from clients.site import Site
+from corolla.spaces.supernet import to_arrays
+from corolla.tasks import Task
+from corolla.training.mutual import train_mutually
+from corolla.training.training_run import Trainee
+from corolla.types import Arrays, client_seed
+
+
+class FedKemfClient(PrivateModelClient):
+    """Keeps its own model and its optimiser; the knowledge network comes, is trained and goes."""
+
+    def __init__(self, *, site: Site, knowledge: str | Sequence[int], alpha: float) -> None:
+        """``knowledge`` and ``alpha`` are those of `strategies.fedkemf.FedKEMF`."""
+        super().__init__(site=site)
+        self._knowledge, self._alpha = site.space.named(knowledge), alpha
+
+    def fit(self, parameters: list[Any], config: Any) -> tuple[list[Any], int, dict[str, Any]]:
+        """Train both networks on the same batches; keep the one, return the other."""
+        site, task = self._site, Task.from_config(config)
+        received: Arrays = dict(zip(config["names"], parameters, strict=True))
+        if "deploy" in task.extra:
+            return self._deploy(task, received)
+        data, own = site.data, self._private(task)
+        knowledge = self._shared(received)
+        private, shared = train_mutually(
+            Trainee(model=own.model, lr=task.lr, optimizer_state=own.optimizer),
+            Trainee(model=knowledge, lr=task.lr),
+            data.train,
+            alpha=self._alpha,
+            trainer=site.trainer,
+            mean=data.mean,
+            std=data.std,
+            epochs=task.epochs,
+            batch_size=site.config.batch_size,
+            seed=(site.config.seed, task.round, client_seed(site.client)),
+            keep_optimizer_state=True,
+        )
+        self._keep(task, own, private.optimizer_state)
+        metrics = scores(site, own.model) | self._told(own)
+        metrics |= {
+            "train_loss": private.train_loss,
+            "global_train_loss": shared.train_loss,
+            "train_s": private.train_s,
+            "samples_processed": private.samples_processed + shared.samples_processed,
+            "peak_memory_mib": private.peak_memory_mib,
+        }
+        return list(to_arrays(knowledge).values()), private.num_examples, metrics
+
+    def _shared(self, received: Arrays) -> nn.Module:
+        return self._site.space.load(self._knowledge, received).to(self._site.trainer.device)
+
+    def _shared_scores(self, received: Arrays) -> dict[str, Any]:
+        model = self._with_statistics(self._shared(received))
+        return scores(self._site, model, prefix="global_")

@@ -1,0 +1,125 @@
+"""The client of FedMD: digests the consensus, revisits its own images, answers on the next public ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from clients.deploy import scores
+from clients.private_model import PrivateModel, PrivateModelClient
+from clients.site import Site
+from corolla.data.images import Images
+from corolla.tasks import Task
+from corolla.training.digest import Distance, train_on_logits
+from corolla.training.ensemble import ensemble_logits
+from corolla.training.results import TrainResult
+from corolla.training.training_run import Trainee
+from corolla.types import Arrays, client_seed
+
+_DIGEST, _PRETRAINING = 0xD16E57, 0x97E7  # keep their batch orders apart from the revisit's
+
+
+class FedMDClient(PrivateModelClient):
+    """Arguments are those of `strategies.fedmd.FedMD`. Labels of public images are read in pretraining alone.
+
+    Digest and pretraining each start their optimiser anew; the revisit carries on with its own.
+    """
+
+    def __init__(
+        self,
+        *,
+        site: Site,
+        digest_loss: Distance,
+        digest_epochs: int,
+        digest_batch_size: int | None,
+        digest_lr: float | None,
+        pretrain_epochs: int,
+    ) -> None:
+        super().__init__(site=site)
+        self._digest_loss, self._digest_epochs = digest_loss, digest_epochs
+        self._digest_batch_size = digest_batch_size or site.config.batch_size
+        self._digest_lr, self._pretrain_epochs = digest_lr, pretrain_epochs
+
+    def fit(self, parameters: list[Any], config: Any) -> tuple[list[Any], int, dict[str, Any]]:
+        """Digest, revisit, keep the model; return its logits on this round's public images."""
+        site, task = self._site, Task.from_config(config)
+        received: Arrays = dict(zip(config["names"], parameters, strict=True))
+        if "deploy" in task.extra:
+            return self._deploy(task, received)
+        data = site.data
+        own = self._private(task)
+        results: list[TrainResult] = []
+        told: dict[str, Any] = {}
+        if own.fresh and "labelled_pixels" in received:
+            results.append(self._pretrain(task, own, received))
+        if self._digest_epochs and "digest_pixels" in received:
+            results.append(self._digest(task, own, received))
+            told["digest_loss"] = results[-1].train_loss
+        revisit = site.trainer.train(
+            own.model,
+            data.train,
+            mean=data.mean,
+            std=data.std,
+            epochs=task.epochs,
+            batch_size=site.config.batch_size,
+            lr=task.lr,
+            seed=(site.config.seed, task.round, client_seed(site.client)),
+            optimizer_state=own.optimizer,
+            keep_optimizer_state=True,
+        )
+        results.append(revisit)
+        self._keep(task, own, revisit.optimizer_state)
+        logits = ensemble_logits(
+            [(1.0, own.model)],
+            _images(received["pixels"]),
+            trainer=site.trainer,
+            mean=data.mean,
+            std=data.std,
+        )
+        metrics = scores(site, own.model) | told | self._told(own)
+        metrics |= {
+            "train_loss": revisit.train_loss,
+            "train_s": sum(result.train_s for result in results),
+            "samples_processed": sum(result.samples_processed for result in results),
+            "peak_memory_mib": max(result.peak_memory_mib for result in results),
+            "names": ["logits"],
+        }
+        return [logits.numpy()], revisit.num_examples, metrics
+
+    def _digest(self, task: Task, own: PrivateModel, received: Arrays) -> TrainResult:
+        """Train the model towards the consensus on the images that it was found on."""
+        site = self._site
+        return train_on_logits(
+            Trainee(model=own.model, lr=task.lr if self._digest_lr is None else self._digest_lr),
+            _images(received["digest_pixels"]),
+            torch.from_numpy(received["logits"]),
+            distance=self._digest_loss,
+            trainer=site.trainer,
+            mean=site.data.mean,
+            std=site.data.std,
+            epochs=self._digest_epochs,
+            batch_size=self._digest_batch_size,
+            seed=(site.config.seed, task.round, client_seed(site.client), _DIGEST),
+        )
+
+    def _pretrain(self, task: Task, own: PrivateModel, received: Arrays) -> TrainResult:
+        """Train a new model on the public labels: the paper's transfer learning."""
+        site = self._site
+        return site.trainer.train(
+            own.model,
+            _images(received["labelled_pixels"], received["labels"]),
+            mean=site.data.mean,
+            std=site.data.std,
+            epochs=self._pretrain_epochs,
+            batch_size=site.config.batch_size,
+            lr=task.lr,
+            seed=(site.config.seed, task.round, client_seed(site.client), _PRETRAINING),
+        )
+
+
+def _images(pixels: np.ndarray, labels: np.ndarray | None = None) -> Images:
+    """Return received pixels as images; where there are no labels, none are read."""
+    known = np.zeros(len(pixels), np.int64) if labels is None else labels
+    return Images(torch.from_numpy(pixels), torch.from_numpy(known))

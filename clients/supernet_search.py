@@ -1,0 +1,170 @@
+"""The client of HAPFNAS: trains what it receives, searches in a supernet, or scores subnets it is sent."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from clients.deploy import scores
+from clients.site import Site
+from clients.subnet import SubnetClient
+from corolla.limits import Limits
+from corolla.records.errors import CorruptStateError
+from corolla.search.measured import Measured
+from corolla.search.measured_lists import from_choices, from_lists, to_lists
+from corolla.search.predictor_search import PredictorSearch
+from corolla.spaces.architecture import Architecture
+from corolla.state import State
+from corolla.tasks import Task, TaskError
+from corolla.training.sandwich import SandwichSettings, SupernetTrainer
+from corolla.training.subnet_scorer import SubnetScorer
+from corolla.types import Arrays, client_seed
+
+_LOG = logging.getLogger("corolla")
+_PIECE = 16  # architectures between two saves
+_SEARCH = 0x5EA2C4  # as `strategies.personal_search` seeds the search of this client
+
+
+class SupernetClient(SubnetClient):
+    """What a task asks for is its ``work``: ``search``, ``score``, ``sandwich``; without one, to train."""
+
+    def __init__(self, *, site: Site, search: Mapping[str, Any]) -> None:
+        super().__init__(site=site)
+        self._fitness = str(search["fitness"])
+        self._recalibration_images = int(search["recalibration_images"])
+        self._search = PredictorSearch(site.space, **search["predictor"])
+
+    def fit(self, parameters: list[Any], config: Any) -> tuple[list[Any], int, dict[str, Any]]:
+        """Do the task's work."""
+        task = Task.from_config(config)
+        work = task.extra.get("work")
+        if work is None:
+            return super().fit(parameters, config)
+        known: dict[str, Callable[[Task, Arrays], tuple[Arrays, dict[str, Any]]]] = {
+            "search": self._do_search,
+            "score": self._do_score,
+            "sandwich": self._do_sandwich,
+        }
+        if work not in known:
+            raise TaskError(
+                f"work={work!r} is not known; do server and client run the same release?"
+            )
+        arrays, metrics = known[work](task, dict(zip(config["names"], parameters, strict=True)))
+        return list(arrays.values()), len(self._site.data.train), {**metrics, "names": list(arrays)}
+
+    # --- search -----------------------------------------------------------------------------------------
+
+    def _do_search(self, task: Task, supernet: Arrays) -> tuple[Arrays, dict[str, Any]]:
+        """Search in the received supernet; return the architecture found and all that was measured."""
+        site, started = self._site, time.perf_counter()
+        limits = Limits.from_extra(task.extra)
+        scorer = self._scorer(supernet)
+        seed = (site.config.seed, client_seed(site.client), _SEARCH)
+        measured = self._begun(task)
+        scored_s = 0.0
+
+        def fits(architecture: Architecture) -> bool:
+            return limits.fit(site.space, architecture, batch_size=site.config.batch_size)
+
+        while wanted := self._search.wanted(measured, fits=fits, seed=seed):
+            for start in range(0, len(wanted), _PIECE):
+                before = time.perf_counter()
+                measured += _measure(scorer, wanted[start : start + _PIECE])
+                scored_s += time.perf_counter() - before
+                self._save(task, measured)
+        result = self._search.result(measured, seed=seed)
+        arrays = site.space.cut(supernet, result.architecture)
+        model = self._with_statistics(site.space.load(result.architecture, arrays))
+        metrics = scores(site, model) | to_lists(measured)
+        return {}, {
+            **metrics,
+            "own_architecture": result.architecture.to_list(),
+            "measured": len(measured),
+            "scoring_s": scored_s,
+            "search_s": time.perf_counter() - started - scored_s,
+        }
+
+    def _begun(self, task: Task) -> list[Measured]:
+        """Return what this round's search had measured before it was cut off; nothing is trusted blindly."""
+        store = self._site.store
+        if store is None:
+            return []
+        try:
+            found = store.load(self._site.client, task.round + 1)
+            if found is None or found[1].meta.get("searched_in") != task.round:
+                return []
+            return from_lists(self._site.space, found[1].meta)
+        except (CorruptStateError, KeyError, TypeError, ValueError) as error:
+            _LOG.warning("client %s searches anew: %s", self._site.client, error)
+            return []
+
+    def _save(self, task: Task, measured: Sequence[Measured]) -> None:
+        if self._site.store is not None:
+            state = State({}, {"searched_in": task.round, **to_lists(measured)})
+            self._site.store.save(self._site.client, task.round, state)
+
+    # --- the other kinds of work ------------------------------------------------------------------------
+
+    def _do_score(self, task: Task, parts: Arrays) -> tuple[Arrays, dict[str, Any]]:
+        """Score the subnets that were sent, each under its number: ``0/<name>``, ``1/<name>`` ..."""
+        site, scorer = self._site, self._scorer({})
+        found = []
+        for number, architecture in enumerate(from_choices(site.space, task.extra["choices"])):
+            prefix = f"{number}/"
+            arrays = {
+                name.removeprefix(prefix): array
+                for name, array in parts.items()
+                if name.startswith(prefix)
+            }
+            found.append(scorer.score(site.space.load(architecture, arrays)))
+        return {}, {
+            "losses": [one.loss for one in found],
+            "accuracies": [one.accuracy for one in found],
+        }
+
+    def _do_sandwich(self, task: Task, supernet: Arrays) -> tuple[Arrays, dict[str, Any]]:
+        """Train the whole supernet on the client's labels."""
+        site, data = self._site, self._site.data
+        limits = Limits.from_extra(task.extra)
+        settings = SandwichSettings(random_subnets=int(task.extra["random_subnets"]))
+        result = SupernetTrainer(site.space, site.trainer, settings).train(
+            supernet,
+            data.train,
+            mean=data.mean,
+            std=data.std,
+            epochs=task.epochs,
+            batch_size=site.config.batch_size,
+            lr=task.lr,
+            seed=(site.config.seed, task.round, client_seed(site.client)),
+            fits=lambda a: limits.fit(site.space, a, batch_size=site.config.batch_size),
+        )
+        return result.arrays, {
+            "train_loss": result.train_loss,
+            "train_s": result.train_s,
+            "samples_processed": result.samples_processed,
+            "peak_memory_mib": result.peak_memory_mib,
+        }
+
+    def _scorer(self, supernet: Arrays) -> SubnetScorer:
+        data, recalibrated = self._site.data, self._recalibration_images > 0
+        return SubnetScorer(
+            self._site.space,
+            supernet,
+            self._site.trainer,
+            validation=data.test if self._fitness == "test" else data.validation,
+            recalibration=data.train if recalibrated else None,
+            mean=data.mean,
+            std=data.std,
+            batch_size=self._site.config.batch_size,
+            recalibration_images=self._recalibration_images or None,
+        )
+
+
+def _measure(scorer: SubnetScorer, architectures: Sequence[Architecture]) -> list[Measured]:
+    found = [scorer(architecture) for architecture in architectures]
+    return [
+        Measured(architecture, one.loss, one.accuracy)
+        for architecture, one in zip(architectures, found, strict=True)
+    ]

@@ -1,0 +1,87 @@
+"""The client of HeteroFL and FedRolex: classes that it has no training image of are masked.
+
+Their logits are 0, in training and in scoring, as in HeteroFL's public code: what a row of the classifier
+with zero weights and bias gives. So the mask is part of the personalised model that is scored, fine-tuned
+and kept, and no part of what a training sends back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from clients.deploy import deploy, scores
+from clients.site import Site
+from clients.subnet import SubnetClient
+from corolla.spaces.supernet import to_arrays
+from corolla.spaces.width_sliced import require_width_sliced
+from corolla.tasks import Task
+from corolla.training.trainer import LocalTrainer
+
+
+class WidthSlicedClient(SubnetClient):
+    """Trains the thin network it receives; keeps nothing between rounds."""
+
+    def __init__(self, *, site: Site, mask_absent: bool, class_rows: bool) -> None:
+        """``class_rows``: tell the server which classes are here: it learns no more of the labels."""
+        if mask_absent:
+            settings = replace(site.trainer.settings, loss="masked_cross_entropy")
+            trainer = LocalTrainer(
+                settings=settings, loop=site.trainer.loop, device=site.trainer.device
+            )
+            site = replace(site, trainer=trainer)
+        super().__init__(site=site)
+        space = require_width_sliced(site.space, type(self).__name__)
+        self._classes = sorted(set(site.data.train.labels.tolist()))
+        self._tell = class_rows
+        self._rows = space.class_tensors
+        here = set(self._classes) if mask_absent else set(range(space.num_classes))
+        self._absent = [one for one in range(space.num_classes) if one not in here]
+
+    def fit(self, parameters: list[Any], config: Any) -> tuple[list[Any], int, dict[str, Any]]:
+        """Train the received network; or, when asked to deploy, fine-tune it."""
+        site, task = self._site, Task.from_config(config)
+        model = self._load(task, dict(zip(config["names"], parameters, strict=True)))
+        if "deploy" in task.extra:
+            with self._masked(model):
+                return deploy(site, task, self._with_statistics(model))
+        with self._masked(model):
+            metrics = self._scores_before(model)
+        result = self._train(model, task)
+        with self._masked(model):
+            metrics |= scores(site, model)
+        metrics |= {
+            "train_loss": result.train_loss,
+            "train_s": result.train_s,
+            "samples_processed": result.samples_processed,
+            "peak_memory_mib": result.peak_memory_mib,
+        }
+        if self._tell:
+            metrics["classes"] = self._classes
+        return list(to_arrays(model).values()), result.num_examples, metrics
+
+    def evaluate(self, parameters: list[Any], config: Any) -> tuple[float, int, dict[str, Any]]:
+        """Evaluate the received network with the mask."""
+        site, task = self._site, Task.from_config(config)
+        model = self._load(task, dict(zip(config["names"], parameters, strict=True)))
+        with self._masked(model):
+            metrics = scores(site, self._with_statistics(model))
+        return metrics["val_loss"], len(site.data.train), metrics
+
+    @contextmanager
+    def _masked(self, model: nn.Module) -> Iterator[None]:
+        """Zero the absent classes' rows inside the ``with``; put them back afterwards."""
+        rows = [model.get_parameter(name) for name in self._rows] if self._absent else []
+        before = [row.detach()[self._absent] for row in rows]  # indexing by a list copies
+        with torch.no_grad():
+            for row in rows:
+                row[self._absent] = 0.0
+        yield
+        with torch.no_grad():
+            for row, old in zip(rows, before, strict=True):
+                row[self._absent] = old

@@ -1,0 +1,232 @@
+"""Stage 1 of HAPFNAS: clients train a small knowledge model, the server distils their ensemble into its supernet.
+
+Yang & Liu, Entropy 27(7) 759, 2025, Algorithm 1. Departures (docs/hapfnas.md): BN statistics of a client's
+model are recomputed by the server, not by the client, which need not hold the server's images; all epochs
+of a round see one augmented copy of them, so that the teacher's logits are computed once, client by client.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from corolla.aggregation.coverage import coverage_average
+from corolla.aggregation.regions import leading_regions
+from corolla.aggregation.updates import Update, Weights, update_weight
+from corolla.config.build import settings_of
+from corolla.errors import Fault, RefusedError
+from corolla.federation import Federation
+from corolla.records.packing import pack_tensors, unpack_tensors
+from corolla.server_side import ServerSide
+from corolla.state import State
+from corolla.tasks import Reply, Task
+from corolla.training.ensemble import augmented_view, ensemble_logits
+from corolla.training.results import OptimizerState
+from corolla.training.sandwich import SandwichSettings, SupernetTrainer
+from corolla.training.subnet_scorer import SubnetScorer
+from corolla.types import Arrays, ClientId, generator
+from strategies.base import Deployment
+from strategies.exchange import Order
+from strategies.supernet_training import SupernetTraining
+
+_VIEW = 0x71E3  # keeps the augmentation's draws apart from others of the same seed
+_DRAW = 0x5A4D
+
+
+class Distilled(SupernetTraining):
+    """State: the knowledge model, and the optimiser that trains the supernet."""
+
+    def __init__(
+        self,
+        *,
+        federation: Federation,
+        rounds: int,
+        knowledge: str | Sequence[int],
+        weights: Weights,
+        epochs: int,
+        batch_size: int,
+        lr: float,
+        warmup_epochs: int,
+        weight_decay: float,
+        random_subnets: int,
+        temperature: float,
+        teach: str,
+        augment: bool,
+        recalibrate: bool,
+        score_every: int,
+    ) -> None:
+        """``knowledge``: any architecture; ``epochs``, ``lr`` ... are of the server's training, per round."""
+        super().__init__(federation=federation, rounds=rounds)
+        faults = []
+        if federation.server is None:
+            problem = "knowledge is distilled on images of the server's own, and it has none"
+            remedy = "Use server_set=held_out, server_set=unlabelled or server_set=dataset"
+            faults.append(Fault("server_set", "none", problem, remedy))
+        for key, value in (("epochs", epochs), ("batch_size", batch_size)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                faults.append(Fault(key, value, "is out of range", "Use a whole number, 1 or more"))
+        if isinstance(score_every, bool) or not isinstance(score_every, int) or score_every < 0:
+            remedy = "Use a whole number of rounds; 0: never"
+            faults.append(Fault("score_every", score_every, "is out of range", remedy))
+        if faults:
+            raise RefusedError(faults)
+        update_weight(weights, 1)
+        self._weights = weights
+        self._epochs, self._batch_size, self._weight_decay = epochs, batch_size, weight_decay
+        self._augment, self._recalibrate = augment, recalibrate
+        self._score_every = score_every
+        self._schedule = replace(
+            federation.trainer, lr=lr, lr_schedule="cosine", lr_min=0.0, warmup_rounds=warmup_epochs
+        )
+        sandwich = {
+            "random_subnets": random_subnets,
+            "temperature": temperature,
+            "teach": teach,
+        }
+        self._sandwich: SandwichSettings = settings_of(SandwichSettings, sandwich, "sandwich")
+        self._knowledge = self.space.named(knowledge)
+        self._arrays = self.space.cut(self.space.initial_state(federation.seed), self._knowledge)
+        self._shapes = {name: array.shape for name, array in self._arrays.items()}
+        self._regions = leading_regions(self._shapes, self._shapes)
+        self._optimizer: OptimizerState | None = None
+
+    def orders(self, weights: Arrays, server_round: int, cohort: Sequence[ClientId]) -> list[Order]:
+        """Send everybody the knowledge model."""
+        return [
+            Order(
+                task=Task(
+                    client=client,
+                    round=server_round,
+                    architecture=self._knowledge,
+                    epochs=self.federation.local_epochs,
+                    lr=self.learning_rate(server_round),
+                ),
+                arrays=self._arrays,
+                returns=self._shapes,
+            )
+            for client in cohort
+        ]
+
+    def absorb(
+        self, weights: Arrays, server_round: int, replies: Sequence[Reply]
+    ) -> tuple[Arrays, dict[str, float]]:
+        """Average the knowledge models; distil their ensemble into the supernet."""
+        server = self.federation.server
+        if not replies or server is None:
+            return weights, {}
+        updates = [
+            Update(
+                arrays=reply.arrays,
+                regions=self._regions,
+                weight=update_weight(self._weights, reply.num_examples),
+                client=reply.client,
+            )
+            for reply in replies
+        ]
+        started = time.perf_counter()
+        weights, metrics = self._distil(server, weights, server_round, updates)
+        self._arrays = coverage_average(self._arrays, updates)
+        return weights, {**metrics, "distillation_s": time.perf_counter() - started}
+
+    def deployed(self, weights: Arrays) -> Deployment:
+        """Return the knowledge model: what clients train in this stage."""
+        return Deployment(self._knowledge, self._arrays)
+
+    def _distil(
+        self, server: ServerSide, weights: Arrays, server_round: int, updates: Sequence[Update]
+    ) -> tuple[Arrays, dict[str, float]]:
+        own, trainer, seed = server.images, server.trainer, self.federation.seed
+        common: dict[str, Any] = {"mean": own.mean, "std": own.std}
+        view = own.images
+        if self._augment:
+            view = augmented_view(
+                own.images,
+                settings=trainer.settings,
+                mean=own.mean,
+                seed=(seed, server_round, _VIEW),
+            )
+        teacher = ensemble_logits(self._models(server, updates), view, trainer=trainer, **common)
+        first = (server_round - 1) * self._epochs + 1
+        total = self.rounds * self._epochs
+        result = SupernetTrainer(self.space, trainer, self._sandwich).distil(
+            weights,
+            view,
+            teacher,
+            epochs=self._epochs,
+            batch_size=self._batch_size,
+            lr=[self._schedule.learning_rate(first + e, total) for e in range(self._epochs)],
+            weight_decay=self._weight_decay,
+            seed=(seed, server_round, _DRAW),
+            optimizer_state=self._optimizer,
+            **common,
+        )
+        self._optimizer = result.optimizer_state
+        metrics = {"distillation_loss": result.train_loss}
+        metrics |= {f"distillation_loss_{who}": loss for who, loss in result.losses.items()}
+        if own.labelled:  # for the records alone: nothing is chosen or trained on these labels
+            right = teacher.argmax(1).cpu() == own.images.labels
+            metrics["teacher_accuracy"] = float(right.double().mean())
+            if self._scores(server_round):
+                metrics |= self._accuracies(server, result.arrays, server_round)
+        return result.arrays, metrics
+
+    def _scores(self, server_round: int) -> bool:
+        every = self._score_every
+        return every > 0 and (server_round % every == 0 or server_round == self.rounds)
+
+    def _models(
+        self, server: ServerSide, updates: Sequence[Update]
+    ) -> Iterator[tuple[float, nn.Module]]:
+        """Yield weight and model of one client after the other, in the order of their clients."""
+        own, trainer = server.images, server.trainer
+        for update in updates:
+            copies = {name: array.copy() for name, array in update.arrays.items()}
+            model = self.space.load(self._knowledge, copies).to(trainer.device)
+            if self._recalibrate:
+                trainer.recalibrate(
+                    model, own.images, mean=own.mean, std=own.std, batch_size=self._batch_size
+                )
+            yield update.weight, model
+
+    def _accuracies(
+        self, server: ServerSide, weights: Arrays, server_round: int
+    ) -> dict[str, float]:
+        """Return the accuracy of the smallest, a random and the largest subnet on the server's images."""
+        own = server.images
+        scorer = SubnetScorer(
+            self.space,
+            weights,
+            server.trainer,
+            validation=own.images,
+            recalibration=own.images,
+            mean=own.mean,
+            std=own.std,
+            batch_size=self._batch_size,
+            recalibration_images=None,
+        )
+        rng = generator(self.federation.seed, server_round, _DRAW)
+        return {
+            f"supernet_accuracy_{who}": scorer(architecture).accuracy
+            for who, architecture in (
+                ("smallest", self.space.smallest()),
+                ("random", self.space.sample(rng)),
+                ("largest", self.space.largest()),
+            )
+        }
+
+    def state(self) -> State:
+        """Return the knowledge model and the optimiser's state."""
+        model = {f"knowledge/{name}": array for name, array in self._arrays.items()}
+        packed = pack_tensors(self._optimizer) if self._optimizer else State({}, {})
+        optimizer = {f"optimizer/{name}": array for name, array in packed.arrays.items()}
+        return State({**model, **optimizer}, {"optimizer": packed.meta})
+
+    def load_state(self, state: State) -> None:
+        """Invert `state`."""
+        self._arrays = state.part("knowledge/")
+        meta = state.meta["optimizer"]
+        self._optimizer = unpack_tensors(State(state.part("optimizer/"), meta)) if meta else None

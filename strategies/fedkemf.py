@@ -1,0 +1,204 @@
+"""FedKEMF: private models of any architecture, and a small knowledge network that all clients share.
+
+Yu et al., "Resource-aware federated learning using knowledge extraction and multi-model fusion",
+https://arxiv.org/abs/2208.07978. Clients train both by mutual learning (`corolla.training.mutual`) and send
+the knowledge network alone. The server averages these, and with ``fusion=distil`` trains the average
+towards the mean of their logits on images of its own, without labels.
+
+Departures: of the paper's ensembles only the (weighted) mean of logits is here, not maximum and vote; all
+models start from cuts of one supernet's initial weights, as those of Local do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+from corolla.aggregation.updates import update_weight
+from corolla.config.build import settings_of
+from corolla.errors import Fault, RefusedError, is_number, nearest
+from corolla.federation import Federation
+from corolla.server_side import ServerSide
+from corolla.spaces.supernet import to_arrays
+from corolla.state import State
+from corolla.tasks import Reply
+from corolla.training.digest import train_on_logits
+from corolla.training.ensemble import ensemble_logits
+from corolla.training.training_run import Trainee
+from corolla.types import ClientId, client_order
+from strategies.base import Deployment, Outcome
+from strategies.exchange import Order
+from strategies.fedavg import FedAvg
+from strategies.private_architectures import PrivateArchitectures
+
+_DISTILLATION = 0xF051  # keeps the batch order apart from others of the same seed and round
+_FUSIONS = ("average", "distil")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillationSettings:
+    """The server's training of a round; RefusedError lists what is out of range."""
+
+    epochs: int  # over the server's images
+    batch_size: int  # images
+    lr: float  # step, the same in all rounds
+    temperature: float  # T of ensemble and student
+
+    def __post_init__(self) -> None:
+        faults = []
+        for key, least in (("epochs", 1), ("batch_size", 2)):
+            value = getattr(self, key)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                remedy = f"Use a whole number, {least} or more"
+                faults.append(Fault(f"distillation.{key}", value, "is out of range", remedy))
+        for key in ("lr", "temperature"):
+            value = getattr(self, key)
+            if not is_number(value) or value <= 0:
+                remedy = "Use a number above 0"
+                faults.append(Fault(f"distillation.{key}", value, "is out of range", remedy))
+        if faults:
+            raise RefusedError(faults)
+
+
+class FedKEMF(FedAvg):
+    """FedAvg of the knowledge networks, before their ensemble is distilled into the average.
+
+    Args:
+        federation: with images of the server's own, for ``fusion=distil``.
+        architectures: of the private models; see `strategies.private_architectures.PrivateArchitectures`.
+        candidates: likewise.
+        knowledge: architecture of the knowledge network, the same for everybody.
+        alpha: share of the mutual divergence in both losses, 0..1; 0: Local beside FedAvg.
+        fusion: ``average`` or ``distil``.
+        distillation: `DistillationSettings`; not used by ``average``.
+        weights: of the clients, in the average and in the ensemble.
+
+    """
+
+    has_global = False  # clients report the knowledge network's scores apart from their own's
+    clients_keep_models = True
+    returns_models = False  # private models never leave the client
+
+    def __init__(
+        self,
+        *,
+        federation: Federation,
+        architectures: str | Sequence[int],
+        candidates: int,
+        knowledge: str | Sequence[int],
+        alpha: float,
+        fusion: Literal["average", "distil"],
+        distillation: dict[str, float],
+        weights: Literal["uniform", "examples"],
+    ) -> None:
+        faults = []
+        if not is_number(alpha) or not 0 <= alpha <= 1:
+            faults.append(Fault("alpha", alpha, "is no share", "Use a number from 0 to 1"))
+        if fusion not in _FUSIONS:
+            faults.append(Fault("fusion", fusion, "is not known", nearest(str(fusion), _FUSIONS)))
+        if fusion == "distil" and federation.server is None:
+            problem = "fusion=distil trains on images of the server's own, and it has none"
+            remedy = (
+                "Use server_set=held_out or server_set=dataset, or method.strategy.fusion=average"
+            )
+            faults.append(Fault("server_set", "none", problem, remedy))
+        try:
+            self._private = PrivateArchitectures(federation, architectures, candidates=candidates)
+        except RefusedError as error:
+            faults += error.faults
+        try:
+            self._distillation: DistillationSettings = settings_of(
+                DistillationSettings, distillation, "distillation"
+            )
+        except RefusedError as error:
+            faults += error.faults
+        if faults:
+            raise RefusedError(faults)
+        super().__init__(
+            federation=federation, architecture=knowledge, weights=weights, server_momentum=0.0
+        )
+        self.declares_fine_tuned = False
+        self._distils = fusion == "distil"
+
+    def orders(self, server_round: int, cohort: Sequence[ClientId]) -> list[Order]:
+        """Send everybody the knowledge network, and say which architecture the private model has."""
+        return [
+            Order(
+                task=self.task(server_round, client, self._private.of(self.federation, client)),
+                arrays=self._arrays,
+                returns=self._shapes,
+            )
+            for client in cohort
+        ]
+
+    def absorb(self, server_round: int, replies: Sequence[Reply]) -> Outcome:
+        """Average the knowledge networks; then, where wanted, distil their ensemble into the average."""
+        outcome = super().absorb(server_round, replies)
+        self._private.settle(replies)
+        server = self.federation.server
+        if not replies or not self._distils or server is None:
+            return outcome
+        return Outcome({**outcome.metrics, **self._distil(server, server_round, replies)})
+
+    def _distil(
+        self, server: ServerSide, server_round: int, replies: Sequence[Reply]
+    ) -> dict[str, float]:
+        started, own, settings = time.perf_counter(), server.images, self._distillation
+        replies = sorted(replies, key=lambda reply: client_order(reply.client))
+        teacher = ensemble_logits(
+            self._members(replies),
+            own.images,
+            trainer=server.trainer,
+            mean=own.mean,
+            std=own.std,
+        )
+        copies = {name: array.copy() for name, array in self._arrays.items()}
+        student = self.space.load(self._architecture, copies)
+        result = train_on_logits(
+            Trainee(model=student, lr=settings.lr),
+            own.images,
+            teacher,
+            distance="kl",
+            temperature=settings.temperature,
+            trainer=server.trainer,
+            mean=own.mean,
+            std=own.std,
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            seed=(self.federation.seed, server_round, _DISTILLATION),
+        )
+        self._arrays = to_arrays(student)
+        metrics = {
+            "distillation_loss": result.train_loss,
+            "distillation_s": time.perf_counter() - started,
+        }
+        if own.labelled:  # for the records alone
+            right = teacher.argmax(1) == own.images.labels
+            metrics["teacher_accuracy"] = float(right.double().mean())
+        return metrics
+
+    def _members(self, replies: Sequence[Reply]) -> Iterator[tuple[float, nn.Module]]:
+        """Yield weight and knowledge network of one client after the other."""
+        for reply in replies:
+            copies = {name: array.copy() for name, array in reply.arrays.items()}
+            weight = update_weight(self._weights, reply.num_examples)
+            yield weight, self.space.load(self._architecture, copies)
+
+    def deployed(self, client: ClientId) -> Deployment:
+        """Return the private model's architecture, and the knowledge network; weights are the client's."""
+        return Deployment(self._private.of(self.federation, client), self._arrays)
+
+    def state(self) -> State:
+        """Return the knowledge network, and the architectures that were trained."""
+        state = super().state()
+        state.meta["architectures"] = self._private.to_meta()
+        return state
+
+    def load_state(self, state: State) -> None:
+        """Invert `state`."""
+        super().load_state(state)
+        self._private.load_meta(state.meta["architectures"])

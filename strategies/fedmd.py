@@ -1,0 +1,184 @@
+"""FedMD: clients of different architectures agree on what they say of public images.
+
+Li & Wang 2019, https://arxiv.org/abs/1910.03581. Every client has a model of its own that is never sent. In
+round t the server sends pixels of a public subset S_t, drawn by seed and round, and those of the subset
+before with their consensus, the mean of the participants' logits. A client trains towards that consensus
+(digest), then on its own images (revisit), and returns its logits on S_t.
+
+Departures: digest and revisit come before the logits of a round, not after them, so that a round is one
+exchange; a client that was not in the round before digests the consensus of those that were; transfer
+learning on labelled public images is off unless ``pretrain_epochs`` is set; all models start from cuts of one
+supernet's initial weights, as those of Local do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corolla.data.server_set import ServerImages
+from corolla.errors import Fault, RefusedError, is_number, nearest
+from corolla.federation import Federation
+from corolla.state import State
+from corolla.tasks import Reply
+from corolla.training.digest import DISTANCES, Distance
+from corolla.types import Arrays, ClientId, client_order, generator
+from strategies.base import CorollaStrategy, Deployment, Outcome
+from strategies.exchange import Order
+from strategies.private_architectures import PrivateArchitectures
+
+_SUBSET = 0x5B5E7  # keeps the subset's draws apart from others of the same seed and round
+
+
+class FedMD(CorollaStrategy):
+    """State: the latest consensus, the round in whose subset it was found, who has which architecture.
+
+    Args:
+        federation: with images of the server's own.
+        architectures: see `strategies.private_architectures.PrivateArchitectures`.
+        candidates: likewise.
+        subset_images: public images of a round; all where the server has fewer.
+        digest_loss: distance of logits, see `corolla.training.digest`.
+        digest_epochs: passes over the subset; 0: no digest, which is Local with the matched budget.
+        digest_batch_size: None: the run's.
+        digest_lr: None: the round's.
+        pretrain_epochs: of a client's first participation, on all public images with labels.
+
+    """
+
+    clients_keep_models = True
+    returns_models = False  # private models never leave the client
+
+    def __init__(
+        self,
+        *,
+        federation: Federation,
+        architectures: str | Sequence[int],
+        candidates: int,
+        subset_images: int,
+        digest_loss: Distance,
+        digest_epochs: int,
+        digest_batch_size: int | None,
+        digest_lr: float | None,
+        pretrain_epochs: int,
+    ) -> None:
+        super().__init__(federation=federation)
+        faults = []
+        if federation.server is None:
+            problem = "clients of FedMD agree on images of the server's, and it has none"
+            remedy = "Use server_set=held_out, or server_set=dataset with images of its own"
+            faults.append(Fault("server_set", "none", problem, remedy))
+        for key, value, least in (
+            ("subset_images", subset_images, 2),
+            ("digest_epochs", digest_epochs, 0),
+            ("digest_batch_size", digest_batch_size, 2),
+            ("pretrain_epochs", pretrain_epochs, 0),
+        ):
+            if value is None and key == "digest_batch_size":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                remedy = f"Use a whole number, {least} or more"
+                faults.append(Fault(key, value, "is out of range", remedy))
+        if digest_loss not in DISTANCES:
+            remedy = nearest(str(digest_loss), DISTANCES)
+            faults.append(Fault("digest_loss", digest_loss, "is not known", remedy))
+        if digest_lr is not None and not (is_number(digest_lr) and digest_lr > 0):
+            remedy = "Use a number above 0, or null for the round's step"
+            faults.append(Fault("digest_lr", digest_lr, "is out of range", remedy))
+        try:
+            self._private = PrivateArchitectures(federation, architectures, candidates=candidates)
+        except RefusedError as error:
+            faults += error.faults
+        if faults:
+            raise RefusedError(faults)
+        self._subset_images = subset_images
+        self._digests, self._pretrains = digest_epochs > 0, pretrain_epochs > 0
+        self._consensus: NDArray[np.float32] | None = None  # (images, classes)
+        self._agreed_in = 0  # the round of the consensus
+
+    def orders(self, server_round: int, cohort: Sequence[ClientId]) -> list[Order]:
+        """Send this round's public pixels, and the last ones with what was agreed of them."""
+        public = self._public()
+        arrays: Arrays = {"pixels": self._pixels(public, server_round)}
+        shape = (len(arrays["pixels"]), self.space.num_classes)
+        if self._consensus is None:
+            arrays["logits"] = np.zeros(shape, np.float32)  # nobody has said anything; not digested
+        else:
+            arrays["logits"] = self._consensus
+            if self._digests:
+                arrays["digest_pixels"] = self._pixels(public, self._agreed_in)
+        first = arrays
+        if self._pretrains and not all(self._private.knows(client) for client in cohort):
+            images = public.images
+            labelled = {"labelled_pixels": images.pixels.numpy(), "labels": images.labels.numpy()}
+            first = {**arrays, **labelled}
+        return [
+            Order(
+                task=self.task(server_round, client, self._private.of(self.federation, client)),
+                arrays=arrays if self._private.knows(client) else first,
+                returns={"logits": shape},
+            )
+            for client in cohort
+        ]
+
+    def absorb(self, server_round: int, replies: Sequence[Reply]) -> Outcome:
+        """Take the mean of the logits. Without an answer the last consensus stands."""
+        if not replies:
+            return Outcome()
+        public = self._public()
+        replies = sorted(replies, key=lambda reply: client_order(reply.client))
+        said = np.stack([reply.arrays["logits"].astype(np.float64) for reply in replies])
+        mean = said.mean(0)
+        self._consensus, self._agreed_in = mean.astype(np.float32), server_round
+        self._private.settle(replies)
+        metrics = {"disagreement": float(np.abs(said - mean).mean())}  # mean distance of a logit
+        if public.labelled:  # for the records alone
+            labels = public.images.labels.numpy()[self._subset(public, server_round)]
+            metrics["consensus_accuracy"] = float((mean.argmax(1) == labels).mean())
+        return Outcome(metrics)
+
+    def deployed(self, client: ClientId) -> Deployment:
+        """Return the architecture; the weights are the client's own."""
+        return Deployment(self._private.of(self.federation, client), {})
+
+    def state(self) -> State:
+        """Return the consensus, where it was found, and the architectures that were trained."""
+        arrays = {} if self._consensus is None else {"consensus": self._consensus}
+        meta = {"agreed_in": self._agreed_in, "architectures": self._private.to_meta()}
+        return State(arrays=dict(arrays), meta=meta)
+
+    def load_state(self, state: State) -> None:
+        """Invert `state`."""
+        self._consensus = state.arrays.get("consensus")
+        self._agreed_in = int(state.meta["agreed_in"])
+        self._private.load_meta(state.meta["architectures"])
+
+    def _public(self) -> ServerImages:
+        """Return the server's images. RefusedError where they cannot be used."""
+        server = self.federation.server
+        if server is None:
+            raise RuntimeError("FedMD was built without images of the server's")
+        public = server.images
+        if self._pretrains and not public.labelled:
+            problem = "transfer learning reads the labels of the server's images, which have none"
+            remedy = "Use 0, or a server_set with labels"
+            key = "method.strategy.pretrain_epochs"
+            raise RefusedError(Fault(key, "above 0", problem, remedy))
+        if len(public.images) < 2:
+            problem = "clients agree on 2 images or more"
+            raise RefusedError(
+                Fault("server_set", f"{len(public.images)} images", problem, "Give it more")
+            )
+        return public
+
+    def _subset(self, public: ServerImages, server_round: int) -> NDArray[np.int64]:
+        """Return ascending positions of a round's public images, by seed and round alone."""
+        count = min(self._subset_images, len(public.images))
+        rng = generator(self.federation.seed, server_round, _SUBSET)
+        return np.sort(rng.choice(len(public.images), count, replace=False))
+
+    def _pixels(self, public: ServerImages, server_round: int) -> NDArray[np.uint8]:
+        pixels: NDArray[np.uint8] = public.images.pixels.numpy()
+        return pixels[self._subset(public, server_round)]

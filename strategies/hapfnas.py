@@ -1,0 +1,164 @@
+"""HAPFNAS: a supernet trained by distillation, a search per client, heteroFedAvg of what they found.
+
+Yang & Liu, Entropy 27(7) 759, 2025. Three stages in one run, one after the other; each is a part of its own
+(`strategies.distilled_supernet`, `strategies.personal_search`, `strategies.retraining`), and its controls
+take its place. Departures: docs/hapfnas.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from corolla.config.build import build, settings_of
+from corolla.errors import Fault, RefusedError
+from corolla.federation import Federation
+from corolla.state import State
+from corolla.tasks import Reply
+from corolla.types import Arrays, ClientId
+from strategies.base import CorollaStrategy, Deployment, Outcome
+from strategies.exchange import Order
+from strategies.personal_search import KEY, PersonalSearch
+from strategies.retraining import RetrainingSettings, retraining_orders, retraining_step
+from strategies.supernet_training import SupernetTraining
+
+
+class Hapfnas(CorollaStrategy):
+    """State: the supernet of stage 1, the weights of stage 3, and what each stage knows."""
+
+    def __init__(
+        self,
+        *,
+        federation: Federation,
+        supernet_training: Mapping[str, Any],
+        search: Mapping[str, Any],
+        retraining: Mapping[str, Any],
+    ) -> None:
+        """Rounds that the first two stages leave are the third one's."""
+        super().__init__(federation=federation)
+        self.declares_fine_tuned = federation.fine_tune_epochs > 0
+        faults: list[Fault] = []
+        parts: dict[str, Any] = {}
+        for name, make in (
+            ("supernet_training", lambda: _training(supernet_training, federation)),
+            ("search", lambda: _search(search, federation)),
+            ("retraining", lambda: settings_of(RetrainingSettings, retraining, "retraining")),
+        ):
+            try:
+                parts[name] = make()
+            except RefusedError as error:
+                faults += error.faults
+        if faults:
+            raise RefusedError(faults)
+        self._training: SupernetTraining = parts["supernet_training"]
+        self._search: PersonalSearch = parts["search"]
+        self._retraining: RetrainingSettings = parts["retraining"]
+        self._searched_from = self._training.rounds
+        self._retrained_from = self._searched_from + self._search.rounds
+        if federation.rounds <= self._retrained_from:
+            problem = (
+                f"leaves no round to retrain in: {self._training.rounds} train the supernet, "
+                f"{self._search.rounds} search"
+            )
+            remedy = (
+                f"Use rounds={self._retrained_from + 1} or more, or supernet_training.rounds lower"
+            )
+            raise RefusedError(Fault("rounds", federation.rounds, problem, remedy))
+        self._supernet: Arrays = self.space.initial_state(federation.seed)  # of stage 1
+        self._weights = self._supernet  # of stage 3, which starts from it
+        self._velocity: Arrays = {}
+        self._done = 0  # rounds
+
+    def stage(self, server_round: int) -> int:
+        """Return 1 (supernet), 2 (search) or 3 (retraining)."""
+        if server_round <= self._searched_from:
+            return 1
+        return 2 if server_round <= self._retrained_from else 3
+
+    def deploys(self, server_round: int) -> bool:
+        """Only what was searched and trained is ever chosen by validation."""
+        return self.stage(server_round) == 3
+
+    def cohort(self, server_round: int, available: Sequence[ClientId]) -> list[ClientId]:
+        """Draw as any method does; in stage 2, take those that have not searched yet."""
+        if self.stage(server_round) == 2:
+            return self._search.cohort(server_round, available)
+        return super().cohort(server_round, available)
+
+    def orders(self, server_round: int, cohort: Sequence[ClientId]) -> list[Order]:
+        """Ask for what the round's stage needs."""
+        # Nodes that joined since may have limits of their own.
+        self._training.federation = self._search.federation = self.federation
+        stage = self.stage(server_round)
+        if stage == 1:
+            return self._training.orders(self._supernet, server_round, cohort)
+        if stage == 2:
+            return self._search.orders(self._supernet, server_round, cohort)
+        return retraining_orders(
+            self.federation,
+            self._retraining,
+            self._weights,
+            {client: self._search.architecture(client) for client in cohort},
+            server_round=server_round,
+            first_round=self._retrained_from,
+        )
+
+    def absorb(self, server_round: int, replies: Sequence[Reply]) -> Outcome:
+        """Hand the replies to the round's stage."""
+        stage = self.stage(server_round)
+        self._done = server_round
+        metrics: dict[str, Any] = {"stage": stage}
+        if stage == 1:
+            self._supernet, found = self._training.absorb(self._supernet, server_round, replies)
+            self._weights = self._supernet
+            metrics |= found
+        elif stage == 2:
+            metrics |= self._search.absorb(replies)
+        else:
+            self._weights, self._velocity = retraining_step(
+                self.space, self._retraining, self._weights, self._velocity, replies
+            )
+        return Outcome(metrics, {reply.client: {"stage": stage} for reply in replies})
+
+    def deployed(self, client: ClientId) -> Deployment:
+        """Return the client's architecture with its slice; before stage 3, what stage 1 trains."""
+        if self._done < self._retrained_from:
+            return self._training.deployed(self._supernet)
+        architecture = self._search.architecture(client)
+        return Deployment(architecture, self.space.cut(self._weights, architecture))
+
+    def describe(self, client: ClientId) -> dict[str, Any]:
+        """Add how far the client's search came and how good its predictor was."""
+        return {**super().describe(client), **self._search.describe(client)}
+
+    def state(self) -> State:
+        """Return the weights and what the stages know."""
+        training, search = self._training.state(), self._search.state()
+        parts = {
+            "supernet/": self._supernet,
+            "weights/": {} if self._weights is self._supernet else self._weights,
+            "velocity/": self._velocity,
+            "training/": training.arrays,
+            "search/": search.arrays,
+        }
+        arrays = {key + name: a for key, part in parts.items() for name, a in part.items()}
+        return State(arrays, {"training": training.meta, "search": search.meta, "done": self._done})
+
+    def load_state(self, state: State) -> None:
+        """Invert `state`."""
+        self._supernet, self._velocity = state.part("supernet/"), state.part("velocity/")
+        self._weights = state.part("weights/") or self._supernet
+        self._done = int(state.meta["done"])
+        self._training.load_state(State(state.part("training/"), state.meta["training"]))
+        self._search.load_state(State(state.part("search/"), state.meta["search"]))
+
+
+def _training(node: Mapping[str, Any], federation: Federation) -> SupernetTraining:
+    training: SupernetTraining = build(node, "supernet_training", federation=federation)
+    return training
+
+
+def _search(settings: Mapping[str, Any], federation: Federation) -> PersonalSearch:
+    values = {"federation": federation, **settings}
+    search: PersonalSearch = settings_of(PersonalSearch, values, KEY)
+    return search

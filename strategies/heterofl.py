@@ -1,0 +1,190 @@
+"""HeteroFL: every client trains the leading channels of one network, as many as it can.
+
+Diao, Ding & Tarokh, ICLR 2021, https://arxiv.org/abs/2010.01264. The server averages each entry over the
+clients that hold it; rows of classes only over those that have the class. Departures (docs/baselines.md):
+BatchNorm's running statistics travel and are averaged, though nothing trains with them, and every client
+computes its own before it scores (evaluation.statistics=recalibrate) instead of a query to all; the rate
+can follow from a client's limits; the whole network is not scored at clients that could not run it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+
+from corolla.aggregation.coverage import coverage_average
+from corolla.aggregation.regions import Regions, cut
+from corolla.aggregation.updates import Update, update_weight
+from corolla.errors import Fault, RefusedError, nearest
+from corolla.federation import Federation
+from corolla.spaces.architecture import Architecture
+from corolla.spaces.width_sliced import require_width_sliced
+from corolla.state import State
+from corolla.tasks import Reply
+from corolla.types import Arrays, ClientId, client_seed
+from strategies.base import CorollaStrategy, Deployment, Outcome
+from strategies.exchange import Order
+
+_LOG = logging.getLogger("corolla")
+_ASSIGNMENTS = ("limits", "fixed", "dynamic")
+
+
+class HeteroFL(CorollaStrategy):
+    """State: the whole network, and the last round that trained it."""
+
+    def __init__(
+        self,
+        *,
+        federation: Federation,
+        assignment: Literal["limits", "fixed", "dynamic"],
+        rates: Sequence[float] | None,
+        weights: Literal["uniform", "examples"],
+        mask_absent: bool,
+        class_rows: bool,
+    ) -> None:
+        """Take the settings of conf/method/heterofl.yaml.
+
+        Args:
+            federation: with limits, if clients have any.
+            assignment: of rates: ``limits``: the largest that fits the client; ``fixed``: ``rates`` dealt
+                out to clients 0, 1, ... in turn; ``dynamic``: one of ``rates`` by lot, per round and client.
+                No client gets more than the largest that fits it.
+            rates: of the space, also several times; None: all of them, once. Not for ``limits``.
+            weights: of clients.
+            mask_absent: clients' logits of classes that they lack are 0 (`clients.width_sliced`).
+            class_rows: whose class a row is not does not count for it. Clients tell their classes.
+
+        """
+        super().__init__(federation=federation)
+        self._sliced = require_width_sliced(federation.space, type(self).__name__)
+        update_weight(weights, 1)  # refuses an unknown one before anything starts
+        self._weights = weights
+        faults = []
+        if assignment not in _ASSIGNMENTS:
+            remedy = nearest(str(assignment), _ASSIGNMENTS)
+            faults.append(Fault("assignment", assignment, "is no way to give out rates", remedy))
+        known = [float(rate) for rate in self._sliced.dimensions[0].choices]
+        given = known if rates is None else list(rates)
+        wrong = [rate for rate in given if rate not in known]
+        if wrong or not given:
+            faults.append(Fault("rates", wrong, "are no rates of the space", f"It has {known}"))
+        if rates is not None and assignment == "limits":
+            remedy = "Use assignment=fixed or dynamic, or rates=null"
+            faults.append(Fault("rates", list(rates), "are not given out by limits", remedy))
+        for key, value in (("mask_absent", mask_absent), ("class_rows", class_rows)):
+            if not isinstance(value, bool):
+                faults.append(Fault(key, value, "is neither true nor false", "Use true or false"))
+        loss = federation.trainer.loss
+        if mask_absent is True and loss != "cross_entropy":
+            remedy = "Use trainer.loss=cross_entropy, or method.strategy.mask_absent=false"
+            faults.append(Fault("trainer.loss", loss, "is not the loss that is masked", remedy))
+        if faults:
+            raise RefusedError(faults)
+        self._assignment = assignment
+        self._given = [known.index(rate) for rate in given]
+        self._class_rows = class_rows
+        self._arrays = self.space.initial_state(federation.seed)
+        self._round = 0
+
+    # --- which part of the network ----------------------------------------------------------------------
+
+    def _shift(self, server_round: int) -> int:
+        """Return how far the windows have moved on: HeteroFL's never do."""
+        return 0
+
+    def _regions(self, server_round: int, architecture: Architecture) -> Regions:
+        return self._sliced.window(architecture, self._shift(server_round))
+
+    def _architecture(self, server_round: int, client: ClientId) -> Architecture:
+        """Return the client's rate in this round; the same for the same seed and limits."""
+        wanted = len(self.space.dimensions[0]) - 1
+        if self._assignment == "fixed":
+            wanted = self._given[client_seed(client) % len(self._given)]
+        elif self._assignment == "dynamic":
+            wanted = int(self.rng(server_round, client_seed(client)).choice(self._given))
+        while wanted and not self.federation.fits(client, Architecture((wanted,))):
+            wanted -= 1
+        return Architecture((wanted,))
+
+    def _cut(self, server_round: int, architecture: Architecture) -> Arrays:
+        return cut(self._arrays, self._regions(server_round, architecture))
+
+    # --- a round ----------------------------------------------------------------------------------------
+
+    def orders(self, server_round: int, cohort: Sequence[ClientId]) -> list[Order]:
+        """Cut each client's part out of the network; clients of one rate get the same."""
+        parts: dict[Architecture, Arrays] = {}
+        orders = []
+        for client in cohort:
+            architecture = self._architecture(server_round, client)
+            if architecture not in parts:
+                parts[architecture] = self._cut(server_round, architecture)
+            task = self.task(server_round, client, architecture)
+            arrays = parts[architecture]
+            returns = {name: array.shape for name, array in arrays.items()}
+            orders.append(Order(task=task, arrays=arrays, returns=returns))
+        return orders
+
+    def absorb(self, server_round: int, replies: Sequence[Reply]) -> Outcome:
+        """Average every entry over those who hold it."""
+        if not replies:
+            return Outcome()
+        updates = [self._update(server_round, reply) for reply in replies]
+        self._arrays = coverage_average(self._arrays, updates)
+        self._round = server_round
+        rates = {reply.client: self._sliced.rate(reply.task.architecture) for reply in replies}
+        columns = {client: {"rate": rate} for client, rate in rates.items()}
+        return Outcome({"rate_mean": float(np.mean(list(rates.values())))}, columns)
+
+    def _update(self, server_round: int, reply: Reply) -> Update:
+        update = Update(
+            arrays=reply.arrays,
+            regions=self._regions(server_round, reply.task.architecture),
+            weight=update_weight(self._weights, reply.num_examples),
+            client=reply.client,
+        )
+        told = reply.notes.get("classes")
+        if not self._class_rows or told is None:  # who does not tell counts for all
+            return update
+        classes = _classes(told, self.space.num_classes)
+        if classes is None:
+            _LOG.warning("client %s: classes=%r are none; it counts for all", reply.client, told)
+            return update
+        if len(classes) == self.space.num_classes:
+            return update
+        arrays, regions = dict(update.arrays), dict(update.regions)
+        for name in self._sliced.class_tensors:
+            arrays[name] = arrays[name][list(classes)]
+            regions[name] = (classes, *regions[name][1:])
+        return replace(update, arrays=arrays, regions=regions)
+
+    # --- deployment and state ---------------------------------------------------------------------------
+
+    def deployed(self, client: ClientId) -> Deployment:
+        """Return the client's part as of the last round that trained."""
+        architecture = self._architecture(self._round, client)
+        return Deployment(architecture, self._cut(self._round, architecture))
+
+    def state(self) -> State:
+        """Return the network and the last round that trained it."""
+        arrays = {f"model/{name}": array for name, array in self._arrays.items()}
+        return State(arrays=arrays, meta={"round": self._round})
+
+    def load_state(self, state: State) -> None:
+        """Invert `state`."""
+        self._arrays = state.part("model/")
+        self._round = int(state.meta["round"])
+
+
+def _classes(told: object, count: int) -> tuple[int, ...] | None:
+    """Return the classes that a client tells, ascending; None where that is no list of classes."""
+    if not isinstance(told, list | tuple) or not told:
+        return None
+    if not all(type(one) is int and 0 <= one < count for one in told):
+        return None
+    classes = tuple(sorted(set(told)))
+    return classes if len(classes) == len(told) else None

@@ -1,0 +1,242 @@
+"""Improved PerFedNAS: any search proposes a subnet per participant, and is told what its training was worth.
+
+The general algorithm (algorithm 1) of a survey of personalised federated learning: sample clients, cut each
+a subnet out of the supernet, train, score, aggregate, hand the scores to the search. Space, search
+(`corolla.search.proposals`) and reward (`corolla.search.rewards`) are groups of conf/. Which published
+systems are points of this grid, and what departs from the algorithm: docs/perfednas.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from corolla.aggregation.coverage import momentum_average
+from corolla.aggregation.updates import Update, update_weight
+from corolla.config.build import build
+from corolla.errors import Fault, RefusedError
+from corolla.federation import Federation
+from corolla.search.evolution import Fits
+from corolla.search.proposals.protocol import Observation, Proposals, SearchContext
+from corolla.search.rewards import Reward, Seen
+from corolla.spaces.architecture import Architecture
+from corolla.state import State
+from corolla.tasks import Reply
+from corolla.types import Arrays, ClientId, client_seed
+from strategies.base import CorollaStrategy, Deployment, Outcome
+from strategies.exchange import Order
+
+_PRESCREEN = "corolla.search.proposals.prescreen.Prescreened"
+
+
+class PerFedNAS(CorollaStrategy):
+    """State: the supernet, what the search has learned, the rewards' baselines."""
+
+    # Where the configuration has them, to name what is wrong with them.
+    proposals_key: ClassVar[str] = "proposals"
+    reward_key: ClassVar[str] = "reward"
+    state_name: ClassVar[str] = "proposals"  # of what the search has learned
+
+    def __init__(
+        self,
+        *,
+        federation: Federation,
+        proposals: Mapping[str, Any],
+        reward: Mapping[str, Any],
+        prescreen: Mapping[str, Any] | None,
+        warmup_rounds: int,
+        settle: float,
+        weights: Literal["uniform", "examples"],
+        server_momentum: float,
+        max_draws: int,
+    ) -> None:
+        """Take nodes of conf/proposals and conf/reward; ``prescreen`` holds settings of `Prescreened`."""
+        super().__init__(federation=federation)
+        faults: list[Fault] = []
+        context = SearchContext(space=self.space, seed=federation.seed, max_draws=max_draws)
+        with _gathered(faults):
+            update_weight(weights, 1)
+        with _gathered(faults):
+            self._unscreened: Proposals = build(proposals, self.proposals_key, context=context)
+            self._proposals: Proposals = self._unscreened
+            if prescreen is not None:
+                node = {"_target_": _PRESCREEN, **prescreen}
+                screened = build(node, "prescreen", search=self._unscreened, context=context)
+                if screened.candidates > 1:
+                    self._proposals = screened
+        with _gathered(faults):
+            budgets = bool(federation.budgets)
+            self._reward: Reward = build(reward, self.reward_key, budgets=budgets)
+        if not 0 <= settle < 1:
+            remedy = "Give a share of the rounds: 0 for none, 0.25 for the last quarter"
+            faults.append(Fault("settle", settle, "lies outside [0, 1)", remedy))
+        else:
+            self._searched = federation.rounds - round(settle * federation.rounds)
+            if settle and self._searched <= warmup_rounds:
+                problem = (
+                    f"leaves no round to search in: {self._searched} come before, "
+                    f"{warmup_rounds} warm up"
+                )
+                faults.append(Fault("settle", settle, problem, "Lower it, or raise rounds"))
+        if faults:
+            raise RefusedError(faults)
+        self._warmup = warmup_rounds
+        self._weights = weights
+        self._momentum = server_momentum
+        self._max_draws = max_draws
+        self._supernet = self.space.initial_state(federation.seed)
+        self._velocity: Arrays = {}
+        self._drawn: dict[tuple[int, ClientId], list[Architecture]] = {}  # of `orders`: no state
+
+    # --- proposing ------------------------------------------------------------------------------------
+
+    def orders(self, server_round: int, cohort: Sequence[ClientId]) -> list[Order]:
+        """Have a subnet proposed per client, cut its weights out of the supernet."""
+        orders, self._drawn = [], {}
+        for client in cohort:
+            draws = self._draws(server_round, client)
+            self._drawn[server_round, client] = draws
+            arrays = self.space.cut(self._supernet, draws[-1])
+            orders.append(
+                Order(
+                    task=self.task(server_round, client, draws[-1]),
+                    arrays=arrays,
+                    returns={name: array.shape for name, array in arrays.items()},
+                    needs=self._reward.needs,
+                )
+            )
+        return orders
+
+    def _draws(self, server_round: int, client: ClientId) -> list[Architecture]:
+        """Return what was drawn until one fitted; only the last is sent. The same for the same state."""
+        if server_round > self._searched:
+            return [self._chosen(client)]
+        rng = self.rng(server_round, client_seed(client))
+        return self._proposals.draws(client, rng, fits=self._fits(client))
+
+    def _fits(self, client: ClientId) -> Fits:
+        return partial(self.federation.fits, client)
+
+    def _memory_mib(self, architecture: Architecture) -> float:
+        costs = self.space.costs(architecture, batch_size=self.federation.batch_size)
+        return costs.training_memory_mib
+
+    # --- learning -------------------------------------------------------------------------------------
+
+    def absorb(self, server_round: int, replies: Sequence[Reply]) -> Outcome:
+        """Aggregate the subnets, score them, and let the search learn from the scores."""
+        drawn, self._drawn = self._drawn, {}
+        if not replies:
+            return Outcome()
+        self._aggregate(replies)
+        seen = {
+            reply.client: Seen(
+                metrics=reply.metrics,
+                round_s=reply.round_s,
+                memory_share=self._memory_share(reply.client, reply.task.architecture),
+            )
+            for reply in replies
+        }
+        judged = self._reward.judge(seen)
+        columns, observed = {}, []
+        for reply in replies:
+            client, architecture = reply.client, reply.task.architecture
+            draws = drawn.get((server_round, client)) or self._draws(server_round, client)
+            columns[client] = {
+                "reward": judged[client].reward,
+                "advantage": judged[client].advantage,
+                **self._proposals.columns(client, architecture),
+                "draws": len(draws),
+            }
+            if client in self.federation.budgets:
+                columns[client]["memory_budget_mib"] = self.federation.budgets[client]
+                columns[client]["memory_mib"] = self._memory_mib(architecture)
+            observed.append(
+                Observation(
+                    client=client,
+                    architecture=architecture,
+                    reward=judged[client].reward,
+                    advantage=judged[client].advantage,
+                    misfits=draws[:-1],
+                    misfit_advantage=(
+                        self._reward.judge_misfit(client, seen).advantage if draws[1:] else 0.0
+                    ),
+                )
+            )
+        if self._warmup < server_round <= self._searched:
+            self._proposals.observe(observed)
+        metrics = {
+            **self._proposals.metrics([reply.client for reply in replies]),
+            "reward_mean": float(np.mean([columns[reply.client]["reward"] for reply in replies])),
+        }
+        return Outcome(metrics, columns)
+
+    def _aggregate(self, replies: Sequence[Reply]) -> None:
+        updates = [
+            Update(
+                arrays=reply.arrays,
+                regions=self.space.regions(reply.task.architecture),
+                weight=update_weight(self._weights, reply.num_examples),
+                client=reply.client,
+            )
+            for reply in replies
+        ]
+        self._supernet, self._velocity = momentum_average(
+            self._supernet, updates, self._velocity, momentum=self._momentum
+        )
+
+    def _memory_share(self, client: ClientId, architecture: Architecture) -> float:
+        budget = self.federation.budgets.get(client)
+        return 0.0 if budget is None else min(1.0, self._memory_mib(architecture) / budget)
+
+    # --- deployment and state ---------------------------------------------------------------------------
+
+    def deployed(self, client: ClientId) -> Deployment:
+        """Return what the search has chosen for the client, with the supernet's slice."""
+        return self._slice(self._chosen(client))
+
+    def _slice(self, architecture: Architecture) -> Deployment:
+        return Deployment(architecture, self.space.cut(self._supernet, architecture))
+
+    def _chosen(self, client: ClientId) -> Architecture:
+        return self._proposals.chosen(client, fits=self._fits(client))
+
+    def describe(self, client: ClientId) -> dict[str, Any]:
+        """Add what the search says of the client, such as its policy's entropy."""
+        return {**super().describe(client), **self._proposals.describe(client)}
+
+    def state(self) -> State:
+        """Return supernet, velocity, what the search has learned, reward baselines."""
+        search, reward = self._proposals.state(), self._reward.state()
+        return State(
+            arrays={
+                **{f"supernet/{name}": array for name, array in self._supernet.items()},
+                **{f"velocity/{name}": array for name, array in self._velocity.items()},
+                **{f"{self.state_name}/{name}": array for name, array in search.arrays.items()},
+                **{f"reward/{name}": array for name, array in reward.arrays.items()},
+            },
+            meta={self.state_name: search.meta, "reward": reward.meta},
+        )
+
+    def load_state(self, state: State) -> None:
+        """Invert `state`."""
+        self._drawn = {}
+        self._supernet = state.part("supernet/")
+        self._velocity = state.part("velocity/")
+        self._proposals.load_state(
+            State(state.part(f"{self.state_name}/"), state.meta[self.state_name])
+        )
+        self._reward.load_state(State(state.part("reward/"), state.meta["reward"]))
+
+
+@contextmanager
+def _gathered(faults: list[Fault]) -> Iterator[None]:
+    """Keep what is refused inside, so that all of it is shown at once."""
+    try:
+        yield
+    except RefusedError as error:
+        faults += error.faults

@@ -1,0 +1,240 @@
+"""Every client's search in a trained supernet: stage 2 of HAPFNAS, and the controls of it.
+
+Yang & Liu, Entropy 27(7) 759, 2025, Algorithm 2. On the client: it receives the supernet once, searches,
+and returns its architecture with all that it measured. At the server: the client scores the subnets that it
+is sent, a few per exchange, and never holds the supernet; the server fits its predictor and evolves.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+
+from corolla.config.build import settings_of
+from corolla.errors import Fault, RefusedError, nearest
+from corolla.federation import Federation
+from corolla.limits import Limits
+from corolla.search.evolution import Fits, draw_fitting
+from corolla.search.measured import Measured
+from corolla.search.measured_lists import from_lists, to_choices
+from corolla.search.predictor_search import PredictorSearch, SearchResult
+from corolla.spaces.architecture import Architecture
+from corolla.state import State
+from corolla.tasks import Reply, Task
+from corolla.types import Arrays, ClientId, client_order, client_seed, generator
+from strategies.exchange import Order
+
+_LOG = logging.getLogger("corolla")
+SEARCH = 0x5EA2C4  # keeps the search's draws apart from others of the same seed and client
+KEY = "method.strategy.search"  # where its settings are; `search` alone prunes DARTS networks
+_WAYS = ("predictor", "random", "smallest")
+
+
+class PersonalSearch:
+    """State: what each client measured, and the architecture that it found."""
+
+    def __init__(
+        self,
+        *,
+        federation: Federation,
+        by: Literal["predictor", "random", "smallest"],
+        where: Literal["client", "server"],
+        rounds: int | None,
+        subnets_per_exchange: int,
+        fitness: Literal["validation", "test"],
+        recalibration_images: int,
+        predictor: Mapping[str, Any],
+    ) -> None:
+        """``rounds``: null for as many as it takes to reach everybody once.
+
+        ``fitness`` and ``recalibration_images`` are the client's business and only checked here.
+        """
+        faults = [
+            Fault(f"{KEY}.{key}", value, "is not known", nearest(str(value), known))
+            for key, value, known in (
+                ("by", by, _WAYS),
+                ("where", where, ("client", "server")),
+                ("fitness", fitness, ("validation", "test")),
+            )
+            if value not in known
+        ]
+        for key, value in (("rounds", rounds), ("subnets_per_exchange", subnets_per_exchange)):
+            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+            if not (whole or (key == "rounds" and value is None)):
+                remedy = "Use a whole number, 1 or more"
+                faults.append(Fault(f"{KEY}.{key}", value, "is out of range", remedy))
+        count = recalibration_images
+        if isinstance(count, bool) or not isinstance(count, int) or count < 0 or count == 1:
+            remedy = "Use a whole number, 2 or more; 0 keeps the supernet's own statistics"
+            faults.append(Fault(f"{KEY}.recalibration_images", count, "is out of range", remedy))
+        if faults:
+            raise RefusedError(faults)
+        self.federation, self.space = federation, federation.space
+        settings = {"space": self.space, **predictor}
+        self.search: PredictorSearch = settings_of(PredictorSearch, settings, f"{KEY}.predictor")
+        self._by, self._at_server, self._piece = by, where == "server", subnets_per_exchange
+        self.rounds = 0
+        if by == "predictor":
+            turns = -(-federation.clients // federation.participants)
+            self.rounds = rounds or turns * self._exchanges()
+        self._measured: dict[ClientId, list[Measured]] = {}
+        self._found: dict[ClientId, Architecture] = {}
+        self._correlation: dict[ClientId, dict[str, float]] = {}
+        self._fits_within = cache(self._within)  # the search keeps its front by this object
+
+    def _exchanges(self) -> int:
+        """Return how many exchanges one client's search takes."""
+        if not self._at_server:
+            return 1
+        parts = (self.search.initial, self.search.front)
+        return sum(-(-part // self._piece) for part in parts)
+
+    # --- who, what ------------------------------------------------------------------------------------
+
+    def cohort(self, server_round: int, available: Sequence[ClientId]) -> list[ClientId]:
+        """Return who searches in this round: those that have found nothing yet, in their order."""
+        due = [c for c in sorted(available, key=client_order) if c not in self._found]
+        return due[: self.federation.participants]
+
+    def orders(self, weights: Arrays, server_round: int, cohort: Sequence[ClientId]) -> list[Order]:
+        """Send the supernet to search in, or the next subnets to score."""
+        orders = []
+        for client in cohort:
+            task = Task(
+                client=client,
+                round=server_round,
+                architecture=self.space.smallest(),
+                return_arrays=False,
+                extra={"work": "search", **self.federation.limits(client).to_extra()},
+            )
+            if not self._at_server:
+                orders.append(Order(task=task, arrays=weights, returns={}, needs=("val_accuracy",)))
+                continue
+            wanted = self._wanted(client, self._measured.get(client, []))[: self._piece]
+            extra = {"work": "score", "choices": to_choices(wanted)}
+            arrays = {
+                f"{number}/{name}": array
+                for number, architecture in enumerate(wanted)
+                for name, array in self.space.cut(weights, architecture).items()
+            }
+            orders.append(Order(task=replace(task, extra=extra), arrays=arrays, returns={}))
+        return orders
+
+    def _wanted(self, client: ClientId, measured: Sequence[Measured]) -> list[Architecture]:
+        return self.search.wanted(measured, fits=self._fits(client), seed=self.seed(client))
+
+    def _fits(self, client: ClientId) -> Fits:
+        return self._fits_within(self.federation.limits(client))
+
+    def _within(self, limits: Limits) -> Fits:
+        batch_size = self.federation.batch_size
+        return lambda found: limits.fit(self.space, found, batch_size=batch_size)
+
+    def seed(self, client: ClientId) -> tuple[int, ...]:
+        """Return the seed of one client's search, wherever it is carried out."""
+        return (self.federation.seed, client_seed(client), SEARCH)
+
+    # --- what came back ---------------------------------------------------------------------------------
+
+    def absorb(self, replies: Sequence[Reply]) -> dict[str, Any]:
+        """Keep what was measured and found; an answer that makes no sense counts as none."""
+        for reply in replies:
+            client = reply.client
+            before = self._measured.get(client, []) if self._at_server else []
+            try:
+                measured = before + self._read(reply)
+                if not self._wanted(client, measured):
+                    self._conclude(client, measured)
+            except (ValueError, KeyError, TypeError) as error:
+                _LOG.warning("the search of client %s cannot be used: %s", client, error)
+                continue
+            self._measured[client] = measured
+        found = list(self._correlation.values())
+        keys = sorted({key for entry in found for key in entry})
+        return {
+            "searched": len(self._found),
+            **{key: float(np.mean([e[key] for e in found if key in e])) for key in keys},
+        }
+
+    def _read(self, reply: Reply) -> list[Measured]:
+        asked = reply.task.extra.get("choices")
+        told = from_lists(
+            self.space, reply.notes if asked is None else {**reply.notes, "choices": asked}
+        )
+        for one in told:
+            if not self._fits(reply.client)(one.architecture):
+                raise ValueError(f"{one.architecture.to_list()} is beyond the client's limits")
+        return told
+
+    def _conclude(self, client: ClientId, measured: Sequence[Measured]) -> None:
+        result = self.search.result(measured, seed=self.seed(client), fits=self._fits(client))
+        self._found[client] = result.architecture
+        self._correlation[client] = correlations(result)
+
+    # --- what a client runs -----------------------------------------------------------------------------
+
+    def architecture(self, client: ClientId) -> Architecture:
+        """Return what the client found; what it measured best so far; else the smallest architecture."""
+        if client in self._found:
+            return self._found[client]
+        if self._by == "random":
+            rng = generator(*self.seed(client))
+            return draw_fitting(self.space, 1, fits=self._fits(client), rng=rng)[0]
+        measured = self._measured.get(client)
+        if measured:
+            result = self.search.result(measured, seed=self.seed(client), fits=self._fits(client))
+            return result.architecture
+        return self.space.smallest()
+
+    def describe(self, client: ClientId) -> dict[str, Any]:
+        """Return the search's entries for summary.json."""
+        if self._by != "predictor":
+            return {}
+        measured = len(self._measured.get(client, []))
+        return {
+            "searched": client in self._found,
+            "measured": measured,
+            **self._correlation.get(client, {}),
+        }
+
+    def state(self) -> State:
+        """Return what was measured and found."""
+        arrays: Arrays = {}
+        for client, measured in self._measured.items():
+            choices = [one.architecture.to_list() for one in measured]
+            arrays[f"choices/{client}"] = np.array(choices, dtype=np.int64)
+            arrays[f"scores/{client}"] = np.array([[one.loss, one.accuracy] for one in measured])
+        meta = {
+            "found": {client: found.to_list() for client, found in self._found.items()},
+            "correlation": self._correlation,
+        }
+        return State(arrays, meta)
+
+    def load_state(self, state: State) -> None:
+        """Invert `state`."""
+        scores = state.part("scores/")
+        self._measured = {
+            client: [
+                Measured(Architecture.of(row), float(loss), float(accuracy))
+                for row, (loss, accuracy) in zip(choices.tolist(), scores[client], strict=True)
+            ]
+            for client, choices in state.part("choices/").items()
+        }
+        found = state.meta["found"].items()
+        self._found = {client: Architecture.of(choices) for client, choices in found}
+        self._correlation = dict(state.meta["correlation"])
+
+
+def correlations(result: SearchResult) -> dict[str, float]:
+    """Return the predictor's quality under the names of the records: ``predictor_kendall`` ..."""
+    entries = {}
+    for name, found in (("predictor", result.predictor), ("front", result.front)):
+        if found is not None:
+            entries[f"{name}_kendall"] = found.kendall
+            entries[f"{name}_spearman"] = found.spearman
+    return entries

@@ -1,0 +1,109 @@
+"""Which architecture each client's private model has, for methods whose clients keep models of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from corolla.errors import Fault, RefusedError, nearest
+from corolla.federation import Federation
+from corolla.search.evolution import draw_fitting
+from corolla.spaces.architecture import Architecture
+from corolla.tasks import Reply
+from corolla.types import ClientId, client_order, client_seed, generator
+
+_DRAW = 0x9A7E  # keeps these draws apart from others of the same seed and client
+_KINDS = ("smallest", "middle", "largest", "fitting", "random")
+
+
+class PrivateArchitectures:
+    """Gives every client an architecture for the whole run; by seed, client and its limits alone.
+
+    Args:
+        federation: as it is before the start; limits are asked for later.
+        which: ``fitting``: of the smallest, middle, largest and ``candidates`` drawn ones that the
+            client's limits allow, the one with most multiply-accumulates (without limits the largest);
+            ``random``: drawn among those that fit; ``smallest``, ``middle``, ``largest`` or choice
+            indices: the same for everybody, whatever the limits.
+        candidates: see ``fitting``; 0 or more.
+
+    Raises:
+        RefusedError: values that are not known or out of range.
+
+    """
+
+    def __init__(
+        self, federation: Federation, which: str | Sequence[int], *, candidates: int
+    ) -> None:
+        faults = []
+        if isinstance(which, str) and which not in _KINDS:
+            remedy = f"{nearest(which, _KINDS)}, or a list of choice indices"
+            faults.append(Fault("architectures", which, "is not known", remedy))
+        if isinstance(candidates, bool) or not isinstance(candidates, int) or candidates < 0:
+            remedy = "Use a whole number, 0 or more"
+            faults.append(Fault("candidates", candidates, "is out of range", remedy))
+        if faults:
+            raise RefusedError(faults)
+        self._space, self._seed = federation.space, federation.seed
+        self._which, self._candidates = which, candidates
+        self._fixed: Architecture | None = None
+        if which not in ("fitting", "random"):
+            try:
+                self._fixed = self._space.named(which)
+            except ValueError as error:
+                remedy = "Correct the list of choice indices"
+                raise RefusedError(Fault("architectures", which, str(error), remedy)) from error
+        self._found: dict[tuple[Any, ...], Architecture] = {}  # what `_find` gave: no state
+        self._settled: dict[ClientId, Architecture] = {}
+
+    def of(self, federation: Federation, client: ClientId) -> Architecture:
+        """Return the client's architecture: what it has trained already, else what its limits allow.
+
+        Raises:
+            RefusedError: not even the smallest architecture fits.
+
+        """
+        if client in self._settled:
+            return self._settled[client]
+        if self._fixed is not None:
+            return self._fixed
+        # Not by client alone: the limits of a node that joins late are not known at once.
+        key = (client, federation.budgets.get(client), federation.caps.get(client))
+        if key not in self._found:
+            self._found[key] = self._find(federation, client)
+        return self._found[key]
+
+    def knows(self, client: ClientId) -> bool:
+        """Tell whether the client has answered before."""
+        return client in self._settled
+
+    def settle(self, replies: Iterable[Reply]) -> None:
+        """Remember what clients trained: a limit that is measured anew changes no model any more."""
+        for reply in replies:
+            self._settled.setdefault(reply.client, reply.task.architecture)
+
+    def to_meta(self) -> dict[str, list[int]]:
+        """Return what was settled, for a state."""
+        clients = sorted(self._settled, key=client_order)
+        return {client: self._settled[client].to_list() for client in clients}
+
+    def load_meta(self, meta: Mapping[str, Any]) -> None:
+        """Invert `to_meta`."""
+        self._settled = {client: Architecture.of(choices) for client, choices in meta.items()}
+
+    def _find(self, federation: Federation, client: ClientId) -> Architecture:
+        space = self._space
+        rng = generator(self._seed, client_seed(client), _DRAW)
+
+        def fits(architecture: Architecture) -> bool:
+            return federation.fits(client, architecture)
+
+        count = 1 if self._which == "random" else self._candidates
+        drawn = draw_fitting(space, count, fits=fits, rng=rng)
+        if self._which == "random":
+            return drawn[0] if drawn else space.smallest()
+        named = [space.smallest(), space.middle(), space.largest()]
+        return max(
+            [*drawn, *(architecture for architecture in named if fits(architecture))],
+            key=lambda one: (space.costs(one, batch_size=federation.batch_size).macs, one.choices),
+        )

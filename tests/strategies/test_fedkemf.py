@@ -1,0 +1,165 @@
+"""FedKEMF: what it reduces to, what the server fuses; and what is refused before a start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import strategies.fedkemf
+from corolla.config.build import build_space, build_strategy, build_trainer_settings
+from corolla.errors import RefusedError
+from corolla.federation import Federation
+from corolla.launch import plan_run
+from corolla.spaces.supernet import Supernet
+from corolla.tasks import Reply
+from corolla.training.results import TrainResult
+from corolla.types import Arrays
+from strategies.fedkemf import FedKEMF
+from tests.strategies.conftest import SMALL, run, small, without_times
+from tests.strategies.test_fedmd import private_models
+from tests.strategies.test_reductions import weights_of
+
+KEMF = "method=fedkemf"
+
+
+def _strategy(*overrides: str) -> FedKEMF:
+    config = plan_run(small(KEMF, "run_dir=unused", *overrides)).config
+    federation = Federation.of(
+        config, space=build_space(config), trainer=build_trainer_settings(config), budgets={}
+    )
+    strategy = build_strategy(config, federation=federation)
+    assert isinstance(strategy, FedKEMF)
+    return strategy
+
+
+def _answer(strategy: FedKEMF, images: dict[str, int]) -> list[Reply]:
+    """Return replies of networks that every client changed in its own way: client -> its images."""
+    replies = []
+    for order in strategy.orders(1, list(images)):
+        rng = np.random.default_rng(int(order.task.client))
+        arrays = {
+            name: (array * rng.uniform(0.8, 1.2)).astype(array.dtype)
+            for name, array in order.arrays.items()
+        }
+        replies.append(
+            Reply(
+                task=order.task,
+                arrays=arrays,
+                num_examples=images[order.task.client],
+                metrics={},
+                round_s=1.0,
+                bytes_down=0,
+                bytes_up=0,
+            )
+        )
+    return replies
+
+
+def test_alpha_0_without_distillation_is_local_beside_fedavg_bit_for_bit(tmp_path: Path) -> None:
+    common = ["server_set=held_out", "server_set.images=50", "rounds=2"]
+    both = run(
+        tmp_path / "both",
+        KEMF,
+        *common,
+        "method.strategy.alpha=0",
+        "method.strategy.fusion=average",
+        "method.strategy.architectures=middle",
+    )
+    local = run(tmp_path / "local", "method=local", *common)
+    averaged = run(
+        tmp_path / "averaged", "method=fedavg", *common, "method.strategy.architecture=smallest"
+    )
+    mine, theirs = private_models(both), private_models(local)
+    assert mine.keys() == theirs.keys()
+    for client, arrays in mine.items():
+        assert all(arrays[n].tobytes() == theirs[client][n].tobytes() for n in arrays), client
+    left, right = (weights_of(d, "strategy/model/") for d in (both, averaged))
+    assert left.keys() == right.keys()
+    assert all(left[name].tobytes() == right[name].tobytes() for name in left)
+    summary = both.summary()
+    for key, other in (("test_accuracy", local.summary()), ("global", averaged.summary())):
+        assert without_times(summary[key]) == without_times(other[key])
+    row = both.clients()[0]
+    payload = sum(array.nbytes for array in left.values())
+    assert row["bytes_up"] == row["bytes_down"] == payload  # the knowledge network alone
+
+
+def test_the_server_distils_the_weighted_ensemble_into_the_average(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    strategy = _strategy("method.strategy.distillation.temperature=2.5")
+    average = _strategy("method.strategy.fusion=average")
+    replies = _answer(strategy, {"0": 10, "2": 30})
+    average.absorb(1, _answer(average, {"0": 10, "2": 30}))
+    seen: dict[str, Any] = {}
+
+    def spy(trainee: Any, images: Any, wanted: Any, **settings: Any) -> TrainResult:
+        seen.update(settings, lr=trainee.lr, wanted=wanted, images=images)
+        seen["start"] = {n: t.numpy().copy() for n, t in trainee.model.state_dict().items()}
+        with torch.no_grad():
+            for parameter in trainee.model.parameters():
+                parameter.zero_()
+        return TrainResult(
+            train_loss=0.5, num_examples=50, samples_processed=50, train_s=0.0, peak_memory_mib=0.0
+        )
+
+    monkeypatch.setattr(strategies.fedkemf, "train_on_logits", spy)
+    metrics = strategy.absorb(1, replies).metrics
+    for name, array in average.state().part("model/").items():
+        np.testing.assert_array_equal(seen["start"][name], array)
+    said = [_logits(strategy.space, reply.arrays, seen) for reply in replies]
+    np.testing.assert_allclose(seen["wanted"], (10 * said[0] + 30 * said[1]) / 40, atol=1e-4)
+    assert (seen["distance"], seen["temperature"], seen["lr"]) == ("kl", 2.5, 0.01)
+    assert metrics["distillation_loss"] == 0.5
+    assert 0 <= metrics["teacher_accuracy"] <= 1
+    # What the training made is what clients are sent next; the replies were not written to.
+    parameters = [n for n in seen["start"] if not n.endswith(("running_mean", "running_var"))]
+    sent = strategy.orders(2, ["1"])[0].arrays
+    assert all(not sent[name].any() for name in parameters)
+    assert all(reply.arrays[parameters[0]].any() for reply in replies)
+
+
+def _logits(space: Supernet, arrays: Arrays, seen: dict[str, Any]) -> Any:
+    model = space.load(space.smallest(), {n: a.copy() for n, a in arrays.items()}).eval()
+    mean, std = (torch.tensor(seen[key]).view(1, -1, 1, 1) for key in ("mean", "std"))
+    with torch.no_grad():
+        return model((seen["images"].pixels / 255 - mean) / std).numpy()
+
+
+def test_a_run_reports_both_networks(tmp_path: Path) -> None:
+    directory = run(tmp_path / "run", KEMF, "rounds=2")
+    summary = directory.summary()
+    assert sorted(summary["global"]["test_accuracy"]["per_client"]) == ["0", "1", "2", "3"]
+    assert (
+        summary["global"]["test_accuracy"]["per_client"] != summary["test_accuracy"]["per_client"]
+    )
+    last = directory.metrics()[-1]
+    assert {"personalised", "global"} <= last["evaluation"].keys()
+    assert last["distillation_loss"] >= 0
+    assert len({tuple(entry["choices"]) for entry in summary["per_client"].values()}) > 1
+    assert directory.saved_clients() == ["0", "1", "2", "3"]
+
+
+def test_without_images_the_server_averages_and_does_not_distil() -> None:
+    with pytest.raises(RefusedError) as caught:
+        plan_run(
+            [
+                *SMALL,
+                KEMF,
+                "run_dir=unused",
+                "method.strategy.alpha=1.5",
+                "method.strategy.distillation.epochs=0",
+                "method.strategy.architectures=larges",
+            ]
+        )
+    said = str(caught.value)
+    assert "server_set='none': fusion=distil trains on images of the server's own" in said
+    assert "or method.strategy.fusion=average" in said
+    assert "method.strategy.alpha=1.5: is no share. Use a number from 0 to 1" in said
+    assert "method.strategy.distillation.epochs=0: is out of range" in said
+    assert "method.strategy.architectures='larges': is not known. Did you mean 'largest'" in said
+    plan_run([*SMALL, KEMF, "run_dir=unused", "method.strategy.fusion=average"])

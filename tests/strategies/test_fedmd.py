@@ -1,0 +1,249 @@
+"""FedMD: what is agreed, what travels, what stays; and what is refused before a start."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from clients.wire import from_record, to_record
+from corolla.config.build import build_space, build_strategy, build_trainer_settings
+from corolla.data.images import Images
+from corolla.errors import RefusedError
+from corolla.federation import Federation
+from corolla.launch import plan_run
+from corolla.records.client_store import ClientStore
+from corolla.records.run_directory import RunDirectory
+from corolla.spaces.architecture import Architecture
+from corolla.tasks import Reply
+from strategies.fedmd import FedMD
+from strategies.private_architectures import PrivateArchitectures
+from tests.strategies.conftest import SMALL, run, small, without_times
+
+MD = "method=fedmd"
+LABELS = [0, 1, 0, 1, 0]
+
+
+def federation_of(*overrides: str, **changes: Any) -> tuple[Federation, Any]:
+    config = plan_run(small(MD, "run_dir=unused", *overrides)).config
+    federation = Federation.of(
+        config, space=build_space(config), trainer=build_trainer_settings(config), budgets={}
+    )
+    return replace(federation, **changes), config
+
+
+def _strategy(*overrides: str, labelled: bool = True) -> FedMD:
+    """Return a strategy whose server has five images, each of one grey."""
+    pixels = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 1, 8, 8).contiguous()
+    images = Images(pixels, torch.tensor(LABELS if labelled else [-1] * 5))
+    server: Any = SimpleNamespace(images=SimpleNamespace(images=images, labelled=labelled))
+    federation, config = federation_of("method.strategy.subset_images=3", *overrides)
+    strategy = build_strategy(config, federation=replace(federation, server=server))
+    assert isinstance(strategy, FedMD)
+    return strategy
+
+
+def _answer(strategy: FedMD, round: int, said: dict[str, float]) -> list[Reply]:
+    """Return replies whose logits are all one number: client -> that number."""
+    return [
+        Reply(
+            task=order.task,
+            arrays={"logits": np.full(order.returns["logits"], said[order.task.client], "f4")},
+            num_examples=10,
+            metrics={},
+            round_s=1.0,
+            bytes_down=0,
+            bytes_up=0,
+        )
+        for order in strategy.orders(round, list(said))
+    ]
+
+
+# --- the server ---------------------------------------------------------------------------------------
+
+
+def test_the_consensus_is_the_plain_mean_and_travels_with_its_pixels() -> None:
+    strategy = _strategy()
+    (first, second) = strategy.orders(1, ["0", "2"])
+    assert sorted(first.arrays) == ["logits", "pixels"]  # nothing to digest yet
+    assert first.arrays is second.arrays  # serialised once
+    before = first.arrays["pixels"]
+    assert (before.dtype, before.shape) == (np.uint8, (3, 1, 8, 8))
+    assert dict(first.returns) == {"logits": (3, 10)}
+
+    replies = _answer(strategy, 1, {"0": 1.0, "2": 4.0})
+    outcome = strategy.absorb(1, replies[::-1])
+    # By hand: (1 + 4) / 2; both are 1.5 away from it.
+    assert outcome.metrics["disagreement"] == 1.5
+    (order, *_) = strategy.orders(2, ["1"])
+    np.testing.assert_array_equal(order.arrays["logits"], np.full((3, 10), 2.5))
+    np.testing.assert_array_equal(order.arrays["digest_pixels"], before)
+    assert order.arrays["pixels"].shape == before.shape
+
+    strategy.absorb(2, [])  # nobody answered: what was agreed of the first subset stands
+    (order, *_) = strategy.orders(3, ["1"])
+    np.testing.assert_array_equal(order.arrays["digest_pixels"], before)
+    restored = _strategy()
+    restored.load_state(strategy.state())
+    again = restored.orders(3, ["1"])[0].arrays
+    assert all(np.array_equal(again[name], array) for name, array in order.arrays.items())
+
+
+def test_subsets_differ_from_round_to_round_and_hold_distinct_images() -> None:
+    strategy = _strategy()
+    subsets = [
+        tuple(strategy.orders(round, ["0"])[0].arrays["pixels"][:, 0, 0, 0].tolist())
+        for round in range(1, 12)
+    ]
+    assert len(set(subsets)) > 3
+    assert all(list(subset) == sorted(set(subset)) for subset in subsets)
+
+
+def test_consensus_accuracy_by_hand() -> None:
+    strategy = _strategy()
+    replies = _answer(strategy, 1, {"0": 0.0})
+    where = strategy.orders(1, ["0"])[0].arrays["pixels"][
+        :, 0, 0, 0
+    ]  # each image's grey is its place
+    replies[0].arrays["logits"][:, 1] = 1.0  # says class 1 of everything
+    found = strategy.absorb(1, replies).metrics["consensus_accuracy"]
+    assert found == pytest.approx(np.mean([LABELS[position] == 1 for position in where]))
+    unlabelled = _strategy(labelled=False)
+    assert (
+        "consensus_accuracy" not in unlabelled.absorb(1, _answer(unlabelled, 1, {"0": 0.0})).metrics
+    )
+
+
+def test_labels_travel_only_to_newcomers_and_only_for_pretraining() -> None:
+    strategy = _strategy("method.strategy.pretrain_epochs=2")
+    strategy.absorb(1, _answer(strategy, 1, {"0": 1.0}))
+    old, new = strategy.orders(2, ["0", "1"])
+    assert "labels" not in old.arrays
+    assert new.arrays["labels"].tolist() == LABELS
+    assert len(new.arrays["labelled_pixels"]) == 5
+    plain = _strategy().orders(1, ["0"])[0]
+    assert "labels" not in plain.arrays
+    with pytest.raises(
+        RefusedError, match="reads the labels of the server's images, which have none"
+    ):
+        _strategy("method.strategy.pretrain_epochs=2", labelled=False).orders(1, ["0"])
+
+
+def test_bytes_survive_the_wire() -> None:
+    pixels = np.arange(24, dtype=np.uint8).reshape(2, 1, 3, 4)
+    found = from_record(to_record({"pixels": pixels}))["pixels"]
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, pixels)
+
+
+def test_what_is_refused_is_told_at_once() -> None:
+    texts = ["method.strategy.subset_images=1", "method.strategy.digest_loss=mea"]
+    with pytest.raises(RefusedError) as caught:
+        plan_run([*SMALL, MD, "run_dir=unused", *texts, "method.strategy.digest_lr=0"])
+    said = str(caught.value)
+    assert "server_set='none': clients of FedMD agree on images of the server's" in said
+    assert "Use server_set=held_out" in said
+    assert "method.strategy.subset_images=1: is out of range" in said
+    assert "method.strategy.digest_loss='mea': is not known. Did you mean 'mae'?" in said
+    assert "method.strategy.digest_lr=0: is out of range" in said
+
+
+# --- architectures ----------------------------------------------------------------------------------------
+
+
+def test_fitting_architectures_are_the_costliest_within_the_limits() -> None:
+    federation, _ = federation_of()
+    space = federation.space
+    macs = {which: space.costs(space.named(which)).macs for which in ("smallest", "largest")}
+    middle = (macs["smallest"] + macs["largest"]) // 2
+    caps = {"0": float(macs["smallest"]), "1": float(middle), "2": float(macs["largest"])}
+    federation = replace(federation, caps=caps)
+    private = PrivateArchitectures(federation, "fitting", candidates=8)
+    found = {client: private.of(federation, client) for client in ("0", "1", "2", "3")}
+    assert found["0"] == space.smallest()
+    assert found["2"] == found["3"] == space.largest()  # 3 has no limit
+    assert macs["smallest"] < space.costs(found["1"]).macs <= middle
+    drawn = PrivateArchitectures(federation, "random", candidates=0)
+    assert len({drawn.of(federation, str(client)) for client in range(3, 9)}) > 3
+    assert drawn.of(federation, "0") == space.smallest()
+
+
+def test_what_a_client_has_trained_outlives_a_change_of_its_limits() -> None:
+    strategy = _strategy("method.strategy.architectures=largest")
+    smallest = strategy.space.smallest()
+    (reply,) = _answer(strategy, 1, {"0": 1.0})
+    strategy.absorb(1, [replace(reply, task=replace(reply.task, architecture=smallest))])
+    assert strategy.deployed("0").architecture == smallest
+    assert strategy.deployed("1").architecture == strategy.space.largest()
+    other = _strategy("method.strategy.architectures=largest")
+    other.load_state(strategy.state())
+    assert other.orders(2, ["0"])[0].task.architecture == smallest
+
+
+@pytest.mark.parametrize("which", ["largst", [0, 0]])
+def test_unknown_architectures_are_refused(which: Any) -> None:
+    federation, _ = federation_of()
+    with pytest.raises(RefusedError, match="architectures="):
+        PrivateArchitectures(federation, which, candidates=2)
+    with pytest.raises(RefusedError, match="candidates=-1: is out of range"):
+        PrivateArchitectures(federation, "fitting", candidates=-1)
+
+
+# --- runs -------------------------------------------------------------------------------------------------
+
+
+def private_models(directory: RunDirectory) -> dict[str, dict[str, np.ndarray]]:
+    store = ClientStore(directory.path / "state")
+    found = {client: store.load(client, 1000) for client in ("0", "1", "2", "3")}
+    return {client: entry[1].part("model/") for client, entry in found.items() if entry}
+
+
+def test_without_digest_it_is_local_bit_for_bit(tmp_path: Path) -> None:
+    common = ["server_set=held_out", "server_set.images=50", "rounds=2"]
+    agreed = run(
+        tmp_path / "agreed",
+        MD,
+        *common,
+        "method.strategy.digest_epochs=0",
+        "method.strategy.architectures=smallest",
+    )
+    local = run(
+        tmp_path / "local", "method=local", *common, "method.strategy.architecture=smallest"
+    )
+    left, right = private_models(agreed), private_models(local)
+    assert left.keys() == right.keys()
+    for client, arrays in left.items():
+        assert all(arrays[n].tobytes() == right[client][n].tobytes() for n in arrays), client
+    for key in ("test_accuracy", "fine_tuned"):
+        one, other = (without_times(d.summary()[key]) for d in (agreed, local))
+        assert one == other
+
+
+def test_a_run_digests_from_the_second_round_and_sends_logits_alone(tmp_path: Path) -> None:
+    directory = run(
+        tmp_path / "run",
+        MD,
+        "rounds=2",
+        "clients_per_round=4",
+        "method.strategy.pretrain_epochs=1",
+        "method.strategy.architectures=random",
+    )
+    rows = directory.clients()
+    assert {row["bytes_up"] for row in rows} == {20 * 10 * 4}
+    assert ["digest_loss" in row for row in rows] == [False] * 4 + [True] * 4
+    for row in rows:
+        images = row["num_examples"] + (50 if row["round"] == 1 else 20)  # pretraining; digest
+        assert abs(row["samples_processed"] - images) <= 2  # rests of one image
+        assert row["state_restarted"] == 0.0
+    pixels = 20 * 64
+    assert {row["bytes_down"] for row in rows if row["round"] == 2} == {2 * pixels + 20 * 10 * 4}
+    summary = directory.summary()
+    assert "global" not in summary
+    entries = summary["per_client"].values()
+    assert len({Architecture.of(entry["choices"]) for entry in entries}) > 1
+    assert directory.saved_clients() == ["0", "1", "2", "3"]

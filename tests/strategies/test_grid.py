@@ -1,0 +1,73 @@
+"""Any space x any search by proposals: every cell of the grid runs, and keeps its clients' limits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import CONF
+from tests.strategies.conftest import run
+
+SPACES = {
+    "mobilenetv3_8": [],
+    "mobilenetv2_8": [],
+    "elastic_resnet": [
+        "space.supernet.resolution=8",
+        "space.supernet.widths=[[4,8],[8,16]]",
+        "space.supernet.depths=[1,2]",
+    ],
+    "nasvit_32": ["space.supernet.resolution=[16]", "space.supernet.last=[64,96]"],
+    "darts_small": [
+        "space.supernet.resolution=8",
+        "space.supernet.channels=4",
+        "space.supernet.cells=3",
+        "space.supernet.nodes=2",
+    ],
+}
+# What a search needs to do more than its first draws: another round, and to be as small as can be.
+NEEDS = {
+    "evolution": [
+        "rounds=2",
+        "proposals.initial=1",
+        "proposals.exploration=0",
+        "proposals.pairs=all",
+        "proposals.evolution.population=4",
+        "proposals.evolution.generations=1",
+        "proposals.evolution.mutants=2",
+        "proposals.evolution.crossovers=2",
+        "proposals.forest.trees=3",
+        "proposals.forest.min_pairs=2",
+    ]
+}
+PROPOSALS = sorted(path.stem for path in (CONF / "proposals").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("proposals", PROPOSALS)
+@pytest.mark.parametrize("space", SPACES)
+def test_a_cell_of_the_grid(space: str, proposals: str, tmp_path: Path) -> None:
+    directory = run(
+        tmp_path / "run",
+        "method=perfednas",
+        f"space={space}",
+        f"proposals={proposals}",
+        *SPACES[space],
+        "rounds=1",
+        "clients=2",
+        "batch_size=32",
+        "evaluation.every=0",
+        "evaluation.fine_tune_epochs=0",
+        "memory_budget_mib=space",
+        "partition.balanced=true",
+        "partition.images_per_client=30",
+        *NEEDS.get(proposals, []),
+    )
+    summary = directory.summary()
+    assert set(summary["test_accuracy"]["per_client"]) == {"0", "1"}
+    assert [line["failures"] for line in directory.metrics()] == [0] * summary["rounds"]
+    for entry in summary["per_client"].values():
+        assert entry["training_memory_mib"] <= entry["memory_budget_mib"]
+    for row in directory.clients():
+        assert row["memory_mib"] <= row["memory_budget_mib"]
+    searched = [row for row in directory.clients() if "predicted_reward" in row]
+    assert len(searched) == (2 if proposals == "evolution" else 0)

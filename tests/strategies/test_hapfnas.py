@@ -1,0 +1,285 @@
+"""HAPFNAS: what its stages reduce to, what they send, what survives a failing client or a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clients.supernet_search import SupernetClient
+from corolla.errors import RefusedError, RunFailedError
+from corolla.launch import plan_run, start
+from corolla.records.run_directory import RunDirectory
+from corolla.search import measured_lists
+from corolla.spaces.architecture import Architecture
+from corolla.training.results import Evaluation
+from corolla.training.subnet_scorer import SubnetScorer
+from tests.conftest import make_space
+from tests.strategies.conftest import resumed, results, run, small
+from tests.strategies.test_reductions import ONE, weights_of
+
+HAPFNAS = "method=hapfnas"
+SEARCH = "method.strategy.search"
+EVERYBODY = ["clients=3", "clients_per_round=3"]
+SERVER_SET = ["server_set=held_out", "server_set.images=50"]
+
+
+def _run(path: Path, *overrides: str) -> RunDirectory:
+    return run(path, HAPFNAS, *overrides)
+
+
+def _same(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> None:
+    assert left.keys() == right.keys()
+    for name in left:
+        assert left[name].tobytes() == right[name].tobytes(), name
+
+
+def _without_distilling(path: Path, training: str, *overrides: str) -> RunDirectory:
+    """Run with another stage 1, and no search: everybody has the smallest architecture."""
+    values = [o for o in small(HAPFNAS) if not o.startswith("supernet_training")]
+    own = [f"supernet_training={training}", f"{SEARCH}.by=smallest", f"run_dir={path}"]
+    return start(plan_run([*values, *own, *overrides]))
+
+
+def _fedavg(path: Path, *overrides: str) -> RunDirectory:
+    """Run FedAvg of the smallest architecture on the same images."""
+    smallest = "method.strategy.architecture=smallest"
+    return run(path, "method=fedavg", "space=mobilenetv2_8", *SERVER_SET, smallest, *overrides)
+
+
+# --- reductions -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("uncovered", ["keep", "zero"])
+def test_retraining_of_one_architecture_is_fedavg(uncovered: str, tmp_path: Path) -> None:
+    rule = f"method.strategy.retraining.uncovered={uncovered}"
+    retrained = _without_distilling(tmp_path / "hetero", "none", rule)
+    averaged = _fedavg(tmp_path / "fedavg")
+    weights = weights_of(retrained, "strategy/weights/")
+    model = weights_of(averaged, "strategy/model/")
+    for name, array in model.items():
+        corner = tuple(
+            # kernels of 3x3 sit in the centre of those of 5x5
+            slice((full - n) // 2, (full - n) // 2 + n) if axis >= 2 else slice(n)
+            for axis, (n, full) in enumerate(zip(array.shape, weights[name].shape, strict=True))
+        )
+        assert weights[name][corner].tobytes() == array.tobytes(), name
+    rest = sum(w.size for w in weights.values()) - sum(m.size for m in model.values())
+    zeros = sum(int((w == 0).sum()) for w in weights.values())
+    assert rest > 0 and (zeros >= rest) == (uncovered == "zero")
+
+
+def test_knowledge_models_are_averaged_as_fedavg_does(tmp_path: Path) -> None:
+    knowledge = _run(tmp_path / "knowledge", "rounds=4", "supernet_training.rounds=2")
+    averaged = _fedavg(tmp_path / "fedavg", "rounds=2")
+    _same(
+        weights_of(knowledge, "strategy/training/knowledge/"),
+        weights_of(averaged, "strategy/model/"),
+    )
+
+
+def test_a_one_shot_supernet_of_one_architecture_is_fedavg(tmp_path: Path) -> None:
+    one = ["space=mobilenetv3_8", ONE, "trainer.lr_schedule=constant"]
+    shot = _without_distilling(tmp_path / "shot", "one_shot", *one, "supernet_training.rounds=2")
+    averaged = run(tmp_path / "fedavg", "method=fedavg", *SERVER_SET, *one)
+    left = weights_of(shot, "strategy/weights/")
+    right = weights_of(averaged, "strategy/model/")
+    assert left.keys() == right.keys()
+    for name in left:
+        np.testing.assert_allclose(left[name], right[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+# --- stage 1 --------------------------------------------------------------------------------------------
+
+
+def test_stage_1_says_how_far_the_supernet_is(tmp_path: Path) -> None:
+    directory = _run(tmp_path / "run")
+    first, *_ = directory.metrics()
+    assert first["stage"] == 1
+    for key in ("distillation_loss", "teacher_accuracy", "supernet_accuracy_largest"):
+        assert 0 <= first[key] < 10, key
+    stages = {row["stage"]: row["bytes_down"] for row in directory.clients()}
+    # The smallest subnet, the supernet, a subnet: nobody but stage 2 is sent all of it.
+    assert stages[1] <= stages[3] < stages[2]
+
+
+# --- stage 2 --------------------------------------------------------------------------------------------
+
+
+def test_a_search_on_the_client_and_one_at_the_server_find_the_same(tmp_path: Path) -> None:
+    client = _run(tmp_path / "client", *EVERYBODY)
+    # Ten, then two architectures, at most five an exchange: three exchanges of each client.
+    server = _run(
+        tmp_path / "server",
+        *EVERYBODY,
+        "rounds=5",
+        f"{SEARCH}.where=server",
+        f"{SEARCH}.subnets_per_exchange=5",
+        f"{SEARCH}.rounds=3",
+    )
+    found = [
+        {c: entry["choices"] for c, entry in directory.summary()["per_client"].items()}
+        for directory in (client, server)
+    ]
+    assert found[0] == found[1]
+    assert len({tuple(choices) for choices in found[0].values()}) > 1
+    entries = client.summary()["per_client"].values()
+    assert all(entry["measured"] == 12 and entry["searched"] for entry in entries)
+
+
+def test_nobody_is_sent_the_supernet_where_the_server_searches(tmp_path: Path) -> None:
+    settings = [*EVERYBODY, "rounds=14", f"{SEARCH}.where=server"]
+    directory = _run(
+        tmp_path / "run", *settings, f"{SEARCH}.subnets_per_exchange=1", f"{SEARCH}.rounds=12"
+    )
+    searching = [row for row in directory.clients() if row["stage"] == 2]
+    whole = sum(4 * w.size for w in weights_of(directory, "strategy/weights/").values())
+    assert len(searching) == 3 * 12
+    assert all(row["bytes_down"] < whole and row["bytes_up"] == 0 for row in searching)
+
+
+def test_test_images_choose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, ...]] = []
+    make = SubnetScorer.__init__
+
+    def spy(self: SubnetScorer, *arguments: Any, **settings: Any) -> None:
+        seen.append(tuple(settings["validation"].labels.tolist()))
+        make(self, *arguments, **settings)
+
+    sets: dict[str, list[tuple[int, ...]]] = {"validation": [], "test": []}
+    begin = SupernetClient.__init__
+
+    def remember(self: SupernetClient, *, site: Any, search: Any) -> None:
+        for split, kept in sets.items():
+            kept.append(tuple(getattr(site.data, split).labels.tolist()))
+        begin(self, site=site, search=search)
+
+    monkeypatch.setattr(SupernetClient, "__init__", remember)
+    monkeypatch.setattr("clients.supernet_search.SubnetScorer.__init__", spy)
+    _run(tmp_path / "fair", *EVERYBODY)
+    on_clients = [labels for labels in seen if len(labels) != 50]  # 50: the server's own
+    assert on_clients and set(on_clients) <= set(sets["validation"])
+    seen.clear()
+    _run(tmp_path / "published", *EVERYBODY, f"{SEARCH}.fitness=test")
+    on_clients = [labels for labels in seen if len(labels) != 50]
+    assert on_clients and set(on_clients) <= set(sets["test"])
+
+
+def test_a_client_that_dies_in_stage_2_runs_the_smallest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = SupernetClient._do_search
+
+    def die(self: SupernetClient, *arguments: Any) -> Any:
+        if self._site.client == "1":
+            raise RuntimeError("out of memory")
+        return search(self, *arguments)
+
+    monkeypatch.setattr(SupernetClient, "_do_search", die)
+    directory = _run(tmp_path / "run", *EVERYBODY)
+    entries = directory.summary()["per_client"]
+    assert set(entries["1"]["choices"]) == {0} and not entries["1"]["searched"]
+    assert entries["0"]["searched"] and entries["2"]["searched"]
+    assert [line["failures"] for line in directory.metrics()] == [0, 1, 0]
+
+
+def test_another_round_of_search_reaches_those_who_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search, died = SupernetClient._do_search, []
+
+    def die_once(self: SupernetClient, *arguments: Any) -> Any:
+        if self._site.client == "1" and not died:
+            died.append(1)
+            raise RuntimeError("out of memory")
+        return search(self, *arguments)
+
+    monkeypatch.setattr(SupernetClient, "_do_search", die_once)
+    directory = _run(tmp_path / "run", *EVERYBODY, "rounds=4", f"{SEARCH}.rounds=2")
+    assert [len(line["participants"]) for line in directory.metrics()] == [3, 2, 1, 3]
+    assert all(entry["searched"] for entry in directory.summary()["per_client"].values())
+
+
+def test_a_search_that_was_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = _run(tmp_path / "whole", *EVERYBODY)
+    monkeypatch.setattr("clients.supernet_search._PIECE", 4)
+    score, scored = SubnetScorer.__call__, []
+
+    def pull_the_plug(self: SubnetScorer, architecture: Architecture) -> Evaluation:
+        scored.append(architecture)
+        if len(scored) == 4 + 7:  # 4 are the server's, of stage 1; the second save never comes
+            raise KeyboardInterrupt
+        return score(self, architecture)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SubnetScorer, "__call__", pull_the_plug)
+        with pytest.raises((KeyboardInterrupt, RunFailedError, SystemExit)):
+            _run(tmp_path / "broken", *EVERYBODY)
+    scored.clear()
+    monkeypatch.setattr(
+        SubnetScorer, "__call__", lambda self, a: (scored.append(a), score(self, a))[1]
+    )
+    assert results(resumed(tmp_path / "broken")) == results(whole)
+    assert len(scored) == 3 * 12 - 4  # what was saved is not measured again
+
+
+def test_a_claim_beyond_the_limits_counts_as_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    largest = make_space("mobilenetv2_8").largest().to_list()
+    honest = measured_lists.to_lists
+
+    def boast(measured: Sequence[Any]) -> dict[str, list[Any]]:
+        lists = honest(measured)
+        best = lists["losses"].index(min(lists["losses"]))
+        width = len(lists["choices"]) // len(lists["losses"])
+        lists["choices"][best * width : (best + 1) * width] = largest
+        return lists
+
+    monkeypatch.setattr("clients.supernet_search.to_lists", boast)
+    directory = _run(tmp_path / "run", *EVERYBODY, "cap=range", "cap.low=0.05", "cap.high=0.1")
+    entries = directory.summary()["per_client"].values()
+    assert not any(entry["searched"] for entry in entries)
+    assert all(entry["macs"] <= entry["macs_cap"] for entry in entries)
+
+
+@pytest.mark.parametrize("by", ["predictor", "random"])
+def test_caps_hold_for_what_is_deployed(by: str, tmp_path: Path) -> None:
+    directory = _run(tmp_path / "run", "cap=range", "cap.high=0.5", f"{SEARCH}.by={by}", *EVERYBODY)
+    for entry in directory.summary()["per_client"].values():
+        assert entry["macs"] <= entry["macs_cap"]
+    for row in directory.clients():
+        assert row["macs"] <= directory.summary()["per_client"][row["client"]]["macs_cap"]
+
+
+# --- refusals -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("rounds=2", r"rounds=2: leaves no round to retrain[\s\S]*rounds=3"),
+        ("server_set=none", r"server_set='none'[\s\S]*images of the server's own"),
+        (f"{SEARCH}.by=guess", rf"{SEARCH}.by='guess': is not known"),
+        (f"{SEARCH}.where=moon", rf"{SEARCH}.where='moon'"),
+        (f"{SEARCH}.fitness=luck", rf"{SEARCH}.fitness='luck'"),
+        (f"{SEARCH}.predictor.initial=4", rf"{SEARCH}.predictor.initial=4[\s\S]*forest needs"),
+        (f"{SEARCH}.recalibration_images=1", rf"{SEARCH}.recalibration_images=1"),
+        (
+            "method.strategy.retraining.uncovered=drop",
+            r"method.strategy.retraining.uncovered='drop'",
+        ),
+        ("supernet_training.rounds=0", r"supernet_training.rounds=0"),
+        ("supernet_training.teach=nobody", r"supernet_training.sandwich.teach='nobody'"),
+        ("cap.low=-0.5", r"cap"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_it_starts(override: str, words: str) -> None:
+    overrides = small(HAPFNAS, "run_dir=unused", "cap=range")
+    if override == "server_set=none":
+        overrides = [o for o in overrides if not o.startswith("server_set")]
+    with pytest.raises(RefusedError, match=words):
+        plan_run([*overrides, override])

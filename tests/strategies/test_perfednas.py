@@ -1,0 +1,215 @@
+"""The general algorithm: which point of it is PerFedRLNAS, and what holds for any search and reward."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from corolla.errors import RefusedError, RunFailedError
+from corolla.launch import plan_run
+from corolla.records.run_directory import RunDirectory
+from corolla.state import State, differences
+from strategies.base import CorollaStrategy
+from tests.conftest import CONF
+from tests.strategies.conftest import SMALL, results, resumed, run
+from tests.strategies.test_contract import _config, _replies, _strategy
+
+PROPOSALS = sorted(path.stem for path in (CONF / "proposals").glob("*.yaml"))
+REWARDS = sorted(path.stem for path in (CONF / "reward").glob("*.yaml"))
+EVOLVING = [
+    "proposals=evolution",
+    "proposals.initial=1",
+    "proposals.exploration=0.3",
+    "proposals.pairs=all",
+    "proposals.evolution.population=6",
+    "proposals.evolution.generations=1",
+    "proposals.evolution.mutants=3",
+    "proposals.evolution.crossovers=3",
+    "proposals.forest.trees=3",
+    "proposals.forest.min_pairs=2",
+]
+SCREENED = [
+    "method.strategy.prescreen.candidates=4",
+    "method.strategy.prescreen.pairs=all",
+    "method.strategy.prescreen.forest.trees=3",
+    "method.strategy.prescreen.forest.min_pairs=2",
+]
+SEARCHES = {
+    **{name: [f"proposals={name}"] for name in PROPOSALS},
+    "evolution": EVOLVING,
+    "prescreened": SCREENED,
+}
+
+
+def strategy(*overrides: str) -> CorollaStrategy:
+    return _strategy(_config("perfednas", *overrides))
+
+
+def test_the_default_point_is_perfedrlnas_to_the_bit(tmp_path: Path) -> None:
+    common = ["memory_budget_mib=space", "rounds=3", "method.strategy.server_momentum=0.3"]
+    named = run(tmp_path / "named", *common)
+    general = run(tmp_path / "general", "method=perfednas", *common)
+    found = [results(named), results(general).replace('"perfednas"', '"perfedrlnas"')]
+    assert found[0] == found[1]
+    assert any(row["draws"] > 1 for row in named.clients())
+
+
+def test_perfedrlnas_keeps_the_layout_of_its_state() -> None:
+    policy = _strategy(_config("perfedrlnas"))
+    policy.absorb(1, _replies(policy, 1, ["0", "1"]))
+    state = policy.state()
+    own = [name for name in state.arrays if not name.startswith("supernet/")]
+    logits = [f"policies/{name}" for name in ("logits", "first", "second", "start", "steps")]
+    assert own == [*logits, "reward/latest", "reward/own", "reward/square"]
+    assert {key: sorted(value) for key, value in state.meta.items()} == {
+        "policies": ["clients", "sizes"],
+        "reward": ["clients"],
+    }
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_any_search_keeps_the_contract(name: str) -> None:
+    """What the contract tests hold for the default search, here for all."""
+    one, other, later = (strategy(*SEARCHES[name]) for _ in range(3))
+    for round in (1, 2):
+        one.absorb(round, _replies(one, round, ["0", "1", "3"]))
+        other.absorb(round, _replies(other, round, ["0", "1", "3"])[::-1])
+        assert not differences(one.state(), other.state())
+    before = one.state()
+    first, second = (one.orders(3, ["0", "2"]) for _ in range(2))
+    assert [order.task for order in first] == [order.task for order in second]
+    one.absorb(3, [])
+    assert not differences(before, one.state())
+    later.load_state(json_of(one.state()))
+    for each in (one, later):
+        each.absorb(4, _replies(each, 4, ["1", "3"]))
+    assert not differences(one.state(), later.state())
+    for client in "012":
+        assert one.deployed(client).architecture == later.deployed(client).architecture
+        assert one.describe(client) == later.describe(client)
+
+
+def json_of(state: State) -> State:
+    """Return the state as a checkpoint keeps it."""
+    return State(dict(state.arrays), json.loads(json.dumps(state.meta)))
+
+
+@pytest.mark.parametrize("settings", [EVOLVING, SCREENED], ids=["evolution", "prescreened"])
+def test_resumed_equals_uninterrupted(
+    settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The crash comes after a round's lines are written and before its checkpoint."""
+    settings = ["method=perfednas", *settings, "rounds=4", "memory_budget_mib=space"]
+    whole = run(tmp_path / "whole", *settings)
+    assert any("predicted_reward" in row for row in whole.clients())
+    save = RunDirectory.save_checkpoint
+
+    def crash(self: RunDirectory, *arguments: Any, **known: Any) -> None:
+        if known["round"] == 3:
+            raise OSError("power cut")
+        save(self, *arguments, **known)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "save_checkpoint", crash)
+        with pytest.raises(RunFailedError, match="power cut"):
+            run(tmp_path / "broken", *settings)
+    assert results(resumed(tmp_path / "broken")) == results(whole)
+
+
+def test_settled_rounds_train_what_an_evolution_deploys(tmp_path: Path) -> None:
+    settings = ["method=perfednas", *EVOLVING, "rounds=6", "method.strategy.settle=0.5"]
+    directory = run(tmp_path / "run", *settings)
+    deployed = {c: e["choices"] for c, e in directory.summary()["per_client"].items()}
+    late = [row for row in directory.clients() if row["round"] > 3]
+    assert len(late) == 6
+    assert all(row["architecture"] == deployed[row["client"]] for row in late)
+
+
+def test_a_search_learns_nothing_while_it_warms_up() -> None:
+    cold = strategy("proposals=uniform", "method.strategy.warmup_rounds=2")
+    for round, pairs in ((1, 0), (2, 0), (3, 2)):
+        cold.absorb(round, _replies(cold, round, ["0", "1"]))
+        assert len(cold.state().arrays["proposals/reward"]) == pairs
+    assert len(cold.state().arrays["reward/latest"]) == 2
+
+
+def test_prescreening_changes_nothing_until_there_are_pairs(tmp_path: Path) -> None:
+    plain = run(tmp_path / "plain", "rounds=2")
+    many = ["method.strategy.prescreen.candidates=4"]
+    screened = run(tmp_path / "screened", *many, "rounds=2")  # 10 pairs of its own each would need
+    assert plain.summary()["test_accuracy"] == screened.summary()["test_accuracy"]
+    assert [r["architecture"] for r in plain.clients()] == [
+        r["architecture"] for r in screened.clients()
+    ]
+
+
+def test_prescreened_policies_learn_from_what_was_picked(tmp_path: Path) -> None:
+    directory = run(tmp_path / "run", "rounds=4", *SCREENED)
+    later = [row for row in directory.clients() if row["round"] > 1]
+    assert all("predicted_reward" in row and row["log_prob"] < 0 for row in later)
+    plain = run(tmp_path / "plain", "rounds=4")
+    assert [r["architecture"] for r in later] != [
+        r["architecture"] for r in plain.clients() if r["round"] > 1
+    ]
+
+
+@pytest.mark.parametrize("reward", REWARDS)
+def test_any_reward_is_read_from_the_replies(reward: str, tmp_path: Path) -> None:
+    directory = run(
+        tmp_path / "run",
+        "method=perfednas",
+        "proposals=uniform",
+        f"reward={reward}",
+        "reward.baseline=none",
+        "reward.normalise=false",
+        "reward.advantage_limit=null",
+        "rounds=1",
+    )
+    for row in directory.clients():
+        expected = {
+            "perfedrlnas": row["val_accuracy"],
+            "accuracy": row["val_accuracy"],
+            "loss": -row["val_loss"],
+            "improvement": row["val_accuracy"] - row["received_val_accuracy"],
+        }
+        assert row["advantage"] == pytest.approx(expected[reward])
+
+
+def test_all_that_cannot_work_is_refused_at_once() -> None:
+    settings = [
+        "method=perfednas",
+        "proposals=evolution",
+        "proposals.initial=-1",
+        "reward=improvement",
+        "reward.decay=2",
+        "evaluation.received=false",
+        "method.strategy.settle=1",
+        "method.strategy.weights=equal",
+    ]
+    with pytest.raises(RefusedError) as caught:
+        plan_run([*SMALL, *settings, "run_dir=unused"])
+    assert [fault.key for fault in caught.value.faults] == [
+        "method.strategy.weights",
+        "proposals.initial",
+        "evaluation.received",
+        "reward.decay",
+        "method.strategy.settle",
+    ]
+
+
+@pytest.mark.parametrize("method", ["perfednas", "perfedrlnas"])
+def test_a_prescreening_that_cannot_work_is_refused(method: str) -> None:
+    settings = [f"method={method}", "method.strategy.prescreen.candidates=0"]
+    with pytest.raises(RefusedError, match=r"method.strategy.prescreen.candidates=0: is no number"):
+        plan_run([*SMALL, *settings, "run_dir=unused"])
+
+
+def test_perfedrlnas_names_its_own_keys() -> None:
+    settings = ["method.strategy.policy.lr=-1", "method.strategy.reward.decay=2"]
+    with pytest.raises(RefusedError) as caught:
+        plan_run([*SMALL, *settings, "run_dir=unused"])
+    keys = [fault.key for fault in caught.value.faults]
+    assert keys == ["method.strategy.policy.lr", "method.strategy.reward.decay"]
