@@ -11,6 +11,7 @@ from corolla.records.client_models import save_model
 from corolla.spaces.supernet import to_arrays
 from corolla.tasks import Task
 from corolla.training.measure import latency
+from corolla.training.settings import BALANCED
 from corolla.types import Arrays, client_seed
 
 _FINE_TUNING = 0xF17E  # keeps the fine-tuning's batch order apart from the rounds'
@@ -48,7 +49,11 @@ def deploy(
             model, data.train.pixels.shape[1], data.train.pixels.shape[2], 1
         )
     if task.epochs:
-        result = site.trainer.train(
+        trainer = site.trainer
+        if trainer.settings.loss in BALANCED:
+            # It would unlearn what is personal: how frequent each class is here.
+            trainer = trainer.replaced(loss="cross_entropy")
+        result = trainer.train(
             model,
             data.train,
             mean=data.mean,

@@ -21,7 +21,6 @@ from clients.subnet import SubnetClient
 from corolla.spaces.supernet import to_arrays
 from corolla.spaces.width_sliced import require_width_sliced
 from corolla.tasks import Task
-from corolla.training.trainer import LocalTrainer
 
 
 class WidthSlicedClient(SubnetClient):
@@ -30,11 +29,7 @@ class WidthSlicedClient(SubnetClient):
     def __init__(self, *, site: Site, mask_absent: bool, class_rows: bool) -> None:
         """``class_rows``: tell the server which classes are here: it learns no more of the labels."""
         if mask_absent:
-            settings = replace(site.trainer.settings, loss="masked_cross_entropy")
-            trainer = LocalTrainer(
-                settings=settings, loop=site.trainer.loop, device=site.trainer.device
-            )
-            site = replace(site, trainer=trainer)
+            site = replace(site, trainer=site.trainer.replaced(loss="masked_cross_entropy"))
         super().__init__(site=site)
         space = require_width_sliced(site.space, type(self).__name__)
         self._classes = sorted(set(site.data.train.labels.tolist()))

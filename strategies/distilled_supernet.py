@@ -1,4 +1,4 @@
-"""Stage 1 of HAPFNAS: clients train a small knowledge model, the server distils their ensemble into its supernet.
+"""Stage 1 of HAPFNAS: clients train a knowledge model, the server distils their ensemble into a supernet.
 
 Yang & Liu, Entropy 27(7) 759, 2025, Algorithm 1. Departures (docs/hapfnas.md): BN statistics of a client's
 model are recomputed by the server, not by the client, which need not hold the server's images; all epochs
@@ -7,6 +7,7 @@ of a round see one augmented copy of them, so that the teacher's logits are comp
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -24,7 +25,7 @@ from corolla.records.packing import pack_tensors, unpack_tensors
 from corolla.server_side import ServerSide
 from corolla.state import State
 from corolla.tasks import Reply, Task
-from corolla.training.ensemble import augmented_view, ensemble_logits
+from corolla.training.ensemble import NoTeacherError, augmented_view, ensemble_logits
 from corolla.training.results import OptimizerState
 from corolla.training.sandwich import SandwichSettings, SupernetTrainer
 from corolla.training.subnet_scorer import SubnetScorer
@@ -33,6 +34,7 @@ from strategies.base import Deployment
 from strategies.exchange import Order
 from strategies.supernet_training import SupernetTraining
 
+_LOG = logging.getLogger("corolla")
 _VIEW = 0x71E3  # keeps the augmentation's draws apart from others of the same seed
 _DRAW = 0x5A4D
 
@@ -149,7 +151,12 @@ class Distilled(SupernetTraining):
                 mean=own.mean,
                 seed=(seed, server_round, _VIEW),
             )
-        teacher = ensemble_logits(self._models(server, updates), view, trainer=trainer, **common)
+        models = self._models(server, updates)
+        try:
+            teacher = ensemble_logits(models, view, trainer=trainer, **common)
+        except NoTeacherError as error:
+            _LOG.warning("round %d: nothing to distil: %s", server_round, error)
+            return weights, {}
         first = (server_round - 1) * self._epochs + 1
         total = self.rounds * self._epochs
         result = SupernetTrainer(self.space, trainer, self._sandwich).distil(

@@ -71,6 +71,10 @@ class GlobalNas(CorollaStrategy):
                 "Use server_set=held_out, or server_set=dataset with images of the same classes"
             )
             faults.append(Fault("server_set", "none", problem, remedy))
+        elif not federation.server.labelled:
+            problem = "global NAS scores on labels, and the server's images have none"
+            remedy = "Use server_set=held_out, or server_set=dataset with server_set.labelled=true"
+            faults.append(Fault("server_set", "unlabelled", problem, remedy))
         try:
             update_weight(weights, 1)
             self._search: Search = build(search, "search")

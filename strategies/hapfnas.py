@@ -18,7 +18,7 @@ from corolla.tasks import Reply
 from corolla.types import Arrays, ClientId
 from strategies.base import CorollaStrategy, Deployment, Outcome
 from strategies.exchange import Order
-from strategies.personal_search import KEY, PersonalSearch
+from strategies.personal_search import PersonalSearch
 from strategies.retraining import RetrainingSettings, retraining_orders, retraining_step
 from strategies.supernet_training import SupernetTraining
 
@@ -31,7 +31,7 @@ class Hapfnas(CorollaStrategy):
         *,
         federation: Federation,
         supernet_training: Mapping[str, Any],
-        search: Mapping[str, Any],
+        personal_search: Mapping[str, Any],
         retraining: Mapping[str, Any],
     ) -> None:
         """Rounds that the first two stages leave are the third one's."""
@@ -41,7 +41,7 @@ class Hapfnas(CorollaStrategy):
         parts: dict[str, Any] = {}
         for name, make in (
             ("supernet_training", lambda: _training(supernet_training, federation)),
-            ("search", lambda: _search(search, federation)),
+            ("personal_search", lambda: _search(personal_search, federation)),
             ("retraining", lambda: settings_of(RetrainingSettings, retraining, "retraining")),
         ):
             try:
@@ -51,7 +51,7 @@ class Hapfnas(CorollaStrategy):
         if faults:
             raise RefusedError(faults)
         self._training: SupernetTraining = parts["supernet_training"]
-        self._search: PersonalSearch = parts["search"]
+        self._search: PersonalSearch = parts["personal_search"]
         self._retraining: RetrainingSettings = parts["retraining"]
         self._searched_from = self._training.rounds
         self._retrained_from = self._searched_from + self._search.rounds
@@ -160,5 +160,5 @@ def _training(node: Mapping[str, Any], federation: Federation) -> SupernetTraini
 
 def _search(settings: Mapping[str, Any], federation: Federation) -> PersonalSearch:
     values = {"federation": federation, **settings}
-    search: PersonalSearch = settings_of(PersonalSearch, values, KEY)
+    search: PersonalSearch = settings_of(PersonalSearch, values, "personal_search")
     return search

@@ -20,7 +20,7 @@ from corolla.errors import Fault, RefusedError, nearest
 from corolla.federation import Federation
 from corolla.limits import Limits
 from corolla.search.evolution import Fits, draw_fitting
-from corolla.search.measured import Measured
+from corolla.search.measured import Measured, finite
 from corolla.search.measured_lists import from_lists, to_choices
 from corolla.search.predictor_search import PredictorSearch, SearchResult
 from corolla.spaces.architecture import Architecture
@@ -31,7 +31,6 @@ from strategies.exchange import Order
 
 _LOG = logging.getLogger("corolla")
 SEARCH = 0x5EA2C4  # keeps the search's draws apart from others of the same seed and client
-KEY = "method.strategy.search"  # where its settings are; `search` alone prunes DARTS networks
 _WAYS = ("predictor", "random", "smallest")
 
 
@@ -55,7 +54,7 @@ class PersonalSearch:
         ``fitness`` and ``recalibration_images`` are the client's business and only checked here.
         """
         faults = [
-            Fault(f"{KEY}.{key}", value, "is not known", nearest(str(value), known))
+            Fault(f"personal_search.{key}", value, "is not known", nearest(str(value), known))
             for key, value, known in (
                 ("by", by, _WAYS),
                 ("where", where, ("client", "server")),
@@ -67,16 +66,16 @@ class PersonalSearch:
             whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
             if not (whole or (key == "rounds" and value is None)):
                 remedy = "Use a whole number, 1 or more"
-                faults.append(Fault(f"{KEY}.{key}", value, "is out of range", remedy))
+                faults.append(Fault(f"personal_search.{key}", value, "is out of range", remedy))
         count = recalibration_images
         if isinstance(count, bool) or not isinstance(count, int) or count < 0 or count == 1:
             remedy = "Use a whole number, 2 or more; 0 keeps the supernet's own statistics"
-            faults.append(Fault(f"{KEY}.recalibration_images", count, "is out of range", remedy))
+            faults.append(Fault("personal_search.recalibration_images", count, "is out of range", remedy))
         if faults:
             raise RefusedError(faults)
         self.federation, self.space = federation, federation.space
         settings = {"space": self.space, **predictor}
-        self.search: PredictorSearch = settings_of(PredictorSearch, settings, f"{KEY}.predictor")
+        self.search: PredictorSearch = settings_of(PredictorSearch, settings, "personal_search.predictor")
         self._by, self._at_server, self._piece = by, where == "server", subnets_per_exchange
         self.rounds = 0
         if by == "predictor":
@@ -148,7 +147,8 @@ class PersonalSearch:
             before = self._measured.get(client, []) if self._at_server else []
             try:
                 measured = before + self._read(reply)
-                if not self._wanted(client, measured):
+                # A client that searched is not asked what else it might have measured.
+                if not (self._at_server and self._wanted(client, measured)):
                     self._conclude(client, measured)
             except (ValueError, KeyError, TypeError) as error:
                 _LOG.warning("the search of client %s cannot be used: %s", client, error)
@@ -185,10 +185,9 @@ class PersonalSearch:
         if self._by == "random":
             rng = generator(*self.seed(client))
             return draw_fitting(self.space, 1, fits=self._fits(client), rng=rng)[0]
-        measured = self._measured.get(client)
+        measured = finite(self._measured.get(client, ()))
         if measured:
-            result = self.search.result(measured, seed=self.seed(client), fits=self._fits(client))
-            return result.architecture
+            return min(measured, key=lambda one: one.rank).architecture
         return self.space.smallest()
 
     def describe(self, client: ClientId) -> dict[str, Any]:

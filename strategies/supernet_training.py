@@ -53,6 +53,7 @@ class SupernetTraining(ABC):
 
     def load_state(self, state: State) -> None:
         """Invert `state`."""
+        return
 
     def learning_rate(self, server_round: int) -> float:
         """Return the clients' step; the schedule is over this stage's rounds."""

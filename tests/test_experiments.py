@@ -18,7 +18,8 @@ from corolla.launch import plan_run, start
 from tests.conftest import CONF
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
-PERFEDRLNAS = [name for name in EXPERIMENTS if not name.startswith("spider")]
+PERFEDRLNAS = [name for name in EXPERIMENTS if not name.startswith(("spider", "hapfnas"))]
+HAPFNAS = [name for name in EXPERIMENTS if name.startswith("hapfnas")]
 SPIDER = [name for name in EXPERIMENTS if name.startswith("spider")]
 IMAGES = 80
 CINIC = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -61,6 +62,7 @@ def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.new("RGB", (32, 32), (20 * number, i, 50)).save(path)
     return {
+        "tinyimagenet": _tiny_imagenet(root / "tiny"),
         "imagefolder": root / "imagefolder",
         "cinic10": root / "cinic10",
         "cifar10": _cifar(
@@ -81,6 +83,24 @@ def _cifar(root: Path, loader: Any, files: tuple[str, str, str], kind: str, clas
     key = f"{kind}label_names"
     name, md5 = _pickled(base / meta, {key: [f"c{i}" for i in range(classes)]})
     loader.meta = {"filename": name, "key": key, "md5": md5}
+    return root
+
+
+def _tiny_imagenet(root: Path) -> Path:
+    """Write two classes in the layout of the published archive."""
+    ids, rows = ["n00000001", "n00000002"], []
+    for number, wnid in enumerate(ids):
+        for part, count in (("train", IMAGES // 2), ("val", 5)):
+            below = f"{wnid}/images" if part == "train" else "images"
+            for i in range(count):
+                path = root / part / below / f"{wnid}_{i}.JPEG"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (64, 64), (20 * number, i, 50)).save(path)
+                if part == "val":
+                    rows.append(f"{path.name}\t{wnid}\t0\t0\t63\t63\n")
+    (root / "val" / "val_annotations.txt").write_text("".join(rows))
+    (root / "wnids.txt").write_text("\n".join(ids))
+    (root / "words.txt").write_text("".join(f"{wnid}\tword {wnid}\n" for wnid in ids))
     return root
 
 
@@ -247,3 +267,81 @@ def test_the_baselines_take_an_experiments_settings(
     settings += ["partition.images_per_client=15", "partition.validation=0.2", "partition.test=0.2"]
     settings += ["new_clients=0", "run_dir=unused"]
     assert plan_run(settings).config.method.name == method
+
+
+# By hand from the specification: the data set, clients, the server's images.
+HAPFNAS_ROWS = {
+    **{f"hapfnas_cifar10_{n}": ("cifar10", n, 5000) for n in (8, 12, 16, 20)},
+    **{f"hapfnas_cifar100_{n}": ("cifar100", n, 5000) for n in (8, 12, 16, 20)},
+    **{f"hapfnas_tiny_imagenet_{n}": ("tinyimagenet", n, 10000) for n in (8, 12, 16, 20)},
+    "hapfnas_published_code": ("cifar10", 8, 5000),
+    "hapfnas_small": ("imagefolder", 8, 1000),
+}
+# The paper's space at a quarter of its blocks; the search at its smallest.
+SHORT_HAPFNAS = [
+    "rounds=3",
+    "server_set.images=20",
+    "supernet_training.rounds=1",
+    "supernet_training.epochs=1",
+    "supernet_training.batch_size=10",
+    "space.supernet.last=[32]",
+    "personal_search.recalibration_images=8",
+    "personal_search.predictor.initial=2",
+    "personal_search.predictor.forest={trees:2,max_depth:3,min_pairs:2}",
+    "personal_search.predictor.evolution.generations=1",
+]
+
+
+@pytest.mark.parametrize("name", HAPFNAS)
+def test_a_row_of_hapfnas_is_what_the_specification_says(name: str) -> None:
+    config, faults = parse_config(compose_values([f"experiment={name}"]))
+    assert config is not None, faults
+    kind = str(config.dataset["_target_"]).rpartition(".")[2].lower()
+    assert (kind, config.clients, config.server_set["images"]) == HAPFNAS_ROWS[name]
+    assert (config.method.name, config.partition["alpha"], config.local_epochs) == (
+        "hapfnas",
+        0.5,
+        1,
+    )
+    assert config.participants == config.clients
+    strategy, trainer = config.method.strategy, config.trainer
+    published = name == "hapfnas_published_code"
+    assert strategy["personal_search"]["fitness"] == ("test" if published else "validation")
+    assert (strategy["personal_search"]["predictor"]["front"] == 0) == published
+    assert strategy["retraining"]["uncovered"] == ("zero" if published else "keep")
+    assert trainer["loss"] == "balanced_softmax"
+    if name == "hapfnas_small":
+        return
+    stage_1, search = strategy["supernet_training"], strategy["personal_search"]["predictor"]
+    assert config.rounds == 120 + 1 + 60
+    assert (stage_1["rounds"], stage_1["epochs"], stage_1["batch_size"]) == (120, 5, 256)
+    assert (stage_1["lr"], stage_1["weight_decay"], stage_1["knowledge"]) == (0.1, 1e-5, "smallest")
+    assert (trainer["lr"], strategy["retraining"]["lr"], trainer["clip_norm"]) == (0.1, 0.08, 1.0)
+    assert search["initial"] == 256
+    assert search["evolution"] == {
+        "population": 256,
+        "generations": 20,
+        "mutants": 64,
+        "crossovers": 64,
+        "mutation_probability": 0.2,
+    }
+
+
+STARTED = [name for name in HAPFNAS if not name.endswith(("12", "16", "20"))]
+
+
+@pytest.mark.parametrize("name", STARTED)
+def test_a_row_of_hapfnas_runs(name: str, roots: dict[str, Path], tmp_path: Path) -> None:
+    values = compose_values([f"experiment={name}"])
+    settings = [f"experiment={name}", f"dataset.root={_root(values, roots)}", *SHORT]
+    settings += [*SHORT_HAPFNAS, f"run_dir={tmp_path / 'run'}", "partition.validation=0.2"]
+    if values["cap"]["_target_"].endswith("DataSizeCap"):  # the space is not the paper's any more
+        settings += ["cap=data_size"]
+    if name == "hapfnas_small":
+        settings += ["partition.images_per_client=20", "partition.test=0.2"]
+    directory = start(plan_run(settings))
+    summary = directory.summary()
+    assert set(summary["test_accuracy"]["per_client"]) == {"0", "1"}
+    assert all(entry["searched"] for entry in summary["per_client"].values())
+    assert [line["stage"] for line in directory.metrics()] == [1, 2, 3]
+    assert all(line["failures"] == 0 for line in directory.metrics())

@@ -166,7 +166,7 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
     changed: dict[str, Any] = {}
     if config.from_run is not None:
         changed["from_run"] = str(Path(config.from_run).expanduser().absolute())
-    for group, key in (("dataset", "root"), ("partition", "path")):
+    for group, key in (("dataset", "root"), ("partition", "path"), ("server_set", "root")):
         values = getattr(config, group)
         if values.get(key):
             changed[group] = {**values, key: str(Path(str(values[key])).expanduser().absolute())}

@@ -91,9 +91,11 @@ def _differences(config: RunConfig, source: RunConfig, path: Path) -> list[Fault
 
 
 def _divided(config: RunConfig) -> tuple[dict[str, Any], ...]:
-    # Where decoded images are kept changes nothing; runs from before there were parts had them all.
+    # Where decoded images are kept changes nothing; older runs do not say what was the only way then.
     own = {k: v for k, v in config.dataset.items() if not k.startswith(("cache", "memory"))}
+    before = {"part": "all", "labelled": True}
+    server = {k: v for k, v in config.server_set.items() if v != before.get(k)}
     parts = own.get("parts")
     if parts is None or sorted(parts) == ["test", "train"]:
         own.pop("parts", None)
-    return own, config.partition, config.server_set
+    return own, config.partition, server

@@ -55,12 +55,12 @@ NEEDS["hapfnas"] = [
     "supernet_training.rounds=1",
     "supernet_training.epochs=1",
     "supernet_training.batch_size=25",
-    "method.strategy.search.rounds=1",
-    "method.strategy.search.predictor.initial=10",
-    "method.strategy.search.predictor.front=2",
-    "method.strategy.search.predictor.evolution.generations=2",
-    "method.strategy.search.predictor.forest.trees=5",
-    "method.strategy.search.recalibration_images=30",
+    "personal_search.rounds=1",
+    "personal_search.predictor.initial=10",
+    "personal_search.predictor.front=2",
+    "personal_search.predictor.evolution.generations=2",
+    "personal_search.predictor.forest.trees=5",
+    "personal_search.recalibration_images=30",
 ]
 TIMES = ("_s", "peak_memory_mib")  # measured, so never the same twice
 

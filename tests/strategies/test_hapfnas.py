@@ -22,7 +22,7 @@ from tests.strategies.conftest import resumed, results, run, small
 from tests.strategies.test_reductions import ONE, weights_of
 
 HAPFNAS = "method=hapfnas"
-SEARCH = "method.strategy.search"
+SEARCH = "personal_search"
 EVERYBODY = ["clients=3", "clients_per_round=3"]
 SERVER_SET = ["server_set=held_out", "server_set.images=50"]
 
@@ -55,7 +55,7 @@ def _fedavg(path: Path, *overrides: str) -> RunDirectory:
 
 @pytest.mark.parametrize("uncovered", ["keep", "zero"])
 def test_retraining_of_one_architecture_is_fedavg(uncovered: str, tmp_path: Path) -> None:
-    rule = f"method.strategy.retraining.uncovered={uncovered}"
+    rule = f"retraining.uncovered={uncovered}"
     retrained = _without_distilling(tmp_path / "hetero", "none", rule)
     averaged = _fedavg(tmp_path / "fedavg")
     weights = weights_of(retrained, "strategy/weights/")
@@ -268,10 +268,7 @@ def test_caps_hold_for_what_is_deployed(by: str, tmp_path: Path) -> None:
         (f"{SEARCH}.fitness=luck", rf"{SEARCH}.fitness='luck'"),
         (f"{SEARCH}.predictor.initial=4", rf"{SEARCH}.predictor.initial=4[\s\S]*forest needs"),
         (f"{SEARCH}.recalibration_images=1", rf"{SEARCH}.recalibration_images=1"),
-        (
-            "method.strategy.retraining.uncovered=drop",
-            r"method.strategy.retraining.uncovered='drop'",
-        ),
+        ("retraining.uncovered=drop", r"retraining.uncovered='drop'"),
         ("supernet_training.rounds=0", r"supernet_training.rounds=0"),
         ("supernet_training.teach=nobody", r"supernet_training.sandwich.teach='nobody'"),
         ("cap.low=-0.5", r"cap"),

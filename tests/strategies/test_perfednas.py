@@ -14,7 +14,8 @@ from corolla.records.run_directory import RunDirectory
 from corolla.state import State, differences
 from strategies.base import CorollaStrategy
 from tests.conftest import CONF
-from tests.strategies.conftest import SMALL, results, resumed, run
+from tests.strategies.conftest import SMALL, results, resumed
+from tests.strategies.conftest import run as run_small
 from tests.strategies.test_contract import _config, _replies, _strategy
 
 PROPOSALS = sorted(path.stem for path in (CONF / "proposals").glob("*.yaml"))
@@ -42,6 +43,18 @@ SEARCHES = {
     "evolution": EVOLVING,
     "prescreened": SCREENED,
 }
+
+
+TINY = [
+    "partition.balanced=true",
+    "partition.images_per_client=40",
+    "evaluation.every=0",
+    "evaluation.fine_tune_epochs=0",
+]
+
+
+def run(run_dir: Path, *overrides: str) -> RunDirectory:
+    return run_small(run_dir, *TINY, *overrides)
 
 
 def strategy(*overrides: str) -> CorollaStrategy:
@@ -147,10 +160,11 @@ def test_prescreening_changes_nothing_until_there_are_pairs(tmp_path: Path) -> N
 
 
 def test_prescreened_policies_learn_from_what_was_picked(tmp_path: Path) -> None:
-    directory = run(tmp_path / "run", "rounds=4", *SCREENED)
+    enough = "partition.images_per_client=200"  # for rewards that differ
+    directory = run(tmp_path / "run", "rounds=4", enough, *SCREENED)
     later = [row for row in directory.clients() if row["round"] > 1]
     assert all("predicted_reward" in row and row["log_prob"] < 0 for row in later)
-    plain = run(tmp_path / "plain", "rounds=4")
+    plain = run(tmp_path / "plain", "rounds=4", enough)
     assert [r["architecture"] for r in later] != [
         r["architecture"] for r in plain.clients() if r["round"] > 1
     ]

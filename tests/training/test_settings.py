@@ -42,7 +42,8 @@ def test_all_faults_are_named_at_once() -> None:
         )
     assert [str(fault) for fault in caught.value.faults] == [
         "trainer.optimizer='adam': is not known. Did you mean 'adamw'? Known: adamw, sgd",
-        "trainer.augment='mixup': is not known. Known: crop_flip, crop_flip_cutout, flip, none",
+        "trainer.augment='mixup': is not known. Known: crop_flip, crop_flip_autoaugment, "
+        "crop_flip_cutout, flip, none",
         "trainer.lr_schedule='step': is not known. Known: constant, cosine",
         "trainer.lr=0: is out of range. Use a number, above 0",
         "trainer.momentum=1.0: is out of range. Use a number, 0 or more, below 1",

@@ -111,7 +111,11 @@ def build_partition(config: RunConfig, dataset: Dataset) -> Partition:
     # Also of clients that training leaves out: their images must never be in anybody else's.
     count = config.clients + config.new_clients
     server_set = build_server_set(config)
-    held_out = () if server_set is None else server_set.held_out(len(dataset.labels()))
+    held_out = (
+        ()
+        if server_set is None
+        else server_set.held_out(len(dataset.labels()), dataset.train_size())
+    )
     return build_partitioner(config).split(
         dataset, clients=count, seed=config.seed, held_out=held_out
     )

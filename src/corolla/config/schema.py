@@ -67,6 +67,8 @@ class RunConfig(_Strict):
     proposals: dict[str, Any] = Field(default_factory=dict)
     reward: dict[str, Any] = Field(default_factory=dict)
     supernet_training: dict[str, Any] = Field(default_factory=dict)
+    personal_search: dict[str, Any] = Field(default_factory=dict)
+    retraining: dict[str, Any] = Field(default_factory=dict)
     server_set: dict[str, Any] = Field(default_factory=dict)
     cap: dict[str, Any] = Field(default_factory=dict)
     rounds: int = Field(ge=1)

@@ -50,6 +50,7 @@ class Supernet(SearchSpace):
         self.resolution = resolution  # pixels a side of the images that clients hold
         self._shapes_of = lru_cache(maxsize=512)(self.shapes)
         self._regions_of = lru_cache(maxsize=512)(self._leading_regions)
+        self._macs_of = lru_cache(maxsize=65536)(self.macs)
         self._costs_of = lru_cache(maxsize=4096)(self._measure)
 
     @abstractmethod
@@ -114,6 +115,10 @@ class Supernet(SearchSpace):
         module = _on_meta(self, architecture)
         return count_macs(module, (1, self.in_channels, self.resolution, self.resolution))
 
+    def known_macs(self, architecture: Architecture) -> int:
+        """Return `macs`, kept: a search under a cap asks for the same architectures again and again."""
+        return self._macs_of(self.check(architecture))
+
     def activation_bytes(self, architecture: Architecture, batch_size: int) -> int:
         """Return bytes that one training step keeps for the backward pass, for ``batch_size`` images."""
         module = _on_meta(self, architecture)
@@ -126,7 +131,7 @@ class Supernet(SearchSpace):
     def _measure(self, architecture: Architecture, batch_size: int) -> Costs:
         return Costs.of(
             shapes=self._shapes_of(architecture),
-            macs=self.macs(architecture),
+            macs=self._macs_of(architecture),
             activation_bytes=self.activation_bytes(architecture, batch_size),
         )
 
@@ -144,7 +149,9 @@ class ElasticSupernet(nn.Module):
     def __init__(self, space: Supernet, state: Arrays) -> None:
         super().__init__()
         self._space = space
-        self._buffer_names = {name for name, _ in _supernet_on_meta(space).named_buffers()}
+        with _WithoutInitialisation():
+            blank = _supernet_on_meta(space)
+        self._buffer_names = {name for name, _ in blank.named_buffers()}
         self._names = list(state)
         for name, array in state.items():
             tensor = torch.from_numpy(array.copy())
@@ -203,14 +210,17 @@ class ElasticSupernet(nn.Module):
         _add_gradients(parts)
 
     def _entries_of(self, architecture: Architecture) -> list[_Entry]:
-        module, regions = self._plain(architecture), self._space.regions(architecture)
+        regions = self._space.regions(architecture)
         found = []
-        for full, blank in module.state_dict(keep_vars=True).items():
-            path, _, key = full.rpartition(".")
-            inner, name = module.get_submodule(path), full.replace(".", "/")
-            owner = inner._parameters if key in inner._parameters else inner._buffers
-            where = place(regions, full, tuple(getattr(self, name).shape))
-            found.append(_Entry(cast("dict[str, Tensor]", owner), key, blank, name, where))
+        for path, inner in self._plain(architecture).named_modules():
+            for owner in (inner._parameters, inner._buffers):
+                for key, blank in owner.items():
+                    full = f"{path}.{key}" if path else key
+                    if blank is None or full not in regions:  # a buffer that is in no state
+                        continue
+                    name = full.replace(".", "/")
+                    where = place(regions, full, tuple(getattr(self, name).shape))
+                    found.append(_Entry(cast("dict[str, Tensor]", owner), key, blank, name, where))
         return found
 
     def state(self) -> Arrays:

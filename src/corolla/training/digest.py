@@ -10,7 +10,6 @@ ensemble into one model. l are the model's logits, t the given ones, n images, C
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Literal, get_args
 
 import torch
@@ -97,9 +96,7 @@ def train_on_logits(
         target = answers.index_select(0, where)
         return [logit_distance(own, target, kind=distance, temperature=temperature)]
 
-    plain = LocalTrainer(
-        settings=replace(trainer.settings, augment="none"), loop=trainer.loop, device=trainer.device
-    )
+    plain = trainer.replaced(augment="none")
     (result,) = train_guided(
         [trainee],
         images,

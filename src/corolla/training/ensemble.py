@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Sequence
 
@@ -17,8 +18,13 @@ from corolla.training.settings import TrainerSettings
 from corolla.training.torch_settings import augmentation_generator, configure_torch, seeded_torch
 from corolla.training.trainer import LocalTrainer
 
+_LOG = logging.getLogger("corolla")
 _SCORING_SEED = (0,)  # that of LocalTrainer.evaluate: operations that draw, draw the same
 _CHUNK = 1024  # images augmented at once; the draws of a view depend on it
+
+
+class NoTeacherError(ValueError):
+    """No model of an ensemble can teach."""
 
 
 def ensemble_logits(
@@ -46,8 +52,9 @@ def ensemble_logits(
 
     Raises:
         NoBatchError: there are no images.
-        ValueError: no models, weights that are negative, not finite or all 0, or logits of
-            different shapes.
+        NoTeacherError: no models of weight above 0 whose logits are finite; others are left out.
+        ValueError: weights that are negative or not finite, or logits of different
+            shapes.
 
     """
     if not len(images):
@@ -70,6 +77,9 @@ def ensemble_logits(
                     for where in consecutive_batches(len(images), trainer.settings.eval_batch_size)
                 ]
             )
+        if not bool(torch.isfinite(logits).all()):
+            _LOG.warning("a model is left out of the ensemble: its logits are not finite")
+            continue
         part = logits.double().mul_(weight)
         if total is not None and total.shape != part.shape:
             shapes = f"{tuple(total.shape)} and {tuple(part.shape)}"
@@ -78,7 +88,7 @@ def ensemble_logits(
         weights += weight
         del model  # or it would live on while the next one is built
     if total is None or weights == 0:
-        raise ValueError("an ensemble needs a model of weight above 0")
+        raise NoTeacherError("an ensemble needs a model of weight above 0 and with finite logits")
     return total.div_(weights).float().cpu()
 
 

@@ -19,6 +19,8 @@ LOSSES = (
     "balanced_softmax_client",
     "masked_cross_entropy",
 )
+BALANCED = ("balanced_softmax", "balanced_softmax_client")
+"""Losses that teach a model to ignore how frequent each class is."""
 
 
 @dataclass(frozen=True, kw_only=True)

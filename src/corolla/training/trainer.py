@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -41,6 +42,12 @@ class LocalTrainer:
         self.settings = settings
         self.loop = loop
         self.device = torch.device(device)
+
+    def replaced(self, **settings: Any) -> LocalTrainer:
+        """Return a trainer that differs in these `TrainerSettings` alone."""
+        return LocalTrainer(
+            settings=replace(self.settings, **settings), loop=self.loop, device=self.device
+        )
 
     def train(
         self,

@@ -1,0 +1,166 @@
+"""Thinner copies of one network: at rate r, ceil(r * C) of every layer's C channels.
+
+HeteroFL: Diao, Ding & Tarokh, ICLR 2021, https://arxiv.org/abs/2010.01264. Whole stay the image's channels
+and the classes. How many channels an axis keeps follows from its length alone, so a block is thinned
+consistently: shortcut, depthwise convolution and squeeze-and-excite keep what they are added to, applied to
+or multiplied with.
+
+Any space whose networks consist of convolutions, BatchNorm and linear layers can be sliced, from the mobile
+spaces without attention to ResNet-18; others are refused (`corolla.spaces.narrowing`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from corolla.aggregation.regions import Regions
+from corolla.aggregation.rolling import rolling_regions
+from corolla.config.build import build
+from corolla.errors import Fault, RefusedError
+from corolla.spaces.architecture import Architecture, Dimension
+from corolla.spaces.narrowing import ends, kept_channels, narrow, scale
+from corolla.spaces.supernet import Shapes, Supernet
+
+
+class WidthSlicedSpace(Supernet):
+    """One dimension, ``rate``; the supernet is one architecture of ``base``, whose tensors' names it keeps.
+
+    Args:
+        name: of the space.
+        num_classes: of the classifier.
+        in_channels: of an image.
+        base: a space, or its ``_target_`` node without name, classes and channels.
+        architecture: of ``base``, the network at rate 1: ``largest``, ``middle``, ``smallest`` or indices.
+        rates: ascending shares of the channels, in (0, 1], the last one 1.
+        scaler: HeteroFL's Scaler, see `corolla.spaces.narrowing.ScaledBatchNorm`.
+
+    Raises:
+        ValueError: rates that are none, or a network that cannot be sliced.
+        RefusedError: what the base space refuses.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        num_classes: int,
+        in_channels: int,
+        base: Supernet | Mapping[str, Any],
+        rates: Sequence[float],
+        architecture: str | Sequence[int] = "largest",
+        scaler: bool = True,
+    ) -> None:
+        known = {"name": name, "num_classes": num_classes, "in_channels": in_channels}
+        if isinstance(base, Mapping):
+            node = {key: value for key, value in base.items() if key not in known}
+            base = build(node, "space.supernet.base", **known)
+        if not isinstance(base, Supernet):
+            raise ValueError(f"space.base={base!r}: must be a search space")
+        if not isinstance(scaler, bool):
+            raise ValueError(f"space.scaler={scaler!r}: must be true or false")
+        self.base = base
+        self.full = base.named(architecture)
+        self.scaler = scaler
+        super().__init__(
+            name=name,
+            dimensions=(Dimension("rate", _rates(rates)),),
+            num_classes=num_classes,
+            in_channels=in_channels,
+            resolution=base.resolution,
+        )
+        # Really run: torch's first run on the meta device takes seconds of imports, in every process.
+        with torch.random.fork_rng(devices=[]), torch.inference_mode():
+            self._readers, self._last = ends(self.subnet_whole(), self._images())
+            self._try(self.smallest())
+        self._windows_of = lru_cache(maxsize=64)(self._windows)
+
+    def rate(self, architecture: Architecture) -> float:
+        """Return the share of the channels that ``architecture`` has."""
+        return float(self.values(architecture)["rate"])
+
+    def subnet_whole(self) -> nn.Module:
+        """Build the network at rate 1, which is the base's."""
+        return self.base.subnet(self.full)
+
+    def subnet(self, architecture: Architecture) -> nn.Module:
+        """Build the thin network; fresh, it has the leading channels of a fresh whole one."""
+        rate, module = self.rate(architecture), self.subnet_whole()
+        if rate < 1:
+            narrow(module, rate, readers=self._readers, last=self._last)
+            if self.scaler:
+                scale(module, rate)
+        return module
+
+    def shapes(self, architecture: Architecture) -> Shapes:
+        """Return the state_dict's shapes in closed form: only axes 0 and 1 are channels."""
+        rate = self.rate(architecture)
+        shapes = Shapes()
+        for name, shape in self.supernet_shapes.items():
+            layer = name.rpartition(".")[0]
+            whole = (layer == self._last, layer in self._readers)
+            shapes[name] = tuple(
+                length if axis > 1 or whole[axis] else kept_channels(length, rate)
+                for axis, length in enumerate(shape)
+            )
+        return shapes
+
+    @property
+    def class_tensors(self) -> tuple[str, ...]:
+        """Names of the tensors that have a row per class: the last layer's weight and bias."""
+        names = (f"{self._last}.weight", f"{self._last}.bias")
+        return tuple(name for name in names if name in self.supernet_shapes)
+
+    def window(self, architecture: Architecture, shift: int) -> Regions:
+        """Return the regions with every window moved on by ``shift`` channels, 0 or more (cached).
+
+        `corolla.aggregation.rolling` says where that is. `regions` are those of shift 0.
+        """
+        return self._windows_of(self.check(architecture), shift)
+
+    def _windows(self, architecture: Architecture, shift: int) -> Regions:
+        return rolling_regions(self._shapes_of(architecture), self.supernet_shapes, shift)
+
+    def fingerprint(self) -> str:
+        """Return a short hash that changes with the network too, which no dimension names."""
+        shapes = {name: list(shape) for name, shape in self.supernet_shapes.items()}
+        text = json.dumps([super().fingerprint(), shapes, self.scaler], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def _images(self) -> Tensor:
+        return torch.zeros(1, self.in_channels, self.resolution, self.resolution)
+
+    def _try(self, architecture: Architecture) -> None:
+        try:
+            self.subnet(architecture).eval()(self._images())
+        except RuntimeError as error:  # torch's word for shapes that do not meet
+            problem = (
+                f"space.base: at rate {self.rate(architecture)} its layers do not meet: {error}"
+            )
+            raise ValueError(f"{problem}; take a space of plain layers") from error
+
+
+def require_width_sliced(space: Supernet, method: str) -> WidthSlicedSpace:
+    """Return ``space``; RefusedError where it has no rates."""
+    if isinstance(space, WidthSlicedSpace):
+        return space
+    problem = f"has no width rates, which {method} gives to clients"
+    remedy = (
+        "Take a space of thinner copies: space=mobilenetv2_width_8, mobilenetv2_width_small ..."
+    )
+    raise RefusedError(Fault("space", space.name, problem, remedy))
+
+
+def _rates(rates: Sequence[float]) -> tuple[float, ...]:
+    given = list(rates) if isinstance(rates, Sequence) and not isinstance(rates, str) else [rates]
+    numbers = all(isinstance(r, int | float) and not isinstance(r, bool) for r in given)
+    if not given or not numbers or given != sorted(set(given)) or given[0] <= 0 or given[-1] != 1:
+        raise ValueError(f"space.rates={given}: need ascending numbers above 0, the last one 1")
+    return tuple(float(rate) for rate in given)
