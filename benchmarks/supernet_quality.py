@@ -4,8 +4,8 @@
 
 Runs are those of a method with a supernet training (HAPFNAS); their supernet is that of stage 1, as the last
 checkpoint keeps it. Runs of one NAME are averaged. Proxy: cross-entropy on all clients' validation images,
-BN statistics recalibrated on their training images. Alone: trained from scratch on the training images of all
-all clients of the FIRST run together, once, and tested on their test images. Rank correlation is between minus
+BN statistics recalibrated on their training images. Alone: trained from scratch on the training images of
+all clients of the FIRST run together, once, tested on their test images. Rank correlation is between minus
 the loss and the accuracy: 1 is the same order.
 """
 

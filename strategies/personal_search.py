@@ -70,12 +70,16 @@ class PersonalSearch:
         count = recalibration_images
         if isinstance(count, bool) or not isinstance(count, int) or count < 0 or count == 1:
             remedy = "Use a whole number, 2 or more; 0 keeps the supernet's own statistics"
-            faults.append(Fault("personal_search.recalibration_images", count, "is out of range", remedy))
+            faults.append(
+                Fault("personal_search.recalibration_images", count, "is out of range", remedy)
+            )
         if faults:
             raise RefusedError(faults)
         self.federation, self.space = federation, federation.space
         settings = {"space": self.space, **predictor}
-        self.search: PredictorSearch = settings_of(PredictorSearch, settings, "personal_search.predictor")
+        self.search: PredictorSearch = settings_of(
+            PredictorSearch, settings, "personal_search.predictor"
+        )
         self._by, self._at_server, self._piece = by, where == "server", subnets_per_exchange
         self.rounds = 0
         if by == "predictor":

@@ -29,7 +29,9 @@ class SupernetTraining(ABC):
     def __init__(self, *, federation: Federation, rounds: int) -> None:
         if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
             remedy = "Use 1 or more; supernet_training=none trains none"
-            raise RefusedError(Fault("supernet_training.rounds", rounds, "is no number of rounds", remedy))
+            raise RefusedError(
+                Fault("supernet_training.rounds", rounds, "is no number of rounds", remedy)
+            )
         self.federation, self.space, self.rounds = federation, federation.space, rounds
 
     @abstractmethod

@@ -18,7 +18,7 @@ from corolla.spaces.architecture import Architecture
 from corolla.training.results import Evaluation
 from corolla.training.subnet_scorer import SubnetScorer
 from tests.conftest import make_space
-from tests.strategies.conftest import resumed, results, run, small
+from tests.strategies.conftest import results, resumed, run, small
 from tests.strategies.test_reductions import ONE, weights_of
 
 HAPFNAS = "method=hapfnas"
@@ -69,7 +69,8 @@ def test_retraining_of_one_architecture_is_fedavg(uncovered: str, tmp_path: Path
         assert weights[name][corner].tobytes() == array.tobytes(), name
     rest = sum(w.size for w in weights.values()) - sum(m.size for m in model.values())
     zeros = sum(int((w == 0).sum()) for w in weights.values())
-    assert rest > 0 and (zeros >= rest) == (uncovered == "zero")
+    assert rest > 0
+    assert (zeros >= rest) == (uncovered == "zero")
 
 
 def test_knowledge_models_are_averaged_as_fedavg_does(tmp_path: Path) -> None:
@@ -161,11 +162,13 @@ def test_test_images_choose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("clients.supernet_search.SubnetScorer.__init__", spy)
     _run(tmp_path / "fair", *EVERYBODY)
     on_clients = [labels for labels in seen if len(labels) != 50]  # 50: the server's own
-    assert on_clients and set(on_clients) <= set(sets["validation"])
+    assert on_clients
+    assert set(on_clients) <= set(sets["validation"])
     seen.clear()
     _run(tmp_path / "published", *EVERYBODY, f"{SEARCH}.fitness=test")
     on_clients = [labels for labels in seen if len(labels) != 50]
-    assert on_clients and set(on_clients) <= set(sets["test"])
+    assert on_clients
+    assert set(on_clients) <= set(sets["test"])
 
 
 def test_a_client_that_dies_in_stage_2_runs_the_smallest(
@@ -181,8 +184,10 @@ def test_a_client_that_dies_in_stage_2_runs_the_smallest(
     monkeypatch.setattr(SupernetClient, "_do_search", die)
     directory = _run(tmp_path / "run", *EVERYBODY)
     entries = directory.summary()["per_client"]
-    assert set(entries["1"]["choices"]) == {0} and not entries["1"]["searched"]
-    assert entries["0"]["searched"] and entries["2"]["searched"]
+    assert set(entries["1"]["choices"]) == {0}
+    assert not entries["1"]["searched"]
+    assert entries["0"]["searched"]
+    assert entries["2"]["searched"]
     assert [line["failures"] for line in directory.metrics()] == [0, 1, 0]
 
 
