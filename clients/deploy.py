@@ -11,6 +11,8 @@ from corolla.records.client_models import save_model
 from corolla.spaces.supernet import to_arrays
 from corolla.tasks import Task
 from corolla.training.measure import latency
+from corolla.training.results import TrainResult
+from corolla.training.sandwich import SupernetResult
 from corolla.training.settings import BALANCED
 from corolla.types import Arrays, client_seed
 
@@ -32,6 +34,16 @@ def scores(site: Site, model: nn.Module, *, prefix: str = "") -> dict[str, Any]:
         found[f"{prefix}{split}_accuracy"] = result.accuracy
         found[f"{prefix}{split}_loss"] = result.loss
     return found
+
+
+def training_metrics(result: TrainResult | SupernetResult) -> dict[str, Any]:
+    """Return a training's entries for the records."""
+    return {
+        "train_loss": result.train_loss,
+        "train_s": result.train_s,
+        "samples_processed": result.samples_processed,
+        "peak_memory_mib": result.peak_memory_mib,
+    }
 
 
 def deploy(

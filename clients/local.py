@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from clients.adapter import NumPyClient
-from clients.deploy import deploy, scores
+from clients.deploy import deploy, scores, training_metrics
 from clients.own_model import pack_model, unpack_model
 from clients.site import Site, require_store
 from clients.subnet import facts
@@ -60,13 +60,7 @@ class LocalClient(NumPyClient):
                 **common,
             )
         self._save(task, model, result.optimizer_state)
-        metrics = scores(site, model) | {
-            "train_loss": result.train_loss,
-            "train_s": result.train_s,
-            "samples_processed": result.samples_processed,
-            "peak_memory_mib": result.peak_memory_mib,
-            "names": [],
-        }
+        metrics = scores(site, model) | training_metrics(result) | {"names": []}
         return [], result.num_examples, metrics
 
     def evaluate(self, parameters: list[Any], config: Any) -> tuple[float, int, dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from clients.adapter import NumPyClient
-from clients.deploy import deploy, scores
+from clients.deploy import deploy, scores, training_metrics
 from clients.site import Site
 from corolla.config.build import build_cap
 from corolla.limits import BUDGET, CAP
@@ -38,12 +38,7 @@ class SubnetClient(NumPyClient):
             return deploy(site, task, self._with_statistics(model))
         metrics = self._scores_before(model)
         result = self._train(model, task)
-        metrics |= scores(site, model) | {
-            "train_loss": result.train_loss,
-            "train_s": result.train_s,
-            "samples_processed": result.samples_processed,
-            "peak_memory_mib": result.peak_memory_mib,
-        }
+        metrics |= scores(site, model) | training_metrics(result)
         return list(to_arrays(model).values()), result.num_examples, metrics
 
     def evaluate(self, parameters: list[Any], config: Any) -> tuple[float, int, dict[str, Any]]:

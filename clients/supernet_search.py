@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from clients.deploy import scores
+from clients.deploy import scores, training_metrics
 from clients.site import Site
 from clients.subnet import SubnetClient
 from corolla.limits import Limits
@@ -140,12 +140,7 @@ class SupernetClient(SubnetClient):
             seed=(site.config.seed, task.round, client_seed(site.client)),
             fits=lambda a: limits.fit(site.space, a, batch_size=site.config.batch_size),
         )
-        return result.arrays, {
-            "train_loss": result.train_loss,
-            "train_s": result.train_s,
-            "samples_processed": result.samples_processed,
-            "peak_memory_mib": result.peak_memory_mib,
-        }
+        return result.arrays, training_metrics(result)
 
     def _scorer(self, supernet: Arrays) -> SubnetScorer:
         data, recalibrated = self._site.data, self._recalibration_images > 0

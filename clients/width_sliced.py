@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from clients.deploy import deploy, scores
+from clients.deploy import deploy, scores, training_metrics
 from clients.site import Site
 from clients.subnet import SubnetClient
 from corolla.spaces.supernet import to_arrays
@@ -50,12 +50,7 @@ class WidthSlicedClient(SubnetClient):
         result = self._train(model, task)
         with self._masked(model):
             metrics |= scores(site, model)
-        metrics |= {
-            "train_loss": result.train_loss,
-            "train_s": result.train_s,
-            "samples_processed": result.samples_processed,
-            "peak_memory_mib": result.peak_memory_mib,
-        }
+        metrics |= training_metrics(result)
         if self._tell:
             metrics["classes"] = self._classes
         return list(to_arrays(model).values()), result.num_examples, metrics

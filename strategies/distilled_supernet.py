@@ -33,6 +33,7 @@ from corolla.types import Arrays, ClientId, generator
 from strategies.base import Deployment
 from strategies.exchange import Order
 from strategies.supernet_training import SupernetTraining
+from strategies.updates import updates_of
 
 _LOG = logging.getLogger("corolla")
 _VIEW = 0x71E3  # keeps the augmentation's draws apart from others of the same seed
@@ -120,15 +121,7 @@ class Distilled(SupernetTraining):
         server = self.federation.server
         if not replies or server is None:
             return weights, {}
-        updates = [
-            Update(
-                arrays=reply.arrays,
-                regions=self._regions,
-                weight=update_weight(self._weights, reply.num_examples),
-                client=reply.client,
-            )
-            for reply in replies
-        ]
+        updates = updates_of(replies, self._regions, self._weights)
         started = time.perf_counter()
         weights, metrics = self._distil(server, weights, server_round, updates)
         self._arrays = coverage_average(self._arrays, updates)

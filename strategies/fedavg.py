@@ -12,13 +12,14 @@ from typing import Literal
 
 from corolla.aggregation.coverage import momentum_average
 from corolla.aggregation.regions import leading_regions
-from corolla.aggregation.updates import Update, update_weight
+from corolla.aggregation.updates import update_weight
 from corolla.federation import Federation
 from corolla.state import State
 from corolla.tasks import Reply
 from corolla.types import Arrays, ClientId
 from strategies.base import CorollaStrategy, Deployment, Outcome
 from strategies.exchange import Order
+from strategies.updates import updates_of
 
 
 class FedAvg(CorollaStrategy):
@@ -59,15 +60,7 @@ class FedAvg(CorollaStrategy):
 
     def absorb(self, server_round: int, replies: Sequence[Reply]) -> Outcome:
         """Average what came back."""
-        updates = [
-            Update(
-                arrays=reply.arrays,
-                regions=self._regions,
-                weight=update_weight(self._weights, reply.num_examples),
-                client=reply.client,
-            )
-            for reply in replies
-        ]
+        updates = updates_of(replies, self._regions, self._weights)
         self._arrays, self._velocity = momentum_average(
             self._arrays, updates, self._velocity, momentum=self._momentum
         )

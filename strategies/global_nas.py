@@ -17,7 +17,7 @@ from torch import nn
 
 from corolla.aggregation.coverage import coverage_average
 from corolla.aggregation.regions import leading_regions
-from corolla.aggregation.updates import Update, update_weight
+from corolla.aggregation.updates import update_weight
 from corolla.config.build import build
 from corolla.errors import Fault, RefusedError
 from corolla.federation import Federation
@@ -33,6 +33,7 @@ from corolla.types import Arrays, ClientId, generator
 from strategies.base import CorollaStrategy, Deployment, Outcome
 from strategies.exchange import Order
 from strategies.search_faults import search_faults
+from strategies.updates import updates_of
 
 _LOG = logging.getLogger("corolla")
 _SEARCH = 0x61084A5  # keeps the search's draws apart from others of the same seed
@@ -117,15 +118,7 @@ class GlobalNas(CorollaStrategy):
             network = self._at(server_round)
             shapes = self.space.shapes(network.architecture)
             regions = leading_regions(shapes, shapes)
-            updates = [
-                Update(
-                    arrays=reply.arrays,
-                    regions=regions,
-                    weight=update_weight(self._weights, reply.num_examples),
-                    client=reply.client,
-                )
-                for reply in replies
-            ]
+            updates = updates_of(replies, regions, self._weights)
             averaged = coverage_average(network.arrays, updates)
             self._now = replace(network, arrays=averaged, trained=network.trained + 1)
         self._ahead = None

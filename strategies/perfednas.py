@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from corolla.aggregation.coverage import momentum_average
-from corolla.aggregation.updates import Update, update_weight
+from corolla.aggregation.updates import update_weight
 from corolla.config.build import build
 from corolla.errors import Fault, RefusedError
 from corolla.federation import Federation
@@ -29,6 +29,7 @@ from corolla.tasks import Reply
 from corolla.types import Arrays, ClientId, client_seed
 from strategies.base import CorollaStrategy, Deployment, Outcome
 from strategies.exchange import Order
+from strategies.updates import updates_of
 
 _PRESCREEN = "corolla.search.proposals.prescreen.Prescreened"
 
@@ -176,15 +177,7 @@ class PerFedNAS(CorollaStrategy):
         return Outcome(metrics, columns)
 
     def _aggregate(self, replies: Sequence[Reply]) -> None:
-        updates = [
-            Update(
-                arrays=reply.arrays,
-                regions=self.space.regions(reply.task.architecture),
-                weight=update_weight(self._weights, reply.num_examples),
-                client=reply.client,
-            )
-            for reply in replies
-        ]
+        updates = updates_of(replies, self.space.regions, self._weights)
         self._supernet, self._velocity = momentum_average(
             self._supernet, updates, self._velocity, momentum=self._momentum
         )

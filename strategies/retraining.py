@@ -12,7 +12,7 @@ from typing import Literal
 
 from corolla.aggregation.coverage import Statistics
 from corolla.aggregation.hetero import hetero_average
-from corolla.aggregation.updates import Update, Weights, update_weight
+from corolla.aggregation.updates import Weights, update_weight
 from corolla.errors import Fault, RefusedError, nearest
 from corolla.federation import Federation
 from corolla.spaces.architecture import Architecture
@@ -20,6 +20,7 @@ from corolla.spaces.supernet import Supernet
 from corolla.tasks import Reply, Task
 from corolla.types import Arrays, ClientId
 from strategies.exchange import Order
+from strategies.updates import updates_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,15 +93,7 @@ def retraining_step(
     """Return the next weights and velocity; without a reply, nothing changes."""
     if not replies:
         return weights, velocity
-    updates = [
-        Update(
-            arrays=reply.arrays,
-            regions=space.regions(reply.task.architecture),
-            weight=update_weight(settings.weights, reply.num_examples),
-            client=reply.client,
-        )
-        for reply in replies
-    ]
+    updates = updates_of(replies, space.regions, settings.weights)
     return hetero_average(
         weights,
         updates,

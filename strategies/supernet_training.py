@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from corolla.aggregation.coverage import coverage_average
 from corolla.aggregation.regions import leading_regions
-from corolla.aggregation.updates import Update, update_weight
+from corolla.aggregation.updates import Weights, update_weight
 from corolla.errors import Fault, RefusedError
 from corolla.federation import Federation
 from corolla.state import State
@@ -19,6 +19,7 @@ from corolla.tasks import Reply, Task
 from corolla.types import Arrays, ClientId
 from strategies.base import Deployment
 from strategies.exchange import Order
+from strategies.updates import updates_of
 
 
 class SupernetTraining(ABC):
@@ -87,10 +88,16 @@ class OneShot(SupernetTraining):
     """
 
     def __init__(
-        self, *, federation: Federation, rounds: int, aware: bool, random_subnets: int, weights: str
+        self,
+        *,
+        federation: Federation,
+        rounds: int,
+        aware: bool,
+        random_subnets: int,
+        weights: Weights,
     ) -> None:
         super().__init__(federation=federation, rounds=rounds)
-        update_weight(weights, 1)  # type: ignore[arg-type]  # refuses an unknown one
+        update_weight(weights, 1)  # refuses an unknown one
         self._aware, self._random_subnets, self._weights = aware, random_subnets, weights
         shapes = self.space.supernet_shapes
         self._shapes, self._regions = shapes, leading_regions(shapes, shapes)
@@ -115,13 +122,5 @@ class OneShot(SupernetTraining):
         self, weights: Arrays, server_round: int, replies: Sequence[Reply]
     ) -> tuple[Arrays, dict[str, float]]:
         """Average the supernets that came back."""
-        updates = [
-            Update(
-                arrays=reply.arrays,
-                regions=self._regions,
-                weight=update_weight(self._weights, reply.num_examples),  # type: ignore[arg-type]
-                client=reply.client,
-            )
-            for reply in replies
-        ]
+        updates = updates_of(replies, self._regions, self._weights)
         return coverage_average(weights, updates), {}

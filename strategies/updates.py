@@ -1,0 +1,30 @@
+"""From valid replies to what the averages take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from corolla.aggregation.regions import Region
+from corolla.aggregation.updates import Update, Weights, update_weight
+from corolla.spaces.architecture import Architecture
+from corolla.tasks import Reply
+
+
+def updates_of(
+    replies: Sequence[Reply],
+    regions: Mapping[str, Region] | Callable[[Architecture], Mapping[str, Region]],
+    weights: Weights,
+) -> list[Update]:
+    """Return one update per reply, in their order.
+
+    ``regions``: where all arrays belong, or a function of the architecture that was sent.
+    """
+    return [
+        Update(
+            arrays=reply.arrays,
+            regions=regions(reply.task.architecture) if callable(regions) else regions,
+            weight=update_weight(weights, reply.num_examples),
+            client=reply.client,
+        )
+        for reply in replies
+    ]
