@@ -14,6 +14,8 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from PIL import Image
+from sklearn.datasets import load_digits
 
 from corolla.config.build import build_space, header_of
 from corolla.config.schema import RunConfig, parse_config
@@ -38,6 +40,20 @@ SPIDER = [
     "search.clock=participations",
     "search.warmup_rounds=1",
     "search.recovery_rounds=1",
+]
+
+
+HAPFNAS = [
+    "method=hapfnas",
+    "space=mobilenetv2_8",
+    "rounds=3",
+    "server_set=unlabelled",
+    "supernet_training.rounds=1",
+    "supernet_training.epochs=1",
+    "supernet_training.batch_size=20",
+    "personal_search.recalibration_images=30",
+    "personal_search.predictor.initial=10",
+    "personal_search.predictor.front=2",
 ]
 
 
@@ -160,6 +176,32 @@ def check_who_has_what(federation: Federation, run_dir: Path, rows: list[dict[st
         own_rows = [row for row in rows if row["client"] == site]
         assert own_rows[-1]["architecture"] == told
         assert {"decisions" in row for row in own_rows} == {site == "site-a"}
+
+
+def test_sites_search_a_supernet_that_was_distilled_on_the_servers_own_pictures(
+    federation: Federation,
+) -> None:
+    run_dir, pictures = federation.runs / "hapfnas", federation.folder / "pictures"
+    pictures.mkdir()
+    for number, image in enumerate(load_digits().images[:60]):
+        Image.fromarray((16 * image).clip(0, 255).astype("uint8")).save(pictures / f"{number}.png")
+    run = federation.run(
+        run_dir, *HAPFNAS, f"server_set.root={pictures}", "cap=speed", "cap.latency_ms=1000"
+    )
+    assert run.wait(timeout=400) == 0, federation.log("user")
+
+    metrics, rows = lines(run_dir / "metrics.jsonl"), lines(run_dir / "clients.jsonl")
+    assert [(line["stage"], line["failures"]) for line in metrics] == [(1, 0), (2, 0), (3, 0)]
+    assert metrics[0]["distillation_loss"] > 0
+    assert "teacher_accuracy" not in metrics[0]  # nobody labelled the pictures
+    for site, entry in RunDirectory.open(run_dir).summary()["per_client"].items():
+        assert (entry["searched"], entry["measured"]) == (True, 12)
+        assert 0 < entry["macs"] <= entry["macs_cap"]  # measured at the site
+        found = [row["architecture"] for row in rows if row["client"] == site][1:]
+        assert found == [entry["choices"]] * 2
+        description, arrays = load_model(federation.state_dir(site) / "model")
+        assert description["choices"] == entry["choices"]
+        build_space(config_of(run_dir)).load(Architecture.of(entry["choices"]), arrays)
 
 
 def own_state(federation: Federation, site: str) -> State:
