@@ -7,6 +7,7 @@ take its place. Departures: docs/hapfnas.md.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ from strategies.exchange import Order
 from strategies.personal_search import PersonalSearch
 from strategies.retraining import RetrainingSettings, retraining_orders, retraining_step
 from strategies.supernet_training import SupernetTraining
+
+_LOG = logging.getLogger("corolla")
 
 
 class Hapfnas(CorollaStrategy):
@@ -67,7 +70,13 @@ class Hapfnas(CorollaStrategy):
         self._supernet: Arrays = self.space.initial_state(federation.seed)  # of stage 1
         self._weights = self._supernet  # of stage 3, which starts from it
         self._velocity: Arrays = {}
-        self._done = 0  # rounds
+        self._done = 0  # the last round that anybody answered in
+
+    def summary(self) -> None:
+        """Log what is about to run, and what nobody should overlook."""
+        super().summary()
+        if self._search.leaks:
+            _LOG.warning("architectures are chosen on TEST images: their accuracies are too high")
 
     def stage(self, server_round: int) -> int:
         """Return 1 (supernet), 2 (search) or 3 (retraining)."""
@@ -106,7 +115,8 @@ class Hapfnas(CorollaStrategy):
     def absorb(self, server_round: int, replies: Sequence[Reply]) -> Outcome:
         """Hand the replies to the round's stage."""
         stage = self.stage(server_round)
-        self._done = server_round
+        if replies:
+            self._done = server_round
         metrics: dict[str, Any] = {"stage": stage}
         if stage == 1:
             self._supernet, found = self._training.absorb(self._supernet, server_round, replies)

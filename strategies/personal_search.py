@@ -81,6 +81,7 @@ class PersonalSearch:
             PredictorSearch, settings, "personal_search.predictor"
         )
         self._by, self._at_server, self._piece = by, where == "server", subnets_per_exchange
+        self.leaks = by == "predictor" and fitness == "test"
         self.rounds = 0
         if by == "predictor":
             turns = -(-federation.clients // federation.participants)

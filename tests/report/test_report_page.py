@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from corolla.errors import RefusedError
 from corolla.report import write_report
@@ -262,3 +263,22 @@ def test_neither_matplotlib_nor_torch_is_imported_before_anything_draws() -> Non
     heavy = "{'matplotlib', 'torch'}"
     code = f"import sys, corolla.report; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "fitness", "words"),
+    [
+        ({"strategy": {"personal_search": {}}}, "test", "chosen ON TEST IMAGES"),
+        ({"strategy": {"personal_search": {}}}, "validation", "nothing was chosen on test"),
+        ({"strategy": {}}, "test", "nothing was chosen on test"),  # this method does not read it
+    ],
+)
+def test_a_search_on_test_images_is_not_passed_over(
+    method: dict[str, object], fitness: str, words: str, tmp_path: Path
+) -> None:
+    run_dir = SyntheticRun().write(tmp_path / "run")
+    config = run_dir / "config.yaml"
+    values = yaml.safe_load(config.read_text())
+    values |= {"method": {"name": "hapfnas", **method}, "personal_search": {"fitness": fitness}}
+    config.write_text(yaml.safe_dump(values))
+    assert words in _page(run_dir)[0]

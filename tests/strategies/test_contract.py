@@ -24,6 +24,7 @@ from tests.conftest import CONF
 from tests.strategies.conftest import results, resumed, run, small
 
 METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
+LEAST = {"hapfnas": 3}  # rounds of the shortest run, where two are too few: one for each stage
 
 
 def _config(method: str, *overrides: str) -> RunConfig:
@@ -155,7 +156,7 @@ def test_resumed_equals_uninterrupted(
 def test_replies_that_arrive_in_another_order_change_nothing(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    straight = run(tmp_path / "straight", f"method={method}", "rounds=2")
+    straight = run(tmp_path / "straight", f"method={method}", f"rounds={LEAST.get(method, 2)}")
     pull = InlineGrid.pull_messages
     orders: list[list[str]] = []
 
@@ -166,6 +167,6 @@ def test_replies_that_arrive_in_another_order_change_nothing(
         return found
 
     monkeypatch.setattr(InlineGrid, "pull_messages", all_reversed)
-    turned = run(tmp_path / "turned", f"method={method}", "rounds=2")
+    turned = run(tmp_path / "turned", f"method={method}", f"rounds={LEAST.get(method, 2)}")
     assert max(len(order) for order in orders) > 1
     assert results(turned) == results(straight)

@@ -96,7 +96,25 @@ def run_page(run: Run) -> str:
         if run.config
         else "",
         spent=run.cost,
+        chosen=_chosen([run]),
     )
+
+
+def _chosen(runs: Sequence[Run]) -> str:
+    """Return what test images had a say in."""
+    searches = [run.config.get("personal_search") for run in runs if _uses_personal_search(run)]
+    if any(isinstance(one, dict) and one.get("fitness") == "test" for one in searches):
+        return (
+            "architectures were chosen ON TEST IMAGES (personal_search.fitness=test), "
+            "so accuracies are too high"
+        )
+    return "nothing was chosen on test"
+
+
+def _uses_personal_search(run: Run) -> bool:
+    method = run.config.get("method")
+    strategy = method.get("strategy") if isinstance(method, dict) else None
+    return isinstance(strategy, dict) and "personal_search" in strategy
 
 
 def _own_search(run: Run) -> dict[str, Any]:
@@ -152,6 +170,7 @@ def compare_page(runs: Sequence[Run], output: Path) -> str:
         undrawn=groups[GROUPS_UP_TO:],
         cards=[_card(run, f"k{i}", top) for i, run in enumerate(shown)],
         cards_left_out=len(runs) - len(shown),
+        chosen=_chosen(runs),
     )
 
 

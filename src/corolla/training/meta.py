@@ -32,6 +32,7 @@ from corolla.data.images import Images
 from corolla.errors import Fault, RefusedError, nearest
 from corolla.training.augmentation import augment
 from corolla.training.batches import has_batch_norm, shuffled_batches
+from corolla.training.losses import classification_loss, split_counts
 from corolla.training.memory import MemoryCount
 from corolla.training.modes import in_mode, lay_out
 from corolla.training.optimizers import build_optimizer
@@ -211,6 +212,7 @@ class _MetaTraining:
         self._model, self._settings, self._trainer, self._lr = model, settings, trainer, lr
         self._mean = mean
         self._floats = trainer.floats(images, mean=mean, std=std)
+        self._class_counts = split_counts(images.labels, trainer.settings, trainer.device)
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._names, self._parameters = list(named), list(named.values())
         self._optimizer = build_optimizer(
@@ -289,8 +291,12 @@ class _MetaTraining:
         # Counted is the largest pass: the last one here before the step is made.
         with self.memory.first_forward(), self._autocast(full_precision):
             logits = functional_call(self._model, tensors, (images,))
-        smoothing = self._trainer.settings.label_smoothing
-        return functional.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+        return classification_loss(
+            logits.float(),
+            labels,
+            settings=self._trainer.settings,
+            class_counts=self._class_counts,
+        )
 
     def _curvature(self, weights: Weights, images: Tensor, labels: Tensor) -> Tensor:
         # In float32: a difference quotient of bfloat16 is noise. With the same draws at every call.
