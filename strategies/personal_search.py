@@ -101,9 +101,12 @@ class PersonalSearch:
     # --- who, what ------------------------------------------------------------------------------------
 
     def cohort(self, server_round: int, available: Sequence[ClientId]) -> list[ClientId]:
-        """Return who searches in this round: those that have found nothing yet, in their order."""
+        """Return who searches in this round: some of those that have found nothing yet, taking turns."""
         due = [c for c in sorted(available, key=client_order) if c not in self._found]
-        return due[: self.federation.participants]
+        count = self.federation.participants
+        # By turns: one that always fails must not keep the others from ever being asked.
+        first = server_round * count % len(due) if due else 0
+        return sorted((due[first:] + due[:first])[:count], key=client_order)
 
     def orders(self, weights: Arrays, server_round: int, cohort: Sequence[ClientId]) -> list[Order]:
         """Send the supernet to search in, or the next subnets to score."""

@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 
 from clients.supernet_search import SupernetClient
+from corolla.config.build import build_space, build_trainer_settings
 from corolla.errors import RefusedError, RunFailedError
+from corolla.federation import Federation
 from corolla.launch import plan_run, start
 from corolla.records.run_directory import RunDirectory
 from corolla.search import measured_lists
 from corolla.spaces.architecture import Architecture
 from corolla.training.results import Evaluation
 from corolla.training.subnet_scorer import SubnetScorer
+from strategies.personal_search import PersonalSearch
 from tests.conftest import make_space
 from tests.strategies.conftest import results, resumed, run, small
 from tests.strategies.test_reductions import ONE, weights_of
@@ -206,6 +209,25 @@ def test_another_round_of_search_reaches_those_who_failed(
     directory = _run(tmp_path / "run", *EVERYBODY, "rounds=4", f"{SEARCH}.rounds=2")
     assert [len(line["participants"]) for line in directory.metrics()] == [3, 2, 1, 3]
     assert all(entry["searched"] for entry in directory.summary()["per_client"].values())
+
+
+@pytest.mark.parametrize("failing", [[], ["0"], ["1", "3"]])
+@pytest.mark.parametrize("participants", [1, 2, 3])
+def test_who_fails_keeps_nobody_else_from_searching(failing: list[str], participants: int) -> None:
+    settings = ["clients=5", f"clients_per_round={participants}", "rounds=20"]
+    config = plan_run(small(HAPFNAS, *settings, "run_dir=unused")).config
+    federation = Federation.of(
+        config, space=build_space(config), trainer=build_trainer_settings(config), budgets={}
+    )
+    search = PersonalSearch(federation=federation, **config.personal_search)
+    clients = [str(number) for number in range(5)]
+    rounds = -(-len(clients) // participants) + len(failing)  # as `rounds: null` gives, and theirs
+    for server_round in range(4, 4 + rounds):
+        cohort = search.cohort(server_round, clients)
+        assert len(cohort) <= participants
+        for client in set(cohort) - set(failing):
+            search._found[client] = federation.space.smallest()
+    assert sorted(search._found) == sorted(set(clients) - set(failing))
 
 
 def test_a_search_that_was_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
