@@ -11,11 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import yaml
 from hydra.utils import get_class
 
 from benchmarks.recording import write_result
-from corolla.config.compose import config_dir
+from corolla.config.compose import compose_values, config_dir
 from corolla.spaces.costs import Costs
 from corolla.spaces.supernet import Supernet
 
@@ -30,7 +29,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     for path in sorted((config_dir() / "space").glob("*.yaml")):
         name = path.stem
-        space = _space(path.read_text(), 1 if name.endswith("_8") else 3)
+        space = _space(name, 1 if name.endswith("_8") else 3)
         found = _sizes(space)
         raw[name] = {
             "dimensions": len(space.dimensions),
@@ -46,13 +45,12 @@ def main() -> None:
     print(f"written: {write_result('space_sizes', figures, raw)}")
 
 
-def _space(text: str, channels: int) -> Supernet:
-    settings = yaml.safe_load(text)
-    kind = get_class(settings["supernet"].pop("_target_"))
-    settings["supernet"] |= {"name": settings["name"], "num_classes": 10, "in_channels": channels}
-    space = kind(**settings["supernet"])
+def _space(name: str, channels: int) -> Supernet:
+    settings = dict(compose_values([f"space={name}"])["space"]["supernet"])
+    kind = get_class(settings.pop("_target_"))
+    space = kind(**(settings | {"name": name, "num_classes": 10, "in_channels": channels}))
     if not isinstance(space, Supernet):
-        raise TypeError(f"{settings['name']} is no Supernet")
+        raise TypeError(f"{name} is no Supernet")
     return space
 
 
