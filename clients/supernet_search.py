@@ -14,7 +14,7 @@ from corolla.limits import Limits
 from corolla.records.errors import CorruptStateError
 from corolla.search.measured import Measured
 from corolla.search.measured_lists import from_choices, from_lists, to_lists
-from corolla.search.predictor_search import PredictorSearch
+from corolla.search.predictor_search import PredictorSearch, search_seed
 from corolla.spaces.architecture import Architecture
 from corolla.state import State
 from corolla.tasks import Task, TaskError
@@ -24,7 +24,6 @@ from corolla.types import Arrays, client_seed
 
 _LOG = logging.getLogger("corolla")
 _PIECE = 16  # architectures between two saves
-_SEARCH = 0x5EA2C4  # as `strategies.personal_search` seeds the search of this client
 
 
 class SupernetClient(SubnetClient):
@@ -59,14 +58,10 @@ class SupernetClient(SubnetClient):
     def _do_search(self, task: Task, supernet: Arrays) -> tuple[Arrays, dict[str, Any]]:
         """Search in the received supernet; return the architecture found and all that was measured."""
         site, started = self._site, time.perf_counter()
-        limits = Limits.from_extra(task.extra)
-        scorer = self._scorer(supernet)
-        seed = (site.config.seed, client_seed(site.client), _SEARCH)
+        scorer, fits = self._scorer(supernet), self._fits(task)
+        seed = search_seed(site.config.seed, site.client)
         measured = self._begun(task)
         scored_s = 0.0
-
-        def fits(architecture: Architecture) -> bool:
-            return limits.fit(site.space, architecture, batch_size=site.config.batch_size)
 
         while wanted := self._search.wanted(measured, fits=fits, seed=seed):
             for start in range(0, len(wanted), _PIECE):
@@ -127,7 +122,6 @@ class SupernetClient(SubnetClient):
     def _do_sandwich(self, task: Task, supernet: Arrays) -> tuple[Arrays, dict[str, Any]]:
         """Train the whole supernet on the client's labels."""
         site, data = self._site, self._site.data
-        limits = Limits.from_extra(task.extra)
         settings = SandwichSettings(random_subnets=int(task.extra["random_subnets"]))
         result = SupernetTrainer(site.space, site.trainer, settings).train(
             supernet,
@@ -138,9 +132,14 @@ class SupernetClient(SubnetClient):
             batch_size=site.config.batch_size,
             lr=task.lr,
             seed=(site.config.seed, task.round, client_seed(site.client)),
-            fits=lambda a: limits.fit(site.space, a, batch_size=site.config.batch_size),
+            fits=self._fits(task),
         )
         return result.arrays, training_metrics(result)
+
+    def _fits(self, task: Task) -> Callable[[Architecture], bool]:
+        """Return what tells whether an architecture is within the limits that the task names."""
+        limits, site = Limits.from_extra(task.extra), self._site
+        return lambda found: limits.fit(site.space, found, batch_size=site.config.batch_size)
 
     def _scorer(self, supernet: Arrays) -> SubnetScorer:
         data, recalibrated = self._site.data, self._recalibration_images > 0

@@ -15,13 +15,13 @@ from typing import Any
 
 from torch import nn
 
+from clients.own_model import pack_optimizer, unpack_optimizer
 from corolla.aggregation.coverage import coverage_average
 from corolla.aggregation.regions import leading_regions
 from corolla.aggregation.updates import Update, Weights, update_weight
 from corolla.config.build import settings_of
 from corolla.errors import Fault, RefusedError
 from corolla.federation import Federation
-from corolla.records.packing import pack_tensors, unpack_tensors
 from corolla.server_side import ServerSide
 from corolla.state import State
 from corolla.tasks import Reply, Task
@@ -221,12 +221,10 @@ class Distilled(SupernetTraining):
     def state(self) -> State:
         """Return the knowledge model and the optimiser's state."""
         model = {f"knowledge/{name}": array for name, array in self._arrays.items()}
-        packed = pack_tensors(self._optimizer) if self._optimizer else State({}, {})
-        optimizer = {f"optimizer/{name}": array for name, array in packed.arrays.items()}
-        return State({**model, **optimizer}, {"optimizer": packed.meta})
+        optimizer = pack_optimizer(self._optimizer, "optimizer/")
+        return State({**model, **optimizer.arrays}, {"optimizer": optimizer.meta})
 
     def load_state(self, state: State) -> None:
         """Invert `state`."""
         self._arrays = state.part("knowledge/")
-        meta = state.meta["optimizer"]
-        self._optimizer = unpack_tensors(State(state.part("optimizer/"), meta)) if meta else None
+        self._optimizer = unpack_optimizer(state, "optimizer/", state.meta["optimizer"])

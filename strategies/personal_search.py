@@ -22,15 +22,14 @@ from corolla.limits import Limits
 from corolla.search.evolution import Fits, draw_fitting
 from corolla.search.measured import Measured, finite
 from corolla.search.measured_lists import from_lists, to_choices
-from corolla.search.predictor_search import PredictorSearch, SearchResult
+from corolla.search.predictor_search import PredictorSearch, SearchResult, search_seed
 from corolla.spaces.architecture import Architecture
 from corolla.state import State
 from corolla.tasks import Reply, Task
-from corolla.types import Arrays, ClientId, client_order, client_seed, generator
+from corolla.types import Arrays, ClientId, client_order, generator
 from strategies.exchange import Order
 
 _LOG = logging.getLogger("corolla")
-SEARCH = 0x5EA2C4  # keeps the search's draws apart from others of the same seed and client
 _WAYS = ("predictor", "random", "smallest")
 
 
@@ -133,7 +132,9 @@ class PersonalSearch:
         return orders
 
     def _wanted(self, client: ClientId, measured: Sequence[Measured]) -> list[Architecture]:
-        return self.search.wanted(measured, fits=self._fits(client), seed=self.seed(client))
+        return self.search.wanted(
+            measured, fits=self._fits(client), seed=search_seed(self.federation.seed, client)
+        )
 
     def _fits(self, client: ClientId) -> Fits:
         return self._fits_within(self.federation.limits(client))
@@ -141,10 +142,6 @@ class PersonalSearch:
     def _within(self, limits: Limits) -> Fits:
         batch_size = self.federation.batch_size
         return lambda found: limits.fit(self.space, found, batch_size=batch_size)
-
-    def seed(self, client: ClientId) -> tuple[int, ...]:
-        """Return the seed of one client's search, wherever it is carried out."""
-        return (self.federation.seed, client_seed(client), SEARCH)
 
     # --- what came back ---------------------------------------------------------------------------------
 
@@ -180,7 +177,9 @@ class PersonalSearch:
         return told
 
     def _conclude(self, client: ClientId, measured: Sequence[Measured]) -> None:
-        result = self.search.result(measured, seed=self.seed(client), fits=self._fits(client))
+        result = self.search.result(
+            measured, seed=search_seed(self.federation.seed, client), fits=self._fits(client)
+        )
         self._found[client] = result.architecture
         self._correlation[client] = correlations(result)
 
@@ -191,7 +190,7 @@ class PersonalSearch:
         if client in self._found:
             return self._found[client]
         if self._by == "random":
-            rng = generator(*self.seed(client))
+            rng = generator(*search_seed(self.federation.seed, client))
             return draw_fitting(self.space, 1, fits=self._fits(client), rng=rng)[0]
         measured = finite(self._measured.get(client, ()))
         if measured:

@@ -35,8 +35,15 @@ from corolla.search.predictor import (
 )
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.space import SearchSpace
+from corolla.types import ClientId, client_seed
 
 _DRAW, _EVOLVE, _FOREST, _HELD_OUT = range(4)  # independent streams of one seed
+_CLIENT = 0x5EA2C4  # keeps a client's search apart from other draws of the same seed and client
+
+
+def search_seed(seed: int, client: ClientId) -> tuple[int, ...]:
+    """Return the seed of one client's search in a run: the same at the client and at the server."""
+    return (seed, client_seed(client), _CLIENT)
 
 
 @dataclass(frozen=True, kw_only=True)
