@@ -1,12 +1,13 @@
 """How well a trained supernet ranks architectures: its proxy loss against training each of them alone.
 
-    python -m benchmarks.supernet_quality [NAME=]RUN_DIR... [--architectures 8] [--epochs 15]
+    python -m benchmarks.supernet_quality [NAME=]RUN_DIR... [--architectures 8] [--epochs 15] [--images N]
 
 Runs are those of a method with a supernet training (HAPFNAS); their supernet is that of stage 1, as the last
 checkpoint keeps it. Runs of one NAME are averaged. Proxy: cross-entropy on all clients' validation images,
-BN statistics recalibrated on their training images. Alone: trained from scratch on the training images of
-all clients of the FIRST run together, once, tested on their test images. Rank correlation is between minus
-the loss and the accuracy: 1 is the same order.
+BN statistics recalibrated on their training images. Alone: trained from scratch, once, on the training
+images of all clients of the FIRST run together, tested on their test images; with --images on N images
+that no client has, tested on up to 10,000 of those left. Rank correlation is between minus the loss and the
+accuracy: 1 is the same order. Few images tell architectures apart badly: look at the spread of accuracies.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from corolla.training.subnet_scorer import SubnetScorer
 from corolla.types import Arrays, generator
 
 _DRAW = 0x9A71
+_MOST_TESTED = 10_000  # images
 
 
 class PooledRun:
@@ -53,12 +55,25 @@ class PooledRun:
         self.config: RunConfig = config
         self.space: Supernet = build_space(config)
         dataset = build_dataset(config)
-        data = FederationData(dataset, build_partition(config, dataset))
+        self._dataset, self._partition = dataset, build_partition(config, dataset)
+        data = FederationData(dataset, self._partition)
         clients = [data.client(client) for client in config.population]
         self.mean, self.std = clients[0].mean, clients[0].std
         self.train = _together([client.train for client in clients])
         self.validation = _together([client.validation for client in clients])
         self.test = _together([client.test for client in clients])
+
+    def use_others(self, count: int) -> None:
+        """Train and test alone on images that no client has: ``count``, and those left."""
+        taken = np.concatenate([held.all() for held in self._partition.clients.values()])
+        free = np.setdiff1d(np.arange(len(self._dataset.labels())), taken)
+        if not 1 <= count < len(free):
+            raise SystemExit(
+                f"--images {count}: there are {len(free)} that no client has; use 1 or more, and fewer"
+            )
+        drawn = generator(_DRAW, 1).permutation(free)
+        self.train = self._dataset.images(drawn[:count])
+        self.test = self._dataset.images(drawn[count : count + _MOST_TESTED])
 
     def supernet(self) -> Arrays:
         """Return the supernet as stage 1 left it."""
@@ -108,9 +123,14 @@ def main() -> None:
     parser.add_argument("runs", metavar="[NAME=]RUN_DIR", nargs="+")
     parser.add_argument("--architectures", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument(
+        "--images", type=int, metavar="N", help="train alone on N that no client has"
+    )
     options = parser.parse_args()
     named = [(run.rpartition("=")[0], run.rpartition("=")[2]) for run in options.runs]
     first = PooledRun(named[0][1])
+    if options.images is not None:
+        first.use_others(options.images)
     architectures = spread_out(first.space, options.architectures)
     accuracies = []
     for architecture in architectures:
@@ -141,6 +161,8 @@ def main() -> None:
     }
     raw = {
         "epochs": options.epochs,
+        "images": len(first.train),
+        "tested_on": len(first.test),
         "architectures": [
             {
                 "choices": architecture.to_list(),

@@ -80,6 +80,30 @@ def test_shapes_and_costs_are_those_of_the_built_module(name: str, seed: int) ->
 
 
 @pytest.mark.parametrize("name", SMALL)
+@settings(max_examples=4, deadline=None)
+@given(seed=SEEDS)
+def test_a_blank_network_is_the_subnet_and_nobody_elses(name: str, seed: int) -> None:
+    space = _space(name)
+    for architecture in (_drawn(name, seed), space.largest()):
+        with torch.device("meta"):
+            built = space.subnet(architecture)
+        blank, other = space.blank(architecture), space.blank(architecture)
+        assert str(blank) == str(built)
+        assert all(tensor.is_meta for tensor in blank.state_dict().values())
+        shapes = {key: tensor.shape for key, tensor in built.state_dict().items()}
+        assert {key: tensor.shape for key, tensor in blank.state_dict().items()} == shapes
+        # Parts that were built once for all must not carry weights, or a mode, from one to the other.
+        weights = space.cut(_state(name), architecture)
+        tensors = {key: torch.from_numpy(array) for key, array in weights.items()}
+        blank.load_state_dict(tensors, strict=True, assign=True)
+        blank.eval()
+        assert all(tensor.is_meta for tensor in other.state_dict().values())
+        assert all(module.training for module in other.modules())
+        assert not {id(m) for m in blank.modules()} & {id(m) for m in other.modules()}
+        assert space.blank(architecture).training
+
+
+@pytest.mark.parametrize("name", SMALL)
 @settings(max_examples=10, deadline=None)
 @given(seed=SEEDS)
 def test_regions_have_the_subnets_size(name: str, seed: int) -> None:

@@ -61,7 +61,10 @@ def ascending(key: str, choices: Any) -> tuple[int, ...]:
 
 
 class Part(Protocol):
-    """A part of one architecture: stem, block or head."""
+    """A part of one architecture: stem, block or head. Equal ones are built alike."""
+
+    def __hash__(self) -> int:
+        """Return what equal parts have in common."""
 
     def build(self, activation: Activation) -> nn.Module:
         """Return the plain module."""

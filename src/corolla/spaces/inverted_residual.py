@@ -129,7 +129,12 @@ class StagedNetwork(nn.Module):
     """Stem, stages of blocks, head; images are first brought to ``resolution`` pixels a side."""
 
     def __init__(
-        self, *, resolution: int, stem: Stem, stages: Sequence[Sequence[nn.Module]], head: nn.Module
+        self,
+        *,
+        resolution: int,
+        stem: nn.Module,
+        stages: Sequence[Sequence[nn.Module]],
+        head: nn.Module,
     ) -> None:
         super().__init__()
         self.resize = Resize(resolution)

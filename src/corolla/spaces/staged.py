@@ -7,11 +7,13 @@ receive less.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 
 from torch import nn
 
 from corolla.spaces.architecture import Architecture, Choice, Dimension
+from corolla.spaces.blank import copied, on_meta
 from corolla.spaces.block_plans import BlockPlan, HeadPlan, Part, Plan, Stage, StemPlan, ascending
 from corolla.spaces.inverted_residual import Activation, StagedNetwork
 from corolla.spaces.layers import make_divisible
@@ -80,6 +82,7 @@ class StagedSupernet(Supernet):
             in_channels=in_channels,
             resolution=max(resolution),
         )
+        self._blank_part = lru_cache(maxsize=4096)(lambda part: on_meta(lambda: self._build(part)))
 
     def repeat(self, stage: Stage, plan: BlockPlan) -> Plan:
         """Return what a block after the first of ``stage`` is: by default inverted residual again."""
@@ -118,18 +121,32 @@ class StagedSupernet(Supernet):
                 yield plan if first else self.repeat(stage, plan)
                 inputs, side = outputs, plan.out_side
 
+    def finish(self, network: StagedNetwork, architecture: Architecture) -> None:
+        """Change the network that was just built of ``architecture``'s plan; by default nothing."""
+
     def subnet(self, architecture: Architecture) -> StagedNetwork:
         """Build the plain network of ``architecture``."""
+        return self._network(architecture, self._build)
+
+    def blank(self, architecture: Architecture) -> StagedNetwork:
+        """Build it without values; architectures have most parts in common, which are built once."""
+        return self._network(architecture, lambda part: copied(self._blank_part(part)))
+
+    def _network(
+        self, architecture: Architecture, build: Callable[[Part], nn.Module]
+    ) -> StagedNetwork:
         stem, plans, head = self._parts(architecture)
         stages: list[list[nn.Module]] = [[] for _ in self.stages]
         for plan in plans:
-            stages[int(plan.name.split(".")[1])].append(plan.build(self.activation))
-        return StagedNetwork(
-            resolution=stem.in_side,
-            stem=stem.build(self.activation),
-            stages=stages,
-            head=head.build(self.activation),
+            stages[int(plan.name.split(".")[1])].append(build(plan))
+        network = StagedNetwork(
+            resolution=stem.in_side, stem=build(stem), stages=stages, head=build(head)
         )
+        self.finish(network, architecture)
+        return network
+
+    def _build(self, part: Part) -> nn.Module:
+        return part.build(self.activation)
 
     def shapes(self, architecture: Architecture) -> Shapes:
         """Return the state_dict's shapes in closed form (building a module takes 20 times longer)."""

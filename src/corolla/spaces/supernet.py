@@ -11,15 +11,15 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.overrides import TorchFunctionMode
 
 from corolla.aggregation.regions import Place, Region, cut, leading_regions, place
 from corolla.spaces.architecture import Architecture, Dimension
+from corolla.spaces.blank import on_meta
 from corolla.spaces.costs import Costs, count_macs, saved_bytes
 from corolla.spaces.space import SearchSpace
 from corolla.types import Arrays
@@ -65,15 +65,18 @@ class Supernet(SearchSpace):
         """Build the module that holds every entry of the supernet; by default the largest subnet."""
         return self.subnet(self.largest())
 
+    def blank(self, architecture: Architecture) -> nn.Module:
+        """Build `subnet` on the meta device: shapes without values, for weights to be put in."""
+        return on_meta(lambda: self.subnet(architecture))
+
     def shapes(self, architecture: Architecture) -> Shapes:
         """Return name -> shape of the subnet's state_dict, in its order."""
-        return _shapes(_on_meta(self, architecture))
+        return _shapes(self.blank(architecture))
 
     @cached_property
     def supernet_shapes(self) -> Shapes:
         """Name -> shape of every entry of the supernet."""
-        with torch.device("meta"):
-            return _shapes(self.supernet())
+        return _shapes(on_meta(self.supernet))
 
     def regions(self, architecture: Architecture) -> Mapping[str, Region]:
         """Return for each tensor of the subnet the block of the supernet's tensor that it owns."""
@@ -105,14 +108,14 @@ class Supernet(SearchSpace):
         if found != expected:
             wrong = sorted(set(found.items()) ^ set(expected.items()))[:4]
             raise ValueError(f"arrays do not fit the architecture of {self.name!r}; first: {wrong}")
-        module = _on_meta(self, architecture)
+        module = self.blank(architecture)
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         module.load_state_dict(tensors, strict=True, assign=True)
         return module
 
     def macs(self, architecture: Architecture) -> int:
         """Return multiply-accumulates of one image's forward pass (convolutions, matrix products)."""
-        module = _on_meta(self, architecture)
+        module = self.blank(architecture)
         return count_macs(module, (1, self.in_channels, self.resolution, self.resolution))
 
     def known_macs(self, architecture: Architecture) -> int:
@@ -121,7 +124,7 @@ class Supernet(SearchSpace):
 
     def activation_bytes(self, architecture: Architecture, batch_size: int) -> int:
         """Return bytes that one training step keeps for the backward pass, for ``batch_size`` images."""
-        module = _on_meta(self, architecture)
+        module = self.blank(architecture)
         return saved_bytes(module, (batch_size, self.in_channels, self.resolution, self.resolution))
 
     def costs(self, architecture: Architecture, *, batch_size: int = 32) -> Costs:
@@ -149,8 +152,7 @@ class ElasticSupernet(nn.Module):
     def __init__(self, space: Supernet, state: Arrays) -> None:
         super().__init__()
         self._space = space
-        with _WithoutInitialisation():
-            blank = _supernet_on_meta(space)
+        blank = on_meta(space.supernet)
         self._buffer_names = {name for name, _ in blank.named_buffers()}
         self._names = list(state)
         for name, array in state.items():
@@ -160,7 +162,7 @@ class ElasticSupernet(nn.Module):
                 self.register_buffer(key, tensor)
             else:
                 self.register_parameter(key, nn.Parameter(tensor))
-        self._plain = lru_cache(maxsize=64)(lambda arch: _on_meta(space, arch))
+        self._plain = lru_cache(maxsize=64)(space.blank)
         self._entries = lru_cache(maxsize=64)(self._entries_of)
 
     def forward(self, images: Tensor, architecture: Architecture) -> Tensor:
@@ -261,31 +263,6 @@ def to_arrays(module: nn.Module) -> Arrays:
         name: tensor.detach().cpu().contiguous().numpy().copy()
         for name, tensor in module.state_dict().items()
     }
-
-
-class _WithoutInitialisation(TorchFunctionMode):
-    """Leaves parameters as they are made: on the meta device there are no values to draw.
-
-    Torch would still walk through every draw, which is up to half of the time to build a module.
-    """
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        known = kwargs or {}
-        if getattr(func, "__module__", None) == "torch.nn.init":
-            return known["tensor"] if "tensor" in known else args[0]
-        return func(*args, **known)
-
-
-def _on_meta(space: Supernet, architecture: Architecture) -> nn.Module:
-    with _WithoutInitialisation(), torch.device("meta"):
-        return space.subnet(architecture)
-
-
-def _supernet_on_meta(space: Supernet) -> nn.Module:
-    with torch.device("meta"):
-        return space.supernet()
 
 
 def _shapes(module: nn.Module) -> Shapes:
