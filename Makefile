@@ -3,6 +3,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
+# A process for each core, up to four: each needs about a GiB
+PARALLEL ?= -n auto --maxprocesses=4 --dist=worksteal
 
 .PHONY: install run test test-processes test-all lint bench clean
 
@@ -18,14 +20,14 @@ run: install
 	$(BIN)/corolla run
 
 test: install
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest $(PARALLEL) -m "not slow"
 
 # A real SuperLink and SuperNodes with TLS and keys; sites and runs are killed and go on. About 10 minutes.
 test-processes: install
 	$(BIN)/pytest tests/deployment/test_processes.py
 
 test-all: install
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 lint: install
 	$(BIN)/ruff check .

@@ -39,6 +39,7 @@ from corolla.launch import plan_run
 from corolla.search.progressive import ProgressiveSearch
 from corolla.spaces.darts_cells import DartsNetwork
 from corolla.spaces.darts_mixed import MixedDartsSpace
+from corolla.training.learner import Trainee
 from corolla.training.memory import peak_of_tensors
 from corolla.training.modes import lay_out
 from corolla.training.optimizers import build_optimizer
@@ -47,7 +48,7 @@ from corolla.training.results import Evaluation
 from corolla.training.settings import LoopSettings, TrainerSettings
 from corolla.training.statistics import batch_statistics
 from corolla.training.trainer import LocalTrainer
-from corolla.training.training_run import Trainee, TrainingRun
+from corolla.training.training_run import TrainingRun
 from corolla.training.variants import VariantScorer
 
 BATCH, STEPS = 32, 4

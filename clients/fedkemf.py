@@ -12,8 +12,8 @@ from clients.private_model import PrivateModelClient
 from clients.site import Site
 from corolla.spaces.supernet import to_arrays
 from corolla.tasks import Task
+from corolla.training.learner import Trainee
 from corolla.training.mutual import train_mutually
-from corolla.training.training_run import Trainee
 from corolla.types import Arrays, client_seed
 
 

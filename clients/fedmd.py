@@ -14,8 +14,8 @@ from corolla.data.images import Images
 from corolla.tasks import Task
 from corolla.training.digest import Distance, train_on_logits
 from corolla.training.ensemble import ensemble_logits
+from corolla.training.learner import Trainee
 from corolla.training.results import TrainResult
-from corolla.training.training_run import Trainee
 from corolla.types import Arrays, client_seed
 
 _DIGEST, _PRETRAINING = 0xD16E57, 0x97E7  # keep their batch orders apart from the revisit's

@@ -29,8 +29,8 @@ from corolla.spaces.darts_mixed import MixedDartsSpace
 from corolla.spaces.supernet import to_arrays
 from corolla.tasks import Task
 from corolla.training.batches import EndlessBatches
+from corolla.training.learner import Hook, Trainee
 from corolla.training.pull import Pull
-from corolla.training.training_run import Hook, Trainee
 from corolla.training.variants import VariantScorer
 from corolla.types import Arrays, client_seed, generator
 

@@ -28,7 +28,7 @@ from corolla.state import State
 from corolla.tasks import Reply
 from corolla.training.digest import train_on_logits
 from corolla.training.ensemble import ensemble_logits
-from corolla.training.training_run import Trainee
+from corolla.training.learner import Trainee
 from corolla.types import ClientId, client_order
 from strategies.base import Deployment, Outcome
 from strategies.exchange import Order

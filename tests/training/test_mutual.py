@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from corolla.data.images import Images
 from corolla.training.digest import divergence, logit_distance, train_on_logits
+from corolla.training.learner import Trainee
 from corolla.training.mutual import mutual_losses, train_mutually
 from corolla.training.results import DivergedError, TrainResult
 from corolla.training.settings import LoopSettings, TrainerSettings
 from corolla.training.trainer import LocalTrainer
-from corolla.training.training_run import Trainee
 from tests.training.conftest import (
     AS_IS,
     PLAIN,

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from corolla.spaces.darts_cells import DartsNetwork
+from corolla.training.learner import Trainee
 from corolla.training.memory import MIB, _held, _LiveTensors
 from corolla.training.results import TrainResult
 from corolla.training.settings import LoopSettings, TrainerSettings
 from corolla.training.trainer import LocalTrainer
-from corolla.training.training_run import Trainee
 from tests.conftest import make_space
 from tests.training.conftest import AS_IS, PLAIN, Affine, colourful, convolutional, dots, state_of
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from corolla.spaces.darts_cells import DartsNetwork, DartsPlan
 from corolla.spaces.darts_genotype import KINDS, edge_pairs
+from corolla.training.learner import Hook
 from corolla.training.results import Evaluation
-from corolla.training.training_run import Hook
 from corolla.training.variants import Statistics, Variant
 
 Judge = Callable[[nn.Module, Sequence[Variant]], list[Evaluation]]

@@ -16,8 +16,8 @@ from corolla.errors import Fault, RefusedError, is_number
 from corolla.search.decisions import Decision, Judge, LossOf, count_undecided, crowded_nodes
 from corolla.spaces.darts_cells import DartsNetwork, DartsPlan
 from corolla.spaces.darts_genotype import KINDS, edge_name, edge_pairs
+from corolla.training.learner import Hook
 from corolla.training.statistics import batch_statistics
-from corolla.training.training_run import Hook
 from corolla.training.variants import Statistics
 
 

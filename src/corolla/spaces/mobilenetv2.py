@@ -78,12 +78,9 @@ class MobileNetV2Space(StagedSupernet):
         return PlainHeadPlan(inputs=inputs, last=last, num_classes=self.num_classes, side=side)
 
     def subnet(self, architecture: Architecture) -> StagedNetwork:
-        """Build the plain network of ``architecture``; at first each block is its shortcut."""
+        """Build the plain network of ``architecture``; only the largest has dropout."""
         network = super().subnet(architecture)
         start_at_shortcuts(network)
-        return network
-
-    def finish(self, network: StagedNetwork, architecture: Architecture) -> None:
-        """Give the largest network, and no other, its dropout."""
         if architecture == self.largest():
             regularise(network, dropout=self.dropout, drop_connect=self.drop_connect)
+        return network

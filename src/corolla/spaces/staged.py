@@ -7,9 +7,10 @@ receive less.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
+import torch
 from torch import nn
 
 from corolla.spaces.architecture import Architecture, Choice, Dimension
@@ -82,7 +83,7 @@ class StagedSupernet(Supernet):
             in_channels=in_channels,
             resolution=max(resolution),
         )
-        self._blank_part = lru_cache(maxsize=4096)(lambda part: on_meta(lambda: self._build(part)))
+        self._blank_parts = lru_cache(maxsize=4096)(lambda part: on_meta(lambda: self._part(part)))
 
     def repeat(self, stage: Stage, plan: BlockPlan) -> Plan:
         """Return what a block after the first of ``stage`` is: by default inverted residual again."""
@@ -121,32 +122,24 @@ class StagedSupernet(Supernet):
                 yield plan if first else self.repeat(stage, plan)
                 inputs, side = outputs, plan.out_side
 
-    def finish(self, network: StagedNetwork, architecture: Architecture) -> None:
-        """Change the network that was just built of ``architecture``'s plan; by default nothing."""
-
     def subnet(self, architecture: Architecture) -> StagedNetwork:
         """Build the plain network of ``architecture``."""
-        return self._network(architecture, self._build)
-
-    def blank(self, architecture: Architecture) -> StagedNetwork:
-        """Build it without values; architectures have most parts in common, which are built once."""
-        return self._network(architecture, lambda part: copied(self._blank_part(part)))
-
-    def _network(
-        self, architecture: Architecture, build: Callable[[Part], nn.Module]
-    ) -> StagedNetwork:
         stem, plans, head = self._parts(architecture)
+        # Without values, parts are as good as copies of one another.
+        blank = torch.get_default_device().type == "meta"
+        build = self._blank_part if blank else self._part
         stages: list[list[nn.Module]] = [[] for _ in self.stages]
         for plan in plans:
             stages[int(plan.name.split(".")[1])].append(build(plan))
-        network = StagedNetwork(
+        return StagedNetwork(
             resolution=stem.in_side, stem=build(stem), stages=stages, head=build(head)
         )
-        self.finish(network, architecture)
-        return network
 
-    def _build(self, part: Part) -> nn.Module:
+    def _part(self, part: Part) -> nn.Module:
         return part.build(self.activation)
+
+    def _blank_part(self, part: Part) -> nn.Module:
+        return copied(self._blank_parts(part))
 
     def shapes(self, architecture: Architecture) -> Shapes:
         """Return the state_dict's shapes in closed form (building a module takes 20 times longer)."""

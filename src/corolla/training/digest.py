@@ -18,10 +18,10 @@ from torch.nn import functional
 
 from corolla.data.images import Images
 from corolla.training.guided_run import train_guided
+from corolla.training.learner import Trainee
 from corolla.training.losses import soft_cross_entropy
 from corolla.training.results import TrainResult
 from corolla.training.trainer import LocalTrainer
-from corolla.training.training_run import Trainee
 
 Distance = Literal["mae", "kl"]
 DISTANCES: tuple[str, ...] = get_args(Distance)

@@ -18,8 +18,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -34,12 +34,19 @@ from corolla.training.augmentation import augment
 from corolla.training.batches import has_batch_norm, shuffled_batches
 from corolla.training.losses import classification_loss, split_counts
 from corolla.training.memory import MemoryCount
-from corolla.training.modes import in_mode, lay_out
+from corolla.training.modes import autocast, in_mode, lay_out
 from corolla.training.optimizers import build_optimizer
-from corolla.training.results import DivergedError, NoBatchError, TrainResult
-from corolla.training.settings import TrainerSettings
+from corolla.training.results import NoBatchError, TrainResult, mean_loss
 from corolla.training.torch_settings import augmentation_generator, configure_torch, seeded_torch
 from corolla.training.trainer import LocalTrainer
+
+_PLAIN: dict[str, Any] = {  # settings of a step
+    "optimizer": "sgd",
+    "momentum": 0.0,
+    "nesterov": False,
+    "weight_decay": 0.0,
+    "clip_norm": None,
+}
 
 Weights = list[Tensor]
 Loss = Callable[[Weights], Tensor]
@@ -189,10 +196,9 @@ def adapt(
 
     ``common``: mean, std, batch_size and seed of `LocalTrainer.train`.
     """
-    plain = LocalTrainer(
-        settings=_plain(trainer.settings), loop=trainer.loop, device=trainer.device
+    return trainer.replaced(**_PLAIN).train(
+        model, images, epochs=settings.adapt_epochs, lr=settings.alpha, **common
     )
-    return plain.train(model, images, epochs=settings.adapt_epochs, lr=settings.alpha, **common)
 
 
 class _MetaTraining:
@@ -216,7 +222,7 @@ class _MetaTraining:
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._names, self._parameters = list(named), list(named.values())
         self._optimizer = build_optimizer(
-            model, settings=_plain(trainer.settings), loop=trainer.loop, lr=lr
+            model, settings=trainer.replaced(**_PLAIN).settings, loop=trainer.loop, lr=lr
         )
         self._optimizer.zero_grad()  # whatever the caller left there
         self.memory = MemoryCount(model, self._optimizer, trainer.device)
@@ -240,12 +246,8 @@ class _MetaTraining:
                 losses.append(self._step([batch.to(device) for batch in batches], rng))
                 passes = zip(batches, _PASSES[variant], strict=True)
                 self.samples_processed += sum(len(batch) * times for batch, times in passes)
-        values: list[float] = torch.stack(losses).tolist()
-        for index, value in enumerate(values):
-            if not math.isfinite(value):
-                raise DivergedError(loss=value, epoch=number, batch=index, lr=self._lr)
         sizes = [len(batches[1]) for batches in steps]
-        return sum(v * n for v, n in zip(values, sizes, strict=True)) / sum(sizes)
+        return mean_loss(torch.stack(losses).tolist(), sizes, epoch=number, lr=self._lr)
 
     def _step(self, batches: Sequence[Tensor], rng: torch.Generator) -> Tensor:
         probe, update, *rest = [self._loaded(batch, rng) for batch in batches]
@@ -270,9 +272,8 @@ class _MetaTraining:
         return loss
 
     def _loaded(self, where: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        pixels = self._floats.pixels(where)
-        if self._trainer.settings.augment != "none":
-            pixels = augment(pixels, self._trainer.settings.augment, rng, mean=self._mean)
+        kind = self._trainer.settings.augment
+        pixels = augment(self._floats.pixels(where), kind, rng, mean=self._mean)
         return self._floats.normalised(pixels), self._floats.labels.index_select(0, where)
 
     def _loss(
@@ -288,8 +289,10 @@ class _MetaTraining:
         tensors = dict(zip(self._names, weights, strict=True))
         if not counts:
             tensors |= {name: buffer.clone() for name, buffer in self._model.named_buffers()}
+        loop = self._trainer.loop
+        precision = nullcontext() if full_precision else autocast(loop, self._trainer.device)
         # Counted is the largest pass: the last one here before the step is made.
-        with self.memory.first_forward(), self._autocast(full_precision):
+        with self.memory.first_forward(), precision:
             logits = functional_call(self._model, tensors, (images,))
         return classification_loss(
             logits.float(),
@@ -303,11 +306,6 @@ class _MetaTraining:
         device = self._trainer.device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             return self._loss(weights, images, labels, counts=False, full_precision=True)
-
-    def _autocast(self, off: bool) -> AbstractContextManager[object]:
-        if off or self._trainer.loop.autocast == "none":
-            return nullcontext()
-        return torch.autocast(self._trainer.device.type, dtype=torch.bfloat16)
 
 
 class _TwiceDifferentiable(TorchFunctionMode):
@@ -343,13 +341,6 @@ def _hessian_product(loss: Loss, weights: Weights, direction: Weights) -> Weight
 
 def _moved(weights: Weights, direction: Weights, step: float) -> Weights:
     return [w + step * d for w, d in zip(weights, direction, strict=True)]
-
-
-def _plain(settings: TrainerSettings) -> TrainerSettings:
-    """Return ``settings`` with SGD of neither momentum, decay nor clipping."""
-    return replace(
-        settings, optimizer="sgd", momentum=0.0, nesterov=False, weight_decay=0.0, clip_norm=None
-    )
 
 
 def _is_number(value: Any) -> bool:

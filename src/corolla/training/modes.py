@@ -1,9 +1,9 @@
-"""Puts a model into training or evaluation mode for a while, and into its memory layout."""
+"""Puts a model into training or evaluation mode for a while, and into its memory layout and precision."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import nn
@@ -28,3 +28,10 @@ def lay_out(model: nn.Module, loop: LoopSettings, device: torch.device) -> None:
     layout = torch.channels_last if loop.channels_last else torch.contiguous_format
     model.to(device)
     model.to(memory_format=layout)
+
+
+def autocast(loop: LoopSettings, device: torch.device) -> AbstractContextManager[object]:
+    """Return the precision that forward passes run in: ``loop.autocast``."""
+    if loop.autocast == "none":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)

@@ -19,11 +19,11 @@ from torch import Tensor
 from corolla.data.images import Images
 from corolla.training.digest import divergence
 from corolla.training.guided_run import train_guided
+from corolla.training.learner import Trainee
 from corolla.training.losses import classification_loss, split_counts
 from corolla.training.results import TrainResult
 from corolla.training.settings import TrainerSettings
 from corolla.training.trainer import LocalTrainer
-from corolla.training.training_run import Trainee
 
 
 def mutual_losses(

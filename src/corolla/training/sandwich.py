@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -29,7 +29,6 @@ from corolla.spaces.supernet import ElasticSupernet, Supernet
 from corolla.training.losses import classification_loss, soft_cross_entropy, split_counts
 from corolla.training.results import OptimizerState
 from corolla.training.sandwich_run import SandwichRun
-from corolla.training.settings import TrainerSettings
 from corolla.training.subnet_draws import Fits, SubnetDraws, every
 from corolla.training.torch_settings import configure_torch
 from corolla.training.trainer import LocalTrainer
@@ -133,13 +132,13 @@ class SupernetTrainer:
             wanted = answers.index_select(0, where)
             return soft_cross_entropy(logits, wanted, self._sandwich.temperature)
 
-        settings = replace(self._trainer.settings, augment="none")
+        trainer = self._trainer.replaced(augment="none")
         if weight_decay is not None:
-            settings = replace(settings, weight_decay=weight_decay)
+            trainer = trainer.replaced(weight_decay=weight_decay)
         return self._run(
             state,
             images,
-            settings,
+            trainer,
             supervise=supervise,
             mean=mean,
             std=std,
@@ -187,7 +186,7 @@ class SupernetTrainer:
         return self._run(
             state,
             images,
-            settings,
+            self._trainer,
             supervise=supervise,
             mean=mean,
             std=std,
@@ -203,7 +202,7 @@ class SupernetTrainer:
         self,
         state: Arrays,
         images: Images,
-        settings: TrainerSettings,
+        trainer: LocalTrainer,
         *,
         seed: Sequence[int],
         fits: Fits,
@@ -215,14 +214,12 @@ class SupernetTrainer:
         if {name: array.shape for name, array in state.items()} != expected:
             raise ValueError(f"state is not that of the supernet of {self._space.name!r}")
         rates, sandwich = _rates(lr, epochs), self._sandwich
-        configure_torch(self._trainer.loop)
+        configure_torch(trainer.loop)
         elastic = ElasticSupernet(self._space, state)
         run = SandwichRun(
             elastic,
             images,
-            trainer=LocalTrainer(
-                settings=settings, loop=self._trainer.loop, device=self._trainer.device
-            ),
+            trainer=trainer,
             draws=SubnetDraws(
                 self._space, random_subnets=sandwich.random_subnets, seed=seed, fits=fits
             ),

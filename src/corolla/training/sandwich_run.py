@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -15,16 +15,15 @@ from corolla.aggregation.coverage import STATISTICS
 from corolla.data.images import Images
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.supernet import ElasticSupernet
-from corolla.training.augmentation import augment
-from corolla.training.batches import shuffled_batches
+from corolla.training.feed import Feed
 from corolla.training.losses import soft_cross_entropy
 from corolla.training.memory import MemoryCount
-from corolla.training.modes import lay_out
+from corolla.training.modes import autocast, lay_out
 from corolla.training.optimizers import build_optimizer, export_state, restore_state, trainable
 from corolla.training.results import DivergedError, OptimizerState
 from corolla.training.statistics import batch_statistics
 from corolla.training.subnet_draws import Role, SubnetDraws
-from corolla.training.torch_settings import augmentation_generator, seeded_torch
+from corolla.training.torch_settings import seeded_torch
 from corolla.training.trainer import LocalTrainer
 
 Supervision = Callable[[Tensor, Tensor], Tensor]
@@ -66,13 +65,10 @@ class SandwichRun:
     ) -> None:
         started = time.perf_counter()
         self._elastic, self._settings = elastic, trainer.settings
-        self._device, self._autocasts = trainer.device, trainer.loop.autocast != "none"
+        self._device, self._loop = trainer.device, trainer.loop
         self._draws, self._supervise, self._temperature = draws, supervise, temperature
-        self._mean, self._batch_size, self._seed = mean, batch_size, tuple(seed)
+        self._seed = tuple(seed)
         lay_out(elastic, trainer.loop, trainer.device)
-        self._drop_single = any(
-            name.rpartition("/")[2] in STATISTICS for name, _ in elastic.named_buffers()
-        )
         self._optimizer = build_optimizer(
             elastic, settings=trainer.settings, loop=trainer.loop, lr=0.0
         )
@@ -82,7 +78,17 @@ class SandwichRun:
             restore_state(elastic, self._optimizer, saved)
         if trainer.settings.optimizer == "sgd" and trainer.settings.momentum:
             self._start_momentum()
-        self._floats = trainer.floats(images, mean=mean, std=std)
+        self._feed = Feed(
+            floats=trainer.floats(images, mean=mean, std=std),
+            device=trainer.device,
+            augment=trainer.settings.augment,
+            mean=mean,
+            batch_size=batch_size,
+            seed=self._seed,
+            drop_single=any(
+                name.rpartition("/")[2] in STATISTICS for name, _ in elastic.named_buffers()
+            ),
+        )
         self.samples_processed = 0
         self.train_s = time.perf_counter() - started
 
@@ -97,34 +103,23 @@ class SandwichRun:
         started = time.perf_counter()
         for group in self._optimizer.param_groups:
             group["lr"] = lr
-        batches = shuffled_batches(
-            len(self._floats),
-            self._batch_size,
-            seed=self._seed,
-            epoch=number,
-            drop_single=self._drop_single,
-        )
-        rng = augmentation_generator(self._seed, number)
+        sizes: list[int] = []
         losses: list[list[tuple[Role, Tensor]]] = []
         with seeded_torch(self._seed, self._device, number):
-            for index, batch in enumerate(batches):
-                where = batch.to(self._device)
-                pixels = self._floats.pixels(where)
-                if self._settings.augment != "none":
-                    pixels = augment(pixels, self._settings.augment, rng, mean=self._mean)
-                subnets = self._draws.batch(number, index)
-                losses.append(self._step(self._floats.normalised(pixels), where, subnets))
+            for index, (where, batch) in enumerate(self._feed.epoch(number)):
+                sizes.append(len(where))
+                losses.append(self._step(batch, where, self._draws.batch(number, index)))
         sums: dict[str, float] = {}
         counts: dict[str, int] = {}
-        for index, (batch, found) in enumerate(zip(batches, losses, strict=True)):
+        for index, (size, found) in enumerate(zip(sizes, losses, strict=True)):
             # Read at the end of the epoch: on a GPU every look at a loss would wait for the queue.
             for (role, _), value in zip(
                 found, torch.stack([x for _, x in found]).tolist(), strict=True
             ):
                 if not math.isfinite(value):
                     raise DivergedError(loss=value, epoch=number, batch=index, lr=lr)
-                sums[role] = sums.get(role, 0.0) + value * len(batch)
-                counts[role] = counts.get(role, 0) + len(batch)
+                sums[role] = sums.get(role, 0.0) + value * size
+                counts[role] = counts.get(role, 0) + size
         self.samples_processed += sum(counts.values())
         self.train_s += time.perf_counter() - started
         means = {role: sums[role] / counts[role] for role in sums}
@@ -141,7 +136,7 @@ class SandwichRun:
                 _set_mode(subnet, dropout=position == 0)
                 before = self._draw_state()
                 counted = self._memory.first_forward() if position == 0 else nullcontext()
-                with counted, self._autocast():
+                with counted, autocast(self._loop, self._device):
                     logits = subnet(images).float()
                 if answers is None:
                     loss = self._supervise(logits, where)
@@ -162,7 +157,7 @@ class SandwichRun:
 
     def _without_dropout(self, subnet: nn.Module, images: Tensor) -> Tensor:
         # Nothing but BatchNorm is in training mode, and its running statistics have seen this batch.
-        with torch.no_grad(), batch_statistics(subnet), self._autocast():
+        with torch.no_grad(), batch_statistics(subnet), autocast(self._loop, self._device):
             return subnet(images).float()  # type: ignore[no-any-return]
 
     def _draw_state(self) -> bytes:
@@ -170,11 +165,6 @@ class SandwichRun:
         if self._device.type == "cuda":
             return torch.cuda.get_rng_state(self._device).numpy().tobytes()
         return torch.get_rng_state().numpy().tobytes()
-
-    def _autocast(self) -> AbstractContextManager[object]:
-        if not self._autocasts:
-            return nullcontext()
-        return torch.autocast(self._device.type, dtype=torch.bfloat16)
 
     def _start_momentum(self) -> None:
         # torch's fused SGD cannot take a parameter whose first gradient comes in a later step than

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from corolla.data.images import Images
 from corolla.training.batches import Floats, consecutive_batches, has_batch_norm, shuffled_batches
+from corolla.training.learner import Hook, Trainee
 from corolla.training.modes import in_mode, lay_out
 from corolla.training.results import (
     ConvergedResult,
@@ -23,7 +24,7 @@ from corolla.training.results import (
 from corolla.training.settings import LoopSettings, TrainerSettings
 from corolla.training.statistics import recalibrate
 from corolla.training.torch_settings import configure_torch, seeded_torch
-from corolla.training.training_run import Hook, Trainee, TrainingRun
+from corolla.training.training_run import TrainingRun
 
 _RECALIBRATION_SEED = (0,)
 _SCORING_SEED = (0,)

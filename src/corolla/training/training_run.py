@@ -2,100 +2,22 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import ExitStack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from corolla.data.images import Images
-from corolla.training.augmentation import augment
-from corolla.training.batches import Floats, has_batch_norm, shuffled_batches
+from corolla.training.batches import Floats, has_batch_norm
+from corolla.training.feed import Feed
+from corolla.training.learner import Learner, Trainee
 from corolla.training.losses import classification_loss, split_counts
-from corolla.training.memory import MemoryCount
-from corolla.training.modes import in_mode, lay_out
-from corolla.training.optimizers import build_optimizer, export_state, restore_state, trainable
-from corolla.training.results import DivergedError, OptimizerState
+from corolla.training.modes import in_mode
+from corolla.training.results import OptimizerState, mean_loss
 from corolla.training.settings import LoopSettings, TrainerSettings
-from corolla.training.torch_settings import (
-    augmentation_generator,
-    seeded_torch,
-    separate_draws,
-)
-
-Hook = Callable[[nn.Module], None]
-"""Called after backward, before clipping and the optimiser's step: adds to the gradients."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trainee:
-    """A model to train in place, and what is its own of a training.
-
-    ``lr``: step. ``optimizer_state``: of an earlier training, to carry on from; None: start afresh.
-    ``after_backward`` gets the model after each backward pass, before clipping and the step.
-    """
-
-    model: nn.Module
-    lr: float
-    optimizer_state: OptimizerState | None = None
-    after_backward: Hook | None = None
-
-
-class _Learner:
-    """One model with its optimiser. A step frees its gradients, so several models share the peak."""
-
-    def __init__(
-        self,
-        trainee: Trainee,
-        *,
-        settings: TrainerSettings,
-        loop: LoopSettings,
-        device: torch.device,
-        class_counts: Tensor | None,
-    ) -> None:
-        if not (math.isfinite(trainee.lr) and trainee.lr >= 0):
-            raise ValueError(f"lr={trainee.lr}: need a finite number, 0 or more")
-        model = trainee.model
-        lay_out(model, loop, device)
-        self.model, self.lr = model, trainee.lr
-        self._settings, self._loop, self._device = settings, loop, device
-        self._class_counts = class_counts
-        self._after_backward = trainee.after_backward
-        self._parameters = trainable(model)
-        self._optimizer = build_optimizer(model, settings=settings, loop=loop, lr=trainee.lr)
-        self.memory = MemoryCount(model, self._optimizer, device)
-        if trainee.optimizer_state is not None:
-            restore_state(model, self._optimizer, trainee.optimizer_state)
-        self._optimizer.zero_grad()  # whatever the caller left there
-
-    def step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Make one step on a batch and return its loss."""
-        settings = self._settings
-        with self.memory.first_forward(), self._autocast():
-            logits = self.model(images)
-        loss = classification_loss(
-            logits.float(), labels, settings=settings, class_counts=self._class_counts
-        )
-        loss.backward()  # type: ignore[no-untyped-call]
-        if self._after_backward is not None:
-            self._after_backward(self.model)
-        if settings.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self._parameters, settings.clip_norm)
-        self._optimizer.step()
-        self.memory.after_first_step()
-        self._optimizer.zero_grad()  # frees the gradients before the next forward pass
-        return loss.detach()
-
-    def _autocast(self) -> AbstractContextManager[object]:
-        if self._loop.autocast == "none":
-            return nullcontext()
-        return torch.autocast(self._device.type, dtype=torch.bfloat16)
-
-    def optimizer_state(self) -> OptimizerState:
-        return export_state(self.model, self._optimizer)
+from corolla.training.torch_settings import seeded_torch, separate_draws
 
 
 class TrainingRun:
@@ -118,17 +40,22 @@ class TrainingRun:
         seed: Sequence[int],
     ) -> None:
         started = time.perf_counter()
-        self._settings, self._device = settings, device
-        counts = split_counts(images.labels, settings, device)
+        self._settings, self._device, self._seed = settings, device, tuple(seed)
+        self._class_counts = split_counts(images.labels, settings, device)
         self._learners = [
-            _Learner(trainee, settings=settings, loop=loop, device=device, class_counts=counts)
-            for trainee in trainees
+            Learner(trainee, settings=settings, loop=loop, device=device) for trainee in trainees
         ]
-        self._floats = Floats(
-            images, mean=mean, std=std, device=device, channels_last=loop.channels_last
+        self._feed = Feed(
+            floats=Floats(
+                images, mean=mean, std=std, device=device, channels_last=loop.channels_last
+            ),
+            device=device,
+            augment=settings.augment,
+            mean=mean,
+            batch_size=batch_size,
+            seed=self._seed,
+            drop_single=any(has_batch_norm(learner.model) for learner in self._learners),
         )
-        self._mean, self._batch_size, self._seed = mean, batch_size, tuple(seed)
-        self._drop_single = any(has_batch_norm(learner.model) for learner in self._learners)
         self.samples_processed = 0  # of each trainee
         self.train_s = time.perf_counter() - started
 
@@ -144,49 +71,36 @@ class TrainingRun:
 
         """
         started = time.perf_counter()
-        batches = shuffled_batches(
-            len(self._floats),
-            self._batch_size,
-            seed=self._seed,
-            epoch=number,
-            drop_single=self._drop_single,
-        )
-        rng = augmentation_generator(self._seed, number)
+        sizes: list[int] = []
         losses: list[list[Tensor]] = [[] for _ in self._learners]
         with ExitStack() as stack:
             for learner in self._learners:
                 stack.enter_context(in_mode(learner.model, training=True))
             stack.enter_context(seeded_torch(self._seed, self._device, number))
             draws = separate_draws(len(self._learners), self._device)
-            for batch in batches:
-                images, labels = self._batch(batch.to(self._device), rng)
+            for where, images in self._feed.epoch(number):
+                sizes.append(len(where))
+                labels = self._feed.floats.labels.index_select(0, where)
                 for learner, kept, own in zip(self._learners, losses, draws, strict=True):
                     with own:
-                        kept.append(learner.step(images, labels))
-        sizes = [len(batch) for batch in batches]
+                        kept.append(self._step(learner, images, labels))
         # Read at the end of the epoch: on a GPU every look at a loss would wait for the queue.
         means = [
-            self._mean_loss(learner, torch.stack(kept).tolist(), sizes, number)
+            mean_loss(torch.stack(kept).tolist(), sizes, epoch=number, lr=learner.lr)
             for learner, kept in zip(self._learners, losses, strict=True)
         ]
         self.samples_processed += sum(sizes)
         self.train_s += time.perf_counter() - started
         return means
 
-    def _batch(self, where: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        kind = self._settings.augment
-        pixels = self._floats.pixels(where)
-        if kind != "none":
-            pixels = augment(pixels, kind, rng, mean=self._mean)
-        return self._floats.normalised(pixels), self._floats.labels.index_select(0, where)
-
-    def _mean_loss(
-        self, learner: _Learner, values: list[float], sizes: list[int], epoch: int
-    ) -> float:
-        for index, value in enumerate(values):
-            if not math.isfinite(value):
-                raise DivergedError(loss=value, epoch=epoch, batch=index, lr=learner.lr)
-        return sum(v * n for v, n in zip(values, sizes, strict=True)) / sum(sizes)
+    def _step(self, learner: Learner, images: Tensor, labels: Tensor) -> Tensor:
+        """Make one step on a batch and return its loss."""
+        logits = learner.forward(images)
+        return learner.step(
+            classification_loss(
+                logits, labels, settings=self._settings, class_counts=self._class_counts
+            )
+        )
 
     @property
     def peak_memory_mib(self) -> float:

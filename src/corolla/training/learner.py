@@ -1,0 +1,85 @@
+"""A model in training: its optimiser, its forward passes and its steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from corolla.training.memory import MemoryCount
+from corolla.training.modes import autocast, lay_out
+from corolla.training.optimizers import build_optimizer, export_state, restore_state, trainable
+from corolla.training.results import OptimizerState
+from corolla.training.settings import LoopSettings, TrainerSettings
+
+Hook = Callable[[nn.Module], None]
+"""Called after backward, before clipping and the optimiser's step: adds to the gradients."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainee:
+    """A model to train in place, and what is its own of a training.
+
+    ``lr``: step. ``optimizer_state``: of an earlier training, to carry on from; None: start afresh.
+    ``after_backward`` gets the model after each backward pass, before clipping and the step.
+    """
+
+    model: nn.Module
+    lr: float
+    optimizer_state: OptimizerState | None = None
+    after_backward: Hook | None = None
+
+
+class Learner:
+    """A trainee with its optimiser. A step frees its gradients, so several share the peak of memory.
+
+    Raises:
+        ValueError: a step size that is out of range.
+
+    """
+
+    def __init__(
+        self,
+        trainee: Trainee,
+        *,
+        settings: TrainerSettings,
+        loop: LoopSettings,
+        device: torch.device,
+    ) -> None:
+        if not (math.isfinite(trainee.lr) and trainee.lr >= 0):
+            raise ValueError(f"lr={trainee.lr}: need a finite number, 0 or more")
+        self.model, self.lr = trainee.model, trainee.lr
+        lay_out(self.model, loop, device)
+        self._clip_norm, self._loop, self._device = settings.clip_norm, loop, device
+        self._after_backward = trainee.after_backward
+        self._parameters = trainable(self.model)
+        self._optimizer = build_optimizer(self.model, settings=settings, loop=loop, lr=self.lr)
+        self.memory = MemoryCount(self.model, self._optimizer, device)
+        if trainee.optimizer_state is not None:
+            restore_state(self.model, self._optimizer, trainee.optimizer_state)
+        self._optimizer.zero_grad()  # whatever the caller left there
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (n, classes) in float32."""
+        with self.memory.first_forward(), autocast(self._loop, self._device):
+            logits: Tensor = self.model(images)
+        return logits.float()
+
+    def step(self, loss: Tensor) -> Tensor:
+        """Make one step down ``loss`` and return it."""
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self._after_backward is not None:
+            self._after_backward(self.model)
+        if self._clip_norm is not None:
+            nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
+        self._optimizer.step()
+        self.memory.after_first_step()
+        self._optimizer.zero_grad()  # frees the gradients before the next forward pass
+        return loss.detach()
+
+    def optimizer_state(self) -> OptimizerState:
+        """Return a copy of the optimiser's state, from which another training carries on."""
+        return export_state(self.model, self._optimizer)
