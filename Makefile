@@ -22,9 +22,10 @@ run: install
 test: install
 	$(BIN)/pytest $(PARALLEL) -m "not slow"
 
-# A real SuperLink and SuperNodes with TLS and keys; sites and runs are killed and go on. About 10 minutes.
+# Real SuperLinks and SuperNodes with TLS and keys; sites and runs are killed and go on. They mostly wait,
+# so there are more at once than cores.
 test-processes: install
-	$(BIN)/pytest tests/deployment/test_processes.py
+	$(BIN)/pytest -n 3 --dist=worksteal tests/deployment/test_processes.py
 
 test-all: install
 	$(BIN)/pytest $(PARALLEL)
