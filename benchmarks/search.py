@@ -29,12 +29,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra.utils import get_class
 from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.recording import print_table, write_result
-from corolla.config.compose import compose_values
+from benchmarks.space_sizes import space_named
 from corolla.data.images import Images
 from corolla.limits import Limits
 from corolla.search.measured import Measured
@@ -86,19 +85,12 @@ def main() -> None:
     print(f"written: {write_result('search', figures, raw)}")
 
 
-def _space(name: str) -> Supernet:
-    settings = dict(compose_values([f"space={name}"])["space"]["supernet"])
-    kind = get_class(settings.pop("_target_"))
-    made: Supernet = kind(**settings, num_classes=10, in_channels=3)
-    return made
-
-
 def _searches(share: float, repeats: int) -> list[dict[str, float]]:
     """Return the seconds of each part of a search, for one client after the other."""
     _import_everything()
     found = []
     for client in range(repeats):
-        space = _space("mobilenetv2")  # anew: it remembers costs
+        space = space_named("mobilenetv2")  # anew: it remembers costs
         low, high = space.macs(space.smallest()), space.macs(space.largest())
         limits = Limits(macs_cap=low + share * (high - low))
 
@@ -152,7 +144,7 @@ def _timed(into: dict[str, float], name: str, work: Callable[[], Any]) -> Any:
 
 def _evaluations(name: str, repeats: int) -> list[dict[str, float]]:
     """Return milliseconds of scoring random subnets, and of their bare forward passes."""
-    space, loop = _space(name), LoopSettings()
+    space, loop = space_named(name), LoopSettings()
     settings = TrainerSettings(optimizer="sgd", lr=0.1, eval_batch_size=BATCH)
     images = _images(space)
     scorer = SubnetScorer(

@@ -29,7 +29,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     for path in sorted((config_dir() / "space").glob("*.yaml")):
         name = path.stem
-        space = _space(name, 1 if name.endswith("_8") else 3)
+        space = space_named(name, 1 if name.endswith("_8") else 3)
         found = _sizes(space)
         raw[name] = {
             "dimensions": len(space.dimensions),
@@ -45,7 +45,8 @@ def main() -> None:
     print(f"written: {write_result('space_sizes', figures, raw)}")
 
 
-def _space(name: str, channels: int) -> Supernet:
+def space_named(name: str, channels: int = 3) -> Supernet:
+    """Return the space of ``conf/space/`` for ten classes."""
     settings = dict(compose_values([f"space={name}"])["space"]["supernet"])
     kind = get_class(settings.pop("_target_"))
     space = kind(**(settings | {"name": name, "num_classes": 10, "in_channels": channels}))

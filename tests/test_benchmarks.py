@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks.collect_runs import _OVER, _lead
-from benchmarks.space_sizes import _space
+from benchmarks.space_sizes import space_named
 from corolla.records.summary import compare
 from tests.conftest import CONF
 
@@ -16,7 +16,7 @@ SPACES = sorted(path.stem for path in (CONF / "space").glob("*.yaml"))
 
 @pytest.mark.parametrize("name", SPACES)
 def test_every_space_is_counted(name: str) -> None:
-    space = _space(name, 3)
+    space = space_named(name, 3)
     assert space.name == name
     assert space.num_classes == 10
     assert space.known_macs(space.smallest()) > 0

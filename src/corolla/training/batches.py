@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from corolla.data.images import Images
+from corolla.training.augmentation import augment
 from corolla.training.results import NoBatchError
 from corolla.training.torch_settings import order_generator
 
@@ -81,6 +82,7 @@ class Floats:
             raise ValueError(
                 f"mean={tuple(mean)} std={tuple(std)}: need {channels} numbers each, std above 0"
             )
+        self._mean = tuple(mean)
         self._pixels = images.pixels.to(device)
         self.labels = images.labels.to(device)
         # (pixel / 255 - mean) / std as one multiplication and one addition.
@@ -104,6 +106,10 @@ class Floats:
         if isinstance(where, slice):
             return self._pixels[where]
         return self._pixels.index_select(0, where)  # ten times faster than an index in brackets
+
+    def augmented(self, where: Tensor, kind: str, rng: torch.Generator) -> Tensor:
+        """Return the images at ``where``, changed by ``rng``'s next draws as ``kind`` says, normalised."""
+        return self.normalised(augment(self.pixels(where), kind, rng, mean=self._mean))
 
     def normalised(self, pixels: Tensor) -> Tensor:
         """Return ``pixels`` as floats of mean 0 and spread 1 per channel."""

@@ -6,10 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from corolla.training.augmentation import augment
 from corolla.training.batches import Floats, shuffled_batches
 from corolla.training.torch_settings import augmentation_generator
 
@@ -25,14 +23,12 @@ class Batch(NamedTuple):
 class Feed:
     """Batches of ``floats``, in order and augmentation that follow from seed and epoch alone.
 
-    ``augment``: one of `corolla.training.settings.AUGMENTATIONS`. ``mean``: per channel, of pixels / 255.
-    ``drop_single``: leave out a rest of one image, as BatchNorm needs.
+    ``augment``: one of `corolla.training.settings.AUGMENTATIONS`. ``drop_single``: leave out a rest of one
+    image, as BatchNorm needs.
     """
 
     floats: Floats
-    device: torch.device
     augment: str
-    mean: Sequence[float]
     batch_size: int
     seed: Sequence[int]
     drop_single: bool
@@ -52,10 +48,5 @@ class Feed:
             epoch=number,
             drop_single=self.drop_single,
         ):
-            where = batch.to(self.device)
-            yield Batch(where, self.load(where, rng))
-
-    def load(self, where: Tensor, rng: torch.Generator) -> Tensor:
-        """Return the images at ``where``, augmented by ``rng``'s next draws."""
-        pixels = augment(self.floats.pixels(where), self.augment, rng, mean=self.mean)
-        return self.floats.normalised(pixels)
+            where = batch.to(self.floats.labels.device)
+            yield Batch(where, self.floats.augmented(where, self.augment, rng))

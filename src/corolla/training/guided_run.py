@@ -53,9 +53,7 @@ class _GuidedRun:
         ]
         self._feed = Feed(
             floats=trainer.floats(images, mean=mean, std=std),
-            device=trainer.device,
             augment=trainer.settings.augment,
-            mean=mean,
             batch_size=batch_size,
             seed=self._seed,
             drop_single=any(has_batch_norm(learner.model) for learner in self.learners),

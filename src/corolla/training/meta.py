@@ -30,7 +30,6 @@ from torch.overrides import TorchFunctionMode
 
 from corolla.data.images import Images
 from corolla.errors import Fault, RefusedError, nearest
-from corolla.training.augmentation import augment
 from corolla.training.batches import has_batch_norm, shuffled_batches
 from corolla.training.losses import classification_loss, split_counts
 from corolla.training.memory import MemoryCount
@@ -216,7 +215,6 @@ class _MetaTraining:
         lr: float,
     ) -> None:
         self._model, self._settings, self._trainer, self._lr = model, settings, trainer, lr
-        self._mean = mean
         self._floats = trainer.floats(images, mean=mean, std=std)
         self._class_counts = split_counts(images.labels, trainer.settings, trainer.device)
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -272,9 +270,8 @@ class _MetaTraining:
         return loss
 
     def _loaded(self, where: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        kind = self._trainer.settings.augment
-        pixels = augment(self._floats.pixels(where), kind, rng, mean=self._mean)
-        return self._floats.normalised(pixels), self._floats.labels.index_select(0, where)
+        images = self._floats.augmented(where, self._trainer.settings.augment, rng)
+        return images, self._floats.labels.index_select(0, where)
 
     def _loss(
         self,

@@ -80,9 +80,7 @@ class SandwichRun:
             self._start_momentum()
         self._feed = Feed(
             floats=trainer.floats(images, mean=mean, std=std),
-            device=trainer.device,
             augment=trainer.settings.augment,
-            mean=mean,
             batch_size=batch_size,
             seed=self._seed,
             drop_single=any(

@@ -49,9 +49,7 @@ class TrainingRun:
             floats=Floats(
                 images, mean=mean, std=std, device=device, channels_last=loop.channels_last
             ),
-            device=device,
             augment=settings.augment,
-            mean=mean,
             batch_size=batch_size,
             seed=self._seed,
             drop_single=any(has_batch_norm(learner.model) for learner in self._learners),
