@@ -14,24 +14,39 @@ marker=$1/.supernode-running # left behind by a kill, and by nothing else
 shift
 missed_after_s=75 # Flower 1.41 gives up on a node 60 s after its last heartbeat, the server asks every 3 s
 
+child=
+stopped=
+pass_on() {
+  stopped=yes
+  [ -z "$child" ] || kill -TERM "$child" 2>/dev/null
+}
+# Before anything starts: a stop that comes while a child starts must reach that child.
+trap pass_on TERM INT
+
+# Runs a command to its end and passes a stop on to it; `code` is its exit status.
+run() {
+  [ -z "$stopped" ] || exit 143
+  "$@" &
+  child=$!
+  if [ -n "$stopped" ]; then # the stop came before `child` was known
+    command -p sleep 1       # until the fork became the command: before, it may swallow a signal
+    kill -TERM "$child" 2>/dev/null
+  fi
+  while :; do
+    wait "$child"
+    code=$?
+    # A signal ends `wait` before the child is gone.
+    kill -0 "$child" 2>/dev/null || break
+  done
+  child=
+}
+
 if [ -e "$marker" ]; then
   echo "supernode.sh: the last SuperNode here was killed, starting in $missed_after_s s"
-  sleep "$missed_after_s" &
-  pause=$!
-  trap 'kill "$pause"; exit 143' TERM INT
-  wait "$pause"
-  trap - TERM INT
+  run sleep "$missed_after_s"
 fi
 : >"$marker" || exit 1
 
-flower-supernode "$@" &
-node=$!
-trap 'kill -TERM "$node" 2>/dev/null' TERM INT
-while :; do
-  wait "$node"
-  code=$?
-  # A signal ends `wait` before the node is gone.
-  kill -0 "$node" 2>/dev/null || break
-done
+run flower-supernode "$@"
 [ "$code" -eq 137 ] || rm -f "$marker"
 exit "$code"

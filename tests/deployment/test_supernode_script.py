@@ -24,6 +24,7 @@ class Stage:
     def __init__(self, folder: Path) -> None:
         self.state = folder / "state"
         self.calls = folder / "calls"
+        self._script = SCRIPT
         self._bin = folder / "bin"
         self.state.mkdir()
         self._bin.mkdir()
@@ -36,7 +37,16 @@ class Stage:
 
     def start(self, *options: str) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "PATH": f"{self._bin}:{os.environ['PATH']}"}
-        return subprocess.Popen([str(SCRIPT), str(self.state), *options], env=environment)
+        return subprocess.Popen([str(self._script), str(self.state), *options], env=environment)
+
+    def hold_up(self) -> None:
+        """From now on the script stops for a while just after it started a child, as on a busy machine."""
+        start = "&\n"
+        text = self._script.read_text()
+        assert text.count(start) == 1
+        self._script = self._bin / SCRIPT.name
+        self._script.write_text(text.replace(start, f"{start}/bin/sleep 0.5\n"))
+        self._script.chmod(0o755)
 
     def run(self, *options: str) -> int:
         return self.start(*options).wait(timeout=20)
@@ -95,7 +105,10 @@ def test_a_container_that_was_killed_as_a_whole_waits(stage: Stage) -> None:
     assert stage.called()[1:] == ["sleep 75", "flower-supernode "]
 
 
-def test_a_stop_reaches_the_node_and_is_no_kill(stage: Stage) -> None:
+@pytest.mark.parametrize("held_up", [False, True])
+def test_a_stop_reaches_the_node_and_is_no_kill(stage: Stage, held_up: bool) -> None:
+    if held_up:
+        stage.hold_up()
     # The node says farewell to the SuperLink on SIGTERM; the script must give it the time.
     farewell = "trap 'echo farewell; exit 0' TERM; echo up; while :; do /bin/sleep 0.05; done"
     stage.stand_in("flower-supernode", f"exec >>{stage.calls}; {farewell}")
@@ -114,7 +127,6 @@ def test_a_stop_ends_the_wait_and_the_next_start_waits_again(stage: Stage) -> No
     script = stage.start()
     while not (stage.state / "pid").exists():
         time.sleep(0.02)
-    time.sleep(0.1)  # the script sets its trap right after it started `sleep`
     script.send_signal(signal.SIGTERM)
     assert script.wait(timeout=20) == 143
     pause = int((stage.state / "pid").read_text())
