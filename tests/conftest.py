@@ -6,12 +6,19 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 from hydra.utils import get_class
 
 from corolla.config.compose import compose_values
 from corolla.spaces.mobilenetv3 import MobileNetV3Space
+
+# A law that holds does not fail because the machine is busy.
+hypothesis.settings.register_profile(
+    "corolla", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("corolla")
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 

@@ -97,7 +97,7 @@ def _replies(seed: int, supernet: Arrays) -> list[Update]:
     return replies
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**16), momentum=st.sampled_from([0.0, 0.9]))
 def test_keep_is_momentum_average_and_zero_differs_from_it_where_nobody_is(
     seed: int, momentum: float

@@ -27,7 +27,7 @@ def nothing_left() -> Iterator[None]:
     """Fail the test if a process that was started during it lives on after it."""
     before = _alive_below_us()
     yield
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 15
     while (left := _alive_below_us() - before) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not left

@@ -35,7 +35,7 @@ def start(tmp_path: Path, code: str, **options: object) -> Guarded:
 
 
 def wait_for(text: str, log: Path) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while text not in (log.read_text() if log.exists() else ""):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -75,7 +75,7 @@ time.sleep(60)
     process.kill()
     process.wait()
     process.stdout.close()
-    psutil.wait_procs(processes, timeout=15)
+    psutil.wait_procs(processes, timeout=30)
     assert all(is_over(process) for process in processes)
     assert not (tmp_path / "scratch").exists()
 
@@ -83,7 +83,7 @@ time.sleep(60)
 def test_a_command_that_ends_by_itself_takes_its_orphans_along(tmp_path: Path) -> None:
     command = start(tmp_path, FAMILY.replace("time.sleep(60)\n", ""))
     wait_for("started", tmp_path / "log")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while command.running():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -95,7 +95,7 @@ def test_a_signal_to_the_guard_ends_the_command(tmp_path: Path) -> None:
     wait_for("started", tmp_path / "log")
     processes = family(command)
     psutil.Process(command.pid).send_signal(signal.SIGTERM)
-    psutil.wait_procs(processes, timeout=10)
+    psutil.wait_procs(processes, timeout=30)
     assert all(is_over(process) for process in processes)
     command.stop()
 
@@ -105,7 +105,7 @@ def test_a_process_is_found_by_the_file_name_of_its_command(tmp_path: Path) -> N
     command = start(
         tmp_path, "import subprocess, sys; subprocess.run([sys.executable, 'flwr-simulation'])"
     )
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while (found := command.find("flwr-simulation")) is None:
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -130,7 +130,7 @@ class TestOwnRay:
         processes = psutil.Process(launcher.pid).children(recursive=True)
         assert len(processes) > 10  # SuperLink, SuperExec, simulation, Ray's own, two actors
         os.killpg(launcher.pid, number)  # as a terminal does: to the whole group
-        launcher.wait(30)
+        launcher.wait(60)
         # The guard of a killed launcher still works for some seconds.
         deadline = time.monotonic() + (0 if number == signal.SIGINT else 20)
         while not all(map(is_over, processes)) and time.monotonic() < deadline:
@@ -147,7 +147,7 @@ class TestOwnRay:
             assert time.monotonic() < deadline
             time.sleep(0.02)
         os.killpg(launcher.pid, signal.SIGINT)
-        assert launcher.wait(30) == 130
+        assert launcher.wait(60) == 130
         assert all(map(is_over, processes))
 
     def test_a_project_that_is_no_app_is_refused(self, run_dir: Path, tmp_path: Path) -> None:
@@ -207,8 +207,8 @@ class TestExistingCluster:
         wait_for_rounds(run_dir, 1, seconds=60)
         actors = [psutil.Process(w["pid"]) for w in rounds_of(run_dir)[0]["where"]]
         os.killpg(launcher.pid, signal.SIGINT)
-        assert launcher.wait(30) == 130
-        psutil.wait_procs(actors, timeout=15)
+        assert launcher.wait(60) == 130
+        psutil.wait_procs(actors, timeout=30)
         assert all(map(is_over, actors))
         assert ray_engine(address=cluster).check() == []
 

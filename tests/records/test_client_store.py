@@ -64,7 +64,7 @@ def test_a_server_that_went_further_back_finds_its_own_states(
     assert found[0] == 5
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(rounds=st.lists(st.integers(1, 6), max_size=8), ask=st.integers(1, 8))
 def test_it_returns_what_a_plain_model_of_it_returns(
     tmp_path_factory: pytest.TempPathFactory, rounds: list[int], ask: int

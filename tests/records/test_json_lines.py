@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from corolla.records.errors import CorruptStateError
@@ -68,7 +68,6 @@ def test_no_rows_leave_no_file(path: Path) -> None:
     assert not path.exists()
 
 
-@settings(deadline=None)
 @given(cut=st.integers(0, 120), more=st.booleans())
 @example(cut=38, more=True)  # the first line without its newline
 def test_wherever_a_write_was_cut_off_the_whole_lines_remain(

@@ -27,7 +27,7 @@ def test_awkward_arrays_come_back_in_order_and_to_the_bit(tmp_path: Path) -> Non
     assert metadata == {"format": "pt"}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     arrays=st.dictionaries(
         st.text(max_size=5).filter(lambda name: name != "__metadata__"),

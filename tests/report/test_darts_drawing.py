@@ -46,7 +46,7 @@ def _boxes(svg: str) -> list[tuple[float, float, float, float]]:
     return [(x, y, x + width, y + height) for x, y, width, height in found]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(normal=CELLS, reduce=CELLS)
 def test_every_edge_has_its_label(normal: tuple[str, ...], reduce: tuple[str, ...]) -> None:
     svg = draw_genotype(Genotype(4, normal, reduce))
@@ -60,7 +60,7 @@ def test_every_edge_has_its_label(normal: tuple[str, ...], reduce: tuple[str, ..
         assert words in svg or name == "none"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(cell=CELLS)
 def test_boxes_and_labels_never_overlap_and_lie_inside(cell: tuple[str, ...]) -> None:
     svg = draw_cell(cell)
@@ -135,7 +135,7 @@ def test_a_cell_of_another_size_is_refused() -> None:
 MIXED = st.tuples(*[st.lists(st.sampled_from(OPERATIONS[1:]), max_size=2, unique=True)] * 14)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(cell=MIXED)
 def test_compact_drawings_have_all_edges_at_one_scale(cell: tuple[list[str], ...]) -> None:
     svg = draw_compact(cell)

@@ -51,7 +51,7 @@ def rng(seed: int = 0) -> np.random.Generator:
     seed=st.integers(0, 1000),
     listed=st.booleans(),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_draws_are_distinct_new_and_fit(
     sizes: list[int], cap: int, count: int, known: int, seed: int, listed: bool
 ) -> None:
@@ -157,7 +157,7 @@ def test_evolution_finds_a_known_optimum_under_a_limit() -> None:
     parents=st.integers(1, 10),
     seed=st.integers(0, 1000),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_laws_of_evolution(sizes: list[int], cap: int, parents: int, seed: int) -> None:
     space = space_of(*sizes)
     values = {

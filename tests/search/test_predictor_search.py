@@ -117,7 +117,7 @@ def test_a_search_in_parts_restarts_and_other_orders_ask_for_the_same(cap: int) 
 
 
 @given(data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_any_part_of_what_is_known_leads_to_the_same_end(data: st.DataObject) -> None:
     search, fits = PredictorSearch(SPACE, **SMALL), under(18)
     whole = carry_out(search, fits)

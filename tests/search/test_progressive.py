@@ -228,7 +228,7 @@ def test_none_does_not_take_a_nodes_last_input() -> None:
 # --- how it ends ----------------------------------------------------------------------------------------
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     operations=st.sampled_from(SETS),
     nodes=st.integers(1, 4),

@@ -105,7 +105,7 @@ def anything(architecture: Architecture) -> bool:
 
 
 @pytest.mark.parametrize("name", SEARCHES)
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(seed=SEEDS, rounds=st.integers(0, 3), limit=st.integers(0, 8))
 def test_draws_repeat_change_nothing_and_keep_the_limits(
     name: str, seed: int, rounds: int, limit: int
@@ -137,7 +137,7 @@ def test_tighter_limits_than_at_training_are_kept_at_once(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SEARCHES)
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(seed=SEEDS, limit=st.integers(2, 8))
 def test_order_of_observations_does_not_matter(name: str, seed: int, limit: int) -> None:
     fits, rng = under(limit), np.random.default_rng(seed)
@@ -151,7 +151,7 @@ def test_order_of_observations_does_not_matter(name: str, seed: int, limit: int)
 
 
 @pytest.mark.parametrize("name", SEARCHES)
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(rounds=st.integers(0, 4), limit=st.integers(2, 8))
 def test_resumed_it_goes_on_as_if_never_stopped(name: str, rounds: int, limit: int) -> None:
     fits = under(limit)

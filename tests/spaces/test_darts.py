@@ -147,7 +147,7 @@ def test_shapes_and_costs_agree_with_the_built_module(name: str) -> None:
         assert space.activation_bytes(architecture, 8) == saved_bytes(module, (8, 3, 32, 32))
 
 
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=3)
 @given(alive=ALIVE, affine=st.booleans())
 def test_costs_of_any_choices_agree_with_the_built_module(
     alive: dict[str, list[list[str]]], affine: bool
@@ -229,7 +229,7 @@ def test_noise_is_new_in_every_pass_and_repeats_with_the_seed() -> None:
     assert abs(float(first.std()) - 1) < 0.1
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(architecture=ARCHITECTURES)
 def test_subnet_equals_the_supernet_with_all_else_masked(architecture: Architecture) -> None:
     subnet = TINY.load(architecture, TINY.cut(STATE, architecture)).eval()
@@ -246,7 +246,7 @@ def test_subnet_equals_the_supernet_with_all_else_masked(architecture: Architect
         assert not torch.allclose(supernet(IMAGES), masked)
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(architecture=ARCHITECTURES)
 def test_one_hot_weights_choose_a_subnet(architecture: Architecture) -> None:
     one_hot = torch.from_numpy(TINY.one_hot(architecture)).float().view(2, 14, 8)
@@ -265,7 +265,7 @@ def test_weights_get_gradients() -> None:
     assert (alpha.grad.abs().sum(-1) > 0).all()  # every edge of either kind
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(seed=st.integers(0, 2**32))
 def test_pruning_equals_masking_and_keeps_the_other_names(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -38,7 +38,7 @@ def any_architecture(operations: str, seed: int) -> Architecture:
 SEEDS = st.integers(0, 2**32)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(operations=st.sampled_from(sorted(SETS)), seed=SEEDS)
 def test_alive_and_back(operations: str, seed: int) -> None:
     space, architecture = tiny(operations), any_architecture(operations, seed)
@@ -48,7 +48,7 @@ def test_alive_and_back(operations: str, seed: int) -> None:
     assert space.of_alive(backwards) == architecture  # a set has no order
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(operations=st.sampled_from(sorted(SETS)), data=st.data())
 def test_any_choices_are_an_architecture(operations: str, data: st.DataObject) -> None:
     space = tiny(operations)
@@ -117,7 +117,7 @@ def test_a_decided_network_has_at_most_420_000_parameters() -> None:
     assert round(space.costs(decided).params / 1e6, 2) == 0.42
 
 
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=3)
 @given(operations=st.sampled_from(sorted(SETS)), seed=SEEDS)
 def test_a_pruned_network_is_its_architectures(operations: str, seed: int) -> None:
     space, rng = tiny(operations), np.random.default_rng(seed)
@@ -137,7 +137,7 @@ def test_a_pruned_network_is_its_architectures(operations: str, seed: int) -> No
     assert costs.macs == count_macs(network, (1, 3, 8, 8))
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(operations=st.sampled_from(["s2", "s3", "full"]), seed=SEEDS)
 def test_a_cut_runs_as_the_pruned_supernet_does(operations: str, seed: int) -> None:
     space, architecture = tiny(operations), any_architecture(operations, seed)

@@ -65,7 +65,7 @@ def test_every_file_builds_a_space_of_its_own_name(path: Any) -> None:
 
 
 @pytest.mark.parametrize("name", SMALL)
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(seed=SEEDS)
 def test_shapes_and_costs_are_those_of_the_built_module(name: str, seed: int) -> None:
     space, architecture = _space(name), _drawn(name, seed)
@@ -80,7 +80,7 @@ def test_shapes_and_costs_are_those_of_the_built_module(name: str, seed: int) ->
 
 
 @pytest.mark.parametrize("name", SMALL)
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(seed=SEEDS)
 def test_a_blank_network_is_the_subnet_and_nobody_elses(name: str, seed: int) -> None:
     space = _space(name)
@@ -103,7 +103,7 @@ def test_a_blank_network_is_the_subnet_and_nobody_elses(name: str, seed: int) ->
 
 
 @pytest.mark.parametrize("name", SMALL)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=SEEDS)
 def test_regions_have_the_subnets_size(name: str, seed: int) -> None:
     space, architecture, state = _space(name), _drawn(name, seed), _state(name)
@@ -114,7 +114,7 @@ def test_regions_have_the_subnets_size(name: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("name", SMALL)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(seeds=st.lists(SEEDS, min_size=1, max_size=4), weight=st.floats(0.1, 1e4))
 def test_cut_then_aggregate_leaves_the_supernet_bit_identical(
     name: str, seeds: list[int], weight: float
@@ -135,7 +135,7 @@ def test_cut_then_aggregate_leaves_the_supernet_bit_identical(
 
 
 @pytest.mark.parametrize("name", SMALL)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(seed=SEEDS)
 def test_overlap_is_the_mean_and_what_nobody_holds_stays(name: str, seed: int) -> None:
     """Clients that return all 1, all 2, all 3: by hand the mean of those that hold an entry."""
@@ -167,7 +167,7 @@ def test_overlap_is_the_mean_and_what_nobody_holds_stays(name: str, seed: int) -
 
 
 @pytest.mark.parametrize("name", SMALL)
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(seed=SEEDS)
 def test_the_elastic_supernet_equals_the_subnet_and_trains_its_region_only(
     name: str, seed: int

@@ -149,7 +149,7 @@ def test_runs_at_any_architecture_inside_the_supernet(name: str) -> None:
         )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(architecture=ARCHITECTURES, seed=st.integers(0, 100))
 def test_subnet_is_the_network_by_hand(architecture: Architecture, seed: int) -> None:
     """Independent of modules and cuts: the formulas, on leading channels and centres of kernels."""

@@ -91,7 +91,7 @@ def test_saved_bytes_by_hand() -> None:
     assert saved_bytes(Net(), (5, 4)) == 4 * (5 * 4 + 5 * 3)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(architecture=ARCHITECTURES, seed=st.integers(0, 100))
 def test_subnet_equals_the_masked_supernet(architecture: Architecture, seed: int) -> None:
     """Independent of how we cut: zero all that the architecture does not own, skip its missing blocks."""

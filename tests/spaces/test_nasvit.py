@@ -82,7 +82,7 @@ def test_transformer_block_costs_by_hand() -> None:
     assert plan.macs() == 4 * (1024 + 144 + 1024) + 16 * (32 + 8)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(architecture=ARCHITECTURES, seed=st.integers(0, 100))
 def test_subnet_equals_the_supernets_weights_run_at_the_architecture(
     architecture: Architecture, seed: int

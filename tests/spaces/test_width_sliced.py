@@ -157,7 +157,7 @@ def test_an_axis_that_is_used_whole_stays_in_its_order() -> None:
     assert kernels["w"] == (slice(1, 2), slice(0, 1), slice(1, 4), slice(1, 4))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     draws=st.lists(st.tuples(st.integers(0, 4), st.floats(0.1, 100)), min_size=1, max_size=4),
     shift=st.integers(0, 100),

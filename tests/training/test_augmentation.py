@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
@@ -69,7 +69,6 @@ def test_cutout_fills_one_square_per_image_with_the_mean() -> None:
     assert len(places) > 10
 
 
-@settings(deadline=None)  # the first call loads parts of torch
 @given(
     kind=st.sampled_from(AUGMENTATIONS),
     count=st.integers(1, 5),

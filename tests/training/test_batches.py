@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from corolla.data.images import Images
@@ -20,7 +20,6 @@ from corolla.training.torch_settings import (
 from tests.training.conftest import colourful
 
 
-@settings(deadline=None)  # the first call loads parts of torch
 @given(
     count=st.integers(2, 60),
     batch_size=st.integers(2, 20),
@@ -41,7 +40,6 @@ def test_an_epoch_holds_every_image_once(
     assert set(together) <= set(range(count))
 
 
-@settings(deadline=None)  # the first call loads parts of torch
 @given(count=st.integers(0, 40), batch_size=st.integers(1, 12))
 def test_consecutive_batches_follow_each_other(count: int, batch_size: int) -> None:
     values = list(range(count))
@@ -69,7 +67,6 @@ def test_order_augmentation_and_weights_draw_from_streams_of_their_own() -> None
     assert torch.equal(weights, torch.rand(4))
 
 
-@settings(deadline=None)  # the first call loads parts of torch
 @given(
     channels_last=st.booleans(),
     count=st.integers(1, 3),

@@ -51,7 +51,7 @@ def test_mixture_by_hand() -> None:
     size=st.integers(1, 12),
     spread=st.sampled_from([1e-3, 1.0, 1e3]),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_equals_the_sum_over_the_sorted_neighbours(
     seed: int, images: int, k: int, size: int, spread: float
 ) -> None:

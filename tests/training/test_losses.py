@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
@@ -65,7 +65,6 @@ def test_label_smoothing_is_on_top_of_balancing() -> None:
     assert float(found) == pytest.approx(expected)
 
 
-@settings(deadline=None)
 @given(
     labels=st.lists(st.integers(0, 3), min_size=1, max_size=12),
     repeats=st.integers(1, 4),

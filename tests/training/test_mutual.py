@@ -225,7 +225,7 @@ def test_logits_stay_with_their_images() -> None:
     assert _digest(Affine((1.0, 0.0)), images, wanted[::-1]).train_loss > 0.1
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     first=st.lists(st.floats(-8, 8), min_size=3, max_size=3),
     second=st.lists(st.floats(-8, 8), min_size=3, max_size=3),

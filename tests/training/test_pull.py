@@ -67,7 +67,7 @@ def test_the_optimiser_treats_the_pull_as_part_of_the_gradient() -> None:
     assert model.weights() == pytest.approx([2 + 0.5 / length, 2 - 3.5 / length], rel=1e-5)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(strength=st.floats(1e-3, 10), seed=st.integers(0, 2**16))
 def test_it_is_the_gradient_of_half_lambda_times_the_squared_distance(
     strength: float, seed: int

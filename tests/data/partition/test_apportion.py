@@ -53,7 +53,7 @@ def test_too_small_a_supply_is_refused() -> None:
         fit_to_supply(np.full((2, 3), 1 / 3), 5, np.array([3, 3, 3]), rng())
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     supply=st.lists(st.integers(0, 30), min_size=1, max_size=6),
     rows=st.integers(1, 6),

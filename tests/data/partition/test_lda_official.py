@@ -40,7 +40,7 @@ def rule(**changes: Any) -> LdaOfficial:
 POOL = Official(np.arange(5000) % 10, np.arange(1000) % 10)  # CIFAR-10, a tenth of it
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(clients=st.integers(1, 20), seed=st.integers(0, 10**6), held=st.integers(0, 500))
 def test_parts_stay_apart_and_all_images_are_given_once(clients: int, seed: int, held: int) -> None:
     kept = HeldOut(images=held, seed=seed, part="train").held_out(6000, 5000) if held else ()

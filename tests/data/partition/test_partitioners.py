@@ -46,7 +46,7 @@ def owned(partition: Partition) -> list[int]:
 
 
 @pytest.mark.parametrize("rule", RULES)
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(clients=st.integers(1, 12), seed=st.integers(0, 10**6))
 def test_images_are_given_once_and_the_seed_decides(
     rule: Callable[..., Any], clients: int, seed: int

@@ -87,7 +87,7 @@ def test_nothing_is_drawn_from_the_global_generator() -> None:
     assert splits(spider().split(pool, clients=4, seed=0)) == splits(first)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     labels=st.lists(st.integers(0, 4), min_size=200, max_size=400),
     clients=st.integers(1, 6),

@@ -61,7 +61,7 @@ def test_other_seeds_draw_other_images() -> None:
     assert first.test.tolist() == again.test.tolist() != other.test.tolist()
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     labels=st.lists(st.integers(0, 5), min_size=1, max_size=60),
     validation=st.floats(0.01, 0.5),
