@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from clients.site import Site
 from corolla.data.images import Images
 from corolla.tasks import Task
 from corolla.training.digest import Distance, train_on_logits
-from corolla.training.ensemble import ensemble_logits
+from corolla.training.ensemble import ensemble_of
 from corolla.training.learner import Trainee
 from corolla.training.results import TrainResult
 from corolla.types import Arrays, client_seed
@@ -36,8 +37,10 @@ class FedMDClient(PrivateModelClient):
         digest_batch_size: int | None,
         digest_lr: float | None,
         pretrain_epochs: int,
+        recalibrate: bool,
     ) -> None:
         super().__init__(site=site)
+        self._recalibrates = recalibrate
         self._digest_loss, self._digest_epochs = digest_loss, digest_epochs
         self._digest_batch_size = digest_batch_size or site.config.batch_size
         self._digest_lr, self._pretrain_epochs = digest_lr, pretrain_epochs
@@ -71,12 +74,15 @@ class FedMDClient(PrivateModelClient):
         )
         results.append(revisit)
         self._keep(task, own, revisit.optimizer_state)
-        logits = ensemble_logits(
-            [(1.0, own.model)],
+        answers = ensemble_of(
+            [
+                (1.0, deepcopy(own.model))
+            ],  # a copy: its statistics may become those of public images
             _images(received["pixels"]),
             trainer=site.trainer,
             mean=data.mean,
             std=data.std,
+            recalibration_batch_size=self._digest_batch_size if self._recalibrates else None,
         )
         metrics = scores(site, own.model) | told | self._told(own)
         metrics |= {
@@ -86,7 +92,7 @@ class FedMDClient(PrivateModelClient):
             "peak_memory_mib": max(result.peak_memory_mib for result in results),
             "names": ["logits"],
         }
-        return [logits.numpy()], revisit.num_examples, metrics
+        return [answers.logits.numpy()], revisit.num_examples, metrics
 
     def _digest(self, task: Task, own: PrivateModel, received: Arrays) -> TrainResult:
         """Train the model towards the consensus on the images that it was found on."""

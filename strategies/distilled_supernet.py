@@ -11,22 +11,22 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from clients.own_model import pack_optimizer, unpack_optimizer
 from corolla.aggregation.coverage import coverage_average
 from corolla.aggregation.regions import leading_regions
 from corolla.aggregation.updates import Update, Weights, update_weight
 from corolla.config.build import settings_of
+from corolla.data.images import Images
 from corolla.errors import Fault, RefusedError
 from corolla.federation import Federation
 from corolla.server_side import ServerSide
 from corolla.state import State
 from corolla.tasks import Reply, Task
-from corolla.training.ensemble import NoTeacherError, augmented_view, ensemble_logits
-from corolla.training.results import OptimizerState
+from corolla.training.ensemble import Ensemble, NoTeacherError, augmented_view, ensemble_of
+from corolla.training.results import DivergedError, OptimizerState
 from corolla.training.sandwich import SandwichSettings, SupernetTrainer
 from corolla.training.subnet_scorer import SubnetScorer
 from corolla.types import Arrays, ClientId, generator
@@ -69,12 +69,31 @@ class Distilled(SupernetTraining):
             problem = "knowledge is distilled on images of the server's own, and it has none"
             remedy = "Use server_set=held_out, server_set=unlabelled or server_set=dataset"
             faults.append(Fault("server_set", "none", problem, remedy))
-        for key, value in (("epochs", epochs), ("batch_size", batch_size)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                faults.append(Fault(key, value, "is out of range", "Use a whole number, 1 or more"))
+        for key, count, least in (("epochs", epochs, 1), ("batch_size", batch_size, 2)):
+            if isinstance(count, bool) or not isinstance(count, int) or count < least:
+                remedy = f"Use a whole number, {least} or more"
+                # Whole keys: the run has a batch_size of its own.
+                key = f"supernet_training.{key}"
+                faults.append(Fault(key, count, "is out of range", remedy))
+        for key, flag in (("augment", augment), ("recalibrate", recalibrate)):
+            if not isinstance(flag, bool):
+                faults.append(Fault(key, flag, "is not true or false", "Use true or false"))
         if isinstance(score_every, bool) or not isinstance(score_every, int) or score_every < 0:
             remedy = "Use a whole number of rounds; 0: never"
             faults.append(Fault("score_every", score_every, "is out of range", remedy))
+        try:
+            self._schedule = replace(
+                federation.trainer,
+                lr=lr,
+                lr_schedule="cosine",
+                lr_min=0.0,
+                warmup_rounds=warmup_epochs,
+                weight_decay=weight_decay,
+            )
+        except RefusedError as error:  # it names the trainer's keys
+            for fault in error.faults:
+                key = fault.key.removeprefix("trainer.").replace("_rounds", "_epochs")
+                faults.append(replace(fault, key=key))
         if faults:
             raise RefusedError(faults)
         update_weight(weights, 1)
@@ -82,9 +101,6 @@ class Distilled(SupernetTraining):
         self._epochs, self._batch_size, self._weight_decay = epochs, batch_size, weight_decay
         self._augment, self._recalibrate = augment, recalibrate
         self._score_every = score_every
-        self._schedule = replace(
-            federation.trainer, lr=lr, lr_schedule="cosine", lr_min=0.0, warmup_rounds=warmup_epochs
-        )
         sandwich = {
             "random_subnets": random_subnets,
             "temperature": temperature,
@@ -123,52 +139,71 @@ class Distilled(SupernetTraining):
             return weights, {}
         updates = updates_of(replies, self._regions, self._weights)
         started = time.perf_counter()
-        weights, metrics = self._distil(server, weights, server_round, updates)
-        self._arrays = coverage_average(self._arrays, updates)
+        view = self._view(server, server_round)
+        try:
+            teacher = self._teacher(server, view, updates)
+        except NoTeacherError as error:
+            _LOG.warning("round %d: no client's model can teach: %s", server_round, error)
+            return weights, {}
+        heard = [update for place, update in enumerate(updates) if place not in teacher.left_out]
+        self._arrays = coverage_average(self._arrays, heard)
+        try:
+            weights, metrics = self._distil(server, weights, server_round, view, teacher.logits)
+        except DivergedError as error:
+            _LOG.warning("round %d: the supernet stays as it was: %s", server_round, error)
+            return weights, {}
         return weights, {**metrics, "distillation_s": time.perf_counter() - started}
 
     def deployed(self, weights: Arrays) -> Deployment:
         """Return the knowledge model: what clients train in this stage."""
         return Deployment(self._knowledge, self._arrays)
 
+    def _view(self, server: ServerSide, server_round: int) -> Images:
+        """Return the server's images as teacher and students of this round see them."""
+        if not self._augment:
+            return server.images.images
+        return augmented_view(
+            server.images.images,
+            settings=server.trainer.settings,
+            mean=server.images.mean,
+            seed=(self.federation.seed, server_round, _VIEW),
+        )
+
+    def _teacher(self, server: ServerSide, view: Images, updates: Sequence[Update]) -> Ensemble:
+        return ensemble_of(
+            self._models(updates),
+            view,
+            trainer=server.trainer,
+            mean=server.images.mean,
+            std=server.images.std,
+            # Statistics of what it answers on: the students' are those of its batches.
+            recalibration_batch_size=self._batch_size if self._recalibrate else None,
+        )
+
     def _distil(
-        self, server: ServerSide, weights: Arrays, server_round: int, updates: Sequence[Update]
+        self, server: ServerSide, weights: Arrays, server_round: int, view: Images, logits: Tensor
     ) -> tuple[Arrays, dict[str, float]]:
         own, trainer, seed = server.images, server.trainer, self.federation.seed
-        common: dict[str, Any] = {"mean": own.mean, "std": own.std}
-        view = own.images
-        if self._augment:
-            view = augmented_view(
-                own.images,
-                settings=trainer.settings,
-                mean=own.mean,
-                seed=(seed, server_round, _VIEW),
-            )
-        models = self._models(server, updates)
-        try:
-            teacher = ensemble_logits(models, view, trainer=trainer, **common)
-        except NoTeacherError as error:
-            _LOG.warning("round %d: nothing to distil: %s", server_round, error)
-            return weights, {}
         first = (server_round - 1) * self._epochs + 1
         total = self.rounds * self._epochs
         result = SupernetTrainer(self.space, trainer, self._sandwich).distil(
             weights,
             view,
-            teacher,
+            logits,
             epochs=self._epochs,
             batch_size=self._batch_size,
             lr=[self._schedule.learning_rate(first + e, total) for e in range(self._epochs)],
             weight_decay=self._weight_decay,
             seed=(seed, server_round, _DRAW),
             optimizer_state=self._optimizer,
-            **common,
+            mean=own.mean,
+            std=own.std,
         )
         self._optimizer = result.optimizer_state
         metrics = {"distillation_loss": result.train_loss}
         metrics |= {f"distillation_loss_{who}": loss for who, loss in result.losses.items()}
         if own.labelled:  # for the records alone: nothing is chosen or trained on these labels
-            right = teacher.argmax(1).cpu() == own.images.labels
+            right = logits.argmax(1) == own.images.labels
             metrics["teacher_accuracy"] = float(right.double().mean())
             if self._scores(server_round):
                 metrics |= self._accuracies(server, result.arrays, server_round)
@@ -178,19 +213,11 @@ class Distilled(SupernetTraining):
         every = self._score_every
         return every > 0 and (server_round % every == 0 or server_round == self.rounds)
 
-    def _models(
-        self, server: ServerSide, updates: Sequence[Update]
-    ) -> Iterator[tuple[float, nn.Module]]:
+    def _models(self, updates: Sequence[Update]) -> Iterator[tuple[float, nn.Module]]:
         """Yield weight and model of one client after the other, in the order of their clients."""
-        own, trainer = server.images, server.trainer
         for update in updates:
             copies = {name: array.copy() for name, array in update.arrays.items()}
-            model = self.space.load(self._knowledge, copies).to(trainer.device)
-            if self._recalibrate:
-                trainer.recalibrate(
-                    model, own.images, mean=own.mean, std=own.std, batch_size=self._batch_size
-                )
-            yield update.weight, model
+            yield update.weight, self.space.load(self._knowledge, copies)
 
     def _accuracies(
         self, server: ServerSide, weights: Arrays, server_round: int

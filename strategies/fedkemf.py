@@ -11,6 +11,7 @@ models start from cuts of one supernet's initial weights, as those of Local do.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,14 +28,16 @@ from corolla.spaces.supernet import to_arrays
 from corolla.state import State
 from corolla.tasks import Reply
 from corolla.training.digest import train_on_logits
-from corolla.training.ensemble import ensemble_logits
+from corolla.training.ensemble import Ensemble, NoTeacherError, ensemble_of
 from corolla.training.learner import Trainee
+from corolla.training.results import DivergedError
 from corolla.types import ClientId, client_order
 from strategies.base import Deployment, Outcome
 from strategies.exchange import Order
 from strategies.fedavg import FedAvg
 from strategies.private_architectures import PrivateArchitectures
 
+_LOG = logging.getLogger("corolla")
 _DISTILLATION = 0xF051  # keeps the batch order apart from others of the same seed and round
 _FUSIONS = ("average", "distil")
 
@@ -47,6 +50,9 @@ class DistillationSettings:
     batch_size: int  # images
     lr: float  # step, the same in all rounds
     temperature: float  # T of ensemble and student
+    recalibrate: (
+        bool  # BN statistics of the ensemble's networks are recomputed on the server's images
+    )
 
     def __post_init__(self) -> None:
         faults = []
@@ -60,6 +66,9 @@ class DistillationSettings:
             if not is_number(value) or value <= 0:
                 remedy = "Use a number above 0"
                 faults.append(Fault(f"distillation.{key}", value, "is out of range", remedy))
+        if not isinstance(self.recalibrate, bool):
+            problem, remedy = "is not true or false", "Use true or false"
+            faults.append(Fault("distillation.recalibrate", self.recalibrate, problem, remedy))
         if faults:
             raise RefusedError(faults)
 
@@ -137,31 +146,47 @@ class FedKEMF(FedAvg):
 
     def absorb(self, server_round: int, replies: Sequence[Reply]) -> Outcome:
         """Average the knowledge networks; then, where wanted, distil their ensemble into the average."""
-        outcome = super().absorb(server_round, replies)
         self._private.settle(replies)
         server = self.federation.server
         if not replies or not self._distils or server is None:
-            return outcome
-        return Outcome({**outcome.metrics, **self._distil(server, server_round, replies)})
-
-    def _distil(
-        self, server: ServerSide, server_round: int, replies: Sequence[Reply]
-    ) -> dict[str, float]:
-        started, own, settings = time.perf_counter(), server.images, self._distillation
+            return super().absorb(server_round, replies)
+        started = time.perf_counter()
         replies = sorted(replies, key=lambda reply: client_order(reply.client))
-        teacher = ensemble_logits(
+        try:
+            teacher = self._ensemble(server, replies)
+        except NoTeacherError as error:
+            _LOG.warning("round %d: the knowledge network stays: %s", server_round, error)
+            return Outcome()
+        left_out = set(teacher.left_out)
+        heard = [reply for place, reply in enumerate(replies) if place not in left_out]
+        outcome = super().absorb(server_round, heard)
+        try:
+            metrics = self._distil(server, server_round, teacher)
+        except DivergedError as error:
+            _LOG.warning("round %d: the average is not distilled into: %s", server_round, error)
+            return outcome
+        metrics["distillation_s"] = time.perf_counter() - started
+        return Outcome({**outcome.metrics, **metrics})
+
+    def _ensemble(self, server: ServerSide, replies: Sequence[Reply]) -> Ensemble:
+        own, settings = server.images, self._distillation
+        return ensemble_of(
             self._members(replies),
             own.images,
             trainer=server.trainer,
             mean=own.mean,
             std=own.std,
+            recalibration_batch_size=settings.batch_size if settings.recalibrate else None,
         )
+
+    def _distil(self, server: ServerSide, server_round: int, teacher: Ensemble) -> dict[str, float]:
+        own, settings = server.images, self._distillation
         copies = {name: array.copy() for name, array in self._arrays.items()}
         student = self.space.load(self._architecture, copies)
         result = train_on_logits(
             Trainee(model=student, lr=settings.lr),
             own.images,
-            teacher,
+            teacher.logits,
             distance="kl",
             temperature=settings.temperature,
             trainer=server.trainer,
@@ -172,12 +197,9 @@ class FedKEMF(FedAvg):
             seed=(self.federation.seed, server_round, _DISTILLATION),
         )
         self._arrays = to_arrays(student)
-        metrics = {
-            "distillation_loss": result.train_loss,
-            "distillation_s": time.perf_counter() - started,
-        }
+        metrics = {"distillation_loss": result.train_loss}
         if own.labelled:  # for the records alone
-            right = teacher.argmax(1) == own.images.labels
+            right = teacher.logits.argmax(1) == own.images.labels
             metrics["teacher_accuracy"] = float(right.double().mean())
         return metrics
 

@@ -45,6 +45,7 @@ class FedMD(CorollaStrategy):
         digest_batch_size: None: the run's.
         digest_lr: None: the round's.
         pretrain_epochs: of a client's first participation, on all public images with labels.
+        recalibrate: clients answer with BN statistics of the public images, as they digest them.
 
     """
 
@@ -63,9 +64,13 @@ class FedMD(CorollaStrategy):
         digest_batch_size: int | None,
         digest_lr: float | None,
         pretrain_epochs: int,
+        recalibrate: bool,
     ) -> None:
         super().__init__(federation=federation)
         faults = []
+        if not isinstance(recalibrate, bool):
+            problem, remedy = "is not true or false", "Use true or false"
+            faults.append(Fault("recalibrate", recalibrate, problem, remedy))
         if federation.server is None:
             problem = "clients of FedMD agree on images of the server's, and it has none"
             remedy = "Use server_set=held_out, or server_set=dataset with images of its own"

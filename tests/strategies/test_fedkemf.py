@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from corolla.federation import Federation
 from corolla.launch import plan_run
 from corolla.spaces.supernet import Supernet
 from corolla.tasks import Reply
-from corolla.training.results import TrainResult
+from corolla.training.results import DivergedError, TrainResult
 from corolla.types import Arrays
 from strategies.fedkemf import FedKEMF
 from tests.strategies.conftest import SMALL, run, small, without_times
@@ -88,10 +89,15 @@ def test_alpha_0_without_distillation_is_local_beside_fedavg_bit_for_bit(tmp_pat
     assert row["bytes_up"] == row["bytes_down"] == payload  # the knowledge network alone
 
 
+@pytest.mark.parametrize("recalibrate", [True, False])
 def test_the_server_distils_the_weighted_ensemble_into_the_average(
-    monkeypatch: pytest.MonkeyPatch,
+    recalibrate: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    strategy = _strategy("method.strategy.distillation.temperature=2.5")
+    strategy = _strategy(
+        "method.strategy.distillation.temperature=2.5",
+        "method.strategy.distillation.batch_size=20",
+        f"method.strategy.distillation.recalibrate={recalibrate}",
+    )
     average = _strategy("method.strategy.fusion=average")
     replies = _answer(strategy, {"0": 10, "2": 30})
     average.absorb(1, _answer(average, {"0": 10, "2": 30}))
@@ -111,7 +117,8 @@ def test_the_server_distils_the_weighted_ensemble_into_the_average(
     metrics = strategy.absorb(1, replies).metrics
     for name, array in average.state().part("model/").items():
         np.testing.assert_array_equal(seen["start"][name], array)
-    said = [_logits(strategy.space, reply.arrays, seen) for reply in replies]
+    batch_size = 20 if recalibrate else None
+    said = [_logits(strategy.space, reply.arrays, seen, batch_size) for reply in replies]
     np.testing.assert_allclose(seen["wanted"], (10 * said[0] + 30 * said[1]) / 40, atol=1e-4)
     assert (seen["distance"], seen["temperature"], seen["lr"]) == ("kl", 2.5, 0.01)
     assert metrics["distillation_loss"] == 0.5
@@ -123,11 +130,49 @@ def test_the_server_distils_the_weighted_ensemble_into_the_average(
     assert all(reply.arrays[parameters[0]].any() for reply in replies)
 
 
-def _logits(space: Supernet, arrays: Arrays, seen: dict[str, Any]) -> Any:
+def _logits(space: Supernet, arrays: Arrays, seen: dict[str, Any], batch_size: int | None) -> Any:
     model = space.load(space.smallest(), {n: a.copy() for n, a in arrays.items()}).eval()
+    if batch_size:
+        given = {key: seen[key] for key in ("mean", "std")}
+        seen["trainer"].recalibrate(model, seen["images"], batch_size=batch_size, **given)
     mean, std = (torch.tensor(seen[key]).view(1, -1, 1, 1) for key in ("mean", "std"))
     with torch.no_grad():
         return model((seen["images"].pixels / 255 - mean) / std).numpy()
+
+
+def test_a_network_that_exploded_is_in_neither_ensemble_nor_average() -> None:
+    strategy, without = _strategy(), _strategy()
+    before = strategy.state().part("model/")
+    replies = _answer(strategy, {"0": 10, "1": 20, "2": 30})
+    for array in replies[1].arrays.values():
+        array *= 1e30  # finite, as what is not is refused where it arrives
+    metrics = without_times(strategy.absorb(1, replies).metrics)
+    theirs = without_times(without.absorb(1, [replies[0], replies[2]]).metrics)
+    assert metrics == pytest.approx(theirs, abs=1e-6)
+    found, wanted = (s.state().part("model/") for s in (strategy, without))
+    for name in wanted:
+        np.testing.assert_allclose(found[name], wanted[name], atol=1e-6, err_msg=name)
+    # Nobody who can be heard: the network stays.
+    strategy = _strategy()
+    strategy.absorb(1, [replies[1]])
+    found = strategy.state().part("model/")
+    assert all(found[name].tobytes() == before[name].tobytes() for name in before)
+
+
+def test_a_distillation_that_diverges_leaves_the_average(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def diverging(*_: Any, **__: Any) -> TrainResult:
+        raise DivergedError(loss=math.inf, epoch=0, batch=0, lr=0.1)
+
+    monkeypatch.setattr(strategies.fedkemf, "train_on_logits", diverging)
+    strategy = _strategy()
+    average = _strategy("method.strategy.fusion=average")
+    strategy.absorb(1, _answer(strategy, {"0": 10, "2": 30}))
+    average.absorb(1, _answer(average, {"0": 10, "2": 30}))
+    assert "round 1: the average is not distilled into: the loss is " in caplog.text
+    found, wanted = (s.state().part("model/") for s in (strategy, average))
+    assert all(found[name].tobytes() == wanted[name].tobytes() for name in wanted)
 
 
 def test_a_run_reports_both_networks(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from corolla.tasks import Reply
 from strategies.fedmd import FedMD
 from strategies.private_architectures import PrivateArchitectures
 from tests.strategies.conftest import SMALL, run, small, without_times
+from tests.strategies.test_reductions import weights_of
 
 MD = "method=fedmd"
 LABELS = [0, 1, 0, 1, 0]
@@ -222,6 +223,38 @@ def test_without_digest_it_is_local_bit_for_bit(tmp_path: Path) -> None:
     for key in ("test_accuracy", "fine_tuned"):
         one, other = (without_times(d.summary()[key]) for d in (agreed, local))
         assert one == other
+    # Answers are given by a copy: their statistics are not those that the client is scored with.
+    one, other = ([row["val_accuracy"] for row in d.clients()] for d in (agreed, local))
+    assert one == other
+
+
+@pytest.mark.parametrize("recalibrate", [True, False])
+def test_answers_have_the_statistics_of_the_public_images_or_the_clients_own(
+    recalibrate: bool, tmp_path: Path
+) -> None:
+    chosen = [
+        f"method.strategy.recalibrate={recalibrate}",
+        "method.strategy.architectures=smallest",
+        "method.strategy.digest_batch_size=10",
+    ]
+    directory = run(tmp_path / "run", MD, "rounds=1", "clients_per_round=4", *chosen)
+    federation, config = federation_of(*chosen)
+    strategy = build_strategy(config, federation=federation)
+    pixels = torch.from_numpy(strategy.orders(1, ["0"])[0].arrays["pixels"])
+    images = Images(pixels, torch.zeros(len(pixels), dtype=torch.int64))
+    assert federation.server is not None
+    server = federation.server
+    given: dict[str, Any] = {"mean": server.images.mean, "std": server.images.std}
+    answers = []
+    for arrays in private_models(directory).values():
+        model = federation.space.load(federation.space.smallest(), arrays).eval()
+        if recalibrate:
+            server.trainer.recalibrate(model, images, batch_size=10, **given)
+        floats = server.trainer.floats(images, **given)
+        with torch.no_grad():
+            answers.append(model(floats.normalised(floats.pixels(slice(None)))).numpy())
+    consensus = weights_of(directory, "strategy/")["consensus"]
+    np.testing.assert_allclose(consensus, np.mean(answers, axis=0), atol=1e-5)
 
 
 def test_a_run_digests_from_the_second_round_and_sends_logits_alone(tmp_path: Path) -> None:

@@ -12,11 +12,17 @@ import torch
 from torch import nn
 
 from corolla.data.images import Images
-from corolla.training.ensemble import augmented_view, ensemble_logits
+from corolla.spaces.layers import BatchNorm
+from corolla.training.ensemble import Ensemble, NoTeacherError, augmented_view, ensemble_of
 from corolla.training.results import NoBatchError
 from corolla.training.settings import LoopSettings, TrainerSettings
 from corolla.training.trainer import LocalTrainer
 from tests.training.conftest import AS_IS, Affine, colourful, convolutional, dots, sgd, state_of
+
+
+def _ask(*models_and_images: Any, **arguments: Any) -> Ensemble:
+    """With the models' own statistics unless it says otherwise."""
+    return ensemble_of(*models_and_images, **{"recalibration_batch_size": None, **arguments})
 
 
 def test_weighted_mean_by_hand() -> None:
@@ -24,7 +30,7 @@ def test_weighted_mean_by_hand() -> None:
     models = [(30.0, Affine(weight=(1, 2))), (10.0, Affine(weight=(5, 0), bias=(0, 4)))]
     images = dots([0, 255], [-1, -1])
     for size in (1, 2, 100):
-        found = ensemble_logits(models, images, trainer=sgd(eval_batch_size=size), **AS_IS)
+        found = _ask(models, images, trainer=sgd(eval_batch_size=size), **AS_IS).logits
         # (30 f + 10 g) / 40
         assert found.tolist() == [[0.0, 1.0], [2.0, 2.5]]
     assert (found.dtype, found.device.type, found.is_inference()) == (torch.float32, "cpu", False)
@@ -37,7 +43,7 @@ def test_one_model_speaks_for_itself_in_evaluation_mode_and_float32(rgb: dict[st
         settings=TrainerSettings(optimizer="sgd", lr=0.1, eval_batch_size=3),
         loop=LoopSettings(autocast="bfloat16"),
     )
-    found = ensemble_logits([(0.3, model)], images, trainer=trainer, **rgb)
+    found = _ask([(0.3, model)], images, trainer=trainer, **rgb).logits
     assert model.training
     assert all(torch.equal(before[name], tensor) for name, tensor in state_of(model).items())
     floats = trainer.floats(images, **rgb)
@@ -49,8 +55,8 @@ def test_one_model_speaks_for_itself_in_evaluation_mode_and_float32(rgb: dict[st
 def test_the_models_order_does_not_matter(rgb: dict[str, Any]) -> None:
     models = [(float(n), convolutional(n)) for n in (1, 7, 2, 5)]
     trainer = sgd()
-    there = ensemble_logits(models, colourful(9), trainer=trainer, **rgb)
-    back = ensemble_logits(models[::-1], colourful(9), trainer=trainer, **rgb)
+    there = _ask(models, colourful(9), trainer=trainer, **rgb).logits
+    back = _ask(models[::-1], colourful(9), trainer=trainer, **rgb).logits
     torch.testing.assert_close(there, back, rtol=2e-7, atol=1e-9)
 
 
@@ -63,29 +69,69 @@ def test_one_model_is_alive_at_a_time(rgb: dict[str, Any]) -> None:
             counts.append(len(alive))  # of the earlier ones, none
             model = convolutional(number)
             alive.add(model)
+            if number == 2:
+                model[0].weight.data.fill_(math.inf)  # it is left out, and let go of as well
             yield 1.0, model
             del model
 
-    ensemble_logits(models(), colourful(4), trainer=sgd(), **rgb)
+    assert _ask(models(), colourful(4), trainer=sgd(), **rgb).left_out == (2,)
     assert counts == [0] * 6
+
+
+def test_who_gives_no_finite_logits_is_left_out_and_named(caplog: pytest.LogCaptureFixture) -> None:
+    mute = Affine(weight=(math.nan, 0))
+    models = [
+        (5.0, mute),
+        (30.0, Affine(weight=(1, 2))),
+        (7.0, mute),
+        (10.0, Affine(weight=(5, 0))),
+    ]
+    found = _ask(models, dots([0, 255], [-1, -1]), trainer=sgd(), **AS_IS)
+    assert found.left_out == (0, 2)
+    assert found.logits.tolist() == [[0.0, 0.0], [2.0, 1.5]]
+    assert caplog.text.count("left out of the ensemble") == 2
+    with pytest.raises(NoTeacherError, match="with finite logits"):
+        _ask([(5.0, mute)], dots([0], [0]), trainer=sgd(), **AS_IS)
+
+
+def test_statistics_may_be_those_of_the_images_that_are_asked_about() -> None:
+    def model() -> nn.Module:
+        """Logits are normalised pixels and their negatives; the statistics fit no image."""
+        norm = BatchNorm(1)
+        norm.eps = 1e-12
+        norm.running_mean.fill_(100.0)
+        return nn.Sequential(norm, Affine(weight=(1, -1)))
+
+    images = dots([0, 1, 3, 4], [-1] * 4)  # mean 2, unbiased variance 10 / 3
+    pixels: dict[str, Any] = {"mean": (0.0,), "std": (1 / 255,)}
+    own = _ask([(1.0, model())], images, trainer=sgd(), **pixels).logits
+    theirs = _ask(
+        [(1.0, model())], images, trainer=sgd(), recalibration_batch_size=4, **pixels
+    ).logits
+    assert own[:, 0].tolist() == pytest.approx([-100, -99, -97, -96])
+    spread = math.sqrt(10 / 3)
+    assert theirs[:, 0].tolist() == pytest.approx(
+        [-2 / spread, -1 / spread, 1 / spread, 2 / spread]
+    )
+    assert torch.equal(theirs[:, 1], -theirs[:, 0])
 
 
 @pytest.mark.parametrize("weight", [-1.0, math.nan, math.inf])
 def test_impossible_weights_are_named(weight: float) -> None:
     with pytest.raises(ValueError, match=f"an ensemble's weight is {weight}: need a finite"):
-        ensemble_logits([(weight, Affine())], dots([0], [0]), trainer=sgd(), **AS_IS)
+        _ask([(weight, Affine())], dots([0], [0]), trainer=sgd(), **AS_IS)
 
 
 def test_nothing_to_average_and_nothing_to_look_at() -> None:
     images = dots([0], [0])
     for models in ([], [(0.0, Affine())]):
         with pytest.raises(ValueError, match="an ensemble needs a model of weight above 0"):
-            ensemble_logits(models, images, trainer=sgd(), **AS_IS)
+            _ask(models, images, trainer=sgd(), **AS_IS)
     with pytest.raises(NoBatchError, match="answer on: 0 images"):
-        ensemble_logits([(1.0, Affine())], images.select([]), trainer=sgd(), **AS_IS)
+        _ask([(1.0, Affine())], images.select([]), trainer=sgd(), **AS_IS)
     pair = [(1.0, Affine()), (1.0, nn.Sequential(nn.Flatten(), nn.Linear(1, 3)))]
     with pytest.raises(ValueError, match=r"logits of shapes \(1, 2\) and \(1, 3\): need one"):
-        ensemble_logits(pair, images, trainer=sgd(), **AS_IS)
+        _ask(pair, images, trainer=sgd(), **AS_IS)
 
 
 def test_a_view_is_fixed_by_its_seed() -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from corolla.data.images import Images
 from corolla.training.augmentation import augment
-from corolla.training.batches import consecutive_batches
+from corolla.training.batches import Floats, consecutive_batches
 from corolla.training.modes import in_mode, lay_out
 from corolla.training.results import NoBatchError
 from corolla.training.settings import TrainerSettings
@@ -27,15 +28,26 @@ class NoTeacherError(ValueError):
     """No model of an ensemble can teach."""
 
 
-def ensemble_logits(
+@dataclass(frozen=True)
+class Ensemble:
+    """What models said together."""
+
+    logits: Tensor  # (n, classes) float32 on the CPU
+    left_out: tuple[
+        int, ...
+    ]  # places, from 0, of models whose logits or statistics were not finite
+
+
+def ensemble_of(
     models: Iterable[tuple[float, nn.Module]],
     images: Images,
     *,
     trainer: LocalTrainer,
     mean: Sequence[float],
     std: Sequence[float],
-) -> Tensor:
-    """Return sum_i a_i f_i(x) / sum_i a_i for every image, (n, classes) float32 on the CPU.
+    recalibration_batch_size: int | None,
+) -> Ensemble:
+    """Return sum_i a_i f_i(x) / sum_i a_i for every image.
 
     Models run in evaluation mode and in float32, whatever the loop's autocast says. They are taken
     from ``models`` one by one and let go of before the next is asked for, so that a generator that
@@ -49,9 +61,12 @@ def ensemble_logits(
         trainer: for its device, loop settings and evaluation batch size.
         mean: per channel, of pixels / 255.
         std: likewise.
+        recalibration_batch_size: BN statistics of the models are first recomputed on ``images``, in
+            batches of this size, and stay so: whoever learns from the logits in training mode sees
+            the images normalised by such batches. None: the models' own statistics.
 
     Raises:
-        NoBatchError: there are no images.
+        NoBatchError: there are no images; or one, to recalibrate BN on.
         NoTeacherError: no models of weight above 0 whose logits are finite; others are left out.
         ValueError: weights that are negative or not finite, or logits of different
             shapes.
@@ -61,24 +76,22 @@ def ensemble_logits(
         raise NoBatchError("no images for an ensemble to answer on: 0 images")
     configure_torch(trainer.loop)
     floats = trainer.floats(images, mean=mean, std=std)
-    total, weights = None, 0.0
-    for weight, model in models:
+    total, weights, asked, left_out = None, 0.0, 0, []
+    for weight, model in models:  # enumerate() would hold on to a model while the next one is built
         if not (math.isfinite(weight) and weight >= 0):
             raise ValueError(f"an ensemble's weight is {weight}: need a finite number, 0 or more")
-        lay_out(model, trainer.loop, trainer.device)
-        with (
-            torch.inference_mode(),
-            in_mode(model, training=False),
-            seeded_torch(_SCORING_SEED, trainer.device),
-        ):
-            logits = torch.cat(
-                [
-                    model(floats.normalised(floats.pixels(where))).float()
-                    for where in consecutive_batches(len(images), trainer.settings.eval_batch_size)
-                ]
+        if recalibration_batch_size is not None:
+            trainer.recalibrate_on(model, floats, batch_size=recalibration_batch_size)
+        logits = _logits(model, floats, trainer)
+        # Recomputed statistics that overflowed turn whatever a model says into a constant.
+        finite = all(bool(torch.isfinite(said).all()) for said in (logits, *model.buffers()))
+        del model  # or it would live on likewise
+        asked += 1
+        if not finite:
+            _LOG.warning(
+                "a model is left out of the ensemble: its logits or statistics are not finite"
             )
-        if not bool(torch.isfinite(logits).all()):
-            _LOG.warning("a model is left out of the ensemble: its logits are not finite")
+            left_out.append(asked - 1)
             continue
         part = logits.double().mul_(weight)
         if total is not None and total.shape != part.shape:
@@ -86,10 +99,24 @@ def ensemble_logits(
             raise ValueError(f"an ensemble's models give logits of shapes {shapes}: need one")
         total = part if total is None else total.add_(part)
         weights += weight
-        del model  # or it would live on while the next one is built
     if total is None or weights == 0:
         raise NoTeacherError("an ensemble needs a model of weight above 0 and with finite logits")
-    return total.div_(weights).float().cpu()
+    return Ensemble(total.div_(weights).float().cpu(), tuple(left_out))
+
+
+def _logits(model: nn.Module, floats: Floats, trainer: LocalTrainer) -> Tensor:
+    lay_out(model, trainer.loop, trainer.device)
+    with (
+        torch.inference_mode(),
+        in_mode(model, training=False),
+        seeded_torch(_SCORING_SEED, trainer.device),
+    ):
+        return torch.cat(
+            [
+                model(floats.normalised(floats.pixels(where))).float()
+                for where in consecutive_batches(len(floats), trainer.settings.eval_batch_size)
+            ]
+        )
 
 
 def augmented_view(
