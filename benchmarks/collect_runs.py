@@ -1,25 +1,34 @@
-"""Collects finished runs into one results file and prints the table of docs/results.md.
+"""Collects finished runs into one results file and prints the tables of docs/results.md.
 
     python -m benchmarks.collect_runs NAME [ARM=]RUN_DIR... [--reference ARM]
 
-Reads only `summary.json` and `config.yaml` of each run; mean and sample standard deviation over seeds. Runs
-of one method with different settings are told apart by the name of their arm. Seeds differ in who has which
-images, so runs of one seed are alike: with --reference, differences are taken seed by seed.
+Accuracies are on test images, over all clients: `deployed` (what clients run without any fine-tuning: the
+last evaluation of `metrics.jsonl`), `fine_tuned` (after it), and `personalised`, the run's own headline,
+which is one of the two, by method. Mean and sample standard deviation are over seeds. Runs of one method with
+different settings are told apart by the name of their arm. Seeds differ in who has which images, so runs of
+one seed are alike: with --reference, differences are taken seed by seed, deployed less deployed and
+fine-tuned less fine-tuned. Diagnostics (the teacher, the supernet, the predictor) are a run's last ones.
+Of each run `summary.json`, `metrics.jsonl`, `config.yaml` and, where there is one, `gain.json` are read.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from benchmarks.recording import write_result
-from corolla.records.summary import Comparison, compare
+from corolla.records.run_directory import RunDirectory
+from corolla.records.summary import Comparison, MeanSd, compare
 
-_COLUMNS = {
+_LOG = logging.getLogger(__name__)
+_HEADLINE = {  # of the run's own choice of model: names of figures that older results have too
     "personalised": "test_accuracy/mean",
     "sd over clients": "test_accuracy/std",
     "worst decile": "test_accuracy/worst_decile",
@@ -27,12 +36,27 @@ _COLUMNS = {
     "+ fine-tuning": "fine_tuned/test_accuracy/mean",
     "global": "global/test_accuracy/mean",
 }
-_OVER = "over_reference"
+_SPREAD = {
+    "deployed sd over clients": "deployed/std",
+    "deployed worst decile": "deployed/worst_decile",
+    "fine-tuned sd over clients": "fine_tuned/test_accuracy/std",
+    "fine-tuned worst decile": "fine_tuned/test_accuracy/worst_decile",
+}
+_SECONDS = {
+    "wall s": "costs/wall_s",
+    "evaluation s": "costs/evaluation_s",
+    "client s": "costs/client_s",
+}
+_SUBNETS = ("smallest", "random", "largest")
+_SCORES = ("teacher_accuracy", *(f"supernet_accuracy_{subnet}" for subnet in _SUBNETS))
+_RANKS = ("predictor_kendall", "predictor_spearman", "front_kendall", "front_spearman")
+_DIAGNOSTICS = {name: f"diagnostics/{name}/value" for name in (*_SCORES, *_RANKS)}
 _SHOWN = ("rounds", "clients", "clients_per_round", "local_epochs", "batch_size", "evaluation")
+_Columns = dict[str, Callable[[Comparison], str]]
 
 
 def main() -> None:
-    """Read the runs, write results/NAME.json, print the table."""
+    """Read the runs, write results/NAME.json, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("name")
     parser.add_argument("runs", metavar="[ARM=]RUN_DIR", nargs="+")
@@ -41,76 +65,212 @@ def main() -> None:
     summaries, configs = [], []
     for run in options.runs:
         arm, _, folder = run.rpartition("=")
-        summary = json.loads((Path(folder) / "summary.json").read_text())
-        gain = Path(folder) / "gain.json"  # where `corolla gain` was run
-        summary["gain"] = json.loads(gain.read_text()) if gain.is_file() else None
+        summary, config = read_run(Path(folder))
         summaries.append(summary | {"method": arm or summary["method"]})
-        configs.append(yaml.safe_load((Path(folder) / "config.yaml").read_text()))
-    columns = _COLUMNS
+        configs.append(config)
     if options.reference is not None:
-        _lead(summaries, options.reference)
-        columns = _COLUMNS | {f"less {options.reference}": _OVER}
+        add_leads(summaries, options.reference)
     rows = compare(summaries)
-    figures = {
-        f"{row.group['method']}_{name.replace(' ', '_').replace('+_', '')}": row.figures[key].mean
+    columns = _accuracies(options.reference) | _HEADLINE | _SPREAD | _SECONDS | _DIAGNOSTICS
+    arms: dict[str, dict[str, dict[str, Any]]] = {
+        row.group["method"]: {
+            name: {"mean": figure.mean, "sd": figure.sd, "runs": figure.runs}
+            for name, key in columns.items()
+            if (figure := row.figures.get(key)) is not None
+        }
         for row in rows
-        for name, key in columns.items()
-        if key in row.figures
     }
-    for method in {summary["method"] for summary in summaries}:
-        entropies = [
-            entry["policy_entropy"]
-            for summary in summaries
-            if summary["method"] == method
-            for entry in summary["per_client"].values()
-            if "policy_entropy" in entry
-        ]
+    figures = {
+        f"{arm}_{name.replace(' ', '_').replace('+_', '')}": one["mean"]
+        for arm, found in arms.items()
+        for name, one in found.items()
+    }
+    for arm in arms:
+        of_arm = [summary for summary in summaries if summary["method"] == arm]
+        entropies = _of_clients(of_arm, "policy_entropy")
         if entropies:
-            figures[f"{method}_policy_entropy"] = sum(entropies) / len(entropies)
+            figures[f"{arm}_policy_entropy"] = sum(entropies) / len(entropies)
     raw = {
         "settings": {key: configs[0][key] for key in _SHOWN},
         "strategies": {
             summary["method"]: dict(config["method"]["strategy"])
             for summary, config in zip(summaries, configs, strict=True)
         },
+        "arms": arms,
         "runs": [_short(summary) for summary in summaries],
     }
-    print("| method | seeds |", " | ".join(columns), "| MB down + up | MMACs |")
-    print("|---|---|" + "---|" * (len(columns) + 2))
-    for row in rows:
-        print(_line(row, columns, [s for s in summaries if s["method"] == row.group["method"]]))
-    print(f"written: {write_result(options.name, figures, raw)}")
+    print("\n\n".join(tables(rows, summaries, options.reference)))
+    print(f"\nwritten: {write_result(options.name, figures, raw)}")
 
 
-def _lead(summaries: list[dict[str, Any]], reference: str) -> None:
-    """Add to each summary its accuracy less the reference's of the same seed, where there is one."""
-    known = {s["seed"]: _accuracy(s) for s in summaries if s["method"] == reference}
-    if not known:
+def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a run's summary and configuration; the summary has `deployed` and `diagnostics` besides.
+
+    Raises: RefusedError where there is no run, or one that is not finished.
+    """
+    directory = RunDirectory.open(folder)
+    summary, metrics = directory.summary(), directory.metrics()
+    gain = folder / "gain.json"  # where `corolla gain` was run
+    summary["gain"] = json.loads(gain.read_text()) if gain.is_file() else None
+    summary["deployed"] = deployed(summary, metrics)
+    summary["diagnostics"] = diagnostics(summary, metrics)
+    if summary["deployed"] and summary["deployed"]["round"] != summary["rounds"]:
+        _LOG.warning("%s: last evaluated in round %d", folder, summary["deployed"]["round"])
+    return summary, yaml.safe_load(directory.config_text())
+
+
+def deployed(
+    summary: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]
+) -> dict[str, Any] | None:
+    """Return the test accuracy of what clients run without fine-tuning: its spread over them, and the round.
+
+    None where the run has no evaluation between rounds and its headline is that of the fine-tuned model.
+    """
+    for row in reversed(metrics):
+        found = row.get("evaluation") or {}
+        if "personalised" in found:
+            accuracy = found["personalised"]["test_accuracy"]
+            return {"round": row["round"], "clients": found.get("clients"), **accuracy}
+    if summary["test_accuracy"] == (summary.get("fine_tuned") or {}).get("test_accuracy"):
+        return None
+    spread = {key: value for key, value in summary["test_accuracy"].items() if key != "per_client"}
+    return {"round": summary["rounds"], "clients": summary.get("clients"), **spread}
+
+
+def diagnostics(
+    summary: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Return what the run last recorded of itself: each with its `value` and the `round`, or the `clients`.
+
+    Accuracies of teacher and supernet are on the server's images, in the last round that has them; the
+    predictor's quality is the mean over the clients that have it.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for key in _SCORES:
+        rows = [row for row in metrics if row.get(key) is not None]
+        if rows:
+            found[key] = {"value": rows[-1][key], "round": rows[-1]["round"]}
+    for key in _RANKS:
+        values = _of_clients([summary], key)
+        if values:
+            found[key] = {"value": sum(values) / len(values), "clients": len(values)}
+    return found
+
+
+def add_leads(summaries: Iterable[dict[str, Any]], reference: str) -> None:
+    """Add to each other summary its `lead` over the reference's run of the same seed, like with like.
+
+    Keys: `deployed`, `fine_tuned`; a key is absent where either run lacks that accuracy, or the two were
+    fine-tuned for different numbers of epochs.
+    """
+    listed = list(summaries)
+    references = {one["seed"]: one for one in listed if one["method"] == reference}
+    if not references:
         raise SystemExit(f"--reference {reference}: not among the arms")
-    for summary in summaries:
-        if summary["seed"] in known:
-            summary[_OVER] = _accuracy(summary) - known[summary["seed"]]
+    for summary in listed:
+        if summary["method"] == reference:
+            continue
+        own, other = _alike(summary), _alike(references.get(summary["seed"], {}))
+        summary["lead"] = {key[0]: own[key] - other[key] for key in own if key in other}
 
 
-def _accuracy(summary: dict[str, Any]) -> float:
-    return float(summary["test_accuracy"]["mean"])
+def _alike(summary: Mapping[str, Any]) -> dict[tuple[str, int], float]:
+    """Return the accuracies of a run by what makes them comparable: kind and epochs of fine-tuning."""
+    found: dict[tuple[str, int], float] = {}
+    if summary.get("deployed"):
+        found["deployed", 0] = summary["deployed"]["mean"]
+    if summary.get("fine_tuned"):
+        tuned = summary["fine_tuned"]
+        found["fine_tuned", tuned["epochs"]] = tuned["test_accuracy"]["mean"]
+    return found
 
 
-def _line(row: Comparison, columns: dict[str, str], summaries: list[dict[str, Any]]) -> str:
-    cells = [row.figures[key].percent(1) if key in row.figures else "-" for key in columns.values()]
-    megabytes = (row.figures["costs/bytes_down"].mean + row.figures["costs/bytes_up"].mean) / 1e6
-    seeds = ", ".join(str(seed) for seed in row.seeds)
-    entries = [entry for summary in summaries for entry in summary["per_client"].values()]
-    macs = sum(entry["macs"] for entry in entries) / len(entries) / 1e6  # of what clients run
-    return (
-        f"| {row.group['method']} | {seeds} | {' | '.join(cells)} | {megabytes:.0f} | {macs:.1f} |"
-    )
+def tables(
+    rows: Sequence[Comparison],
+    summaries: Sequence[Mapping[str, Any]],
+    reference: str | None = None,
+) -> list[str]:
+    """Return the Markdown tables: accuracies; spread over clients and costs; diagnostics, if any."""
+
+    def macs(row: Comparison) -> str:
+        runs = [summary for summary in summaries if summary["method"] == row.group["method"]]
+        found = _of_clients(runs, "macs")  # of what clients run
+        return f"{sum(found) / len(found) / 1e6:.1f}"
+
+    def megabytes(row: Comparison) -> str:
+        return f"{sum(row.figures[f'costs/bytes_{way}'].mean for way in ('down', 'up')) / 1e6:.0f}"
+
+    arm: _Columns = {"method": lambda row: str(row.group["method"])}
+    seeds: _Columns = {"seeds": lambda row: ", ".join(map(str, row.seeds))}
+    accuracies = _shown(_accuracies(reference), _percent)
+    costs: _Columns = {"MB down + up": megabytes, "MMACs": macs, **_shown(_SECONDS, _plain(0))}
+    found = [_table(rows, arm | seeds | accuracies)]
+    found.append(_table(rows, arm | _shown(_SPREAD, _percent) | costs))
+    diagnosed = [row for row in rows if any(key in row.figures for key in _DIAGNOSTICS.values())]
+    if diagnosed:
+        scores = _shown({name: _DIAGNOSTICS[name] for name in _SCORES}, _percent)
+        ranks = _shown({name: _DIAGNOSTICS[name] for name in _RANKS}, _plain(2))
+        found.append(_table(diagnosed, arm | scores | ranks))
+    return found
 
 
-def _short(summary: dict[str, Any]) -> dict[str, Any]:
+def _accuracies(reference: str | None) -> dict[str, str]:
+    """Return the columns of the first table, and where in a comparison their figures are."""
+    columns = {"deployed": "deployed/mean"}
+    if reference is not None:
+        columns[f"deployed less {reference}"] = "lead/deployed"
+    columns["+ fine-tuning"] = _HEADLINE["+ fine-tuning"]
+    if reference is not None:
+        columns[f"fine-tuning less {reference}"] = "lead/fine_tuned"
+    for name in ("personalised", "chosen on validation", "global"):
+        columns[name] = _HEADLINE[name]
+    return columns
+
+
+def _table(rows: Iterable[Comparison], columns: _Columns) -> str:
+    lines = [f"| {' | '.join(name.replace('_', ' ') for name in columns)} |"]
+    lines.append("|" + "---|" * len(columns))
+    lines += [f"| {' | '.join(text(row) for text in columns.values())} |" for row in rows]
+    return "\n".join(lines)
+
+
+def _shown(keys: Mapping[str, str], text: Callable[[MeanSd], str]) -> _Columns:
+    return {name: partial(_cell, key=key, text=text) for name, key in keys.items()}
+
+
+def _cell(row: Comparison, *, key: str, text: Callable[[MeanSd], str]) -> str:
+    """Return a figure as text; where not every run of the row has it, with how many do."""
+    figure = row.figures.get(key)
+    if figure is None:
+        return "-"
+    of = "" if figure.runs == len(row.seeds) else f" ({figure.runs} of {len(row.seeds)})"
+    return text(figure) + of
+
+
+def _percent(figure: MeanSd) -> str:
+    return figure.percent(1)
+
+
+def _plain(digits: int) -> Callable[[MeanSd], str]:
+    def text(figure: MeanSd) -> str:
+        mean = f"{figure.mean:.{digits}f}"
+        return mean if figure.sd is None else f"{mean} ± {figure.sd:.{digits}f}"
+
+    return text
+
+
+def _of_clients(summaries: Iterable[Mapping[str, Any]], key: str) -> list[float]:
+    """Return one entry of every client of every run, where it has it."""
+    entries = (entry for summary in summaries for entry in summary["per_client"].values())
+    return [entry[key] for entry in entries if entry.get(key) is not None]
+
+
+def _short(summary: Mapping[str, Any]) -> dict[str, Any]:
     """Keep what a reader could want to recompute, without the space's description."""
-    kept = ("method", "seed", "rounds", "test_accuracy", "val_accuracy", "best", "global")
-    short = {key: summary[key] for key in (*kept, "fine_tuned", "costs") if key in summary}
+    kept = ("method", "seed", "rounds", "test_accuracy", "val_accuracy", "best", "global", "costs")
+    short = {key: summary[key] for key in (*kept, "lead") if key in summary}
+    short["deployed"], short["fine_tuned"] = summary["deployed"], summary.get("fine_tuned")
+    short["diagnostics"] = summary["diagnostics"]
     short["architectures"] = {c: e["choices"] for c, e in summary["per_client"].items()}
     if summary["gain"]:
         short["gain"] = summary["gain"]
