@@ -14,20 +14,15 @@ Of each run `summary.json`, `metrics.jsonl`, `config.yaml` and, where there is o
 from __future__ import annotations
 
 import argparse
-import json
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from benchmarks.finished_runs import RANKS, SCORES, add_leads, of_clients, read_run
 from benchmarks.recording import write_result
-from corolla.records.run_directory import RunDirectory
 from corolla.records.summary import Comparison, MeanSd, compare
 
-_LOG = logging.getLogger(__name__)
 _HEADLINE = {  # of the run's own choice of model: names of figures that older results have too
     "personalised": "test_accuracy/mean",
     "sd over clients": "test_accuracy/std",
@@ -47,10 +42,7 @@ _SECONDS = {
     "evaluation s": "costs/evaluation_s",
     "client s": "costs/client_s",
 }
-_SUBNETS = ("smallest", "random", "largest")
-_SCORES = ("teacher_accuracy", *(f"supernet_accuracy_{subnet}" for subnet in _SUBNETS))
-_RANKS = ("predictor_kendall", "predictor_spearman", "front_kendall", "front_spearman")
-_DIAGNOSTICS = {name: f"diagnostics/{name}/value" for name in (*_SCORES, *_RANKS)}
+_DIAGNOSTICS = {name: f"diagnostics/{name}/value" for name in (*SCORES, *RANKS)}
 _SHOWN = ("rounds", "clients", "clients_per_round", "local_epochs", "batch_size", "evaluation")
 _Columns = dict[str, Callable[[Comparison], str]]
 
@@ -87,7 +79,7 @@ def main() -> None:
     }
     for arm in arms:
         of_arm = [summary for summary in summaries if summary["method"] == arm]
-        entropies = _of_clients(of_arm, "policy_entropy")
+        entropies = of_clients(of_arm, "policy_entropy")
         if entropies:
             figures[f"{arm}_policy_entropy"] = sum(entropies) / len(entropies)
     raw = {
@@ -103,88 +95,6 @@ def main() -> None:
     print(f"\nwritten: {write_result(options.name, figures, raw)}")
 
 
-def read_run(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return a run's summary and configuration; the summary has `deployed` and `diagnostics` besides.
-
-    Raises: RefusedError where there is no run, or one that is not finished.
-    """
-    directory = RunDirectory.open(folder)
-    summary, metrics = directory.summary(), directory.metrics()
-    gain = folder / "gain.json"  # where `corolla gain` was run
-    summary["gain"] = json.loads(gain.read_text()) if gain.is_file() else None
-    summary["deployed"] = deployed(summary, metrics)
-    summary["diagnostics"] = diagnostics(summary, metrics)
-    if summary["deployed"] and summary["deployed"]["round"] != summary["rounds"]:
-        _LOG.warning("%s: last evaluated in round %d", folder, summary["deployed"]["round"])
-    return summary, yaml.safe_load(directory.config_text())
-
-
-def deployed(
-    summary: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]
-) -> dict[str, Any] | None:
-    """Return the test accuracy of what clients run without fine-tuning: its spread over them, and the round.
-
-    None where the run has no evaluation between rounds and its headline is that of the fine-tuned model.
-    """
-    for row in reversed(metrics):
-        found = row.get("evaluation") or {}
-        if "personalised" in found:
-            accuracy = found["personalised"]["test_accuracy"]
-            return {"round": row["round"], "clients": found.get("clients"), **accuracy}
-    if summary["test_accuracy"] == (summary.get("fine_tuned") or {}).get("test_accuracy"):
-        return None
-    spread = {key: value for key, value in summary["test_accuracy"].items() if key != "per_client"}
-    return {"round": summary["rounds"], "clients": summary.get("clients"), **spread}
-
-
-def diagnostics(
-    summary: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]
-) -> dict[str, dict[str, Any]]:
-    """Return what the run last recorded of itself: each with its `value` and the `round`, or the `clients`.
-
-    Accuracies of teacher and supernet are on the server's images, in the last round that has them; the
-    predictor's quality is the mean over the clients that have it.
-    """
-    found: dict[str, dict[str, Any]] = {}
-    for key in _SCORES:
-        rows = [row for row in metrics if row.get(key) is not None]
-        if rows:
-            found[key] = {"value": rows[-1][key], "round": rows[-1]["round"]}
-    for key in _RANKS:
-        values = _of_clients([summary], key)
-        if values:
-            found[key] = {"value": sum(values) / len(values), "clients": len(values)}
-    return found
-
-
-def add_leads(summaries: Iterable[dict[str, Any]], reference: str) -> None:
-    """Add to each other summary its `lead` over the reference's run of the same seed, like with like.
-
-    Keys: `deployed`, `fine_tuned`; a key is absent where either run lacks that accuracy, or the two were
-    fine-tuned for different numbers of epochs.
-    """
-    listed = list(summaries)
-    references = {one["seed"]: one for one in listed if one["method"] == reference}
-    if not references:
-        raise SystemExit(f"--reference {reference}: not among the arms")
-    for summary in listed:
-        if summary["method"] == reference:
-            continue
-        own, other = _alike(summary), _alike(references.get(summary["seed"], {}))
-        summary["lead"] = {key[0]: own[key] - other[key] for key in own if key in other}
-
-
-def _alike(summary: Mapping[str, Any]) -> dict[tuple[str, int], float]:
-    """Return the accuracies of a run by what makes them comparable: kind and epochs of fine-tuning."""
-    found: dict[tuple[str, int], float] = {}
-    if summary.get("deployed"):
-        found["deployed", 0] = summary["deployed"]["mean"]
-    if summary.get("fine_tuned"):
-        tuned = summary["fine_tuned"]
-        found["fine_tuned", tuned["epochs"]] = tuned["test_accuracy"]["mean"]
-    return found
-
-
 def tables(
     rows: Sequence[Comparison],
     summaries: Sequence[Mapping[str, Any]],
@@ -194,7 +104,7 @@ def tables(
 
     def macs(row: Comparison) -> str:
         runs = [summary for summary in summaries if summary["method"] == row.group["method"]]
-        found = _of_clients(runs, "macs")  # of what clients run
+        found = of_clients(runs, "macs")  # of what clients run
         return f"{sum(found) / len(found) / 1e6:.1f}"
 
     def megabytes(row: Comparison) -> str:
@@ -208,8 +118,8 @@ def tables(
     found.append(_table(rows, arm | _shown(_SPREAD, _percent) | costs))
     diagnosed = [row for row in rows if any(key in row.figures for key in _DIAGNOSTICS.values())]
     if diagnosed:
-        scores = _shown({name: _DIAGNOSTICS[name] for name in _SCORES}, _percent)
-        ranks = _shown({name: _DIAGNOSTICS[name] for name in _RANKS}, _plain(2))
+        scores = _shown({name: _DIAGNOSTICS[name] for name in SCORES}, _percent)
+        ranks = _shown({name: _DIAGNOSTICS[name] for name in RANKS}, _plain(2))
         found.append(_table(diagnosed, arm | scores | ranks))
     return found
 
@@ -257,12 +167,6 @@ def _plain(digits: int) -> Callable[[MeanSd], str]:
         return mean if figure.sd is None else f"{mean} ± {figure.sd:.{digits}f}"
 
     return text
-
-
-def _of_clients(summaries: Iterable[Mapping[str, Any]], key: str) -> list[float]:
-    """Return one entry of every client of every run, where it has it."""
-    entries = (entry for summary in summaries for entry in summary["per_client"].values())
-    return [entry[key] for entry in entries if entry.get(key) is not None]
 
 
 def _short(summary: Mapping[str, Any]) -> dict[str, Any]:

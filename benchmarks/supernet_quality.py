@@ -1,7 +1,7 @@
 """How well a trained supernet ranks architectures: its proxy loss against training each of them alone.
 
     python -m benchmarks.supernet_quality [NAME=]RUN_DIR... [--architectures 8] [--epochs 15] [--images N]
-    python -m benchmarks.supernet_quality --again [--space NAME]
+    python -m benchmarks.supernet_quality --again [[NAME=]RUN_DIR...] [--space NAME]
 
 Runs are those of a method with a supernet training (HAPFNAS); their supernet is that of stage 1, as the last
 checkpoint keeps it. Runs of one NAME are averaged. Proxy: cross-entropy on all clients' validation images,
@@ -12,17 +12,15 @@ accuracy: 1 is the same order. Few images tell architectures apart badly: look a
 
 Larger architectures are mostly better, and to know that needs no supernet: `by_macs` and `by_params` are the
 correlations of these costs alone. What a supernet knows beyond them: `given_macs`, Kendall's partial tau
-(Biometrika 32, 1942), and, where there are enough, tau over the pairs of like cost. --again trains and
-measures nothing: from losses and accuracies in results/supernet_quality.json it works out the rest anew.
+(Biometrika 32, 1942), and, where there are enough, tau over the pairs of like cost. --again trains
+nothing: accuracies and losses are those of results/supernet_quality.json; supernets of runs that are given
+take the place of those of the same NAME and seed.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
-import math
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ import numpy as np
 import torch
 import yaml
 
+from benchmarks.orders import add_correlations, table
 from benchmarks.recording import RESULTS, write_result
 from benchmarks.space_sizes import space_named
 from corolla.config.build import (
@@ -45,7 +44,6 @@ from corolla.data.images import Images
 from corolla.errors import RefusedError
 from corolla.records.json_files import read_json, write_json
 from corolla.records.run_directory import RunDirectory
-from corolla.search.predictor import rank_correlation
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.supernet import Supernet
 from corolla.training.subnet_scorer import SubnetScorer
@@ -54,9 +52,6 @@ from corolla.types import Arrays, generator
 _DRAW = 0x9A71
 _MOST_TESTED = 10_000  # images
 _NAME = "supernet_quality"
-_ALIKE = 1.2  # of two like costs the larger over the smaller, at most
-_FEWEST_PAIRS = 5  # over fewer, tau is left out
-_CORRELATIONS = ("kendall", "spearman", "kendall_given_macs")  # of a supernet, always there
 
 
 class PooledRun:
@@ -74,7 +69,7 @@ class PooledRun:
         data = FederationData(dataset, self._partition)
         clients = [data.client(client) for client in config.population]
         self.mean, self.std = clients[0].mean, clients[0].std
-        self.train = _together([client.train for client in clients])
+        self.train = self.recalibration = _together([client.train for client in clients])
         self.validation = _together([client.validation for client in clients])
         self.test = _together([client.test for client in clients])
 
@@ -103,7 +98,7 @@ class PooledRun:
             self.supernet(),
             build_trainer(self.config),
             validation=self.validation,
-            recalibration=self.train,
+            recalibration=self.recalibration,
             mean=self.mean,
             std=self.std,
             batch_size=100,
@@ -133,7 +128,7 @@ class PooledRun:
 
 
 def main() -> None:
-    """Measure, or with --again read what was measured; print and write the correlations."""
+    """Measure, or with --again go on from what was measured; print and write the correlations."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("runs", metavar="[NAME=]RUN_DIR", nargs="*")
     parser.add_argument("--architectures", type=int, default=8)
@@ -141,20 +136,24 @@ def main() -> None:
     parser.add_argument(
         "--images", type=int, metavar="N", help="train alone on N that no client has"
     )
-    parser.add_argument("--again", action="store_true", help="only work out the results file anew")
+    parser.add_argument(
+        "--again", action="store_true", help="train nothing, start from the results file"
+    )
     parser.add_argument("--space", help="with --again, where the file has no numbers of parameters")
     options = parser.parse_args()
-    if options.again == bool(options.runs):
-        parser.error("give either runs, or --again")
+    if not options.again and not options.runs:
+        parser.error("give runs, or --again")
+    runs = [(run.rpartition("=")[0], PooledRun(run.rpartition("=")[2])) for run in options.runs]
     if options.again:
         path = RESULTS / f"{_NAME}.json"
         content = read_json(path)
         if options.space is not None:
             add_params(content["raw"], space_named(options.space))
+        add_losses(content["raw"], runs)
         # The environment stays that of the measurement.
         write_json(path, content | {"figures": add_correlations(content["raw"])}, indent=1)
     else:
-        raw = measure(options)
+        raw = measure(runs, options)
         write_result(_NAME, {}, raw)  # kept, should there be no order to correlate
         path = write_result(_NAME, add_correlations(raw), raw)
         content = {"raw": raw}
@@ -162,33 +161,37 @@ def main() -> None:
     print(f"written: {path}")
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
+def measure(runs: Sequence[tuple[str, PooledRun]], options: argparse.Namespace) -> dict[str, Any]:
     """Train the architectures alone, score them in every supernet; return accuracies and losses."""
-    named = [(run.rpartition("=")[0], run.rpartition("=")[2]) for run in options.runs]
-    first = PooledRun(named[0][1])
+    first = runs[0][1]
     if options.images is not None:
         first.use_others(options.images)
-    architectures = spread_out(first.space, options.architectures)
     rows: list[dict[str, Any]] = []
-    for architecture in architectures:
+    for architecture in spread_out(first.space, options.architectures):
         accuracy = first.alone(architecture, options.epochs)
         macs = first.space.known_macs(architecture)
         rows.append({"choices": architecture.to_list(), "macs": macs, "alone": accuracy})
         print(f"{architecture.to_list()} {macs / 1e6:.2f} MMACs: alone {100 * accuracy:.1f} %")
-    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for name, folder in named:
-        run = PooledRun(folder)
-        one = {"seed": run.config.seed, "losses": run.losses(architectures)}
-        found[name or run.config.method.name].append(one)
-    raw = {
+    raw: dict[str, Any] = {
         "epochs": options.epochs,
         "images": len(first.train),
         "tested_on": len(first.test),
         "architectures": rows,
-        "supernets": dict(found),
+        "supernets": {},
     }
+    add_losses(raw, runs)
     add_params(raw, first.space)
     return raw
+
+
+def add_losses(raw: dict[str, Any], runs: Sequence[tuple[str, PooledRun]]) -> None:
+    """Score the file's architectures in the runs' supernets; each takes the place of its name and seed."""
+    architectures = [Architecture(tuple(row["choices"])) for row in raw["architectures"]]
+    for name, run in runs:
+        one = {"seed": run.config.seed, "losses": run.losses(architectures)}
+        name = name or run.config.method.name
+        others = [old for old in raw["supernets"].get(name, []) if old["seed"] != one["seed"]]
+        raw["supernets"][name] = sorted([*others, one], key=lambda found: found["seed"])
 
 
 def add_params(raw: dict[str, Any], space: Supernet) -> None:
@@ -205,97 +208,6 @@ def add_params(raw: dict[str, Any], space: Supernet) -> None:
                 f" {row['macs']}; name the space that the file was measured in"
             )
         row["params"] = costs.params
-
-
-def add_correlations(raw: dict[str, Any]) -> dict[str, float]:
-    """Add to the raw numbers how costs and supernets order the architectures; return the figures."""
-    rows = raw["architectures"]
-    alone, macs = ([row[key] for row in rows] for key in ("alone", "macs"))
-    pairs = alike(macs)
-    enough = len(pairs) >= _FEWEST_PAIRS
-    raw["alike"] = {"larger_over_smaller_below": _ALIKE, "pairs": len(pairs), "enough": enough}
-    raw["by_cost"] = {
-        key: _ranks([row[key] for row in rows], alone, key)
-        for key in ("macs", "params")
-        if all(key in row for row in rows)
-    }
-    for name, runs in raw["supernets"].items():
-        for one in runs:
-            scores = [-loss for loss in one["losses"]]
-            one |= _ranks(scores, alone, f"{name}, seed {one['seed']}")
-            with_macs = _ranks(scores, macs, name)["kendall"]
-            one["kendall_with_macs"] = with_macs
-            one["kendall_given_macs"] = partial_tau(
-                one["kendall"], with_macs, raw["by_cost"]["macs"]["kendall"]
-            )
-            if enough:
-                one["kendall_alike"] = tau_of_pairs(scores, alone, pairs)
-    figures = {
-        f"{rank}_by_{cost}": ranks[rank]
-        for cost, ranks in raw["by_cost"].items()
-        for rank in ("kendall", "spearman")
-    }
-    for name, runs in raw["supernets"].items():
-        for key in (*_CORRELATIONS, "kendall_with_macs", "kendall_alike"):
-            values = [one[key] for one in runs if one.get(key) is not None]
-            if values:
-                figures[f"{key}_{name}"] = float(np.mean(values))
-    return figures
-
-
-def alike(macs: Sequence[float]) -> list[tuple[int, int]]:
-    """Return the pairs of places whose costs differ by less than a fifth of the smaller one."""
-    places = itertools.combinations(range(len(macs)), 2)
-    return [(i, j) for i, j in places if max(macs[i], macs[j]) < _ALIKE * min(macs[i], macs[j])]
-
-
-def tau_of_pairs(
-    first: Sequence[float], second: Sequence[float], pairs: Sequence[tuple[int, int]]
-) -> float:
-    """Return the pairs in the same order less those in the opposite one, over all; a tie is neither."""
-    signs = [np.sign(first[i] - first[j]) * np.sign(second[i] - second[j]) for i, j in pairs]
-    return float(np.mean(signs))
-
-
-def partial_tau(xy: float, xz: float, yz: float) -> float | None:
-    """Return Kendall's tau of x and y with z held fixed, from the three taus; None where z says all."""
-    left = (1 - xz**2) * (1 - yz**2)
-    return (xy - xz * yz) / math.sqrt(left) if left > 1e-12 else None
-
-
-def table(raw: Mapping[str, Any]) -> str:
-    """Return a Markdown table of the correlations, and how many pairs are of like cost."""
-    lines = [
-        "| order by | seeds | Kendall's tau | mean | Spearman's rho, mean | tau given MACs, mean |"
-    ]
-    lines.append("|" + "---|" * 6)
-    for cost, ranks in raw["by_cost"].items():
-        tau, rho = (f"{ranks[rank]:.2f}" for rank in ("kendall", "spearman"))
-        lines.append(f"| {cost} alone | - | {tau} | {tau} | {rho} | - |")
-    for name, runs in raw["supernets"].items():
-        seeds = ", ".join(str(one["seed"]) for one in runs)
-        taus = ", ".join(f"{one['kendall']:.2f}" for one in runs)
-        means = [
-            f"{np.mean(values):.2f}" if (values := [v for v in column if v is not None]) else "-"
-            for column in ([one[key] for one in runs] for key in _CORRELATIONS)
-        ]
-        lines.append(f"| {name} | {seeds} | {taus} | {' | '.join(means)} |")
-    found = raw["alike"]
-    lines.append(f"\npairs of like cost (larger below {_ALIKE} x smaller): {found['pairs']}")
-    if found["enough"]:
-        for name, runs in raw["supernets"].items():
-            taus = ", ".join(f"{one['kendall_alike']:.2f}" for one in runs)
-            lines.append(f"  {name}: tau over them {taus}")
-    else:
-        lines[-1] += f"; no tau over fewer than {_FEWEST_PAIRS}"
-    return "\n".join(lines)
-
-
-def _ranks(scores: Sequence[float], against: Sequence[float], name: str) -> dict[str, float]:
-    found = rank_correlation(scores, against)
-    if found is None or found.pairs < len(scores):
-        raise SystemExit(f"{name}: all numbers are equal or some not finite, there is no order")
-    return {"kendall": found.kendall, "spearman": found.spearman}
 
 
 def spread_out(space: Supernet, count: int) -> list[Architecture]:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
 from benchmarks import collect_runs, supernet_quality
-from benchmarks.collect_runs import _SHOWN, add_leads, deployed, diagnostics
+from benchmarks.collect_runs import _SHOWN
+from benchmarks.finished_runs import add_leads, deployed, diagnostics
+from benchmarks.orders import add_correlations, table, tau_of_pairs
 from benchmarks.recording import RESULTS
 from benchmarks.space_sizes import space_named
-from benchmarks.supernet_quality import add_correlations, add_params, table, tau_of_pairs
+from benchmarks.supernet_quality import add_losses, add_params
 from corolla.records.json_files import read_json
 from corolla.records.run_directory import RunDirectory
 from corolla.records.summary import compare
@@ -214,6 +217,27 @@ def test_order_among_architectures_of_like_cost() -> None:
     supernet["losses"] = [1.0] * 6
     with pytest.raises(SystemExit, match="n, seed 0: all numbers are equal"):
         add_correlations(raw)
+
+
+def test_supernets_of_new_runs_take_the_place_of_those_of_their_seed() -> None:
+    class Run:
+        def __init__(self, seed: int, loss: float) -> None:
+            self.config = SimpleNamespace(seed=seed, method=SimpleNamespace(name="hapfnas"))
+            self._loss = loss
+
+        def losses(self, architectures: list[Any]) -> list[float]:
+            return [self._loss + architecture.choices[0] for architecture in architectures]
+
+    raw: dict[str, Any] = {
+        "architectures": [{"choices": [0]}, {"choices": [2]}],
+        "supernets": {"hapfnas": [{"seed": 0, "losses": [9.0, 9.0]}, {"seed": 1, "losses": [8.0]}]},
+    }
+    runs: Any = [("", Run(0, 1.0)), ("other", Run(3, 5.0))]
+    add_losses(raw, runs)
+    assert raw["supernets"] == {
+        "hapfnas": [{"seed": 0, "losses": [1.0, 3.0]}, {"seed": 1, "losses": [8.0]}],
+        "other": [{"seed": 3, "losses": [5.0, 7.0]}],
+    }
 
 
 def test_the_committed_correlations_are_those_of_the_script(
