@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from clients.deploy import scores, training_metrics
+from clients.search_memory import SearchMemory, measured_on
 from clients.site import Site
 from clients.subnet import SubnetClient
 from corolla.limits import Limits
-from corolla.records.errors import CorruptStateError
 from corolla.search.measured import Measured
-from corolla.search.measured_lists import from_choices, from_lists, to_lists
+from corolla.search.measured_lists import from_choices, to_lists
 from corolla.search.predictor_search import PredictorSearch, search_seed
 from corolla.spaces.architecture import Architecture
-from corolla.state import State
 from corolla.tasks import Task, TaskError
 from corolla.training.sandwich import SandwichSettings, SupernetTrainer
 from corolla.training.subnet_scorer import SubnetScorer
 from corolla.types import Arrays, client_seed
 
-_LOG = logging.getLogger("corolla")
 _PIECE = 16  # architectures between two saves
 
 
@@ -60,7 +57,8 @@ class SupernetClient(SubnetClient):
         site, started = self._site, time.perf_counter()
         scorer, fits = self._scorer(supernet), self._fits(task)
         seed = search_seed(site.config.seed, site.client)
-        measured = self._begun(task)
+        memory = self._memory(supernet)
+        measured = memory.load(task.round)
         scored_s = 0.0
 
         while wanted := self._search.wanted(measured, fits=fits, seed=seed):
@@ -68,7 +66,7 @@ class SupernetClient(SubnetClient):
                 before = time.perf_counter()
                 measured += _measure(scorer, wanted[start : start + _PIECE])
                 scored_s += time.perf_counter() - before
-                self._save(task, measured)
+                memory.save(task.round, measured)
         result = self._search.result(measured, seed=seed)
         arrays = site.space.cut(supernet, result.architecture)
         model = self._with_statistics(site.space.load(result.architecture, arrays))
@@ -81,24 +79,13 @@ class SupernetClient(SubnetClient):
             "search_s": time.perf_counter() - started - scored_s,
         }
 
-    def _begun(self, task: Task) -> list[Measured]:
-        """Return what this round's search had measured before it was cut off; nothing is trusted blindly."""
-        store = self._site.store
-        if store is None:
-            return []
-        try:
-            found = store.load(self._site.client, task.round + 1)
-            if found is None or found[1].meta.get("searched_in") != task.round:
-                return []
-            return from_lists(self._site.space, found[1].meta)
-        except (CorruptStateError, KeyError, TypeError, ValueError) as error:
-            _LOG.warning("client %s searches anew: %s", self._site.client, error)
-            return []
-
-    def _save(self, task: Task, measured: Sequence[Measured]) -> None:
-        if self._site.store is not None:
-            state = State({}, {"searched_in": task.round, **to_lists(measured)})
-            self._site.store.save(self._site.client, task.round, state)
+    def _memory(self, supernet: Arrays) -> SearchMemory:
+        """Return where the pairs measured in exactly this supernet, on these images, are kept."""
+        site, count = self._site, self._recalibration_images
+        scored = site.data.test if self._fitness == "test" else site.data.validation
+        splits = [scored, site.data.train] if count else [scored]
+        on = measured_on(supernet, splits, count, site.config.batch_size)
+        return SearchMemory(site, of=on)
 
     # --- the other kinds of work ------------------------------------------------------------------------
 

@@ -16,10 +16,10 @@ from corolla.errors import Fault, RefusedError
 from corolla.federation import Federation
 from corolla.state import State
 from corolla.tasks import Reply
-from corolla.types import Arrays, ClientId
+from corolla.types import Arrays, ClientId, client_order
 from strategies.base import CorollaStrategy, Deployment, Outcome
 from strategies.exchange import Order
-from strategies.personal_search import PersonalSearch
+from strategies.personal_search import PersonalSearch, names_of
 from strategies.retraining import RetrainingSettings, retraining_orders, retraining_step
 from strategies.supernet_training import SupernetTraining
 
@@ -58,19 +58,18 @@ class Hapfnas(CorollaStrategy):
         self._retraining: RetrainingSettings = parts["retraining"]
         self._searched_from = self._training.rounds
         self._retrained_from = self._searched_from + self._search.rounds
-        if federation.rounds <= self._retrained_from:
-            problem = (
-                f"leaves no round to retrain in: {self._training.rounds} train the supernet, "
-                f"{self._search.rounds} search"
-            )
-            remedy = (
-                f"Use rounds={self._retrained_from + 1} or more, or supernet_training.rounds lower"
-            )
-            raise RefusedError(Fault("rounds", federation.rounds, problem, remedy))
         self._supernet: Arrays = self.space.initial_state(federation.seed)  # of stage 1
         self._weights = self._supernet  # of stage 3, which starts from it
         self._velocity: Arrays = {}
         self._done = 0  # the last round that anybody answered in
+        # The knowledge model; of other trainings the smallest, which is within everybody's limits.
+        self._shared = self._training.deployed(self._supernet).architecture
+        self._unable: set[ClientId] = set()  # of those that were warned of: no state
+        faults = self._rounds_faults()
+        if not federation.on_nodes:  # of those, who cannot train it sits stage 1 out
+            faults += self._knowledge_faults(supernet_training.get("knowledge"))
+        if faults:
+            raise RefusedError(faults)
 
     def summary(self) -> None:
         """Log what is about to run, and what nobody should overlook."""
@@ -90,14 +89,15 @@ class Hapfnas(CorollaStrategy):
 
     def cohort(self, server_round: int, available: Sequence[ClientId]) -> list[ClientId]:
         """Draw as any method does; in stage 2, take those that have not searched yet."""
-        if self.stage(server_round) == 2:
+        stage = self.stage(server_round)
+        if stage == 2:
             return self._search.cohort(server_round, available)
+        if stage == 1:
+            available = self._able(available)
         return super().cohort(server_round, available)
 
     def orders(self, server_round: int, cohort: Sequence[ClientId]) -> list[Order]:
         """Ask for what the round's stage needs."""
-        # Nodes that joined since may have limits of their own.
-        self._training.federation = self._search.federation = self.federation
         stage = self.stage(server_round)
         if stage == 1:
             return self._training.orders(self._supernet, server_round, cohort)
@@ -124,6 +124,8 @@ class Hapfnas(CorollaStrategy):
             metrics |= found
         elif stage == 2:
             metrics |= self._search.absorb(replies)
+            if server_round == self._retrained_from and self.roster is not None:
+                self._search.warn_of_unsearched(self.roster.clients())
         else:
             self._weights, self._velocity = retraining_step(
                 self.space, self._retraining, self._weights, self._velocity, replies
@@ -136,6 +138,49 @@ class Hapfnas(CorollaStrategy):
             return self._training.deployed(self._supernet)
         architecture = self._search.architecture(client)
         return Deployment(architecture, self.space.cut(self._weights, architecture))
+
+    def _learn_budgets(self, nodes: Mapping[ClientId, int]) -> Mapping[ClientId, int]:
+        """Hand the limits of nodes that joined since to the stages, which give architectures by them."""
+        nodes = super()._learn_budgets(nodes)
+        self._training.federation = self._search.federation = self.federation
+        return nodes
+
+    def _rounds_faults(self) -> list[Fault]:
+        rounds, before = self.federation.rounds, self._retrained_from
+        if rounds > before:
+            return []
+        problem = (
+            f"leaves no round to retrain in: {self._training.rounds} train the supernet, "
+            f"{self._search.rounds} search"
+        )
+        remedy = f"Use rounds={before + 1} or more, or supernet_training.rounds lower"
+        return [Fault("rounds", rounds, problem, remedy)]
+
+    def _knowledge_faults(self, knowledge: Any) -> list[Fault]:
+        """Return what is wrong where clients cannot train the model that stage 1 sends to everybody."""
+        limited = sorted({*self.federation.budgets, *self.federation.caps}, key=client_order)
+        unable = [c for c in limited if not self.federation.fits(c, self._shared)]
+        if not unable:
+            return []
+        costs = self.space.costs(self._shared, batch_size=self.federation.batch_size)
+        problem = (
+            f"takes {costs.macs:,} multiply-accumulates and {costs.training_memory_mib:.1f} MiB to "
+            f"train, beyond the limits of client {names_of(unable)}"
+        )
+        remedy = (
+            "Every client trains it: use smallest, or raise the limits (cap, memory_budget_mib)"
+        )
+        return [Fault("supernet_training.knowledge", knowledge, problem, remedy)]
+
+    def _able(self, available: Sequence[ClientId]) -> list[ClientId]:
+        """Return who can train what stage 1 sends to everybody: of real nodes, perhaps not all."""
+        able = [client for client in available if self.federation.fits(client, self._shared)]
+        unable = set(available) - set(able) - self._unable
+        if unable:
+            self._unable |= unable
+            who = names_of(sorted(unable, key=client_order))
+            _LOG.warning("the knowledge model is beyond the limits of %s: left out of stage 1", who)
+        return able
 
     def describe(self, client: ClientId) -> dict[str, Any]:
         """Add how far the client's search came and how good its predictor was."""

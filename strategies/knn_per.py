@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from corolla.errors import Fault, RefusedError
+from corolla.errors import RefusedError
 from corolla.federation import Federation
 from corolla.training.knn import KnnSettings
 from strategies.fedavg import FedAvg
 from strategies.new_clients import FrozenFedAvg
+from strategies.search_faults import validation_faults
 
 
 class KnnPer(FedAvg):
@@ -32,9 +33,10 @@ class KnnPer(FedAvg):
     ) -> None:
         # Built here only to refuse bad values before anything starts: clients get the same ones.
         KnnSettings(k=k, scale=scale, lambda_step=lambda_step)
-        if federation.train_on_validation:
-            problem = "validation images choose lambda and would be their own neighbours"
-            raise RefusedError(Fault("train_on_validation", True, problem, "Leave it out"))
+        problem = "validation images choose lambda and would be their own neighbours"
+        faults = validation_faults(federation, problem)
+        if faults:
+            raise RefusedError(faults)
         super().__init__(
             federation=federation,
             architecture=architecture,

@@ -29,6 +29,7 @@ from corolla.tasks import Reply
 from corolla.types import Arrays, ClientId, client_seed
 from strategies.base import CorollaStrategy, Deployment, Outcome
 from strategies.exchange import Order
+from strategies.search_faults import validation_faults
 from strategies.updates import updates_of
 
 _PRESCREEN = "corolla.search.proposals.prescreen.Prescreened"
@@ -72,6 +73,9 @@ class PerFedNAS(CorollaStrategy):
         with _gathered(faults):
             budgets = bool(federation.budgets)
             self._reward: Reward = build(reward, self.reward_key, budgets=budgets)
+        if not faults and self._proposals.learns and any("val_" in n for n in self._reward.needs):
+            problem = "architectures would be chosen on images that are trained on"
+            faults += validation_faults(federation, problem)
         if not 0 <= settle < 1:
             remedy = "Give a share of the rounds: 0 for none, 0.25 for the last quarter"
             faults.append(Fault("settle", settle, "lies outside [0, 1)", remedy))

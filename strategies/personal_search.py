@@ -28,6 +28,7 @@ from corolla.state import State
 from corolla.tasks import Reply, Task
 from corolla.types import Arrays, ClientId, client_order, generator
 from strategies.exchange import Order
+from strategies.search_faults import validation_faults
 
 _LOG = logging.getLogger("corolla")
 _WAYS = ("predictor", "random", "smallest")
@@ -72,6 +73,9 @@ class PersonalSearch:
             faults.append(
                 Fault("personal_search.recalibration_images", count, "is out of range", remedy)
             )
+        if by == "predictor" and fitness == "validation":
+            problem = "architectures would be chosen on images that are trained on"
+            faults += validation_faults(federation, problem)
         if faults:
             raise RefusedError(faults)
         self.federation, self.space = federation, federation.space
@@ -183,6 +187,19 @@ class PersonalSearch:
         self._found[client] = result.architecture
         self._correlation[client] = correlations(result)
 
+    def warn_of_unsearched(self, clients: Sequence[ClientId]) -> None:
+        """Say aloud, when no round of search is left, who found nothing."""
+        left = [client for client in clients if client not in self._found]
+        if left:
+            _LOG.warning(
+                "the search is over, and %d of %d clients found no architecture: %s. They train the best "
+                "that the server knows to be measured, else the smallest. Their failures are in "
+                "metrics.jsonl; more time: round_timeout_s, more rounds: personal_search.rounds",
+                len(left),
+                len(clients),
+                names_of(left),
+            )
+
     # --- what a client runs -----------------------------------------------------------------------------
 
     def architecture(self, client: ClientId) -> Architecture:
@@ -234,6 +251,12 @@ class PersonalSearch:
         found = state.meta["found"].items()
         self._found = {client: Architecture.of(choices) for client, choices in found}
         self._correlation = dict(state.meta["correlation"])
+
+
+def names_of(clients: Sequence[ClientId], most: int = 20) -> str:
+    """Return the clients' names for a message, not all of very many."""
+    rest = f" and {len(clients) - most} more" if len(clients) > most else ""
+    return ", ".join(clients[:most]) + rest
 
 
 def correlations(result: SearchResult) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What is wrong with a search's schedule, for all methods that prune step by step."""
+"""What is wrong with a search: with a schedule that prunes step by step, with what it chooses on."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def search_faults(
     if not isinstance(space, MixedDartsSpace):
         remedy = "Use space=darts_s2_mixed or another of the mixed DARTS spaces"
         return [Fault("space", space.name, "holds no mixed networks to prune", remedy)]
-    if federation.train_on_validation and not at_server:
+    if not at_server:
         problem = "operations would be chosen on images that are trained on"
         remedy = "Leave it out: they are trained on after the last decision"
-        faults.append(Fault("train_on_validation", True, problem, remedy))
+        faults += validation_faults(federation, problem, remedy)
     share = federation.participants / federation.clients
     own = int(federation.rounds * share)  # rounds that a client can expect to take part in
     needed = search.rounds_needed(space.plan)
@@ -38,3 +38,12 @@ def search_faults(
         remedy = f"Use rounds={wanted} or more, or shorten the search (search.*)"
         faults.append(Fault("rounds", federation.rounds, problem + who, remedy))
     return faults
+
+
+def validation_faults(
+    federation: Federation, problem: str, remedy: str = "Leave it out"
+) -> list[Fault]:
+    """Return the fault of a run that trains on validation images with a method that chooses on them."""
+    if not federation.train_on_validation:
+        return []
+    return [Fault("train_on_validation", True, problem, remedy)]

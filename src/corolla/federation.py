@@ -37,6 +37,7 @@ class Federation:
     examples: Mapping[ClientId, int] = field(default_factory=dict)  # training images, where known
     train_on_validation: bool = False  # clients train on their validation images all along
     server: ServerSide | None = None  # None: the server has no images of its own
+    on_nodes: bool = False  # clients are real nodes: limits come with them, and others may join
 
     def limits(self, client: ClientId) -> Limits:
         """Return what ``client`` can do at most."""
@@ -82,4 +83,5 @@ class Federation:
             examples=examples or {},
             train_on_validation=config.train_on_validation,
             server=ServerSide(config) if config.server_set else None,
+            on_nodes=config.on_nodes,
         )

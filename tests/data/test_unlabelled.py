@@ -104,6 +104,9 @@ def test_no_pictures(tmp_path: Path) -> None:
     assert fault.problem == "is not a folder"
     with pytest.raises(RefusedError, match="holds no pictures"):
         unlabelled(tmp_path / "empty").load(Digits())
+    write_image(tmp_path / "one" / "1.png", 9)
+    (fault,) = unlabelled(tmp_path / "one").check(Digits(), pool=True)
+    assert (fault.problem, fault.remedy) == ("holds a single picture", "Put 2 or more there")
 
 
 def test_unreadable_pictures_are_named(pictures: Path) -> None:
@@ -132,7 +135,7 @@ def test_the_clients_own_images_are_refused(
     assert "1 of its" in text(unlabelled(animals / "spare").check(both, pool=True))
 
 
-@pytest.mark.parametrize("value", [0, -1, 2.5, True, "many"])
+@pytest.mark.parametrize("value", [0, 1, -1, 2.5, True, "many"])
 def test_counts_out_of_range(value: Any, tmp_path: Path) -> None:
     with pytest.raises(RefusedError) as caught:
         unlabelled(tmp_path, max_images=value, seed=-1)
@@ -140,7 +143,7 @@ def test_counts_out_of_range(value: Any, tmp_path: Path) -> None:
         "server_set.max_images",
         "server_set.seed",
     ]
-    assert "Use a whole number, 1 or more; null for all" in str(caught.value)
+    assert "Use a whole number, 2 or more; null for all" in str(caught.value)
 
 
 # --- other data sets ----------------------------------------------------------------------------------------

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from flwr.supercore.task_identity import TaskIdentity
 
 from clients.supernet_search import SupernetClient
-from corolla.config.build import build_space, build_trainer_settings
+from corolla.config.build import build_space, build_strategy, build_trainer_settings
+from corolla.config.compose import compose_values
+from corolla.config.schema import RunConfig
 from corolla.errors import RefusedError, RunFailedError
 from corolla.federation import Federation
 from corolla.launch import plan_run, start
@@ -22,12 +26,14 @@ from corolla.training.subnet_scorer import SubnetScorer
 from strategies.personal_search import PersonalSearch
 from tests.conftest import make_space
 from tests.strategies.conftest import results, resumed, run, small
+from tests.strategies.test_late_budgets import _Roster
 from tests.strategies.test_reductions import ONE, weights_of
 
 HAPFNAS = "method=hapfnas"
 SEARCH = "personal_search"
 EVERYBODY = ["clients=3", "clients_per_round=3"]
 SERVER_SET = ["server_set=held_out", "server_set.images=50"]
+BALANCED = "trainer.loss=balanced_softmax"  # the method's own
 
 
 def _run(path: Path, *overrides: str) -> RunDirectory:
@@ -50,7 +56,8 @@ def _without_distilling(path: Path, training: str, *overrides: str) -> RunDirect
 def _fedavg(path: Path, *overrides: str) -> RunDirectory:
     """Run FedAvg of the smallest architecture on the same images."""
     smallest = "method.strategy.architecture=smallest"
-    return run(path, "method=fedavg", "space=mobilenetv2_8", *SERVER_SET, smallest, *overrides)
+    own = ["space=mobilenetv2_8", *SERVER_SET, smallest, BALANCED]
+    return run(path, "method=fedavg", *own, *overrides)
 
 
 # --- reductions -----------------------------------------------------------------------------------------
@@ -88,7 +95,7 @@ def test_knowledge_models_are_averaged_as_fedavg_does(tmp_path: Path) -> None:
 def test_a_one_shot_supernet_of_one_architecture_is_fedavg(tmp_path: Path) -> None:
     one = ["space=mobilenetv3_8", ONE, "trainer.lr_schedule=constant"]
     shot = _without_distilling(tmp_path / "shot", "one_shot", *one, "supernet_training.rounds=2")
-    averaged = run(tmp_path / "fedavg", "method=fedavg", *SERVER_SET, *one)
+    averaged = run(tmp_path / "fedavg", "method=fedavg", *SERVER_SET, *one, BALANCED)
     left = weights_of(shot, "strategy/weights/")
     right = weights_of(averaged, "strategy/model/")
     assert left.keys() == right.keys()
@@ -175,7 +182,7 @@ def test_test_images_choose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_client_that_dies_in_stage_2_runs_the_smallest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     search = SupernetClient._do_search
 
@@ -192,10 +199,12 @@ def test_a_client_that_dies_in_stage_2_runs_the_smallest(
     assert entries["0"]["searched"]
     assert entries["2"]["searched"]
     assert [line["failures"] for line in directory.metrics()] == [0, 1, 0]
+    (warning,) = [text for text in caplog.messages if text.startswith("the search is over")]
+    assert "1 of 3 clients found no architecture: 1. They train" in warning
 
 
 def test_another_round_of_search_reaches_those_who_failed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     search, died = SupernetClient._do_search, []
 
@@ -209,6 +218,31 @@ def test_another_round_of_search_reaches_those_who_failed(
     directory = _run(tmp_path / "run", *EVERYBODY, "rounds=4", f"{SEARCH}.rounds=2")
     assert [len(line["participants"]) for line in directory.metrics()] == [3, 2, 1, 3]
     assert all(entry["searched"] for entry in directory.summary()["per_client"].values())
+    assert "the search is over" not in caplog.text
+
+
+def test_a_search_that_came_too_late_is_not_made_again_in_the_next_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search, score, late, scored = SupernetClient._do_search, SubnetScorer.__call__, [], []
+
+    def come_too_late(self: SupernetClient, *arguments: Any) -> Any:
+        found = search(self, *arguments)
+        if self._site.client == "1" and not late:
+            late.append(1)
+            raise TimeoutError("the server waits no more")
+        return found
+
+    monkeypatch.setattr(SupernetClient, "_do_search", come_too_late)
+    monkeypatch.setattr(
+        SubnetScorer, "__call__", lambda self, a: (scored.append(a), score(self, a))[1]
+    )
+    quiet = ["supernet_training.score_every=0", "evaluation.every=0"]
+    directory = _run(tmp_path / "run", *EVERYBODY, "rounds=4", f"{SEARCH}.rounds=2", *quiet)
+    assert [line["participants"] for line in directory.metrics()][1:3] == [["0", "2"], ["1"]]
+    assert len(scored) == 3 * 12
+    entries = directory.summary()["per_client"].values()
+    assert all(entry["searched"] and entry["measured"] == 12 for entry in entries)
 
 
 @pytest.mark.parametrize("failing", [[], ["0"], ["1", "3"]])
@@ -216,9 +250,7 @@ def test_another_round_of_search_reaches_those_who_failed(
 def test_who_fails_keeps_nobody_else_from_searching(failing: list[str], participants: int) -> None:
     settings = ["clients=5", f"clients_per_round={participants}", "rounds=20"]
     config = plan_run(small(HAPFNAS, *settings, "run_dir=unused")).config
-    federation = Federation.of(
-        config, space=build_space(config), trainer=build_trainer_settings(config), budgets={}
-    )
+    federation = _federation(config)
     search = PersonalSearch(federation=federation, **config.personal_search)
     clients = [str(number) for number in range(5)]
     rounds = -(-len(clients) // participants) + len(failing)  # as `rounds: null` gives, and theirs
@@ -282,6 +314,48 @@ def test_caps_hold_for_what_is_deployed(by: str, tmp_path: Path) -> None:
         assert row["macs"] <= directory.summary()["per_client"][row["client"]]["macs_cap"]
 
 
+# --- real nodes: limits that are not known before ---------------------------------------------------------
+
+
+def _federation(config: RunConfig, **known: Any) -> Federation:
+    space, trainer = build_space(config), build_trainer_settings(config)
+    return Federation.of(config, space=space, trainer=trainer, **{"budgets": {}, **known})
+
+
+def test_a_node_that_joins_before_an_evaluation_deploys_within_its_cap() -> None:
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    settings = ["supernet_training=none", f"{SEARCH}.by=random"]
+    values = [o for o in small(HAPFNAS) if not o.startswith("supernet_training")]
+    config = plan_run([*values, *settings, "run_dir=unused"]).config
+    federation = _federation(config)
+    space = federation.space
+    strategy = build_strategy(config, federation=replace(federation, on_nodes=True))
+    assert strategy.deployed("1").architecture != space.smallest()  # without a limit
+    cap = float(space.costs(space.smallest()).macs)
+    strategy.roster = _Roster({"1": {"macs_cap": cap}}, online="01")
+    messages = strategy.start_evaluation(1, ["0", "1"], {"0": 10, "1": 11})
+    sent = {str(m.content["task"]["client"]): m.content["task"]["architecture"] for m in messages}
+    assert list(sent["1"]) == space.smallest().to_list()
+
+
+def test_a_node_that_cannot_train_the_knowledge_model_sits_stage_1_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    config = plan_run(
+        small(HAPFNAS, "supernet_training.knowledge=largest", "run_dir=unused")
+    ).config
+    space = build_space(config)
+    caps = {"1": float(space.costs(space.smallest()).macs)}
+    federation = _federation(config, caps=caps)
+    with pytest.raises(RefusedError, match=r"knowledge='largest': takes .* limits of client 1\."):
+        build_strategy(config, federation=federation)
+    strategy = build_strategy(config, federation=replace(federation, on_nodes=True))
+    assert strategy.cohort(1, ["0", "1"]) == strategy.cohort(1, ["0", "1"]) == ["0"]
+    assert strategy.cohort(2, ["0", "1"]) == ["0", "1"]  # of the search
+    said = "the knowledge model is beyond the limits of 1: left out of stage 1"
+    assert caplog.messages.count(said) == 1
+
+
 # --- refusals -------------------------------------------------------------------------------------------
 
 
@@ -299,6 +373,13 @@ def test_caps_hold_for_what_is_deployed(by: str, tmp_path: Path) -> None:
         ("supernet_training.rounds=0", r"supernet_training.rounds=0"),
         ("supernet_training.teach=nobody", r"supernet_training.sandwich.teach='nobody'"),
         ("cap.low=-0.5", r"cap"),
+        ("train_on_validation=true", r"train_on_validation=True: architectures would be chosen"),
+        ("server_set.images=1", r"server_set.images=1: is out of range. Use a whole number, 2"),
+        (
+            "supernet_training.knowledge=largest",
+            r"supernet_training.knowledge='largest': takes [\d,]+ multiply-accumulates and [\s\S]*"
+            r"limits of client 0, 1[\s\S]*use smallest",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_before_it_starts(override: str, words: str) -> None:
@@ -307,3 +388,29 @@ def test_what_cannot_work_is_refused_before_it_starts(override: str, words: str)
         overrides = [o for o in overrides if not o.startswith("server_set")]
     with pytest.raises(RefusedError, match=words):
         plan_run([*overrides, override])
+
+
+@pytest.mark.parametrize("override", [f"{SEARCH}.by=random", f"{SEARCH}.fitness=test"])
+def test_what_chooses_nothing_on_validation_may_train_on_it(override: str) -> None:
+    assert plan_run(small(HAPFNAS, override, "train_on_validation=true", "run_dir=unused"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "loss"),
+    [
+        ([HAPFNAS], "balanced_softmax"),
+        ([HAPFNAS, "trainer=adamw"], "balanced_softmax"),
+        ([HAPFNAS, "trainer.loss=cross_entropy"], "cross_entropy"),
+        (["experiment=hapfnas_small", "trainer.loss=cross_entropy"], "cross_entropy"),
+        (["method=fedavg"], "cross_entropy"),
+    ],
+)
+def test_the_methods_own_loss_is_its_default(overrides: list[str], loss: str) -> None:
+    assert compose_values(overrides)["trainer"]["loss"] == loss
+
+
+def test_a_search_has_time_at_full_size() -> None:
+    # By hand: 20 clients of half an hour on one core, and as much again.
+    assert (
+        compose_values(["experiment=hapfnas_tiny_imagenet_20"])["round_timeout_s"] > 20 * 1800 * 2
+    )

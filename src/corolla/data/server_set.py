@@ -23,6 +23,7 @@ from corolla.errors import Fault, RefusedError, nearest
 from corolla.types import generator
 
 PARTS = ("all", "train")  # of a pool, to hold images out of
+FEWEST = 2  # images: BatchNorm takes a variance over a batch
 UNKNOWN = -1  # the label of images that nobody labelled
 _HELD_OUT = 0x5E7F0  # keeps this draw apart from the partition's, of the same seed
 
@@ -84,7 +85,7 @@ class HeldOut:
     ``partition.json`` lists the positions. A smaller set is part of a larger one of the same seed.
 
     Args:
-        images: how many, 1 or more.
+        images: how many, `FEWEST` or more.
         seed: of the draw.
         part: of the pool that they are drawn from: ``all``, or ``train``, its official training images,
             which leaves its test images to be tested on.
@@ -110,7 +111,7 @@ class HeldOut:
                 "is out of range",
                 f"Use a whole number, {least} or more",
             )
-            for key, value, least in (("images", images, 1), ("seed", seed, 0))
+            for key, value, least in (("images", images, FEWEST), ("seed", seed, 0))
             if isinstance(value, bool) or not isinstance(value, int) or value < least
         ]
         if part not in PARTS:
@@ -183,9 +184,10 @@ class OtherImages:
         faults = of_server(own.check())
         if faults:
             return faults
-        if not len(own.labels()):
-            remedy = "Give a data set with images, or server_set=none"
-            return [Fault("server_set.dataset", own.name, "holds no images", remedy)]
+        if len(own.labels()) < FEWEST:
+            problem = "holds no images" if not len(own.labels()) else "holds a single image"
+            remedy = f"Give a data set with {FEWEST} images or more, or server_set=none"
+            return [Fault("server_set.dataset", own.name, problem, remedy)]
         for key in ("channels", "resolution"):
             mine, theirs = getattr(own, key), getattr(dataset, key)
             if mine != theirs:

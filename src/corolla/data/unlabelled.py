@@ -15,7 +15,7 @@ from corolla.data.dataset import Dataset
 from corolla.data.folder_listing import Listing
 from corolla.data.image_decoding import SUFFIXES
 from corolla.data.image_folder import ImageFolder
-from corolla.data.server_set import UNKNOWN, ServerImages, server_images
+from corolla.data.server_set import FEWEST, UNKNOWN, ServerImages, server_images
 from corolla.errors import Fault, RefusedError
 from corolla.types import generator
 
@@ -58,7 +58,12 @@ class UnlabelledImages:
                 f"Use a whole number, {least} or more{other}",
             )
             for key, value, least, other in (
-                ("max_images", 1 if max_images is None else max_images, 1, "; null for all"),
+                (
+                    "max_images",
+                    FEWEST if max_images is None else max_images,
+                    FEWEST,
+                    "; null for all",
+                ),
                 ("seed", seed, 0, ""),
             )
             if isinstance(value, bool) or not isinstance(value, int) or value < least
@@ -78,6 +83,9 @@ class UnlabelledImages:
         try:
             pictures = self._pictures(dataset)
             faults = _shared(pictures, dataset) if pool else []
+            if not faults and len(pictures.labels()) < FEWEST:
+                remedy = f"Put {FEWEST} or more there"
+                faults = [Fault(KEY, str(self.root), "holds a single picture", remedy)]
             if not faults:
                 pictures.images(self._chosen(pictures))
         except RefusedError as error:

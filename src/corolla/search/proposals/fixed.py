@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -21,6 +22,8 @@ class Fixed(Proposals):
 
     ``architecture``: ``smallest``, ``middle``, ``largest`` or a list of choice indices. Others are refused.
     """
+
+    learns: ClassVar[bool] = False
 
     def __init__(self, *, context: SearchContext, architecture: str | Sequence[int]) -> None:
         try:
@@ -47,6 +50,8 @@ class Fixed(Proposals):
 
 class RandomOnce(Proposals):
     """One uniform draw per client, kept for the whole run."""
+
+    learns: ClassVar[bool] = False
 
     def __init__(self, *, context: SearchContext) -> None:
         self._context = context

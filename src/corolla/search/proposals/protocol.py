@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -47,6 +47,8 @@ class Proposals(Protocol):
     `draws` and `chosen` change nothing and depend on the state, their arguments and the run's seed alone, so
     that a round repeated after a crash is the same round.
     """
+
+    learns: ClassVar[bool] = True  # whether rewards change what is proposed or deployed
 
     @abstractmethod
     def draws(

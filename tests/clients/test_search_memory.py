@@ -1,0 +1,77 @@
+"""Measured pairs are taken up again where they are still true, and nowhere else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from clients.search_memory import SearchMemory, measured_on
+from corolla.data.images import Images
+from corolla.records.client_store import ClientStore
+from corolla.search.measured import Measured
+from tests.conftest import make_space
+
+SPACE = make_space("mobilenetv2_8")
+PAIRS = [Measured(SPACE.smallest(), 2.5, 0.25), Measured(SPACE.largest(), float("inf"), 0.0)]
+
+
+def _memory(path: Path, of: str, store: bool = True) -> SearchMemory:
+    kept = ClientStore(path) if store else None
+    site: Any = SimpleNamespace(client="1", store=kept, space=SPACE)
+    return SearchMemory(site, of=of)
+
+
+def _images(value: int = 0) -> Images:
+    return Images(torch.full((2, 1, 8, 8), value, dtype=torch.uint8), torch.tensor([0, 1]))
+
+
+def test_pairs_of_an_earlier_round_are_taken_up(tmp_path: Path) -> None:
+    _memory(tmp_path, "a").save(7, PAIRS)
+    assert _memory(tmp_path, "a").load(7) == PAIRS  # the round, begun anew
+    assert _memory(tmp_path, "a").load(9) == PAIRS
+    assert _memory(tmp_path, "a").load(6) == []  # a round from before they were measured
+
+
+def test_pairs_of_another_supernet_are_not(tmp_path: Path) -> None:
+    _memory(tmp_path, "a").save(7, PAIRS)
+    assert _memory(tmp_path, "b").load(7) == []
+
+
+def test_without_a_disk_a_search_begins_anew(tmp_path: Path) -> None:
+    memory = _memory(tmp_path, "a", store=False)
+    memory.save(7, PAIRS)
+    assert memory.load(7) == []
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_read_is_not_trusted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _memory(tmp_path, "a").save(7, PAIRS)
+    (file,) = tmp_path.rglob("round-*")
+    file.write_bytes(file.read_bytes()[:-9])
+    assert _memory(tmp_path, "a").load(7) == []
+    assert "client 1 searches anew" in caplog.text
+
+
+def test_the_digest_tells_weights_images_and_settings_apart() -> None:
+    ones = np.ones((2, 3), np.float32)
+    same = measured_on({"a": ones, "b": ones[:1]}, [_images()], 30, 16)
+    assert same == measured_on({"b": ones[:1].copy(), "a": ones.copy()}, [_images()], 30, 16)
+    assert same == measured_on({"b": ones[:1], "a": np.asfortranarray(ones)}, [_images()], 30, 16)
+    one_bit = np.nextafter(ones, 2, dtype=np.float32)
+    others = [
+        measured_on({"a": one_bit, "b": ones[:1]}, [_images()], 30, 16),
+        measured_on({"a": ones[:1], "b": ones}, [_images()], 30, 16),
+        measured_on({"a": ones.reshape(3, 2), "b": ones[:1]}, [_images()], 30, 16),
+        measured_on({"a": ones, "b": ones[:1]}, [_images(1)], 30, 16),
+        measured_on({"a": ones, "b": ones[:1]}, [_images(), _images()], 30, 16),
+        measured_on({"a": ones, "b": ones[:1]}, [_images()], 0, 16),
+        measured_on({"a": ones, "b": ones[:1]}, [_images()], 30, 8),
+    ]
+    assert len({same, *others}) == 1 + len(others)
