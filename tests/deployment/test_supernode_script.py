@@ -111,7 +111,9 @@ def test_a_stop_reaches_the_node_and_is_no_kill(stage: Stage, held_up: bool) -> 
         stage.hold_up()
     # The node says farewell to the SuperLink on SIGTERM; the script must give it the time.
     # It ends by itself in the end: a script that forgets it must not leave it to the machine.
-    farewell = "trap 'echo farewell; exit 0' TERM; echo up; for _ in {1..600}; do /bin/sleep 0.05; done"
+    farewell = (
+        "trap 'echo farewell; exit 0' TERM; echo up; for _ in {1..600}; do /bin/sleep 0.05; done"
+    )
     stage.stand_in("flower-supernode", f"exec >>{stage.calls}; {farewell}")
     script = stage.start()
     stage.wait_for("up")
