@@ -51,7 +51,10 @@ class SubnetClient(NumPyClient):
     def _train(self, model: nn.Module, task: Task) -> TrainResult:
         """Train the received model in place; what a method does otherwise, it does here."""
         site, data = self._site, self._site.data
-        return site.trainer.train(
+        trainer = site.trainer
+        if "loss" in task.extra:  # of this task alone
+            trainer = trainer.replaced(loss=str(task.extra["loss"]))
+        return trainer.train(
             model,
             data.train,
             mean=data.mean,

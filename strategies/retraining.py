@@ -18,6 +18,7 @@ from corolla.federation import Federation
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.supernet import Supernet
 from corolla.tasks import Reply, Task
+from corolla.training.settings import LOSSES
 from corolla.types import Arrays, ClientId
 from strategies.exchange import Order
 from strategies.updates import updates_of
@@ -28,6 +29,7 @@ class RetrainingSettings:
     """How searched models are trained together. RefusedError for values that are not known."""
 
     lr: float | None  # of the clients in this stage; None: the trainer's
+    loss: str | None  # likewise: the trainer's, or one of `LOSSES`
     uncovered: Literal[
         "keep", "zero"
     ]  # entries that nobody holds: their value (ours) | 0 (published)
@@ -41,6 +43,9 @@ class RetrainingSettings:
             value = getattr(self, key)
             if value not in known:
                 faults.append(Fault(key, value, "is not known", nearest(str(value), known)))
+        if self.loss is not None and self.loss not in LOSSES:
+            remedy = f"{nearest(str(self.loss), LOSSES)}, or null for the trainer's"
+            faults.append(Fault("loss", self.loss, "is not known", remedy))
         if self.lr is not None and not self.lr > 0:
             faults.append(Fault("lr", self.lr, "is out of range", "Use a number above 0, or null"))
         if not 0 <= self.server_momentum < 1:
@@ -77,6 +82,7 @@ def retraining_orders(
             architecture=architecture,
             epochs=federation.local_epochs,
             lr=lr,
+            extra={} if settings.loss is None else {"loss": settings.loss},
         )
         returns = {name: array.shape for name, array in arrays.items()}
         orders.append(Order(task=task, arrays=arrays, returns=returns))

@@ -83,6 +83,20 @@ def test_retraining_of_one_architecture_is_fedavg(uncovered: str, tmp_path: Path
     assert (zeros >= rest) == (uncovered == "zero")
 
 
+def test_stage_3_may_have_a_loss_of_its_own(tmp_path: Path) -> None:
+    runs = [
+        _without_distilling(tmp_path / name, "none", *overrides)
+        for name, overrides in {
+            "own": ["retraining.loss=cross_entropy"],
+            "all": ["trainer.loss=cross_entropy"],
+            "balanced": [],
+        }.items()
+    ]
+    own, everywhere, balanced = (weights_of(directory, "strategy/weights/") for directory in runs)
+    _same(own, everywhere)
+    assert any((own[name] != balanced[name]).any() for name in own)
+
+
 def test_knowledge_models_are_averaged_as_fedavg_does(tmp_path: Path) -> None:
     knowledge = _run(tmp_path / "knowledge", "rounds=4", "supernet_training.rounds=2")
     averaged = _fedavg(tmp_path / "fedavg", "rounds=2")
@@ -370,6 +384,7 @@ def test_a_node_that_cannot_train_the_knowledge_model_sits_stage_1_out(
         (f"{SEARCH}.predictor.initial=4", rf"{SEARCH}.predictor.initial=4[\s\S]*forest needs"),
         (f"{SEARCH}.recalibration_images=1", rf"{SEARCH}.recalibration_images=1"),
         ("retraining.uncovered=drop", r"retraining.uncovered='drop'"),
+        ("retraining.loss=crossentropy", r"retraining.loss='crossentropy': is not known. Did you"),
         ("supernet_training.rounds=0", r"supernet_training.rounds=0"),
         ("supernet_training.teach=nobody", r"supernet_training.sandwich.teach='nobody'"),
         ("cap.low=-0.5", r"cap"),
