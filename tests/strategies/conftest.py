@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+import numpy as np
 
 from corolla.launch import plan_run, resume, start
 from corolla.records.run_directory import RunDirectory
+from corolla.tasks import Reply
+from corolla.training.results import DivergedError
+from strategies.exchange import Order
 
 SMALL = [
     "engine=inline",
@@ -95,3 +102,25 @@ def results(directory: RunDirectory) -> str:
     """Return all that a run found, as text, without its times."""
     found = [directory.summary(), directory.metrics(), directory.clients()]
     return json.dumps(without_times(found), sort_keys=True, indent=1)
+
+
+def changed_replies(orders: Iterable[Order], images: Mapping[str, int]) -> list[Reply]:
+    """Return the networks that were sent, each changed in its client's own way: client -> its images."""
+    replies = []
+    for order in orders:
+        client = order.task.client
+        rng = np.random.default_rng(int(client))
+        arrays = {
+            name: (array * rng.uniform(0.8, 1.2)).astype(array.dtype)
+            for name, array in order.arrays.items()
+        }
+        received: dict[str, Any] = {"bytes_down": 0, "bytes_up": 0, "round_s": 1.0, "metrics": {}}
+        replies.append(
+            Reply(task=order.task, arrays=arrays, num_examples=images[client], **received)
+        )
+    return replies
+
+
+def diverging(*_: Any, **__: Any) -> NoReturn:
+    """Stand in for a training that diverges."""
+    raise DivergedError(loss=math.inf, epoch=0, batch=0, lr=0.1)

@@ -22,11 +22,10 @@ from corolla.launch import plan_run
 from corolla.records.run_directory import RunDirectory
 from corolla.tasks import Reply
 from corolla.training.ensemble import Ensemble
-from corolla.training.results import DivergedError
 from corolla.training.sandwich import SandwichSettings, SupernetResult, SupernetTrainer
 from corolla.types import Arrays
 from strategies.distilled_supernet import Distilled
-from tests.strategies.conftest import results, resumed, run, small
+from tests.strategies.conftest import changed_replies, diverging, results, resumed, run, small
 
 HAPFNAS = "method=hapfnas"
 IMAGES = {"0": 10, "1": 30}  # client -> its training images
@@ -52,17 +51,8 @@ def _weights(training: Distilled) -> Arrays:
 
 def _replies(training: Distilled, server_round: int = 1) -> list[Reply]:
     """Return the knowledge model, changed by every client in its own way."""
-    replies = []
-    for order in training.orders(_weights(training), server_round, list(IMAGES)):
-        rng = np.random.default_rng(int(order.task.client))
-        arrays = {
-            name: (array * rng.uniform(0.8, 1.2)).astype(array.dtype)
-            for name, array in order.arrays.items()
-        }
-        images = IMAGES[order.task.client]
-        received: dict[str, Any] = {"bytes_down": 0, "bytes_up": 0, "round_s": 1.0, "metrics": {}}
-        replies.append(Reply(task=order.task, arrays=arrays, num_examples=images, **received))
-    return replies
+    orders = training.orders(_weights(training), server_round, list(IMAGES))
+    return changed_replies(orders, IMAGES)
 
 
 @dataclass
@@ -160,7 +150,7 @@ def test_the_sandwich_is_as_configured(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def note(self: SupernetTrainer, space: Any, trainer: Any, settings: SandwichSettings) -> None:
         seen.append(settings)
-        raise DivergedError(loss=math.inf, epoch=0, batch=0, lr=0.1)
+        diverging()
 
     monkeypatch.setattr(SupernetTrainer, "__init__", note)
     _play(_stage("random_subnets=3", "temperature=2.5", "teach=all"), [1])
@@ -209,9 +199,6 @@ def test_without_a_teacher_everything_stays(caplog: pytest.LogCaptureFixture) ->
 def test_a_distillation_that_diverges_stops_nothing(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def diverging(*_: Any, **__: Any) -> SupernetResult:
-        raise DivergedError(loss=math.inf, epoch=0, batch=0, lr=0.1)
-
     monkeypatch.setattr(SupernetTrainer, "distil", diverging)
     training = _stage()
     weights, replies = _weights(training), _replies(training)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,17 @@ from corolla.federation import Federation
 from corolla.launch import plan_run
 from corolla.spaces.supernet import Supernet
 from corolla.tasks import Reply
-from corolla.training.results import DivergedError, TrainResult
+from corolla.training.results import TrainResult
 from corolla.types import Arrays
 from strategies.fedkemf import FedKEMF
-from tests.strategies.conftest import SMALL, run, small, without_times
+from tests.strategies.conftest import (
+    SMALL,
+    changed_replies,
+    diverging,
+    run,
+    small,
+    without_times,
+)
 from tests.strategies.test_fedmd import private_models
 from tests.strategies.test_reductions import weights_of
 
@@ -38,26 +44,8 @@ def _strategy(*overrides: str) -> FedKEMF:
 
 
 def _answer(strategy: FedKEMF, images: dict[str, int]) -> list[Reply]:
-    """Return replies of networks that every client changed in its own way: client -> its images."""
-    replies = []
-    for order in strategy.orders(1, list(images)):
-        rng = np.random.default_rng(int(order.task.client))
-        arrays = {
-            name: (array * rng.uniform(0.8, 1.2)).astype(array.dtype)
-            for name, array in order.arrays.items()
-        }
-        replies.append(
-            Reply(
-                task=order.task,
-                arrays=arrays,
-                num_examples=images[order.task.client],
-                metrics={},
-                round_s=1.0,
-                bytes_down=0,
-                bytes_up=0,
-            )
-        )
-    return replies
+    """Return replies to the first round: client -> its images."""
+    return changed_replies(strategy.orders(1, list(images)), images)
 
 
 def test_alpha_0_without_distillation_is_local_beside_fedavg_bit_for_bit(tmp_path: Path) -> None:
@@ -162,9 +150,6 @@ def test_a_network_that_exploded_is_in_neither_ensemble_nor_average() -> None:
 def test_a_distillation_that_diverges_leaves_the_average(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def diverging(*_: Any, **__: Any) -> TrainResult:
-        raise DivergedError(loss=math.inf, epoch=0, batch=0, lr=0.1)
-
     monkeypatch.setattr(strategies.fedkemf, "train_on_logits", diverging)
     strategy = _strategy()
     average = _strategy("method.strategy.fusion=average")

@@ -33,9 +33,7 @@ class Ensemble:
     """What models said together."""
 
     logits: Tensor  # (n, classes) float32 on the CPU
-    left_out: tuple[
-        int, ...
-    ]  # places, from 0, of models whose logits or statistics were not finite
+    left_out: tuple[int, ...]  # places, from 0, of models with logits or statistics not finite
 
 
 def ensemble_of(
@@ -76,8 +74,9 @@ def ensemble_of(
         raise NoBatchError("no images for an ensemble to answer on: 0 images")
     configure_torch(trainer.loop)
     floats = trainer.floats(images, mean=mean, std=std)
-    total, weights, asked, left_out = None, 0.0, 0, []
+    total, weights, place, left_out = None, 0.0, -1, []
     for weight, model in models:  # enumerate() would hold on to a model while the next one is built
+        place += 1
         if not (math.isfinite(weight) and weight >= 0):
             raise ValueError(f"an ensemble's weight is {weight}: need a finite number, 0 or more")
         if recalibration_batch_size is not None:
@@ -86,12 +85,11 @@ def ensemble_of(
         # Recomputed statistics that overflowed turn whatever a model says into a constant.
         finite = all(bool(torch.isfinite(said).all()) for said in (logits, *model.buffers()))
         del model  # or it would live on likewise
-        asked += 1
         if not finite:
             _LOG.warning(
                 "a model is left out of the ensemble: its logits or statistics are not finite"
             )
-            left_out.append(asked - 1)
+            left_out.append(place)
             continue
         part = logits.double().mul_(weight)
         if total is not None and total.shape != part.shape:
