@@ -18,7 +18,7 @@ from corolla.spaces.supernet import ElasticSupernet
 from corolla.training.feed import Feed
 from corolla.training.losses import soft_cross_entropy
 from corolla.training.memory import MemoryCount
-from corolla.training.modes import autocast, lay_out
+from corolla.training.modes import autocast, avoid_overrun, lay_out
 from corolla.training.optimizers import build_optimizer, export_state, restore_state, trainable
 from corolla.training.results import DivergedError, OptimizerState
 from corolla.training.statistics import batch_statistics
@@ -131,6 +131,7 @@ class SandwichRun:
         answers: Tensor | None = None  # of the largest, for the others
         for position, (role, architecture) in enumerate(subnets):
             with self._elastic.lend(architecture) as subnet:
+                avoid_overrun(subnet, self._loop, self._device)
                 _set_mode(subnet, dropout=position == 0)
                 before = self._draw_state()
                 counted = self._memory.first_forward() if position == 0 else nullcontext()
