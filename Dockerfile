@@ -1,4 +1,4 @@
-# One image for the SuperLink, the SuperNodes and the `corolla` command: what a container is, its
+# One image for the SuperLink, the gate, the SuperNodes and the `corolla` command: what a container is, its
 # command line says (compose.yaml). It holds no key, no certificate and no data.
 #
 #   docker build -t corolla .
@@ -36,7 +36,7 @@ RUN if [ -n "${TORCH_SPEC}" ]; then \
 COPY --from=requirements /requirements.txt /opt/
 RUN pip install ${PIP_ARGS} --constraint /opt/constraints.txt --requirement /opt/requirements.txt
 
-COPY scripts/supernode.sh /usr/local/bin/
+COPY scripts/fleet_gate.py scripts/supernode.sh /usr/local/bin/
 COPY LICENSE README.md pyproject.toml ./
 COPY conf ./conf
 COPY src ./src

@@ -25,7 +25,7 @@ test: install
 # Real SuperLinks and SuperNodes with TLS and keys; sites and runs are killed and go on. They mostly wait,
 # so there are more at once than cores.
 test-processes: install
-	$(BIN)/pytest -n 3 --dist=worksteal tests/deployment/test_processes.py
+	$(BIN)/pytest -n 3 --dist=worksteal tests/deployment/test_processes.py tests/deployment/test_sites_port.py
 
 test-all: install
 	$(BIN)/pytest $(PARALLEL)
@@ -34,6 +34,7 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy src strategies clients engines
+	$(BIN)/mypy scripts/fleet_gate.py
 
 # ROOT: class folders of CIFAR-10, or of any 48,000 images of 32x32
 bench: install

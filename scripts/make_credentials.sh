@@ -11,15 +11,15 @@ Writes below DIR, and never overwrites a file that is there:
 
   certs/ca.crt      certificate of the private authority    give it to every site and every user
   certs/ca.key      the authority's key                     keep it off the servers, best off-line
-  certs/server.crt  the SuperLink's certificate             SuperLink
-  certs/server.key  the SuperLink's key                     SuperLink only
+  certs/server.crt  certificate of SuperLink and gate       SuperLink, gate
+  certs/server.key  its key                                 SuperLink, gate, nobody else
   keys/SITE         a site's private key (ECDSA, P-384)     that site only
   keys/SITE.pub     a site's public key                     register it: flwr supernode register
 
 Run again with more SITEs, it adds their keys and leaves the rest as it is.
 
-  --san NAME     another DNS name or IP address under which nodes and users reach the SuperLink
-                 (repeat it; superlink, localhost, 127.0.0.1 and ::1 are always there)
+  --san NAME     another DNS name or IP address under which sites reach the gate, or users the SuperLink
+                 (repeat it; superlink, gate, localhost, 127.0.0.1 and ::1 are always there)
   --days N       days for which the certificates hold (default 365)
   --owner U[:G]  give the files to this user, for containers that run as another user (needs root)
   --help         this text
@@ -33,7 +33,7 @@ fail() {
   exit 2
 }
 
-sans=(superlink localhost 127.0.0.1 ::1)
+sans=(superlink gate localhost 127.0.0.1 ::1)
 days=365
 owner=
 positional=()
@@ -74,7 +74,7 @@ done
   fail "$dir/certs holds $present of its 4 files: put the rest back, or move them all away"
 ((present == 0 || ${#sites[@]})) ||
   fail "$dir/certs is complete and no site was named: nothing to do"
-((present == 0 || ${#sans[@]} == 4)) ||
+((present == 0 || ${#sans[@]} == 5)) ||
   fail "--san comes too late, $dir/certs is complete: leave it out, or move its 4 files away"
 
 entries=()

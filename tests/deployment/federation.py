@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import yaml
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(sys.executable).parent
@@ -48,10 +49,12 @@ class Federation:
         self._registered = [*sites, *later]
         self._options = dict(options or {})
         self._credentials = folder / "credentials"
-        self._port = free_port()
+        self.port = free_port()
+        self.sites_port = free_port()
         self._node_ports = {site: free_port() for site in self._registered}
         self._processes: list[psutil.Popen] = []
         self._superlink: psutil.Popen | None = None
+        self._gate: psutil.Popen | None = None
         self._user: psutil.Popen | None = None
         self._nodes: dict[str, psutil.Popen] = {}
 
@@ -61,18 +64,13 @@ class Federation:
         writer = [sys.executable, str(ROOT / "scripts/digit_sites.py"), "--images", "120"]
         _succeed([*writer, self.folder / "sites", *self._registered])
         certs = self._credentials / "certs"
-        home = self.folder / "user"
-        home.mkdir()
-        (home / "config.toml").write_text(
-            f'[superlink]\ndefault = "{CONNECTION}"\n[superlink.{CONNECTION}]\n'
-            f'address = "127.0.0.1:{self._port}"\nroot-certificates = "{certs / "ca.crt"}"\n'
-        )
+        self.connect("user", self.port)
         self._superlink = self._spawn(
             "superlink",
             [
                 SCRIPTS / "flower-superlink",
                 "--host=127.0.0.1",
-                f"--port={self._port}",
+                f"--port={self.port}",
                 f"--ssl-ca-certfile={certs / 'ca.crt'}",
                 f"--ssl-certfile={certs / 'server.crt'}",
                 f"--ssl-keyfile={certs / 'server.key'}",
@@ -80,16 +78,85 @@ class Federation:
                 "--disable-runtime-dependency-installation",
             ],
         )
-        wait_until(self._superlink_answers, 60, "the SuperLink")
+        wait_until(lambda: self._answers("superlink", self.port), 60, "the SuperLink")
+        self.start_gate()
         for site in self._registered:
-            key = self._credentials / "keys" / f"{site}.pub"
-            _succeed(
-                [SCRIPTS / "flwr", "supernode", "register", key, CONNECTION, "--name", site],
-                env=self.environment("user"),
-            )
+            registered = self.flwr("supernode", "register", self.key(site), "--name", site)
+            assert registered["success"], registered
         for site in self.sites:
             self.start_node(site)
         self.wait_for_nodes(len(self.sites))
+
+    def start_gate(self) -> None:
+        """Start the port for sites by the command of compose.yaml, with this machine's addresses."""
+        program, *shipped = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["gate"][
+            "command"
+        ]
+        here = {
+            "--superlink": f"127.0.0.1:{self.port}",
+            "--host": "127.0.0.1",
+            "--port": str(self.sites_port),
+        }
+        options = dict(option.split("=", 1) for option in shipped) | here
+        certs = str(self._credentials / "certs")
+        self._gate = self._spawn(
+            "gate",
+            [
+                SCRIPTS / "python",
+                ROOT / "scripts" / program,
+                *(
+                    f"{key}={value.replace('/credentials', certs)}"
+                    for key, value in options.items()
+                ),
+            ],
+        )
+        wait_until(lambda: self._answers("gate", self.sites_port), 60, "the gate")
+
+    def stop_gate(self) -> None:
+        """End the port for sites, SIGTERM."""
+        assert self._gate is not None
+        self._gate.terminate()
+        self._gate.wait(timeout=20)
+
+    def connect(self, user: str, port: int) -> None:
+        """Write a Flower configuration that knows the CA's certificate and ``port``, no more."""
+        home = self.folder / user
+        home.mkdir()
+        (home / "config.toml").write_text(
+            f'[superlink]\ndefault = "{CONNECTION}"\n[superlink.{CONNECTION}]\n'
+            f'address = "127.0.0.1:{port}"\nroot-certificates = "{self.ca_certificate}"\n'
+        )
+
+    def flwr(self, *arguments: str | Path, user: str = "user") -> dict[str, Any]:
+        """Return the answer of a command of Flower's; ``success`` says whether it did what it should."""
+        done = subprocess.run(
+            [str(part) for part in (SCRIPTS / "flwr", *arguments, "--format", "json")],
+            env=self.environment(user),
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        start = done.stdout.find("{")
+        assert start >= 0, done.stdout + done.stderr
+        return dict(json.loads(done.stdout[start:]))
+
+    @property
+    def ca_certificate(self) -> Path:
+        """The certificate that every site and every user has."""
+        return self._credentials / "certs" / "ca.crt"
+
+    def key(self, site: str) -> Path:
+        """Return the file of the public key of ``site``."""
+        return self._credentials / "keys" / f"{site}.pub"
+
+    def make_key(self, name: str) -> Path:
+        """Make a key pair that nobody has registered; return its public half."""
+        folder = self.folder / f"keys-of-{name}"
+        _succeed([ROOT / "scripts/make_credentials.sh", folder, name])
+        return folder / "keys" / f"{name}.pub"
 
     def start_node(self, site: str) -> None:
         """Start the SuperNode of ``site`` with its own key, data and state."""
@@ -99,8 +166,8 @@ class Federation:
             site,
             [
                 SCRIPTS / "flower-supernode",
-                f"--superlink=127.0.0.1:{self._port}",
-                f"--root-certificates={self._credentials / 'certs' / 'ca.crt'}",
+                f"--superlink=127.0.0.1:{self.sites_port}",
+                f"--root-certificates={self.ca_certificate}",
                 f"--auth-supernode-private-key={self._credentials / 'keys' / site}",
                 f"--port={self._node_ports[site]}",
                 "--node-config="
@@ -112,17 +179,13 @@ class Federation:
         """Return the folder on the site's disk that its SuperNode writes to."""
         return self.folder / "sites" / site / "state"
 
+    def nodes(self) -> list[dict[str, str]]:
+        """Return the SuperLink's list of registered nodes."""
+        return list(self.flwr("supernode", "list")["nodes"])
+
     def online(self) -> int:
         """Return how many nodes the SuperLink takes for connected."""
-        done = subprocess.run(
-            [SCRIPTS / "flwr", "supernode", "list", CONNECTION, "--format", "json"],
-            env=self.environment("user"),
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=60,
-        )
-        return sum(node["status"] == "online" for node in json.loads(done.stdout)["nodes"])
+        return sum(node["status"] == "online" for node in self.nodes())
 
     def wait_for_nodes(self, count: int, timeout_s: float = 90) -> None:
         """Return once exactly ``count`` nodes are connected."""
@@ -193,11 +256,10 @@ class Federation:
         for process in reversed(self._processes):
             _kill_tree(process)
 
-    def _superlink_answers(self) -> bool:
-        assert self._superlink is not None
-        assert self._superlink.poll() is None, self.log("superlink")
+    def _answers(self, name: str, port: int) -> bool:
+        assert self._processes[-1].poll() is None, self.log(name)
         with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self._port)) == 0
+            return probe.connect_ex(("127.0.0.1", port)) == 0
 
     def _spawn(self, name: str, command: list[str | Path]) -> psutil.Popen:
         with (self.folder / f"{name}.log").open("ab") as log:

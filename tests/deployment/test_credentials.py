@@ -40,7 +40,7 @@ def test_the_certificate_is_signed_by_the_authority_and_names_every_address(tmp_
     done = make("--san", "fl.example.org", "--san", "10.1.2.3", tmp_path / "cred", "site-a")
     assert done.returncode == 0, done.stderr
     certs = tmp_path / "cred" / "certs"
-    for hostname in ("superlink", "localhost", "fl.example.org"):
+    for hostname in ("superlink", "gate", "localhost", "fl.example.org"):
         openssl(
             "verify",
             "-CAfile",

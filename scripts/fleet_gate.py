@@ -1,0 +1,179 @@
+#!/usr/bin/env python3
+"""The port for sites: SuperNodes get through to the SuperLink's Fleet API, and nobody to the rest.
+
+A SuperLink of Flower 1.41 serves all that it has on one port. Its Fleet API asks SuperNodes for a
+signature of their registered key. Its Control API (register keys, submit code, stop runs) and its
+Runtime API (take over a run's server part) ask for nothing: accounts need Flower's enterprise
+edition. So that port is for the operator alone, and sites are given this one:
+
+    fleet_gate.py --superlink 127.0.0.1:8000 --root-certificates ca.crt \
+      --host 0.0.0.0 --port 8001 --ssl-certfile server.crt --ssl-keyfile server.key
+
+Nothing of a request is passed on as it came: the path is one of a list, the headers are those that
+the Fleet API reads, the body is measured. What a node pushes must be a reply in its own name, which
+the SuperLink does not compare. It runs on uvicorn and httpx, as SuperLink and SuperNodes do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import ssl
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+import httpx
+import uvicorn
+from flwr.proto.fleet_pb2 import PushMessagesRequest
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+LOGGER = logging.getLogger("fleet_gate")
+FLEET = (
+    "activate-node",
+    "confirm-message-received",
+    "deactivate-node",
+    "get-fab",
+    "get-run",
+    "pull-messages",
+    "pull-object",
+    "push-messages",
+    "push-object",
+    "send-node-heartbeat",
+)
+"""What a SuperNode with a key calls; registering and unregistering is the operator's."""
+LARGEST_BODY_MIB = 32  # Flower cuts arrays into pieces of 5 MiB; the SuperLink itself has no limit
+ANSWER_TIMEOUT_S = 60.0  # SuperNodes give up after 30
+IDLE_S = 2.0  # the SuperLink closes a connection after 5 s: never use one that is about to go
+
+
+def create_gate(
+    superlink: str, *, verify: ssl.SSLContext, transport: httpx.AsyncBaseTransport | None = None
+) -> Starlette:
+    """Return the ASGI application that passes SuperNodes' requests on to ``superlink``.
+
+    Args:
+        superlink: HOST:PORT, reached by TLS only.
+        verify: knows the authority that signed the SuperLink's certificate.
+        transport: how to reach it, for tests; None: the network.
+
+    """
+
+    client = httpx.AsyncClient(
+        base_url=f"https://{superlink}",
+        verify=verify,
+        transport=transport,
+        limits=httpx.Limits(max_connections=100, keepalive_expiry=IDLE_S),
+        timeout=ANSWER_TIMEOUT_S,
+        trust_env=False,  # no proxy of the environment gets between
+    )
+    routes = [
+        Route(path, partial(_pass_on, client, path), methods=["POST"])
+        for path in (f"/v1/fleet/{name}" for name in FLEET)
+    ]
+    routes.append(Route("/health", partial(_pass_on, client, "/health"), methods=["GET"]))
+    gate = Starlette(routes=routes, exception_handlers={HTTPException: _refuse})
+    gate.router.redirect_slashes = False
+    return gate
+
+
+async def _pass_on(client: httpx.AsyncClient, path: str, request: Request) -> Response:
+    """Ask the SuperLink and return what it answers; 502 to 504, which SuperNodes try again."""
+    body = await _body(request)
+    if path == "/v1/fleet/push-messages":
+        _check_sender(body)
+    try:
+        answer = await client.request(
+            request.method, path, content=body, headers=_of_fleet(request.headers.items())
+        )
+    except httpx.TimeoutException as problem:
+        raise HTTPException(504, f"The SuperLink takes its time: {problem!r}") from problem
+    except httpx.HTTPError as problem:
+        raise HTTPException(502, f"The SuperLink cannot be reached: {problem!r}") from problem
+    return Response(answer.content, answer.status_code, headers=_of_fleet(answer.headers.items()))
+
+
+async def _body(request: Request) -> bytes:
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > LARGEST_BODY_MIB * 2**20:
+            raise HTTPException(413, f"More than {LARGEST_BODY_MIB} MiB in one request")
+    return bytes(body)
+
+
+def _check_sender(body: bytes) -> None:
+    """Refuse what is no reply, or not in the name of the node whose signature the SuperLink checks.
+
+    Otherwise one site could answer for another, or pose as the server towards it.
+    """
+    try:
+        push = PushMessagesRequest.FromString(body)
+    except DecodeError as problem:
+        raise HTTPException(400, "No Flower message") from problem
+    for message in push.messages_list:
+        if message.metadata.src_node_id != push.node.node_id:
+            raise HTTPException(400, "A message in the name of another node")
+        if not message.metadata.reply_to_message_id:
+            raise HTTPException(400, "A message that is no reply")
+
+
+def _of_fleet(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return the headers that mean something to a SuperLink or a SuperNode."""
+    return {
+        name: value
+        for name, value in headers
+        if name in ("accept", "content-type") or name.startswith("flwr-")
+    }
+
+
+async def _refuse(request: Request, problem: Exception) -> Response:
+    """Say so, in the form that Flower's command line shows, and in the log."""
+    assert isinstance(problem, HTTPException)
+    status, text = problem.status_code, problem.detail
+    if status in (404, 405):
+        status, text = 404, "This port is for SuperNodes; the operator has another one."
+    caller = request.client.host if request.client else "somebody"
+    LOGGER.warning("%s: %s %r: %d %s", caller, request.method, request.url.path, status, text)
+    return JSONResponse({"detail": text}, status)
+
+
+def main() -> None:
+    """Serve until SIGTERM or SIGINT."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--superlink", required=True, metavar="HOST:PORT", help="where it listens")
+    parser.add_argument("--root-certificates", required=True, type=Path, help="to know it by")
+    parser.add_argument("--host", default="127.0.0.1", help="address for the sites")
+    parser.add_argument("--port", default=8001, type=int, help="port for the sites")
+    parser.add_argument("--ssl-certfile", required=True, type=Path, help="to be known by")
+    parser.add_argument("--ssl-keyfile", required=True, type=Path, help="its key")
+    options = parser.parse_args()
+    for file in (options.root_certificates, options.ssl_certfile, options.ssl_keyfile):
+        if not file.is_file():
+            parser.error(f"{file} is no file")
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+    LOGGER.setLevel(logging.INFO)
+    LOGGER.info("sites: %s:%d, SuperLink: %s", options.host, options.port, options.superlink)
+    verify = ssl.create_default_context(cafile=str(options.root_certificates))
+    uvicorn.run(
+        create_gate(options.superlink, verify=verify),
+        host=options.host,
+        port=options.port,
+        ssl_certfile=options.ssl_certfile,
+        ssl_keyfile=options.ssl_keyfile,
+        http="h11",  # strict, and bounds what it takes for a header
+        ws="none",
+        proxy_headers=False,  # the caller in the log is the one that called
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=5,
+    )
+
+
+if __name__ == "__main__":
+    main()
