@@ -22,17 +22,42 @@ _FINE_TUNING = 0xF17E  # keeps the fine-tuning's batch order apart from the roun
 class Score(Protocol):
     """Scores a client's model, or what its method makes of it, on validation and test images."""
 
-    def __call__(self, site: Site, model: nn.Module, *, prefix: str = "") -> dict[str, Any]:
-        """Return ``val_accuracy``, ``val_loss``, ``test_accuracy``, ``test_loss``, each with ``prefix``."""
+    def __call__(self, site: Site, model: nn.Module) -> dict[str, Any]:
+        """Return ``val_accuracy``, ``val_loss``, ``test_accuracy``, ``test_loss``, and perhaps more."""
 
 
-def scores(site: Site, model: nn.Module, *, prefix: str = "") -> dict[str, Any]:
-    """Return accuracy and loss of ``model`` on the client's validation and test images."""
+def scores(
+    site: Site,
+    model: nn.Module,
+    *,
+    shared: bool,
+    loss: str | None = None,
+    prefix: str = "",
+    score: Score | None = None,
+) -> dict[str, Any]:
+    """Return the scores of what ``model`` would be, were it deployed; it is left as it is.
+
+    Args:
+        site: the client.
+        model: received, trained or private.
+        shared: it was received, not trained here since: see `corolla.training.scoring.takes_prior`.
+        loss: what it was last trained by; None: the trainer's.
+        prefix: of the names.
+        score: what the method makes of the model; None: its own prediction.
+
+    """
+    with site.scoring.applied(model, shared=shared, loss=loss):
+        found = (score or plain_scores)(site, model)
+    return {prefix + key: value for key, value in found.items()}
+
+
+def plain_scores(site: Site, model: nn.Module) -> dict[str, Any]:
+    """Return accuracy and loss of ``model`` as it is, on the client's validation and test images."""
     found: dict[str, Any] = {}
     for split, images in (("val", site.data.validation), ("test", site.data.test)):
         result = site.trainer.evaluate(model, images, mean=site.data.mean, std=site.data.std)
-        found[f"{prefix}{split}_accuracy"] = result.accuracy
-        found[f"{prefix}{split}_loss"] = result.loss
+        found[f"{split}_accuracy"] = result.accuracy
+        found[f"{split}_loss"] = result.loss
     return found
 
 
@@ -47,13 +72,14 @@ def training_metrics(result: TrainResult | SupernetResult) -> dict[str, Any]:
 
 
 def deploy(
-    site: Site, task: Task, model: nn.Module, *, score: Score = scores
+    site: Site, task: Task, model: nn.Module, *, shared: bool, score: Score = plain_scores
 ) -> tuple[list[Any], int, dict[str, Any]]:
-    """Score ``model``, fine-tune it for the task's epochs, score it again, keep what the method deploys.
+    """Make ``model`` what the client runs and score it, fine-tune that, score it again, keep one of the two.
 
-    ``task.extra["deploy"]`` says which of the two is the client's own: ``received`` or ``fine_tuned``.
+    `corolla.config.schema.EvaluationConfig.deploy` says which. ``shared`` and ``score`` as in `scores`.
     """
     data, config = site.data, site.config
+    site.scoring.apply(model, shared=shared, loss=task.extra.get("loss"))
     metrics = score(site, model)
     kept = to_arrays(model)
     if config.evaluation.latency:
@@ -63,7 +89,7 @@ def deploy(
     if task.epochs:
         trainer = site.trainer
         if trainer.settings.loss in BALANCED:
-            # It would unlearn what is personal: how frequent each class is here.
+            # It would unlearn what is personal: how frequent each class is here. The model has it already.
             trainer = trainer.replaced(loss="cross_entropy")
         result = trainer.train(
             model,
@@ -75,9 +101,10 @@ def deploy(
             lr=task.lr,
             seed=(config.seed, task.round, client_seed(site.client), _FINE_TUNING),
         )
-        metrics |= score(site, model, prefix="fine_tuned_")
+        site.scoring.apply(model, shared=False, loss=trainer.settings.loss)
+        metrics |= {f"fine_tuned_{key}": value for key, value in score(site, model).items()}
         metrics["samples_processed"] = result.samples_processed
-        if task.extra["deploy"] == "fine_tuned":
+        if config.evaluation.deploy == "fine_tuned":
             kept = to_arrays(model)
     if task.extra["keep"]:
         _keep(site, task, kept)

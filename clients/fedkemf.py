@@ -47,7 +47,7 @@ class FedKemfClient(PrivateModelClient):
             keep_optimizer_state=True,
         )
         self._keep(task, own, private.optimizer_state)
-        metrics = scores(site, own.model) | self._told(own)
+        metrics = scores(site, own.model, shared=False) | self._told(own)
         metrics |= {
             "train_loss": private.train_loss,
             "global_train_loss": shared.train_loss,
@@ -61,5 +61,4 @@ class FedKemfClient(PrivateModelClient):
         return self._site.space.load(self._knowledge, received).to(self._site.trainer.device)
 
     def _shared_scores(self, received: Arrays) -> dict[str, Any]:
-        model = self._with_statistics(self._shared(received))
-        return scores(self._site, model, prefix="global_")
+        return scores(self._site, self._shared(received), shared=True, prefix="global_")

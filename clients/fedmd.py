@@ -84,7 +84,7 @@ class FedMDClient(PrivateModelClient):
             std=data.std,
             recalibration_batch_size=self._digest_batch_size if self._recalibrates else None,
         )
-        metrics = scores(site, own.model) | told | self._told(own)
+        metrics = scores(site, own.model, shared=False) | told | self._told(own)
         metrics |= {
             "train_loss": revisit.train_loss,
             "train_s": sum(result.train_s for result in results),

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from clients.deploy import deploy, scores
+from clients.deploy import deploy, plain_scores, scores
 from clients.site import Site
 from clients.subnet import SubnetClient
 from corolla.data.images import Images
@@ -30,34 +30,36 @@ class KnnPerClient(SubnetClient):
         if "deploy" not in task.extra:
             return super().fit(parameters, config)
         model = self._received(task, parameters, config)
-        alone = scores(site, model, prefix="global_")
-        arrays, num_examples, metrics = deploy(site, task, model, score=self._mixed)
+        alone = scores(site, model, shared=True, prefix="global_")
+        arrays, num_examples, metrics = deploy(site, task, model, shared=True, score=self._mixed)
         return arrays, num_examples, alone | metrics
 
     def evaluate(self, parameters: list[Any], config: Any) -> tuple[float, int, dict[str, Any]]:
         """Evaluate the mixture, and the received model alone."""
         site, task = self._site, Task.from_config(config)
         model = self._received(task, parameters, config)
-        metrics = scores(site, model, prefix="global_") | self._mixed(site, model)
+        metrics = scores(site, model, shared=True, score=self._both)
         return metrics["val_loss"], len(site.data.train), metrics
 
     def _received(self, task: Task, parameters: list[Any], config: Any) -> nn.Module:
-        return self._with_statistics(
-            self._load(task, dict(zip(config["names"], parameters, strict=True)))
-        )
+        return self._load(task, dict(zip(config["names"], parameters, strict=True)))
 
-    def _mixed(self, site: Site, model: nn.Module, *, prefix: str = "") -> dict[str, Any]:
+    def _both(self, site: Site, model: nn.Module) -> dict[str, Any]:
+        alone = {f"global_{key}": value for key, value in plain_scores(site, model).items()}
+        return alone | self._mixed(site, model)
+
+    def _mixed(self, site: Site, model: nn.Module) -> dict[str, Any]:
         """Build the datastore, choose lambda on the validation images, score both splits with it."""
         data, settings = site.data, self._settings
         store = self._embed(model, data.train)
         validation = mixture(self._embed(model, data.validation), store, settings)
         weight = choose_lambda(validation, settings.grid())
         test = mixture(self._embed(model, data.test), store, settings)
-        found: dict[str, Any] = {f"{prefix}knn_lambda": weight}
+        found: dict[str, Any] = {"knn_lambda": weight}
         for split, mixed in (("val", validation), ("test", test)):
             result = mixed.score(weight)
-            found[f"{prefix}{split}_accuracy"] = result.accuracy
-            found[f"{prefix}{split}_loss"] = result.loss
+            found[f"{split}_accuracy"] = result.accuracy
+            found[f"{split}_loss"] = result.loss
         return found
 
     def _embed(self, model: nn.Module, images: Images) -> Embedded:

@@ -12,7 +12,7 @@ from clients.own_model import pack_model, unpack_model
 from clients.site import Site, require_store
 from clients.subnet import facts
 from corolla.tasks import Task
-from corolla.training.results import OptimizerState, TrainResult
+from corolla.training.results import Evaluation, OptimizerState, TrainResult
 from corolla.types import client_seed
 
 
@@ -32,7 +32,7 @@ class LocalClient(NumPyClient):
         site, task = self._site, Task.from_config(config)
         model, optimizer_state = self._load(task)
         if "deploy" in task.extra:
-            return deploy(site, task, model)
+            return deploy(site, task, model, shared=False)
         data = site.data
         common: dict[str, Any] = {
             "mean": data.mean,
@@ -45,7 +45,7 @@ class LocalClient(NumPyClient):
             result: TrainResult = site.trainer.train_until_converged(
                 model,
                 data.train,
-                validation=data.validation,
+                validate=self._validate,
                 patience_epochs=int(task.extra["patience_epochs"]),
                 max_epochs=task.epochs,
                 **common,
@@ -60,15 +60,21 @@ class LocalClient(NumPyClient):
                 **common,
             )
         self._save(task, model, result.optimizer_state)
-        metrics = scores(site, model) | training_metrics(result) | {"names": []}
+        metrics = scores(site, model, shared=False) | training_metrics(result) | {"names": []}
         return [], result.num_examples, metrics
 
     def evaluate(self, parameters: list[Any], config: Any) -> tuple[float, int, dict[str, Any]]:
         """Evaluate the client's own model as it is after the task's round."""
         site, task = self._site, Task.from_config(config)
         model, _ = self._load(task, after=True)
-        metrics = scores(site, model)
+        metrics = scores(site, model, shared=False)
         return metrics["val_loss"], len(site.data.train), metrics
+
+    def _validate(self, model: nn.Module) -> Evaluation:
+        """Return the validation score of what ``model`` would be, were it deployed."""
+        site, data = self._site, self._site.data
+        with site.scoring.applied(model, shared=False):
+            return site.trainer.evaluate(model, data.validation, mean=data.mean, std=data.std)
 
     def _load(self, task: Task, *, after: bool = False) -> tuple[nn.Module, OptimizerState | None]:
         """Return the newest model of an earlier round (or of this one), or the common initial one."""

@@ -102,7 +102,7 @@ class LocalGlobalClient(SubnetClient):
         own.optimizer = inner.optimizer_state
         own.global_optimizer = outer.optimizer_state if self._keep_global else None
         own.participations += 1
-        metrics = scores(site, own.network) | self._facts(own, decided)
+        metrics = scores(site, own.network, shared=False) | self._facts(own, decided)
         self._store.save(site.client, task.round, own.to_state())
         metrics |= {
             "train_loss": inner.train_loss,
@@ -118,7 +118,7 @@ class LocalGlobalClient(SubnetClient):
         task = Task.from_config(config)
         received: Arrays = dict(zip(config["names"], parameters, strict=True))
         own = self._own(task, received, after=True)
-        metrics = scores(self._site, own.network) | self._facts(own, [])
+        metrics = scores(self._site, own.network, shared=False) | self._facts(own, [])
         metrics |= self._global_scores(task, received)
         return metrics["val_loss"], len(self._site.data.train), metrics
 
@@ -132,12 +132,12 @@ class LocalGlobalClient(SubnetClient):
             architecture=own.architecture,
             return_arrays=task.return_arrays and not private,
         )
-        arrays, num_examples, metrics = deploy(site, changed, own.network)
+        arrays, num_examples, metrics = deploy(site, changed, own.network, shared=False)
         return arrays, num_examples, known | metrics
 
     def _global_scores(self, task: Task, received: Arrays) -> dict[str, Any]:
-        model = self._with_statistics(self._load(task, received))
-        return scores(self._site, model, prefix="global_")
+        model = self._load(task, received)
+        return scores(self._site, model, shared=True, prefix="global_")
 
     # --- the search -------------------------------------------------------------------------------------
 
@@ -161,7 +161,8 @@ class LocalGlobalClient(SubnetClient):
             statistics=search.statistics,
         )
         rng = generator(site.config.seed, own.steps, client_seed(site.client), _SEARCH)
-        made = search.step(network, memory=own.memory, judge=judge, rng=rng, round=task.round)
+        with site.scoring.with_prior(network, shared=False):
+            made = search.step(network, memory=own.memory, judge=judge, rng=rng, round=task.round)
         own.architecture = self._mixed_space().of_alive(network.alive())
         own.optimizer = _of_living(own.optimizer, network)
         own.steps, own.last_step = own.steps + 1, elapsed
@@ -175,12 +176,16 @@ class LocalGlobalClient(SubnetClient):
         if self._search is None or not self._search.undecided(_darts(own.network)):
             return pull
         batches: list[EndlessBatches] = []  # made when a search first asks for one
+        offset = self._site.scoring.offset(shared=False)
+        if offset is not None:
+            offset = offset.to(self._site.trainer.device)
 
         def validation_loss(network: nn.Module) -> Tensor:
             if not batches:
                 batches.append(self._validation_batches(task))
             images, labels = next(batches[0])
-            return functional.cross_entropy(network(images).float(), labels)
+            logits = network(images).float()
+            return functional.cross_entropy(logits if offset is None else logits + offset, labels)
 
         extra = self._search.hook(own.memory, validation_loss)
         if extra is None:

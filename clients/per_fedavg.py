@@ -44,7 +44,7 @@ class PerFedAvgClient(SubnetClient):
         if "deploy" in task.extra:
             model = self._load(task, dict(zip(config["names"], parameters, strict=True)))
             alone, samples = self._adapted(task, model)
-            arrays, num_examples, metrics = deploy(site, task, model)
+            arrays, num_examples, metrics = deploy(site, task, model, shared=False)
             metrics["samples_processed"] = metrics.get("samples_processed", 0) + samples
             return arrays, num_examples, alone | metrics
         return super().fit(parameters, config)
@@ -69,13 +69,13 @@ class PerFedAvgClient(SubnetClient):
         site, task = self._site, Task.from_config(config)
         model = self._load(task, dict(zip(config["names"], parameters, strict=True)))
         alone, _ = self._adapted(task, model)
-        metrics = scores(site, model) | alone
+        metrics = scores(site, model, shared=False) | alone
         return metrics["val_loss"], len(site.data.train), metrics
 
     def _adapted(self, task: Task, model: nn.Module) -> tuple[dict[str, Any], int]:
         """Score ``model`` as it was received, then adapt it; return scores and images gone through."""
         site = self._site
-        alone = scores(site, self._with_statistics(model), prefix="global_")
+        alone = scores(site, model, shared=True, prefix="global_")
         result = adapt(
             model,
             site.data.train,

@@ -43,7 +43,7 @@ class PrivateModelClient(SubnetClient):
         """Evaluate the private model as it is after the task's round."""
         site, task = self._site, Task.from_config(config)
         own = self._private(task, after=True)
-        metrics = scores(site, own.model) | self._told(own)
+        metrics = scores(site, own.model, shared=False) | self._told(own)
         metrics |= self._shared_scores(dict(zip(config["names"], parameters, strict=True)))
         return metrics["val_loss"], len(site.data.train), metrics
 
@@ -52,7 +52,8 @@ class PrivateModelClient(SubnetClient):
         own = self._private(task, after=True)
         known = self._shared_scores(received) | self._told(own)
         site = replace(self._site, model_dir=self._site.own_model_dir)
-        arrays, num_examples, metrics = deploy(site, replace(task, return_arrays=False), own.model)
+        kept = replace(task, return_arrays=False)
+        arrays, num_examples, metrics = deploy(site, kept, own.model, shared=False)
         return arrays, num_examples, known | metrics
 
     def _shared_scores(self, received: Arrays) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from corolla.records.client_models import model_directory
 from corolla.records.client_store import ClientStore
 from corolla.spaces.supernet import Supernet
 from corolla.training.available_memory import available_mib
+from corolla.training.scoring import Scoring
 from corolla.training.trainer import LocalTrainer
 from corolla.types import ClientId
 
@@ -51,6 +52,21 @@ class Site:
     shares_architecture: bool | None  # a real node's own word on that; None: in simulation
     memory_budget_mib: float | None
     max_macs: float | None = None  # the cap that a real node gives itself
+
+    @property
+    def scoring(self) -> Scoring:
+        """How this client's models are scored and deployed."""
+        data, evaluation = self.data, self.config.evaluation
+        return Scoring(
+            trainer=self.trainer,
+            train=data.train,
+            mean=data.mean,
+            std=data.std,
+            batch_size=self.config.batch_size,
+            classes=self.space.num_classes,
+            statistics=evaluation.statistics,
+            prior=evaluation.prior,
+        )
 
 
 class Shared:

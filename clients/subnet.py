@@ -35,17 +35,18 @@ class SubnetClient(NumPyClient):
         site, task = self._site, Task.from_config(config)
         model = self._load(task, dict(zip(config["names"], parameters, strict=True)))
         if "deploy" in task.extra:
-            return deploy(site, task, self._with_statistics(model))
-        metrics = self._scores_before(model)
+            return deploy(site, task, model, shared=True)
+        metrics = self._scores_before(model, task)
         result = self._train(model, task)
-        metrics |= scores(site, model) | training_metrics(result)
+        metrics |= scores(site, model, shared=False, loss=task.extra.get("loss"))
+        metrics |= training_metrics(result)
         return list(to_arrays(model).values()), result.num_examples, metrics
 
     def evaluate(self, parameters: list[Any], config: Any) -> tuple[float, int, dict[str, Any]]:
         """Evaluate the received subnet."""
         site, task = self._site, Task.from_config(config)
         model = self._load(task, dict(zip(config["names"], parameters, strict=True)))
-        metrics = scores(site, self._with_statistics(model))
+        metrics = scores(site, model, shared=True, loss=task.extra.get("loss"))
         return metrics["val_loss"], len(site.data.train), metrics
 
     def _train(self, model: nn.Module, task: Task) -> TrainResult:
@@ -65,29 +66,16 @@ class SubnetClient(NumPyClient):
             seed=(site.config.seed, task.round, client_seed(site.client)),
         )
 
-    def _scores_before(self, model: nn.Module) -> dict[str, Any]:
+    def _scores_before(self, model: nn.Module, task: Task) -> dict[str, Any]:
         """Return the scores of the received model, where they are wanted; it stays as it is."""
-        if not self._site.config.evaluation.received:
+        wanted = self._site.config.evaluation.received
+        if not (task.extra.get("received", False) if wanted == "auto" else wanted):
             return {}
-        # Or training would go on from other BN statistics than it does without these scores.
-        buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-        found = scores(self._site, self._with_statistics(model), prefix="received_")
-        for buffer, before in buffers:
-            buffer.copy_(before)
-        return found
+        loss = task.extra.get("loss")
+        return scores(self._site, model, shared=True, loss=loss, prefix="received_")
 
     def _load(self, task: Task, arrays: Arrays) -> nn.Module:
         return self._site.space.load(task.architecture, arrays).to(self._site.trainer.device)
-
-    def _with_statistics(self, model: nn.Module) -> nn.Module:
-        """Give a received model BN statistics as the configuration wants them, before it is scored."""
-        site = self._site
-        if site.config.evaluation.statistics == "recalibrate":
-            data = site.data
-            site.trainer.recalibrate(
-                model, data.train, mean=data.mean, std=data.std, batch_size=site.config.batch_size
-            )
-        return model
 
 
 def facts(site: Site) -> dict[str, Any]:

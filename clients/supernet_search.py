@@ -69,8 +69,8 @@ class SupernetClient(SubnetClient):
                 memory.save(task.round, measured)
         result = self._search.result(measured, seed=seed)
         arrays = site.space.cut(supernet, result.architecture)
-        model = self._with_statistics(site.space.load(result.architecture, arrays))
-        metrics = scores(site, model) | to_lists(measured)
+        model = site.space.load(result.architecture, arrays).to(site.trainer.device)
+        metrics = scores(site, model, shared=True) | to_lists(measured)
         return {}, {
             **metrics,
             "own_architecture": result.architecture.to_list(),
@@ -140,6 +140,7 @@ class SupernetClient(SubnetClient):
             std=data.std,
             batch_size=self._site.config.batch_size,
             recalibration_images=self._recalibration_images or None,
+            prior=self._site.scoring.offset(shared=True),
         )
 
 

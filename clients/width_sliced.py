@@ -44,12 +44,12 @@ class WidthSlicedClient(SubnetClient):
         model = self._load(task, dict(zip(config["names"], parameters, strict=True)))
         if "deploy" in task.extra:
             with self._masked(model):
-                return deploy(site, task, self._with_statistics(model))
+                return deploy(site, task, model, shared=True)
         with self._masked(model):
-            metrics = self._scores_before(model)
+            metrics = self._scores_before(model, task)
         result = self._train(model, task)
         with self._masked(model):
-            metrics |= scores(site, model)
+            metrics |= scores(site, model, shared=False)
         metrics |= training_metrics(result)
         if self._tell:
             metrics["classes"] = self._classes
@@ -60,7 +60,7 @@ class WidthSlicedClient(SubnetClient):
         site, task = self._site, Task.from_config(config)
         model = self._load(task, dict(zip(config["names"], parameters, strict=True)))
         with self._masked(model):
-            metrics = scores(site, self._with_statistics(model))
+            metrics = scores(site, model, shared=True)
         return metrics["val_loss"], len(site.data.train), metrics
 
     @contextmanager

@@ -63,7 +63,6 @@ class CorollaStrategy(Strategy):
     has_global = False  # the method has one model that serves all clients, reported as ``global``
     clients_keep_models = False  # what `deployed` gives is not all that a client runs
     returns_models = True  # clients may be asked for the weights that they deploy
-    declares_fine_tuned = False  # its personalised model is the one after fine-tuning
 
     def __init__(self, *, federation: Federation) -> None:
         self.federation = federation
@@ -114,6 +113,10 @@ class CorollaStrategy(Strategy):
     def deploys(self, server_round: int) -> bool:
         """Tell whether `deployed` is what the method is about; else validation cannot choose this round."""
         return True
+
+    def loss_of_deployed(self) -> str | None:
+        """Return what deployed models were last trained by ; None: trainer.loss."""
+        return None
 
     def finished(self, clients: Sequence[ClientId]) -> bool:
         """Tell whether nothing is left to do before the last round."""
@@ -208,6 +211,8 @@ class CorollaStrategy(Strategy):
         self._learn_budgets(nodes)  # what a node that joined since deploys depends on its limits
         orders = []
         return_arrays = return_arrays and self.returns_models
+        loss = self.loss_of_deployed()
+        told = dict(extra or {}) | ({} if loss is None else {"loss": loss})
         for client in clients:
             deployment = self.deployed(client)
             task = Task(
@@ -217,7 +222,7 @@ class CorollaStrategy(Strategy):
                 epochs=fine_tune_epochs,
                 lr=self.federation.last_lr,
                 return_arrays=return_arrays,
-                extra=dict(extra or {}),
+                extra=told,
             )
             returns = self.space.shapes(deployment.architecture) if return_arrays else {}
             orders.append(Order(task=task, arrays=deployment.arrays, returns=returns))

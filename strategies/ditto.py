@@ -48,7 +48,6 @@ class Ditto(FedAvg):
             weights=weights,
             server_momentum=server_momentum,
         )
-        self.declares_fine_tuned = False
         self._restarted: set[ClientId] = set()  # known to have lost their models: told once
 
     def absorb(self, server_round: int, replies: Sequence[Reply]) -> Outcome:

@@ -39,12 +39,11 @@ class Evaluator:
         wanted = self._config.evaluation.return_models
         if wanted == "auto":
             wanted = not self._config.on_nodes
-        own = "fine_tuned" if self._strategy.declares_fine_tuned else "received"
         return self._ask(
             server_round,
             fine_tune_epochs=self._config.evaluation.fine_tune_epochs,
             return_arrays=bool(wanted) and keep_models,
-            extra={"deploy": own, "keep": keep_models},
+            extra={"deploy": True, "keep": keep_models},
         )
 
     def _ask(self, server_round: int, **settings: Any) -> tuple[list[Reply], list[Failure]]:

@@ -36,7 +36,6 @@ class FedAvg(CorollaStrategy):
         server_momentum: float,
     ) -> None:
         super().__init__(federation=federation)
-        self.declares_fine_tuned = federation.fine_tune_epochs > 0
         update_weight(weights, 1)  # refuses an unknown one before anything starts
         self._architecture = self.space.named(architecture)
         self._weights = weights

@@ -130,7 +130,6 @@ class FedKEMF(FedAvg):
         super().__init__(
             federation=federation, architecture=knowledge, weights=weights, server_momentum=0.0
         )
-        self.declares_fine_tuned = False
         self._distils = fusion == "distil"
 
     def orders(self, server_round: int, cohort: Sequence[ClientId]) -> list[Order]:

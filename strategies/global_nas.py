@@ -90,7 +90,6 @@ class GlobalNas(CorollaStrategy):
             faults += search_faults(federation, self._search, at_server=True)
         if faults:
             raise RefusedError(faults)
-        self.declares_fine_tuned = federation.fine_tune_epochs > 0
         self._weights = weights
         largest = self.space.largest()
         arrays = self.space.cut(self.space.initial_state(federation.seed), largest)

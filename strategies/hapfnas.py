@@ -39,7 +39,6 @@ class Hapfnas(CorollaStrategy):
     ) -> None:
         """Rounds that the first two stages leave are the third one's."""
         super().__init__(federation=federation)
-        self.declares_fine_tuned = federation.fine_tune_epochs > 0
         faults: list[Fault] = []
         parts: dict[str, Any] = {}
         for name, make in (
@@ -86,6 +85,10 @@ class Hapfnas(CorollaStrategy):
     def deploys(self, server_round: int) -> bool:
         """Only what was searched and trained is ever chosen by validation."""
         return self.stage(server_round) == 3
+
+    def loss_of_deployed(self) -> str | None:
+        """Return stage 3's own loss, once it has trained."""
+        return self._retraining.loss if self._done > self._retrained_from else None
 
     def cohort(self, server_round: int, available: Sequence[ClientId]) -> list[ClientId]:
         """Draw as any method does; in stage 2, take those that have not searched yet."""

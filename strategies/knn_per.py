@@ -43,7 +43,6 @@ class KnnPer(FedAvg):
             weights=weights,
             server_momentum=server_momentum,
         )
-        self.declares_fine_tuned = False
 
 
 class FrozenKnnPer(KnnPer, FrozenFedAvg):

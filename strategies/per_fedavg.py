@@ -41,7 +41,6 @@ class PerFedAvg(FedAvg):
             weights=weights,
             server_momentum=server_momentum,
         )
-        self.declares_fine_tuned = False
 
 
 class FrozenPerFedAvg(PerFedAvg, FrozenFedAvg):

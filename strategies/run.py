@@ -224,7 +224,7 @@ class FederatedRun:
             reasons = "; ".join(f"{f.client}: {f.reason}" for f in failures[:5])
             raise RunFailedError(f"no client could evaluate its final model: {reasons}")
         best = self._best
-        if strategy.declares_fine_tuned and best is not None:
+        if self._deploys_fine_tuned and best is not None:
             best = self._best_fine_tuned(strategy, evaluator, replies, best)
         summary = self._summary(strategy, replies, failures, best)
         for reply in replies:
@@ -256,9 +256,9 @@ class FederatedRun:
         best: dict[str, Any] | None,
     ) -> dict[str, Any]:
         config = self._config
-        received = _scores(replies, "")
-        tuned = _scores(replies, "fine_tuned_") if config.evaluation.fine_tune_epochs else None
-        own = tuned if strategy.declares_fine_tuned and tuned else received
+        as_trained = _scores(replies, "")
+        epochs = config.evaluation.fine_tune_epochs
+        tuned = _scores(replies, "fine_tuned_") if epochs else as_trained
         summary: dict[str, Any] = {
             "method": config.method.name,
             "space": config.space.name,
@@ -268,19 +268,26 @@ class FederatedRun:
             "rounds": config.rounds,
             "clients": len(replies),
             "failures": [failure.to_dict() for failure in failures],
-            **own,
+            "deploy": config.evaluation.deploy,
+            **(tuned if self._deploys_fine_tuned else as_trained),
             "best": _chosen(best),
             "costs": self._totals.to_dict(),
             "per_client": {reply.client: self._client_entry(strategy, reply) for reply in replies},
             "class_names": list(config.images.classes) if config.images else [],
             "dimensions": self._space.describe(),
         }
-        shared = _global_scores(strategy, replies, received)
+        shared = _global_scores(strategy, replies, as_trained)
         if shared:
             summary["global"] = shared
-        if tuned:
-            summary["fine_tuned"] = {"epochs": config.evaluation.fine_tune_epochs, **tuned}
+        if epochs:
+            summary["as_trained"] = as_trained
+            summary["fine_tuned"] = {"epochs": epochs, **tuned}
         return summary
+
+    @property
+    def _deploys_fine_tuned(self) -> bool:
+        evaluation = self._config.evaluation
+        return evaluation.deploy == "fine_tuned"
 
     def _client_entry(self, strategy: CorollaStrategy, reply: Reply) -> dict[str, Any]:
         architecture = reply.architecture

@@ -40,6 +40,7 @@ from corolla.records.disk import require_free_disk
 from corolla.records.environment import collect_environment
 from corolla.records.run_directory import RunDirectory
 from corolla.spaces.supernet import Supernet
+from corolla.training.scoring import require_bias
 
 _TOKEN = ".launch"
 
@@ -261,11 +262,17 @@ def _facts(
 
 def _check_method(config: RunConfig, space: Supernet, facts: dict[str, dict[str, Any]]) -> None:
     """Build the strategy once, so that whatever it refuses is refused before the start."""
-    limits = limits_of(facts)
+    limits, trainer = limits_of(facts), build_trainer_settings(config)
+    require_bias(
+        space.blank(space.smallest()),
+        prior=config.evaluation.prior,
+        loss=trainer.loss,
+        classes=space.num_classes,
+    )
     federation = Federation.of(
         config,
         space=space,
-        trainer=build_trainer_settings(config),
+        trainer=trainer,
         budgets=limits.budgets,
         caps=limits.caps,
     )

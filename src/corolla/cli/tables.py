@@ -26,8 +26,9 @@ def clients(summary: Mapping[str, Any]) -> Table:
         table.add_column(heading, justify="right")
     tuned = summary.get("fine_tuned", {}).get("test_accuracy", {}).get("per_client", {})
     accuracy = summary["test_accuracy"]["per_client"]
-    if tuned == accuracy and "global" in summary:  # the method's own model is the tuned one
-        accuracy = summary["global"]["test_accuracy"]["per_client"]
+    as_trained = summary.get("as_trained") or summary.get("global")
+    if tuned == accuracy and as_trained:  # the tuned model is the deployed one
+        accuracy = as_trained["test_accuracy"]["per_client"]
     names = sorted(summary["per_client"], key=client_order)
     for name in names[:_MOST_ROWS]:
         entry = summary["per_client"][name]
@@ -50,17 +51,17 @@ def headline(summary: Mapping[str, Any]) -> Table:
     for heading in ("model", "mean", "sd", "worst decile"):
         table.add_column(heading, justify="left" if heading == "model" else "right")
     tuned = summary.get("fine_tuned", {})
-    own = "personalised"
-    if (
-        tuned.get("test_accuracy") == summary["test_accuracy"]
-    ):  # the method's own model is the tuned one
-        own = f"personalised: fine-tuned for {tuned['epochs']} epochs"
+    own = "deployed"
+    if tuned.get("test_accuracy") == summary["test_accuracy"]:
+        own = f"deployed: fine-tuned for {tuned['epochs']} epochs"
     rows = [(f"{own}, last round", summary["test_accuracy"])]
     if summary.get("best"):
         text = f"{own}, round {summary['best']['round']} (chosen on validation)"
         rows.append((text, summary["best"]["test_accuracy"]))
-    if tuned and own == "personalised":
-        text = f"personalised + {summary['fine_tuned']['epochs']} epochs of fine-tuning"
+    if tuned and own != "deployed" and "as_trained" in summary:
+        rows.append(("as trained, last round", summary["as_trained"]["test_accuracy"]))
+    if tuned and own == "deployed":
+        text = f"deployed + {summary['fine_tuned']['epochs']} epochs of fine-tuning"
         rows.append((text, summary["fine_tuned"]["test_accuracy"]))
     if "global" in summary:
         rows.append(("global model", summary["global"]["test_accuracy"]))
@@ -73,7 +74,7 @@ def comparison(run_dirs: Sequence[Path]) -> Table:
     """Return mean and sd over seeds, one row per method."""
     table = Table(title="Mean ± sd over seeds, test accuracy in %")
     columns = {
-        "personalised": "test_accuracy/mean",
+        "deployed": "test_accuracy/mean",
         "worst decile": "test_accuracy/worst_decile",
         "+ fine-tuning": "fine_tuned/test_accuracy/mean",
         "global": "global/test_accuracy/mean",

@@ -38,10 +38,12 @@ class EvaluationConfig(_Strict):
     """How and how often all clients are evaluated."""
 
     every: int = Field(ge=0)
-    received: bool
+    received: bool | Literal["auto"]
     fine_tune_epochs: int = Field(ge=0)
     fine_tune_lr: float | None = Field(gt=0)
     statistics: Literal["aggregate", "recalibrate"]
+    prior: Literal["auto", "client", "none"] = "auto"
+    deploy: Literal["as_trained", "fine_tuned"] = "as_trained"
     return_models: bool | Literal["auto"]
     latency: bool
 
@@ -149,6 +151,11 @@ def _across_keys(config: RunConfig) -> list[Fault]:
                 f"Lower clients_per_round or raise {count}",
             )
         )
+    evaluation = config.evaluation
+    if evaluation.deploy == "fine_tuned" and evaluation.fine_tune_epochs == 0:
+        problem = "there is no fine-tuning: evaluation.fine_tune_epochs=0"
+        remedy = "Raise evaluation.fine_tune_epochs, or use evaluation.deploy=as_trained"
+        faults.append(Fault("evaluation.deploy", evaluation.deploy, problem, remedy))
     budget = config.memory_budget_mib
     if isinstance(budget, tuple) and not 0 < budget[0] <= budget[1]:
         faults.append(

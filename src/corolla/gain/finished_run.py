@@ -29,6 +29,7 @@ from corolla.records.run_directory import RunDirectory
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.supernet import Supernet
 from corolla.state import State
+from corolla.training.scoring import Scoring
 from corolla.training.trainer import LocalTrainer
 from corolla.types import Arrays, ClientId, client_order
 
@@ -108,6 +109,19 @@ class FinishedRun:
     def training_data(self, client: ClientId) -> ClientData:
         """Return a client's images; those of validation are to be trained on too (nothing is chosen)."""
         return self.data.client(client).train_on_validation()
+
+    def scoring(self, data: ClientData) -> Scoring:
+        """Return how the run scores models on these images."""
+        return Scoring(
+            trainer=self.trainer,
+            train=data.train,
+            mean=data.mean,
+            std=data.std,
+            batch_size=self.config.batch_size,
+            classes=self.space.num_classes,
+            statistics=self.config.evaluation.statistics,
+            prior=self.config.evaluation.prior,
+        )
 
     def own_weights(self, client: ClientId) -> Arrays:
         """Return a fresh copy of the client's own final model."""

@@ -19,6 +19,7 @@ from corolla.gain.finished_run import FinishedRun, SharedWeights
 from corolla.gain.matrix import described
 from corolla.records.json_files import write_json
 from corolla.training.results import DivergedError, OptimizerState
+from corolla.training.settings import BALANCED
 from corolla.types import ClientId, client_seed
 
 _GAIN = (
@@ -96,15 +97,21 @@ def fine_tune(
     data: ClientData,
     model: nn.Module,
     *,
+    shared: bool,
     epochs: int,
     lr: float,
 ) -> list[float]:
     """Train ``model`` in place on the client's images; return its accuracy after each epoch.
 
-    The accuracies are of the client's test images; nothing is chosen by them.
+    The accuracies are of the client's test images; nothing is chosen by them. ``shared``: the weights are
+    the server's, not those that a client deploys.
     """
-    trainer = run.trainer
+    trainer, scoring = run.trainer, run.scoring(data)
     model.to(trainer.device)
+    if shared:
+        scoring.apply(model, shared=True)
+    if trainer.settings.loss in BALANCED:  # as every fine-tuning: `clients.deploy`
+        trainer = trainer.replaced(loss="cross_entropy")
     state: OptimizerState | None = None
     accuracies = []
     for epoch in range(epochs):
@@ -122,7 +129,8 @@ def fine_tune(
             keep_optimizer_state=True,
         )
         state = result.optimizer_state
-        score = trainer.evaluate(model, data.test, mean=data.mean, std=data.std)
+        with scoring.applied(model, shared=False, loss=trainer.settings.loss):
+            score = trainer.evaluate(model, data.test, mean=data.mean, std=data.std)
         accuracies.append(score.accuracy)
     return accuracies
 
@@ -143,13 +151,14 @@ def _measured(
         else:
             if data is None or data.client != client:
                 data = run.training_data(client)
+            of_server = start == "supernet" and shared is not None
             if start == "supernet" and shared is not None:
                 arrays = shared.slice_of(other)
             else:
                 arrays = run.own_weights(other)
             model = run.space.load(run.architectures[other], arrays)
             try:
-                accuracies = fine_tune(run, data, model, epochs=epochs, lr=lr)
+                accuracies = fine_tune(run, data, model, shared=of_server, epochs=epochs, lr=lr)
             except DivergedError as error:
                 raise RunFailedError(
                     f"start={start}: the architecture of client {other} diverges on the images of "

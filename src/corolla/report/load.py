@@ -127,7 +127,7 @@ class Run:
 
     @property
     def declares_fine_tuned(self) -> bool:
-        """Whether the method's personalised model is the one after fine-tuning (as in FedAvg)."""
+        """Whether clients deploy the fine-tuned model (evaluation.deploy; in older runs FedAvg)."""
         summary = self.summary or {}
         tuned = _mapping(summary.get("fine_tuned")).get("test_accuracy")
         return tuned is not None and tuned == summary.get("test_accuracy")

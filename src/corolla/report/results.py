@@ -16,7 +16,7 @@ from corolla.report.wording import DASH, duration, percent, plus_minus, short, s
 class Result:
     """One way of ending the run: which model, and its accuracy over all clients."""
 
-    key: str  # last, chosen, fine_tuned, global
+    key: str  # last, chosen, as_trained, fine_tuned, global
     model: str
     test: Spread
     validation: Spread | None = None
@@ -29,7 +29,7 @@ def results(run: Run) -> list[Result]:
     if summary is None:
         return _results_so_far(run)
     best, tuned = _mapping(summary.get("best")), _mapping(summary.get("fine_tuned"))
-    shared = _mapping(summary.get("global"))
+    shared, as_trained = _mapping(summary.get("global")), _mapping(summary.get("as_trained"))
     epochs, chosen = number(tuned.get("epochs")), number(best.get("round"))
     last = int(number(summary.get("rounds")) or run.rounds_done)
     own = run.declares_fine_tuned
@@ -37,6 +37,7 @@ def results(run: Run) -> list[Result]:
     drafts = [
         ("last", f"last round ({last})" + (after if own else ""), summary),
         ("chosen", f"round chosen on validation ({_whole(chosen)})" + (after if own else ""), best),
+        ("as_trained", f"last round ({last}), as trained", as_trained if own else {}),
         ("fine_tuned", f"last round ({last}){after}", tuned),
         ("global", f"global model, last round ({last})", shared),
     ]

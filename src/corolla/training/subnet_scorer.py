@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from corolla.data.images import Images
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.supernet import Supernet
+from corolla.training.prior import fold
 from corolla.training.results import Evaluation, NoBatchError
 from corolla.training.torch_settings import order_generator
 from corolla.training.trainer import LocalTrainer
@@ -33,6 +34,8 @@ class SubnetScorer:
         mean: per channel, of pixels / 255.
         std: likewise.
         batch_size: of the recalibration, in images.
+        prior: added to every subnet's logits, (classes,), as `corolla.training.scoring` does where it is
+            deployed; None: nothing.
         recalibration_images: at most this many of them, drawn once, the same for every subnet, as a
             set may be stored class by class; None: all.
 
@@ -54,6 +57,7 @@ class SubnetScorer:
         std: Sequence[float],
         batch_size: int,
         recalibration_images: int | None = None,
+        prior: Tensor | None = None,
     ) -> None:
         if not len(validation):
             raise NoBatchError("nothing to score subnets on: 0 validation images")
@@ -70,6 +74,7 @@ class SubnetScorer:
                 order = order_generator(_SEED, 0).permutation(len(recalibration))
                 recalibration = recalibration.select(order[:recalibration_images])
             self._recalibration = trainer.floats(recalibration, mean=mean, std=std)
+        self._prior = prior
         self.scored = 0  # subnets so far
 
     def __call__(self, architecture: Architecture) -> Evaluation:
@@ -78,8 +83,10 @@ class SubnetScorer:
         return self.score(self._space.load(architecture, arrays))
 
     def score(self, model: nn.Module) -> Evaluation:
-        """Return the score of a subnet that was cut elsewhere; its statistics are recalibrated in place."""
+        """Return the score of a subnet that was cut elsewhere; it becomes what would be deployed."""
         if self._recalibration is not None:
             self._trainer.recalibrate_on(model, self._recalibration, batch_size=self._batch_size)
+        if self._prior is not None:
+            fold(model, self._prior)
         self.scored += 1
         return self._trainer.evaluate_on(model, self._validation)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -152,7 +152,7 @@ class LocalTrainer:
         model: nn.Module,
         images: Images,
         *,
-        validation: Images,
+        validate: Callable[[nn.Module], Evaluation],
         mean: Sequence[float],
         std: Sequence[float],
         patience_epochs: int,
@@ -162,7 +162,7 @@ class LocalTrainer:
         seed: Sequence[int],
         after_backward: Hook | None = None,
     ) -> ConvergedResult:
-        """Train until ``patience_epochs`` in a row brought no better score, then go back.
+        """Train until ``patience_epochs`` in a row brought no better score by ``validate``, then go back.
 
         Better is a higher accuracy, or the same at a lower loss. The model ends with the weights
         (and BN statistics) of the best epoch, the start included. ``train_loss`` is that of the
@@ -175,11 +175,11 @@ class LocalTrainer:
         configure_torch(self.loop)
         trainee = Trainee(model=model, lr=lr, after_backward=after_backward)
         run = self._run([trainee], images, mean=mean, std=std, batch_size=batch_size, seed=seed)
-        best, best_epoch = self.evaluate(model, validation, mean=mean, std=std), 0
+        best, best_epoch = validate(model), 0
         weights = _copy_of(model)
         for epoch in range(1, max_epochs + 1):
             (loss,) = run.epoch(epoch - 1)
-            found = self.evaluate(model, validation, mean=mean, std=std)
+            found = validate(model)
             if (found.accuracy, -found.loss) > (best.accuracy, -best.loss):
                 best, best_epoch, weights = found, epoch, _copy_of(model)
             elif epoch - best_epoch >= patience_epochs:
