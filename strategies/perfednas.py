@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -89,6 +90,8 @@ class PerFedNAS(CorollaStrategy):
                 faults.append(Fault("settle", settle, problem, "Lower it, or raise rounds"))
         if faults:
             raise RefusedError(faults)
+        compares = any(key.startswith("received_") for key in self._reward.needs)
+        self._asked = {"received": True} if compares else {}  # where evaluation.received is auto
         self._warmup = warmup_rounds
         self._weights = weights
         self._momentum = server_momentum
@@ -106,9 +109,10 @@ class PerFedNAS(CorollaStrategy):
             draws = self._draws(server_round, client)
             self._drawn[server_round, client] = draws
             arrays = self.space.cut(self._supernet, draws[-1])
+            task = self.task(server_round, client, draws[-1])
             orders.append(
                 Order(
-                    task=self.task(server_round, client, draws[-1]),
+                    task=replace(task, extra=self._asked),
                     arrays=arrays,
                     returns={name: array.shape for name, array in arrays.items()},
                     needs=self._reward.needs,

@@ -58,7 +58,7 @@ def _message(site: Site, **settings: Any) -> tuple[list[Any], dict[str, Any]]:
 
 
 def _deploying(**settings: Any) -> dict[str, Any]:
-    return {"epochs": 1, "extra": {"deploy": "received", "keep": True}, **settings}
+    return {"epochs": 1, "extra": {"deploy": True, "keep": True}, **settings}
 
 
 def _strange_test_images(site: Site) -> Site:

@@ -325,10 +325,10 @@ def test_scores_before_training_do_not_change_the_training() -> None:
     assert "received_val_accuracy" not in second[2]
 
 
-@pytest.mark.parametrize("deploy", ["received", "fine_tuned"])
+@pytest.mark.parametrize("deploy", ["as_trained", "fine_tuned"])
 def test_the_model_that_is_kept_has_the_mask_in_it(deploy: str, tmp_path: Path) -> None:
-    site = _site(model_dir=tmp_path)
-    parameters, config, _ = _message(site, extra={"deploy": deploy, "keep": True})
+    site = _site(f"evaluation.deploy={deploy}", model_dir=tmp_path)
+    parameters, config, _ = _message(site, extra={"deploy": True, "keep": True})
     client = WidthSlicedClient(site=site, mask_absent=True, class_rows=True)
     _, _, metrics = client.fit(parameters, config)
     _, kept = load_model(tmp_path)
@@ -338,7 +338,7 @@ def test_the_model_that_is_kept_has_the_mask_in_it(deploy: str, tmp_path: Path) 
     model = site.space.load(Architecture((2,)), kept)
     data = site.data
     found = site.trainer.evaluate(model, data.test, mean=data.mean, std=data.std)
-    prefix = "" if deploy == "received" else "fine_tuned_"
+    prefix = "" if deploy == "as_trained" else "fine_tuned_"
     assert metrics[f"{prefix}test_accuracy"] == found.accuracy
 
 

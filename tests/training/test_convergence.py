@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ def test_goes_back_to_the_start_when_every_epoch_makes_it_worse() -> None:
     result = sgd().train_until_converged(
         model,
         dots([255], [0]),
-        validation=dots([255], [1]),
+        validate=partial(sgd().evaluate, images=dots([255], [1]), **AS_IS),
         patience_epochs=3,
         max_epochs=50,
         **COMMON,
@@ -36,7 +37,7 @@ def test_goes_on_to_the_end_when_every_epoch_makes_it_better() -> None:
     result = sgd().train_until_converged(
         model,
         images,
-        validation=images,
+        validate=partial(sgd().evaluate, images=images, **AS_IS),
         patience_epochs=1,
         max_epochs=5,
         **COMMON,
@@ -54,7 +55,13 @@ def test_the_model_is_that_of_the_best_epoch(rgb: dict[str, Any]) -> None:
     model, alike = convolutional(), convolutional()
     trainer = sgd(momentum=0.9)
     result = trainer.train_until_converged(
-        model, images, validation=validation, patience_epochs=4, max_epochs=60, **COMMON, **rgb
+        model,
+        images,
+        validate=partial(trainer.evaluate, images=validation, **rgb),
+        patience_epochs=4,
+        max_epochs=60,
+        **COMMON,
+        **rgb,
     )
     assert 0 < result.best_epoch == result.epochs - 4
     trainer.train(alike, images, epochs=result.best_epoch, **COMMON, **rgb)
@@ -72,7 +79,7 @@ def test_limits_below_one_are_refused(patience: int, most: int) -> None:
         sgd().train_until_converged(
             Affine(),
             images,
-            validation=images,
+            validate=partial(sgd().evaluate, images=images, **AS_IS),
             patience_epochs=patience,
             max_epochs=most,
             **COMMON,
