@@ -18,6 +18,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from corolla.caps import with_caps
+from corolla.errors import Fault, RefusedError
 from corolla.federation import Federation
 from corolla.limits import limits_of, shortfalls
 from corolla.spaces.architecture import Architecture
@@ -63,8 +64,13 @@ class CorollaStrategy(Strategy):
     has_global = False  # the method has one model that serves all clients, reported as ``global``
     clients_keep_models = False  # what `deployed` gives is not all that a client runs
     returns_models = True  # clients may be asked for the weights that they deploy
+    takes_robust = False  # what it averages goes through `Federation.robust`
 
     def __init__(self, *, federation: Federation) -> None:
+        if federation.robust is not None and not self.takes_robust:
+            problem = f"{type(self).__name__} makes no average that a robust rule could make"
+            rule = type(federation.robust).__name__
+            raise RefusedError(Fault("robust", rule, problem, "Use robust=none"))
         self.federation = federation
         self.space = federation.space
         self.roster: Roster | None = None

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from clients.own_model import pack_optimizer, unpack_optimizer
 from corolla.aggregation.coverage import coverage_average
 from corolla.aggregation.regions import leading_regions
+from corolla.aggregation.robust import robust_updates
 from corolla.aggregation.updates import Update, Weights, update_weight
 from corolla.config.build import settings_of
 from corolla.data.images import Images
@@ -146,7 +147,7 @@ class Distilled(SupernetTraining):
             _LOG.warning("round %d: no client's model can teach: %s", server_round, error)
             return weights, {}
         heard = [update for place, update in enumerate(updates) if place not in teacher.left_out]
-        self._arrays = coverage_average(self._arrays, heard)
+        self._arrays = coverage_average(self._arrays, heard, rule=self.federation.robust)
         try:
             weights, metrics = self._distil(server, weights, server_round, view, teacher.logits)
         except DivergedError as error:
@@ -171,13 +172,14 @@ class Distilled(SupernetTraining):
 
     def _teacher(self, server: ServerSide, view: Images, updates: Sequence[Update]) -> Ensemble:
         return ensemble_of(
-            self._models(updates),
+            self._models(robust_updates(self.federation.robust, self._arrays, updates)),
             view,
             trainer=server.trainer,
             mean=server.images.mean,
             std=server.images.std,
             # Statistics of what it answers on: the students' are those of its batches.
             recalibration_batch_size=self._batch_size if self._recalibrate else None,
+            rule=self.federation.robust,
         )
 
     def _distil(

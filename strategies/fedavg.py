@@ -26,6 +26,7 @@ class FedAvg(CorollaStrategy):
     """Everybody trains the same architecture; the server holds its weights."""
 
     has_global = True
+    takes_robust = True
 
     def __init__(
         self,
@@ -61,7 +62,11 @@ class FedAvg(CorollaStrategy):
         """Average what came back."""
         updates = updates_of(replies, self._regions, self._weights)
         self._arrays, self._velocity = momentum_average(
-            self._arrays, updates, self._velocity, momentum=self._momentum
+            self._arrays,
+            updates,
+            self._velocity,
+            momentum=self._momentum,
+            rule=self.federation.robust,
         )
         return Outcome()
 

@@ -19,7 +19,7 @@ from typing import Literal
 
 from torch import nn
 
-from corolla.aggregation.updates import update_weight
+from corolla.aggregation.robust import robust_updates
 from corolla.config.build import settings_of
 from corolla.errors import Fault, RefusedError, is_number, nearest
 from corolla.federation import Federation
@@ -36,6 +36,7 @@ from strategies.base import Deployment, Outcome
 from strategies.exchange import Order
 from strategies.fedavg import FedAvg
 from strategies.private_architectures import PrivateArchitectures
+from strategies.updates import updates_of
 
 _LOG = logging.getLogger("corolla")
 _DISTILLATION = 0xF051  # keeps the batch order apart from others of the same seed and round
@@ -176,6 +177,7 @@ class FedKEMF(FedAvg):
             mean=own.mean,
             std=own.std,
             recalibration_batch_size=settings.batch_size if settings.recalibrate else None,
+            rule=self.federation.robust,
         )
 
     def _distil(self, server: ServerSide, server_round: int, teacher: Ensemble) -> dict[str, float]:
@@ -204,10 +206,10 @@ class FedKEMF(FedAvg):
 
     def _members(self, replies: Sequence[Reply]) -> Iterator[tuple[float, nn.Module]]:
         """Yield weight and knowledge network of one client after the other."""
-        for reply in replies:
-            copies = {name: array.copy() for name, array in reply.arrays.items()}
-            weight = update_weight(self._weights, reply.num_examples)
-            yield weight, self.space.load(self._architecture, copies)
+        updates = updates_of(replies, self._regions, self._weights)
+        for update in robust_updates(self.federation.robust, self._arrays, updates):
+            copies = {name: array.copy() for name, array in update.arrays.items()}
+            yield update.weight, self.space.load(self._architecture, copies)
 
     def deployed(self, client: ClientId) -> Deployment:
         """Return the private model's architecture, and the knowledge network; weights are the client's."""

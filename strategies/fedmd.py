@@ -50,6 +50,7 @@ class FedMD(CorollaStrategy):
     """
 
     clients_keep_models = True
+    takes_robust = True
     returns_models = False  # private models never leave the client
 
     def __init__(
@@ -86,6 +87,10 @@ class FedMD(CorollaStrategy):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 remedy = f"Use a whole number, {least} or more"
                 faults.append(Fault(key, value, "is out of range", remedy))
+        if federation.robust is not None and federation.robust.factor is not None:
+            problem = "limits the steps of models; clients of FedMD send logits, of other images each round"
+            remedy = "Use robust=trimmed_mean or robust=median with robust.factor=null"
+            faults.append(Fault("robust.factor", federation.robust.factor, problem, remedy))
         if digest_loss not in DISTANCES:
             remedy = nearest(str(digest_loss), DISTANCES)
             faults.append(Fault("digest_loss", digest_loss, "is not known", remedy))
@@ -129,13 +134,15 @@ class FedMD(CorollaStrategy):
         ]
 
     def absorb(self, server_round: int, replies: Sequence[Reply]) -> Outcome:
-        """Take the mean of the logits. Without an answer the last consensus stands."""
+        """Take the mean of the logits, as the run averages. Without an answer the last consensus stands."""
         if not replies:
             return Outcome()
         public = self._public()
         replies = sorted(replies, key=lambda reply: client_order(reply.client))
         said = np.stack([reply.arrays["logits"].astype(np.float64) for reply in replies])
-        mean = said.mean(0)
+        rule = self.federation.robust
+        robust = None if rule is None else rule.mean(said, np.ones(len(said)))
+        mean = said.mean(0) if robust is None else robust
         self._consensus, self._agreed_in = mean.astype(np.float32), server_round
         self._private.settle(replies)
         metrics = {"disagreement": float(np.abs(said - mean).mean())}  # mean distance of a logit

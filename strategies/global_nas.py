@@ -56,6 +56,7 @@ class GlobalNas(CorollaStrategy):
     """Everybody trains the same network; the server holds its weights and makes it smaller."""
 
     has_global = True
+    takes_robust = True
 
     def __init__(
         self,
@@ -118,7 +119,7 @@ class GlobalNas(CorollaStrategy):
             shapes = self.space.shapes(network.architecture)
             regions = leading_regions(shapes, shapes)
             updates = updates_of(replies, regions, self._weights)
-            averaged = coverage_average(network.arrays, updates)
+            averaged = coverage_average(network.arrays, updates, rule=self.federation.robust)
             self._now = replace(network, arrays=averaged, trained=network.trained + 1)
         self._ahead = None
         metrics: dict[str, Any] = {

@@ -29,6 +29,8 @@ _LOG = logging.getLogger("corolla")
 class Hapfnas(CorollaStrategy):
     """State: the supernet of stage 1, the weights of stage 3, and what each stage knows."""
 
+    takes_robust = True
+
     def __init__(
         self,
         *,
@@ -131,7 +133,7 @@ class Hapfnas(CorollaStrategy):
                 self._search.warn_of_unsearched(self.roster.clients())
         else:
             self._weights, self._velocity = retraining_step(
-                self.space, self._retraining, self._weights, self._velocity, replies
+                self.federation, self._retraining, self._weights, self._velocity, replies
             )
         return Outcome(metrics, {reply.client: {"stage": stage} for reply in replies})
 

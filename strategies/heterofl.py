@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 
 from corolla.aggregation.coverage import coverage_average
+from corolla.aggregation.damping import damping_faults
 from corolla.aggregation.regions import Regions, cut
 from corolla.aggregation.updates import Update, update_weight
 from corolla.errors import Fault, RefusedError, nearest
@@ -36,6 +37,8 @@ _ASSIGNMENTS = ("limits", "fixed", "dynamic")
 class HeteroFL(CorollaStrategy):
     """State: the whole network, and the last round that trained it."""
 
+    takes_robust = True
+
     def __init__(
         self,
         *,
@@ -45,6 +48,7 @@ class HeteroFL(CorollaStrategy):
         weights: Literal["uniform", "examples"],
         mask_absent: bool,
         class_rows: bool,
+        damping: float = 0.0,
     ) -> None:
         """Take the settings of conf/method/heterofl.yaml.
 
@@ -57,13 +61,14 @@ class HeteroFL(CorollaStrategy):
             weights: of clients.
             mask_absent: clients' logits of classes that they lack are 0 (`clients.width_sliced`).
             class_rows: whose class a row is not does not count for it. Clients tell their classes.
+            damping: of entries that not everybody holds (`corolla.aggregation.damping`).
 
         """
         super().__init__(federation=federation)
         self._sliced = require_width_sliced(federation.space, type(self).__name__)
         update_weight(weights, 1)  # refuses an unknown one before anything starts
         self._weights = weights
-        faults = []
+        faults = damping_faults(damping)
         if assignment not in _ASSIGNMENTS:
             remedy = nearest(str(assignment), _ASSIGNMENTS)
             faults.append(Fault("assignment", assignment, "is no way to give out rates", remedy))
@@ -87,6 +92,7 @@ class HeteroFL(CorollaStrategy):
         self._assignment = assignment
         self._given = [known.index(rate) for rate in given]
         self._class_rows = class_rows
+        self._damping = damping
         self._arrays = self.space.initial_state(federation.seed)
         self._round = 0
 
@@ -134,7 +140,9 @@ class HeteroFL(CorollaStrategy):
         if not replies:
             return Outcome()
         updates = [self._update(server_round, reply) for reply in replies]
-        self._arrays = coverage_average(self._arrays, updates)
+        self._arrays = coverage_average(
+            self._arrays, updates, damping=self._damping, rule=self.federation.robust
+        )
         self._round = server_round
         rates = {reply.client: self._sliced.rate(reply.task.architecture) for reply in replies}
         columns = {client: {"rate": rate} for client, rate in rates.items()}

@@ -31,6 +31,7 @@ _SEARCHES = ("policy", "random", "none")
 class NewClientsOnly(CorollaStrategy):
     """Ask nobody who took part in training: real sites may stay connected. Before a method's class."""
 
+    takes_robust = False  # nothing is averaged
     _trained: list[ClientId]
 
     def state(self) -> State:

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from corolla.aggregation.coverage import momentum_average
+from corolla.aggregation.damping import damping_faults
 from corolla.aggregation.updates import update_weight
 from corolla.config.build import build
 from corolla.errors import Fault, RefusedError
@@ -39,6 +40,7 @@ _PRESCREEN = "corolla.search.proposals.prescreen.Prescreened"
 class PerFedNAS(CorollaStrategy):
     """State: the supernet, what the search has learned, the rewards' baselines."""
 
+    takes_robust = True
     # Where the configuration has them, to name what is wrong with them.
     proposals_key: ClassVar[str] = "proposals"
     reward_key: ClassVar[str] = "reward"
@@ -56,6 +58,7 @@ class PerFedNAS(CorollaStrategy):
         weights: Literal["uniform", "examples"],
         server_momentum: float,
         max_draws: int,
+        damping: float = 0.0,
     ) -> None:
         """Take nodes of conf/proposals and conf/reward; ``prescreen`` holds settings of `Prescreened`."""
         super().__init__(federation=federation)
@@ -88,10 +91,12 @@ class PerFedNAS(CorollaStrategy):
                     f"{warmup_rounds} warm up"
                 )
                 faults.append(Fault("settle", settle, problem, "Lower it, or raise rounds"))
+        faults += damping_faults(damping)
         if faults:
             raise RefusedError(faults)
         compares = any(key.startswith("received_") for key in self._reward.needs)
         self._asked = {"received": True} if compares else {}  # where evaluation.received is auto
+        self._damping = damping
         self._warmup = warmup_rounds
         self._weights = weights
         self._momentum = server_momentum
@@ -187,7 +192,12 @@ class PerFedNAS(CorollaStrategy):
     def _aggregate(self, replies: Sequence[Reply]) -> None:
         updates = updates_of(replies, self.space.regions, self._weights)
         self._supernet, self._velocity = momentum_average(
-            self._supernet, updates, self._velocity, momentum=self._momentum
+            self._supernet,
+            updates,
+            self._velocity,
+            momentum=self._momentum,
+            damping=self._damping,
+            rule=self.federation.robust,
         )
 
     def _memory_share(self, client: ClientId, architecture: Architecture) -> float:

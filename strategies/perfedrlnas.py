@@ -40,8 +40,9 @@ class PerFedRLNAS(PerFedNAS):
         server_momentum: float,
         max_draws: int,
         prescreen: Mapping[str, Any] | None = None,
+        damping: float = 0.0,
     ) -> None:
-        """Without ``prescreen``, as runs of older releases are configured, each draw is sent."""
+        """Runs of older releases are configured without ``prescreen`` and ``damping``: they have none."""
         super().__init__(
             federation=federation,
             proposals={"_target_": _PROPOSALS, "policy": policy},
@@ -52,6 +53,7 @@ class PerFedRLNAS(PerFedNAS):
             weights=weights,
             server_momentum=server_momentum,
             max_draws=max_draws,
+            damping=damping,
         )
 
     @property

@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from corolla.aggregation.coverage import Statistics
+from corolla.aggregation.damping import damping_faults
 from corolla.aggregation.hetero import hetero_average
+from corolla.aggregation.statistics import Statistics
 from corolla.aggregation.updates import Weights, update_weight
 from corolla.errors import Fault, RefusedError, nearest
 from corolla.federation import Federation
 from corolla.spaces.architecture import Architecture
-from corolla.spaces.supernet import Supernet
 from corolla.tasks import Reply, Task
 from corolla.training.settings import LOSSES
 from corolla.types import Arrays, ClientId
@@ -36,6 +36,7 @@ class RetrainingSettings:
     statistics: Statistics  # BN's running statistics: aggregate | keep (the supernet's)
     weights: Weights  # examples | uniform
     server_momentum: float
+    damping: float = 0.0  # of entries that not everybody holds; runs of older releases do not say
 
     def __post_init__(self) -> None:
         faults = []
@@ -51,6 +52,7 @@ class RetrainingSettings:
         if not 0 <= self.server_momentum < 1:
             problem = "is outside [0, 1)"
             faults.append(Fault("server_momentum", self.server_momentum, problem, "Use 0 for none"))
+        faults += damping_faults(self.damping)
         if faults:
             raise RefusedError(faults)
         update_weight(self.weights, 1)  # refuses an unknown one
@@ -90,7 +92,7 @@ def retraining_orders(
 
 
 def retraining_step(
-    space: Supernet,
+    federation: Federation,
     settings: RetrainingSettings,
     weights: Arrays,
     velocity: Arrays,
@@ -99,7 +101,7 @@ def retraining_step(
     """Return the next weights and velocity; without a reply, nothing changes."""
     if not replies:
         return weights, velocity
-    updates = updates_of(replies, space.regions, settings.weights)
+    updates = updates_of(replies, federation.space.regions, settings.weights)
     return hetero_average(
         weights,
         updates,
@@ -107,4 +109,6 @@ def retraining_step(
         momentum=settings.server_momentum,
         uncovered=settings.uncovered,
         statistics=settings.statistics,
+        damping=settings.damping,
+        rule=federation.robust,
     )

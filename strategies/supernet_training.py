@@ -123,4 +123,4 @@ class OneShot(SupernetTraining):
     ) -> tuple[Arrays, dict[str, float]]:
         """Average the supernets that came back."""
         updates = updates_of(replies, self._regions, self._weights)
-        return coverage_average(weights, updates), {}
+        return coverage_average(weights, updates, rule=self.federation.robust), {}

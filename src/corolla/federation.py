@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from corolla.aggregation.robust import RobustRule
 from corolla.caps import CapRule
-from corolla.config.build import build_cap
+from corolla.config.build import build_cap, build_robust
 from corolla.config.schema import RunConfig
 from corolla.limits import Limits
 from corolla.server_side import ServerSide
@@ -36,6 +37,7 @@ class Federation:
     link_mbit_s: float | None = None
     examples: Mapping[ClientId, int] = field(default_factory=dict)  # training images, where known
     train_on_validation: bool = False  # clients train on their validation images all along
+    robust: RobustRule | None = None  # what averages are made by; None: plain means
     server: ServerSide | None = None  # None: the server has no images of its own
     on_nodes: bool = False  # clients are real nodes: limits come with them, and others may join
 
@@ -82,6 +84,7 @@ class Federation:
             link_mbit_s=config.link_mbit_s,
             examples=examples or {},
             train_on_validation=config.train_on_validation,
+            robust=build_robust(config),
             server=ServerSide(config) if config.server_set else None,
             on_nodes=config.on_nodes,
         )

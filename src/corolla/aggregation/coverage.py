@@ -13,28 +13,30 @@ for any weights, where a sum over a sum rounds.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from corolla.aggregation.regions import places
+from corolla.aggregation.damping import damped, damping_faults
+from corolla.aggregation.holders import Holders
+from corolla.aggregation.robust import RobustRule
 from corolla.aggregation.running_mean import Block, fold, fold_blocks, readable, row_key
+from corolla.aggregation.statistics import Statistics, is_statistic
 from corolla.aggregation.updates import Update, check_update
 from corolla.errors import Fault, RefusedError, nearest
 from corolla.types import Arrays, client_order
-
-Statistics = Literal["aggregate", "keep"]
-"""BatchNorm's running statistics: averaged like weights, or the server's kept (to recalibrate)."""
-
-STATISTICS = ("running_mean", "running_var")
-"""Last parts of the names of running statistics."""
 
 _SMALL = 8192  # numbers; larger arrays are worth calls of their own
 
 
 def coverage_average(
-    supernet: Arrays, updates: Sequence[Update], *, statistics: Statistics = "aggregate"
+    supernet: Arrays,
+    updates: Sequence[Update],
+    *,
+    statistics: Statistics = "aggregate",
+    damping: float = 0.0,
+    rule: RobustRule | None = None,
 ) -> Arrays:
     """Return the next supernet; neither ``supernet`` nor ``updates`` is written to.
 
@@ -43,7 +45,10 @@ def coverage_average(
     of equal ``client`` and weight. Raises `RefusedError` for weights that are not positive, wrong names and
     shapes. NaN and infinities are not looked for: `check_update` does, for replies from outside.
     """
-    return momentum_average(supernet, updates, {}, momentum=0.0, statistics=statistics)[0]
+    averaged, _ = momentum_average(
+        supernet, updates, {}, momentum=0.0, statistics=statistics, damping=damping, rule=rule
+    )
+    return averaged
 
 
 def momentum_average(
@@ -53,6 +58,8 @@ def momentum_average(
     *,
     momentum: float,
     statistics: Statistics = "aggregate",
+    damping: float = 0.0,
+    rule: RobustRule | None = None,
 ) -> tuple[Arrays, Arrays]:
     """Return the next supernet and velocity of FedAvgM (Hsu, Qi & Brown 2019), entry by entry.
 
@@ -62,16 +69,27 @@ def momentum_average(
     on by momentum a variance can become negative). Arrays missing in ``velocity`` start at 0. With
     ``momentum=0`` the supernet is `coverage_average`'s bit for bit and the velocity empty.
     """
-    _check(supernet, updates, momentum, statistics)
+    _check(supernet, updates, momentum, statistics, damping)
     _check_velocity(supernet, velocity)
+    if rule is not None:
+        updates = rule.limited(supernet, updates)
     ordered = sorted(updates, key=lambda update: (-update.weight, client_order(update.client)))
-    holders = _Holders(supernet, ordered)
+    holders = Holders(supernet, ordered)
     averaged = _averages(supernet, holders, statistics)
+    for name in holders.who:
+        if statistics == "keep" and is_statistic(name):
+            continue
+        old = supernet[name]
+        if rule is not None and rule.trims:
+            averaged[name] = rule.over_holders(old, averaged[name], name=name, holders=holders)
+        if damping and old.dtype.kind == "f":
+            mean = averaged[name]
+            averaged[name] = damped(old, mean, name=name, holders=holders, damping=damping)
     if not momentum:
         return averaged, {}
     moving = dict(velocity)
     for name, old in supernet.items():
-        if name not in holders.who or old.dtype.kind != "f" or _is_statistic(name):
+        if name not in holders.who or old.dtype.kind != "f" or is_statistic(name):
             continue
         step = np.subtract(old, averaged[name], dtype=_dtype(old))
         held = holders.mask(name, old.shape)
@@ -81,42 +99,7 @@ def momentum_average(
     return averaged, moving
 
 
-class _Holders:
-    """Who holds which arrays, and where."""
-
-    def __init__(self, supernet: Arrays, updates: Sequence[Update]) -> None:
-        """``updates`` are sorted by descending weight."""
-        self.updates = updates
-        self.places = [places(update.regions, supernet) for update in updates]
-        # weights relative to the heaviest cannot overflow in a sum
-        least = float(np.finfo(np.float32).tiny)
-        self.shares = [max(update.weight / updates[0].weight, least) for update in updates]
-        self.who: dict[str, int] = {}  # bit i: update i holds some of it
-        self._numbers: dict[int, list[int]] = {}
-        self.partly: set[str] = set()  # somebody does not hold it whole
-        for number, found in enumerate(self.places):
-            bit = 1 << number
-            for name, place in found.items():
-                self.who[name] = self.who.get(name, 0) | bit
-                if not place.whole:
-                    self.partly.add(name)
-
-    def of(self, name: str) -> list[int]:
-        """Return the numbers of the updates that hold some of this array."""
-        who = self.who[name]
-        if who not in self._numbers:
-            self._numbers[who] = [n for n in range(who.bit_length()) if who >> n & 1]
-        return self._numbers[who]
-
-    def mask(self, name: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-        """Return for each entry whether somebody holds it."""
-        held = np.zeros(shape, dtype=np.bool_)
-        for number in self.of(name):
-            held[self.places[number][name].key] = True
-        return held
-
-
-def _averages(supernet: Arrays, holders: _Holders, statistics: Statistics) -> Arrays:
+def _averages(supernet: Arrays, holders: Holders, statistics: Statistics) -> Arrays:
     """Return the next supernet, its small arrays joined by who holds which part of them.
 
     A DARTS supernet has thousands of arrays of a few numbers each: one by one, the calls would take
@@ -126,7 +109,7 @@ def _averages(supernet: Arrays, holders: _Holders, statistics: Statistics) -> Ar
     groups: dict[tuple[Any, ...], list[str]] = {}
     for name, old in supernet.items():
         who = holders.who.get(name, 0)
-        if not who or (statistics == "keep" and _is_statistic(name)):
+        if not who or (statistics == "keep" and is_statistic(name)):
             averaged[name] = old.copy()
         elif old.dtype.kind != "f":
             averaged[name] = _maximum(old, holders, name)
@@ -143,7 +126,7 @@ def _averages(supernet: Arrays, holders: _Holders, statistics: Statistics) -> Ar
     return {name: averaged[name] for name in supernet}
 
 
-def _averages_of(names: Sequence[str], supernet: Arrays, holders: _Holders) -> Arrays:
+def _averages_of(names: Sequence[str], supernet: Arrays, holders: Holders) -> Arrays:
     """Return the averages of arrays that the same clients hold, the same parts of."""
     name = names[0]
     old = supernet[name]
@@ -192,11 +175,7 @@ def _dtype(old: NDArray[Any]) -> np.dtype[Any]:
     return np.result_type(old.dtype, np.float32)  # half precision is averaged in float32
 
 
-def _is_statistic(name: str) -> bool:
-    return name.rpartition(".")[2] in STATISTICS
-
-
-def _maximum(old: NDArray[Any], holders: _Holders, name: str) -> NDArray[Any]:
+def _maximum(old: NDArray[Any], holders: Holders, name: str) -> NDArray[Any]:
     result = old.copy()
     for number in holders.of(name):
         key = holders.places[number][name].key
@@ -204,10 +183,17 @@ def _maximum(old: NDArray[Any], holders: _Holders, name: str) -> NDArray[Any]:
     return result
 
 
-def _check(supernet: Arrays, updates: Sequence[Update], momentum: float, statistics: str) -> None:
+def _check(
+    supernet: Arrays,
+    updates: Sequence[Update],
+    momentum: float,
+    statistics: str,
+    damping: float,
+) -> None:
     faults = [fault for update in updates for fault in check_update(supernet, update, values=False)]
     if not 0.0 <= momentum < 1.0:
         faults.append(Fault("momentum", momentum, "is outside [0, 1)", "Use 0 for none"))
+    faults += damping_faults(damping)
     if statistics not in ("aggregate", "keep"):
         remedy = nearest(statistics, ("aggregate", "keep"))
         faults.append(Fault("statistics", statistics, "is no policy for buffers", remedy))

@@ -17,8 +17,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from corolla.aggregation.coverage import Statistics, momentum_average
+from corolla.aggregation.coverage import momentum_average
 from corolla.aggregation.regions import place
+from corolla.aggregation.robust import RobustRule
+from corolla.aggregation.statistics import Statistics
 from corolla.aggregation.updates import Update
 from corolla.errors import Fault, RefusedError, nearest
 from corolla.types import Arrays
@@ -35,6 +37,8 @@ def hetero_average(
     momentum: float,
     uncovered: Uncovered,
     statistics: Statistics = "aggregate",
+    damping: float = 0.0,
+    rule: RobustRule | None = None,
 ) -> tuple[Arrays, Arrays]:
     """Return the next supernet and velocity; no argument is written to.
 
@@ -52,7 +56,13 @@ def hetero_average(
         problem = "is no rule for entries that nobody holds"
         raise RefusedError(Fault("uncovered", uncovered, problem, remedy))
     averaged, moving = momentum_average(
-        supernet, updates, velocity, momentum=momentum, statistics=statistics
+        supernet,
+        updates,
+        velocity,
+        momentum=momentum,
+        statistics=statistics,
+        damping=damping,
+        rule=rule,
     )
     if uncovered == "keep" or not updates:
         return averaged, moving

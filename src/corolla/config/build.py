@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from hydra.utils import get_class
 
+from corolla.aggregation.robust import RobustRule
 from corolla.caps import CapRule
 from corolla.config.schema import RunConfig
 from corolla.data.dataset import Dataset
@@ -136,6 +137,11 @@ def build_server_set(config: RunConfig) -> ServerSet | None:
 def build_cap(config: RunConfig) -> CapRule | None:
     """Return what gives clients their caps on multiply-accumulates, None where nothing does."""
     return cast(CapRule, build(config.cap, "cap")) if config.cap else None
+
+
+def build_robust(config: RunConfig) -> RobustRule | None:
+    """Return what averages are made by instead of plain means, None where they are plain."""
+    return cast(RobustRule, build(config.robust, "robust")) if config.robust else None
 
 
 def build_trainer_settings(config: RunConfig) -> TrainerSettings:

@@ -73,6 +73,7 @@ class RunConfig(_Strict):
     retraining: dict[str, Any] = Field(default_factory=dict)
     server_set: dict[str, Any] = Field(default_factory=dict)
     cap: dict[str, Any] = Field(default_factory=dict)
+    robust: dict[str, Any] = Field(default_factory=dict)
     rounds: int = Field(ge=1)
     clients: int = Field(ge=1)
     clients_per_round: int | float

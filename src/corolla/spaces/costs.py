@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from corolla.aggregation.statistics import is_statistic
+
 _BYTES = 4  # float32
 _MIB = 2**20
 
@@ -49,11 +51,6 @@ class Costs:
     def to_dict(self) -> dict[str, float]:
         """Return plain numbers for JSON."""
         return asdict(self)
-
-
-def is_statistic(name: str) -> bool:
-    """Tell whether a state_dict name is a BatchNorm running statistic (a buffer, not a parameter)."""
-    return name.endswith(("running_mean", "running_var"))
 
 
 def count_macs(module: nn.Module, shape: tuple[int, ...]) -> int:

@@ -7,9 +7,11 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from corolla.aggregation.robust import RobustRule
 from corolla.data.images import Images
 from corolla.training.augmentation import augment
 from corolla.training.batches import Floats, consecutive_batches
@@ -44,8 +46,9 @@ def ensemble_of(
     mean: Sequence[float],
     std: Sequence[float],
     recalibration_batch_size: int | None,
+    rule: RobustRule | None = None,
 ) -> Ensemble:
-    """Return sum_i a_i f_i(x) / sum_i a_i for every image.
+    """Return sum_i a_i f_i(x) / sum_i a_i for every image; with ``rule``, as it averages.
 
     Models run in evaluation mode and in float32, whatever the loop's autocast says. They are taken
     from ``models`` one by one and let go of before the next is asked for, so that a generator that
@@ -62,6 +65,8 @@ def ensemble_of(
         recalibration_batch_size: BN statistics of the models are first recomputed on ``images``, in
             batches of this size, and stay so: whoever learns from the logits in training mode sees
             the images normalised by such batches. None: the models' own statistics.
+        rule: where it leaves extremes out, the logits of all models are kept until the last has
+            answered, and models of weight 0 have no say.
 
     Raises:
         NoBatchError: there are no images; or one, to recalibrate BN on.
@@ -75,6 +80,7 @@ def ensemble_of(
     configure_torch(trainer.loop)
     floats = trainer.floats(images, mean=mean, std=std)
     total, weights, place, left_out = None, 0.0, -1, []
+    said_by: list[tuple[float, Tensor]] = []
     for weight, model in models:  # enumerate() would hold on to a model while the next one is built
         place += 1
         if not (math.isfinite(weight) and weight >= 0):
@@ -97,9 +103,21 @@ def ensemble_of(
             raise ValueError(f"an ensemble's models give logits of shapes {shapes}: need one")
         total = part if total is None else total.add_(part)
         weights += weight
+        if rule is not None and rule.trims and weight > 0:
+            said_by.append((weight, logits.cpu()))
     if total is None or weights == 0:
         raise NoTeacherError("an ensemble needs a model of weight above 0 and with finite logits")
-    return Ensemble(total.div_(weights).float().cpu(), tuple(left_out))
+    robust = None if rule is None else _robust_mean(rule, said_by)
+    agreed = total.div_(weights).float().cpu() if robust is None else robust
+    return Ensemble(agreed, tuple(left_out))
+
+
+def _robust_mean(rule: RobustRule, said_by: Sequence[tuple[float, Tensor]]) -> Tensor | None:
+    if not said_by:
+        return None
+    values = np.stack([logits.numpy() for _, logits in said_by])
+    mean = rule.mean(values, [weight for weight, _ in said_by])
+    return None if mean is None else torch.from_numpy(mean).float()
 
 
 def _logits(model: nn.Module, floats: Floats, trainer: LocalTrainer) -> Tensor:

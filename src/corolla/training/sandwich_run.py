@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from corolla.aggregation.coverage import STATISTICS
+from corolla.aggregation.statistics import STATISTICS
 from corolla.data.images import Images
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.supernet import ElasticSupernet

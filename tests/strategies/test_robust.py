@@ -1,0 +1,164 @@
+"""Robust averages reach every method; what averages nothing refuses them by name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clients.subnet import SubnetClient
+from corolla.errors import RefusedError
+from corolla.launch import plan_run
+from corolla.tasks import Reply
+from corolla.types import ClientId
+from strategies.base import CorollaStrategy
+from tests.strategies.conftest import run, small
+from tests.strategies.test_contract import METHODS, _config, _replies, _strategy
+
+EVERYBODY = ["0", "1", "2", "3"]
+WITHOUT = [
+    "local",
+    "perfedrlnas",
+]  # nothing is averaged; it is perfednas, but never one architecture for all
+# All four have the same architecture, so that every entry has four holders.
+SAME = {
+    "perfednas": ["proposals=fixed"],
+    "heterofl": ["method.strategy.assignment=limits", "method.strategy.class_rows=false"],
+    "fedrolex": ["method.strategy.assignment=limits", "method.strategy.class_rows=false"],
+    "fedkemf": ["method.strategy.fusion=average"],
+}
+
+
+def _with_a_liar(replies: list[Reply], liar: ClientId, scale: float) -> list[Reply]:
+    """Have one client send its arrays scaled, and claim a thousand times the images."""
+    return [
+        replace(
+            reply,
+            arrays={
+                name: (array * scale).astype(array.dtype) for name, array in reply.arrays.items()
+            },
+            num_examples=1000 * reply.num_examples,
+        )
+        if reply.client == liar
+        else reply
+        for reply in replies
+    ]
+
+
+def _largest(strategy: CorollaStrategy) -> float:
+    """Return the largest number of what is averaged."""
+    averaged = ("model/", "supernet/", "weights/", "training/knowledge/", "consensus")
+    arrays = strategy.state().arrays.items()
+    return max(
+        (float(np.abs(a).max()) for name, a in arrays if name.startswith(averaged)), default=0.0
+    )
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS if method not in WITHOUT])
+def test_one_liar_of_four_cannot_move_any_method(method: str) -> None:
+    """The median shows that the rule arrives; what each rule does is tested in tests/aggregation."""
+    settings = [*SAME.get(method, []), "clients_per_round=4"]
+    config = _config(method, *settings, "robust=median")
+    robust, plain = _strategy(config), _strategy(config.model_copy(update={"robust": {}}))
+    replies = _with_a_liar(_replies(robust, 1, EVERYBODY), "2", -1e6)
+    before = _largest(robust)
+    for strategy in (robust, plain):
+        strategy.absorb(1, replies)
+    assert _largest(robust) < 10 * max(before, 1.0)
+    assert _largest(plain) > 1e3
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["method=local", "robust=median"], "robust='Median': Local makes no average"),
+        (["method=fedmd", "robust=norm_clip"], "robust.factor=2.0: limits the steps of models"),
+        (["method=fedmd", "robust=median", "robust.factor=2.0"], "robust.factor=2.0: limits"),
+        (["robust=trimmed_mean", "robust.share=0.5"], "robust.share=0.5: is no share"),
+    ],
+)
+def test_rules_that_a_method_cannot_follow_are_refused(settings: list[str], words: str) -> None:
+    with pytest.raises(RefusedError, match=words):
+        plan_run(small(*settings, "run_dir=unused"))
+
+
+def test_a_method_that_says_nothing_of_robust_averages_takes_none() -> None:
+    assert not CorollaStrategy.takes_robust
+
+
+def test_ensembles_of_logits_leave_a_liar_out(tmp_path: Path) -> None:
+    """FedKEMF's teacher and HAPFNAS's follow the rule, too: a liar's logits teach nobody."""
+    settings = ["clients_per_round=4", "method.strategy.distillation.lr=1e-9"]
+    losses = {}
+    for rule in ("none", "median"):
+        strategy = _strategy(_config("fedkemf", *settings, f"robust={rule}"))
+        replies = _replies(strategy, 1, EVERYBODY)
+        honest = strategy.absorb(1, replies).metrics["distillation_loss"]
+        again = _strategy(_config("fedkemf", *settings, f"robust={rule}"))
+        lied = [_loud(reply) if reply.client == "2" else reply for reply in replies]
+        losses[rule] = again.absorb(1, lied).metrics["distillation_loss"] - honest
+    assert abs(losses["median"]) < 0.05 < abs(losses["none"])
+
+
+def _loud(reply: Reply) -> Reply:
+    """Make the classifier's answers a thousand times as loud."""
+    last = list(reply.arrays)[-2:]
+    return replace(reply, arrays=reply.arrays | {name: 1000 * reply.arrays[name] for name in last})
+
+
+@pytest.mark.parametrize("method", ["perfednas", "hapfnas", "heterofl"])
+def test_damping_is_a_setting_of_methods_that_average_subnets(method: str) -> None:
+    key = "retraining.damping" if method == "hapfnas" else "method.strategy.damping"
+    with pytest.raises(RefusedError, match=f"{key}=2: is no share of a vote"):
+        plan_run(small(f"method={method}", f"{key}=2", "run_dir=unused"))
+
+
+def test_damping_slows_what_one_client_holds() -> None:
+    """Two clients of one round: what one of them alone holds takes half its step at damping=1."""
+    settings = ["proposals=random", "method.strategy.weights=uniform"]
+    plain, damped = (
+        _strategy(_config("perfednas", *settings, f"method.strategy.damping={d}")) for d in (0, 1)
+    )
+    old = plain.state().part("supernet/")
+    for strategy in (plain, damped):
+        strategy.absorb(1, _replies(strategy, 1, ["0", "1"]))
+    full, half = (strategy.state().part("supernet/") for strategy in (plain, damped))
+    shares = {
+        round(float(share), 2)
+        for name in old
+        for share in ((half[name] - old[name]) / (full[name] - old[name]))[full[name] != old[name]]
+        if np.isfinite(share)
+    }
+    assert min(shares) == pytest.approx(0.5, abs=0.05)
+    assert max(shares) == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.slow
+def test_five_clients_learn_beside_one_that_sends_garbage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ["method=fedavg", "clients=5", "clients_per_round=5", "local_epochs=4"]
+    settings += ["method.strategy.architecture=smallest", "evaluation.received=false"]
+    settings += ["evaluation.every=0", "evaluation.fine_tune_epochs=0"]
+    settings += ["partition.balanced=true", "partition.images_per_client=150"]
+    honest = _accuracy(tmp_path / "honest", *settings)
+    fit = SubnetClient.fit
+
+    def lying(self: SubnetClient, parameters: list[Any], config: Any) -> Any:
+        arrays, count, metrics = fit(self, parameters, config)
+        if self._site.client == "0":
+            arrays = [-10 * array for array in arrays]
+        return arrays, count, metrics
+
+    monkeypatch.setattr(SubnetClient, "fit", lying)
+    poisoned = _accuracy(tmp_path / "poisoned", *settings)
+    robust = _accuracy(tmp_path / "robust", *settings, "robust=trimmed_mean")
+    assert poisoned < honest - 0.2
+    assert robust > honest - 0.05, (honest, poisoned, robust)
+
+
+def _accuracy(path: Path, *settings: str) -> float:
+    return float(run(path, *settings).summary()["test_accuracy"]["mean"])
