@@ -20,7 +20,7 @@ def test_run_prints_table_and_paths(tmp_path: Path, capsys: pytest.CaptureFixtur
     extras = ["rounds=1", "report=true", "tensorboard=true"]
     assert main(["run", *SMALL, *extras, f"run_dir={tmp_path / 'run'}"]) == 0
     out = capsys.readouterr().out
-    for expected in ("architecture", "worst decile", "personalised, last round", "report.html"):
+    for expected in ("architecture", "worst decile", "deployed, last round", "report.html"):
         assert expected in out
     assert (tmp_path / "run" / "report.html").is_file()
     assert list((tmp_path / "run" / "tensorboard").glob("events.*"))

@@ -79,7 +79,7 @@ def test_the_comparison_is_whole_and_names_what_it_leaves_out(compared: Path) ->
     assert "7 runs compared" in parser.text
     assert "recorded so far: local-s1 (round 10 of 10)" in parser.text
     assert "1 further run has no charts of its own" in parser.text
-    assert "The personalised model of fedavg is the one after fine-tuning." in parser.text
+    assert "Clients of fedavg deploy the fine-tuned model." in parser.text
     labels = [a.get("aria-label", "") for tag, a in parser.tags if tag == "svg"]
     overlay = next(label for label in labels if "± sd over seeds" in label)
     assert all(f"{method}: " in overlay for method in ("fedavg", "local", "perfedrlnas"))

@@ -16,6 +16,7 @@ from corolla.aggregation.coverage import coverage_average
 from corolla.aggregation.regions import region_size
 from corolla.aggregation.updates import Update
 from corolla.spaces.supernet import ElasticSupernet, Supernet
+from corolla.training.prior import fold
 from corolla.types import Arrays
 from tests.conftest import CONF, make_space
 
@@ -100,6 +101,19 @@ def test_a_blank_network_is_the_subnet_and_nobody_elses(name: str, seed: int) ->
         assert all(module.training for module in other.modules())
         assert not {id(m) for m in blank.modules()} & {id(m) for m in other.modules()}
         assert space.blank(architecture).training
+
+
+@pytest.mark.parametrize("name", SMALL)
+@settings(max_examples=2)
+@given(seed=SEEDS)
+def test_a_class_prior_is_added_to_the_logits_through_the_bias(name: str, seed: int) -> None:
+    space, architecture = _space(name), _drawn(name, seed)
+    model = space.load(architecture, space.cut(_state(name), architecture)).eval()
+    offset, images = torch.arange(space.num_classes) / 4, _images(space, 2)
+    with torch.no_grad():
+        before = model(images)
+        fold(model, offset)
+        torch.testing.assert_close(model(images), before + offset)
 
 
 @pytest.mark.parametrize("name", SMALL)
