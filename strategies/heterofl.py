@@ -68,7 +68,7 @@ class HeteroFL(CorollaStrategy):
         self._sliced = require_width_sliced(federation.space, type(self).__name__)
         update_weight(weights, 1)  # refuses an unknown one before anything starts
         self._weights = weights
-        faults = damping_faults(damping)
+        faults = damping_faults(damping, "method.strategy.damping")
         if assignment not in _ASSIGNMENTS:
             remedy = nearest(str(assignment), _ASSIGNMENTS)
             faults.append(Fault("assignment", assignment, "is no way to give out rates", remedy))

@@ -91,7 +91,7 @@ class PerFedNAS(CorollaStrategy):
                     f"{warmup_rounds} warm up"
                 )
                 faults.append(Fault("settle", settle, problem, "Lower it, or raise rounds"))
-        faults += damping_faults(damping)
+        faults += damping_faults(damping, "method.strategy.damping")
         if faults:
             raise RefusedError(faults)
         compares = any(key.startswith("received_") for key in self._reward.needs)

@@ -52,7 +52,7 @@ class RetrainingSettings:
         if not 0 <= self.server_momentum < 1:
             problem = "is outside [0, 1)"
             faults.append(Fault("server_momentum", self.server_momentum, problem, "Use 0 for none"))
-        faults += damping_faults(self.damping)
+        faults += damping_faults(self.damping, "retraining.damping")
         if faults:
             raise RefusedError(faults)
         update_weight(self.weights, 1)  # refuses an unknown one

@@ -229,6 +229,7 @@ def test_an_experiment_is_what_its_row_says(name: str) -> None:
         config.method.strategy["reward"]["lambda_time"],
         config.link_mbit_s,
     ) == ROWS[name]
+    assert config.method.strategy["damping"] == 0  # as published
     assert (config.new_clients > 0) == ("new_clients" in name)
     assert (config.memory_budget_mib is not None) == ("memory" in name)
 

@@ -116,6 +116,13 @@ def test_damping_is_a_setting_of_methods_that_average_subnets(method: str) -> No
         plan_run(small(f"method={method}", f"{key}=2", "run_dir=unused"))
 
 
+def test_our_own_settings_damp_and_a_share_out_of_range_is_refused_once() -> None:
+    assert _config("perfedrlnas").method.strategy["damping"] == 0.25
+    with pytest.raises(RefusedError, match="damping=2") as refused:
+        plan_run(small("damping=2", "run_dir=unused"))
+    assert [fault.key for fault in refused.value.faults] == ["damping"]
+
+
 def test_damping_slows_what_one_client_holds() -> None:
     """Two clients of one round: what one of them alone holds takes half its step at damping=1."""
     settings = ["proposals=random", "method.strategy.weights=uniform"]

@@ -89,6 +89,7 @@ class RunConfig(_Strict):
     evaluation: EvaluationConfig
     memory_budget_mib: tuple[float, float] | Literal["space"] | None
     link_mbit_s: float | None = Field(gt=0)
+    damping: float = Field(ge=0, le=1, default=0.0)
     lambda_time: float = Field(ge=0, default=0.0)
     train_on_validation: bool = False
     report: bool
