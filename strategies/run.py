@@ -27,6 +27,7 @@ from corolla.limits import ClientLimits, limits_of, require_room, shortfalls
 from corolla.new_clients import source_state
 from corolla.records.client_facts import read_client_facts
 from corolla.records.client_models import model_directory
+from corolla.records.resumable import CLIENT_STATES
 from corolla.records.run_directory import RunDirectory
 from corolla.records.summary import spread
 from corolla.state import State
@@ -56,6 +57,7 @@ class FederatedRun:
         self._facts = read_client_facts(self._directory.path)
         self._totals = Totals()
         self._best: dict[str, Any] | None = None  # round chosen on validation, with its accuracies
+        self._client_states: dict[ClientId, int] = {}  # simulated client -> round of its own state
         self._header = header_of(config, self._space)
 
     def run(self, grid: Grid) -> None:
@@ -106,7 +108,7 @@ class FederatedRun:
         self._facts = with_caps(self._facts, rule, space=self._space, sizes=sizes)
         limits = limits_of(self._facts)
         short = shortfalls(limits, self._space, batch_size=config.batch_size)
-        goes_on = self._directory.checkpoints.round() is not None
+        goes_on = self._directory.has_checkpoint()
         if goes_on and len({one.client for one in short}) < len(self._facts):
             leave_out_short(self._roster, short)
         else:
@@ -115,14 +117,16 @@ class FederatedRun:
         return limits
 
     def _resume(self, strategy: CorollaStrategy) -> int:
-        """Load the latest checkpoint, if any, and return how many rounds are done."""
-        if self._directory.checkpoints.round() is None:
+        """Load the latest checkpoint that is whole, if any, and return how many rounds are done."""
+        found = self._directory.checkpoints.load_to_resume(self._header)
+        if found is None:
             self._directory.truncate_after(0)
             if self._config.stage == "new_clients":
                 strategy.begin_from(source_state(self._config, self._space))
             return 0
-        done, state = self._directory.load_checkpoint("latest", expected=self._header)
+        done, state = found
         strategy.load_state(State(state.part("strategy/"), state.meta["strategy"]))
+        self._client_states = state.meta[CLIENT_STATES]
         self._totals = Totals(**state.meta["totals"])
         self._best = state.meta["best"]
         self._directory.truncate_after(done)
@@ -191,8 +195,15 @@ class FederatedRun:
         return record, True
 
     def _checkpoint(self, strategy: CorollaStrategy, server_round: int, *, best: bool) -> None:
+        if not self._config.on_nodes and strategy.report is not None:
+            # So that a resumed run knows which states must be there: without one a client starts anew.
+            for client in (reply.client for reply in strategy.report.replies):
+                newest = self._directory.client_states.newest(client, up_to=server_round)
+                if newest is not None:
+                    self._client_states[client] = newest
         state = strategy.state()
         meta = {"strategy": state.meta, "totals": self._totals.to_dict(), "best": self._best}
+        meta[CLIENT_STATES] = self._client_states
         arrays = {f"strategy/{name}": array for name, array in state.arrays.items()}
         self._directory.save_checkpoint(
             State(arrays, meta), round=server_round, header=self._header, best=best
@@ -325,7 +336,7 @@ class FederatedRun:
 def _open(path: Path, launch: str) -> RunDirectory:
     """Open the run directory that the launcher made, which must be the same one that it sees."""
     token = path / ".launch"
-    if not token.is_file() or token.read_text() != launch:
+    if not token.is_file() or token.read_bytes() != launch.encode():
         raise RunFailedError(
             f"the ServerApp does not find this launch in run_dir={str(path)!r}: it runs on another "
             "machine or in a container. Share the folder and set engine.server_runs to its path there"

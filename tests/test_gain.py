@@ -86,7 +86,9 @@ def test_a_line_that_is_no_cell_is_named(tmp_path: Path) -> None:
     file.append(_cell())
     with file.path.open("a") as text:
         text.write('{"round": 1}\n')
-    with pytest.raises(CorruptStateError, match=r"gain_cells.jsonl, line 2: not a cell.*--fresh"):
+    with pytest.raises(
+        CorruptStateError, match=r"cells.jsonl, line 2 is damaged: not a cell.*--fresh"
+    ):
         file.read()
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from corolla.config.build import build_space
 from corolla.config.schema import parse_config
-from corolla.errors import Fault, RefusedError, nearest
+from corolla.errors import Fault, RefusedError
 from corolla.records.atomic import write_bytes
 from corolla.records.client_names import directory_name
 from corolla.records.run_directory import RunDirectory
@@ -124,8 +124,5 @@ def _described(run_dir: Path, client: str) -> tuple[Supernet, Architecture, Arra
     config, faults = parse_config(yaml.safe_load(directory.config_text()))
     if config is None:
         raise RefusedError(faults)
-    known = directory.saved_clients()
-    if client not in known:
-        raise RefusedError(Fault("client", client, "no such client", nearest(client, known)))
     description, arrays = directory.client_model(client)
     return build_space(config), Architecture.of(description["choices"]), arrays

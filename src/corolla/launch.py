@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,17 @@ from corolla.errors import Fault, RefusedError
 from corolla.federation import Federation
 from corolla.limits import BUDGET, limits_of, require_room
 from corolla.new_clients import source_state
+from corolla.records.atomic import write_text
 from corolla.records.client_facts import write_client_facts
 from corolla.records.disk import require_free_disk
 from corolla.records.environment import collect_environment
+from corolla.records.errors import RESTORE, CorruptStateError
+from corolla.records.resumable import require_resumable
 from corolla.records.run_directory import RunDirectory
 from corolla.spaces.supernet import Supernet
 from corolla.training.scoring import require_bias
 
+_LOG = logging.getLogger(__name__)
 _TOKEN = ".launch"
 
 
@@ -89,24 +94,33 @@ def plan_run(overrides: Sequence[str], *, default_dir: Path | None = None) -> Pl
 
 def start(plan: Plan) -> RunDirectory:
     """Create the run directory and run the federation in it to the end."""
-    text = plan.config.to_yaml()
-    environment = collect_environment(seed=plan.config.seed, device=device_of(plan.config))
-    environment["dimensions"] = (
-        plan.space.describe()
-    )  # what choice indices mean, from the first round on
-    directory = RunDirectory.create(plan.run_dir, config_yaml=text, environment=environment)
-    if plan.partition is not None:
-        plan.partition.save(plan.run_dir / "partition.json")
-    write_client_facts(plan.run_dir, plan.facts)
-    _launch(plan.config, directory, text)
+    directory = create(plan)
+    _launch(plan.config, directory, directory.config_text())
     return directory
+
+
+def create(plan: Plan) -> RunDirectory:
+    """Create the run directory with all that a run begins with."""
+
+    def fill(path: Path) -> None:
+        if plan.partition is not None:
+            plan.partition.save(path / "partition.json")
+        write_client_facts(path, plan.facts)
+
+    return RunDirectory.create(
+        plan.run_dir,
+        config_yaml=plan.config.to_yaml(),
+        environment=_environment(plan.config, plan.space),
+        fill=fill,
+    )
 
 
 def resume(path: Path) -> RunDirectory:
     """Carry on an interrupted run after its last finished round.
 
     Raises:
-        RefusedError: no run directory, in use by another process, or a checkpoint of something else.
+        RefusedError: no run directory, in use by another process, damaged files, or a checkpoint of
+            something else.
 
     """
     directory = RunDirectory.open(path)
@@ -118,23 +132,46 @@ def resume(path: Path) -> RunDirectory:
         config = config.model_copy(update={"run_dir": str(path.absolute())})
         text = config.to_yaml()
     with directory.lock():
-        space = build_space(config)
-        if directory.checkpoints.round() is not None:
-            directory.load_checkpoint("latest", expected=header_of(config, space))
-        if (path / "summary.json").is_file():
+        directory.sweep()
+        if directory.finished:
+            directory.summary()
             return directory
-        engine_faults = _engine_faults(config)
-        if engine_faults:
-            raise RefusedError(engine_faults)
+        space = build_space(config)
+        collector = _Collector()
+        collector.run(require_resumable, directory, header_of(config, space))
+        if not config.on_nodes:
+            collector.run(_require_partition, directory.path / "partition.json")
+        collector.add(_engine_faults(config))
+        if collector.faults:
+            raise RefusedError(collector.faults)
         _require_disk(path, space)
+        try:
+            directory.environment()
+        except CorruptStateError as error:
+            _LOG.warning("%s Written anew, of this installation.", error.faults[0].problem)
+            directory.write_environment(_environment(config, space))
     _launch(config, directory, text)
     return directory
+
+
+def _require_partition(path: Path) -> None:
+    """Raise RefusedError unless the run's own partition is whole; it says who trained on what."""
+    try:
+        Partition.load(path, key="file")
+    except RefusedError as error:
+        raise RefusedError([replace(fault, remedy=RESTORE) for fault in error.faults]) from error
+
+
+def _environment(config: RunConfig, space: Supernet) -> dict[str, Any]:
+    """Return what the run is made with, and what choice indices mean, for reports of all rounds."""
+    environment = collect_environment(seed=config.seed, device=device_of(config))
+    return environment | {"dimensions": space.describe()}
 
 
 def _launch(config: RunConfig, directory: RunDirectory, text: str) -> None:
     """Hand the run to its engine. The token proves to the ServerApp that it sees the same folder."""
     token = secrets.token_hex(8)
-    (directory.path / _TOKEN).write_text(token)
+    write_text(directory.path / _TOKEN, token)
     server_runs = config.engine.get("server_runs")
     if server_runs:
         there = {"run_dir": str(Path(str(server_runs)) / directory.path.name)}
@@ -151,9 +188,9 @@ class _Collector:
     def __init__(self) -> None:
         self.faults: list[Fault] = []
 
-    def run(self, step: Any, *arguments: Any) -> Any:
+    def run(self, step: Any, *arguments: Any, **settings: Any) -> Any:
         try:
-            return step(*arguments)
+            return step(*arguments, **settings)
         except RefusedError as error:
             self.add(error.faults)
             return None
@@ -285,12 +322,12 @@ def _engine_faults(config: RunConfig) -> list[Fault]:
 
 
 def _require_disk(run_dir: Path, space: Supernet) -> None:
-    """Ask for room for two checkpoints being written and one kept, plus the clients' models."""
+    """Ask for room for one checkpoint being written and four kept, plus the clients' models."""
     payload = space.costs(space.largest()).payload_bytes
     existing = run_dir
     while not existing.exists():
         existing = existing.parent
-    require_free_disk(existing, 4 * payload + 64 * 2**20)
+    require_free_disk(existing, 5 * payload + 64 * 2**20)
 
 
 def _default_dir(config: RunConfig) -> Path:

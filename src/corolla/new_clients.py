@@ -43,7 +43,7 @@ def source_state(config: RunConfig, space: Supernet) -> State:
         faults.append(Fault("from", str(path), "that run has not ended", remedy))
     if faults:
         raise RefusedError(faults)
-    _, state = directory.load_checkpoint("latest", expected=header_of(config, space))
+    state = directory.final_state(expected=header_of(config, space))
     meta = {**state.meta["strategy"], "trained_clients": trained_clients(directory)}
     return State(state.part("strategy/"), meta)
 

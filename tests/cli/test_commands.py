@@ -139,4 +139,4 @@ def test_saved_model_reproduces_the_reported_accuracy(tmp_path: Path) -> None:
 def test_export_of_an_unknown_client(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     directory = run(tmp_path / "run", "rounds=1")
     assert main(["export", str(directory.path), "--client", "17"]) == 2
-    assert "client='17': no such client" in capsys.readouterr().err
+    assert "client='17': the run holds no model of this client" in capsys.readouterr().err

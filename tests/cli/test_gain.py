@@ -18,6 +18,7 @@ from corolla.gain import measure
 from corolla.gain.cells import Cell, CellFile
 from corolla.gain.finished_run import FinishedRun
 from corolla.records.run_directory import RunDirectory
+from corolla.records.seals import read_sealed, sealed_config, write_sealed
 from corolla.training.results import DivergedError
 from tests.strategies.conftest import run
 from tests.test_gain import FEW_IMAGES
@@ -194,7 +195,7 @@ def _change(copy: Path, key: str, value: Any) -> None:
     for group in groups:
         node = node[group]
     node[last] = value
-    (copy / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    (copy / "config.yaml").write_text(sealed_config(yaml.safe_dump(config, sort_keys=False)))
 
 
 @pytest.mark.parametrize(
@@ -236,11 +237,11 @@ def test_weights_that_the_server_does_not_hold(
     path = run(tmp_path / "run", "method=perfedrlnas", "clients=3", *FEW_IMAGES).path
     assert main(["gain", str(path), "--epochs", "1", "--start", "supernet"]) == 0
     file = path / "clients" / "0" / "architecture.json"
-    description = json.loads(file.read_text())
+    description = read_sealed(file)
     dimensions = RunDirectory.open(path).summary()["dimensions"]
     free = next(d for d, found in enumerate(dimensions) if len(found["choices"]) > 1)
     description["choices"][free] = int(not description["choices"][free])  # not its policy's
-    file.write_text(json.dumps(description))
+    write_sealed(file, description)
     message = _refused(capsys, path, "--fresh", "--epochs", "1")
     assert "the server of method 'perfedrlnas' holds no weights for it. Give --start own" in message
     assert (path / "gain_cells.jsonl").is_file()  # nothing was forgotten

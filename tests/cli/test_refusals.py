@@ -9,6 +9,7 @@ from PIL import Image
 
 from corolla.cli import main
 from corolla.records.run_directory import RunDirectory
+from corolla.records.seals import BY_HAND, read_sealed, write_sealed
 from tests.strategies.conftest import SMALL, run
 
 
@@ -187,7 +188,7 @@ def test_resume_with_a_checkpoint_of_something_else(
     text = (directory.path / "config.yaml").read_text()
     changed = text.replace("last: 128", "last: 129") if old == "- 128" else text.replace(old, new)
     assert changed != text
-    (directory.path / "config.yaml").write_text(changed)
+    (directory.path / "config.yaml").write_text(f"{changed}\n{BY_HAND}\n")
     assert expected in _refused(["resume", str(directory.path)], capsys)
 
 
@@ -195,9 +196,7 @@ def test_checkpoint_of_a_newer_format(tmp_path: Path, capsys: pytest.CaptureFixt
     directory = run(tmp_path / "run", "rounds=1")
     (directory.path / "summary.json").unlink()
     (state,) = directory.path.glob("checkpoints/round-*/state.json")
-    text = state.read_text()
-    assert '"format_version": 1' in text
-    state.write_text(text.replace('"format_version": 1', '"format_version": 99'))
+    write_sealed(state, read_sealed(state) | {"format_version": 99})
     assert "99" in _refused(["resume", str(directory.path)], capsys)
 
 

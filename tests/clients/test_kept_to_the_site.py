@@ -14,7 +14,7 @@ from corolla.records.errors import CorruptStateError
 
 ERRORS = [
     RefusedError(Fault("state-dir", "/secret/place", "of another experiment", "Clear it")),
-    CorruptStateError("/secret/place is damaged"),
+    CorruptStateError("/secret/place", "it is missing"),
     OSError(28, "No space left on device", "/secret/place"),
 ]
 

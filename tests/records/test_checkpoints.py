@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from corolla.errors import RefusedError
-from corolla.records.checkpoints import CheckpointHeader, Checkpoints
+from corolla.records.checkpoints import FORMAT_VERSION, CheckpointHeader, Checkpoints
 from corolla.records.errors import CorruptStateError
+from corolla.records.seals import read_sealed, write_sealed
 from corolla.state import State
 
 from .conftest import HEADER, state_of
@@ -40,15 +41,92 @@ def test_an_empty_state_is_a_state(store: Checkpoints) -> None:
     assert store.load("latest", HEADER)[1].same_as(State())
 
 
-def test_latest_and_best_stay_and_the_rest_goes(store: Checkpoints, tmp_path: Path) -> None:
-    for round in range(1, 6):
-        store.save(state_of(round), round=round, header=HEADER, best=round in (1, 3))
-    assert names(tmp_path) == ["best", "latest", "round-000003", "round-000005"]
-    assert (tmp_path / "checkpoints" / "latest").read_text() == "round-000005\n"
-    assert (tmp_path / "checkpoints" / "best").read_text() == "round-000003\n"
-    assert store.load("latest", HEADER)[1].same_as(state_of(5))
-    assert store.load("best", HEADER)[1].same_as(state_of(3))
-    assert (store.round(), store.round("best")) == (5, 3)
+def test_the_last_two_rounds_and_their_best_stay_and_the_rest_goes(
+    store: Checkpoints, tmp_path: Path
+) -> None:
+    kept = {}
+    for round in range(1, 8):
+        store.save(state_of(round), round=round, header=HEADER, best=round in (1, 3, 6))
+        kept[round] = [int(name[-1]) for name in names(tmp_path) if name.startswith("round-")]
+    assert kept[3] == [1, 2, 3]  # should 3 be damaged, 2 is the latest and 1 the best
+    assert kept[5] == [3, 4, 5]
+    assert kept[6] == [3, 5, 6]
+    assert kept[7] == [6, 7]
+    assert names(tmp_path)[:2] == ["best", "latest"]
+    assert (tmp_path / "checkpoints" / "latest").read_text() == "round-000007\n"
+    assert (tmp_path / "checkpoints" / "best").read_text() == "round-000006\n"
+    assert store.load("latest", HEADER)[1].same_as(state_of(7))
+    assert store.load("best", HEADER)[1].same_as(state_of(6))
+    assert (store.round(), store.round("best")) == (7, 6)
+
+
+def test_saving_writes_one_checkpoint_and_leaves_the_others_as_they_are(
+    store: Checkpoints, tmp_path: Path
+) -> None:
+    for round in (1, 2, 3):
+        store.save(state_of(round), round=round, header=HEADER, best=round == 1)
+    files = sorted((tmp_path / "checkpoints").glob("round-00000[13]/*"))
+    before = [path.stat().st_ino for path in files]
+    store.save(state_of(4), round=4, header=HEADER)
+    assert [path.stat().st_ino for path in files] == before
+
+
+class TestFallingBack:
+    @pytest.mark.parametrize("file", ["state.json", "state.safetensors"])
+    @pytest.mark.parametrize("damage", ["missing", "empty", "flipped"])
+    def test_the_round_before_takes_the_place_of_a_damaged_latest_one(
+        self, store: Checkpoints, tmp_path: Path, file: str, damage: str
+    ) -> None:
+        for round in (1, 2, 3, 4):
+            store.save(state_of(round), round=round, header=HEADER, best=round in (1, 4))
+        path = tmp_path / "checkpoints" / "round-000004" / file
+        data = path.read_bytes()
+        if damage == "missing":
+            path.unlink()
+        else:
+            middle = len(data) // 2
+            flipped = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+            path.write_bytes(b"" if damage == "empty" else flipped)
+        again = Checkpoints(store._root)
+        found = again.load_to_resume(HEADER)
+        assert found is not None
+        assert found[0] == 3
+        assert found[1].same_as(state_of(3))
+        assert again.load("best", HEADER)[0] == 1  # as it was after round 3
+        again.save(state_of(4.5), round=4, header=HEADER)
+        assert again.load("latest", HEADER)[1].same_as(state_of(4.5))
+        assert names(tmp_path)[2:] == ["round-000001", "round-000003", "round-000004.2"]
+
+    def test_both_damaged_are_named_and_no_older_one_is_taken(
+        self, store: Checkpoints, tmp_path: Path
+    ) -> None:
+        for round in (1, 2, 3):
+            store.save(state_of(round), round=round, header=HEADER, best=round == 1)
+        for round in (2, 3):
+            (tmp_path / "checkpoints" / f"round-00000{round}" / "state.json").write_text("{}")
+        with pytest.raises(RefusedError) as caught:
+            Checkpoints(store._root).load_to_resume(HEADER)
+        assert ["round-000003" in caught.value.faults[0].value, len(caught.value.faults)] == [
+            True,
+            2,
+        ]
+        assert "no checksum" in caught.value.faults[1].problem
+
+    def test_pointers_are_for_people(self, store: Checkpoints, tmp_path: Path) -> None:
+        store.save(state_of(1), round=1, header=HEADER, best=True)
+        for name in ("latest", "best"):
+            (tmp_path / "checkpoints" / name).write_bytes(b"\xff../elsewhere")
+        again = Checkpoints(store._root)
+        assert again.load_to_resume(HEADER) is not None
+        again.save(state_of(2), round=2, header=HEADER)
+        assert (tmp_path / "checkpoints" / "latest").read_text() == "round-000002\n"
+        assert (tmp_path / "checkpoints" / "best").read_text() == "round-000001\n"
+
+    def test_another_method_is_refused_and_not_fallen_back_from(self, store: Checkpoints) -> None:
+        for round in (1, 2):
+            store.save(state_of(round), round=round, header=HEADER)
+        with pytest.raises(RefusedError, match="Resume with method=perfedrlnas"):
+            store.load_to_resume(dataclasses.replace(HEADER, method="fedavg"))
 
 
 def test_a_round_can_be_saved_again(store: Checkpoints, tmp_path: Path) -> None:
@@ -58,7 +136,9 @@ def test_a_round_can_be_saved_again(store: Checkpoints, tmp_path: Path) -> None:
     assert store.load("best", HEADER)[1].same_as(state_of(1))
     store.save(state_of(3), round=1, header=HEADER, best=True)
     assert store.load("best", HEADER)[1].same_as(state_of(3))
-    assert len(names(tmp_path)) == 3
+    assert names(tmp_path)[2:] == ["round-000001", "round-000001.2", "round-000001.3"]
+    store.save(state_of(4), round=2, header=HEADER, best=True)
+    assert names(tmp_path)[2:] == ["round-000001.3", "round-000002"]
 
 
 def test_what_json_would_change_is_refused_before_anything_is_written(
@@ -114,11 +194,22 @@ class TestRefusals:
     ) -> None:
         store.save(State(), round=1, header=HEADER)
         path = tmp_path / "checkpoints" / "round-000001" / "state.json"
-        future = {"format_version": 2, "corolla_version": "9.0", "best": None}
-        path.write_text(json.dumps(future))
-        for read in (lambda: store.load("latest", HEADER), store.header):
-            with pytest.raises(RefusedError, match=r"by Corolla 9\.0.*up to 1.*the release that"):
-                read()
+        future = {"format_version": FORMAT_VERSION + 1, "corolla_version": "9.0", "best": None}
+        for write in (
+            lambda: path.write_text(json.dumps(future)),
+            lambda: write_sealed(path, future),
+        ):
+            write()
+            for read in (store.load_to_resume, lambda expected: store.load("latest", expected)):
+                with pytest.raises(RefusedError, match=r"by Corolla 9\.0.*the release that"):
+                    read(HEADER)
+
+    def test_an_older_format_is_no_damage(self, store: Checkpoints, tmp_path: Path) -> None:
+        store.save(State(), round=1, header=HEADER)
+        path = tmp_path / "checkpoints" / "round-000001" / "state.json"
+        path.write_text(json.dumps(read_sealed(path) | {"format_version": 1}))
+        with pytest.raises(RefusedError, match=r"format_version=1.*the release that wrote it"):
+            store.load_to_resume(HEADER)
 
     def test_another_release_of_the_same_format_is_welcome(self, store: Checkpoints) -> None:
         old = dataclasses.replace(HEADER, corolla_version="0.0.1")
@@ -135,7 +226,6 @@ class TestRefusals:
         ("round-000001/state.json", None),
         ("round-000001/state.safetensors", b"junk"),
         ("round-000001/state.safetensors", None),
-        ("latest", b"../elsewhere"),
     ],
 )
 def test_damage_is_named(
@@ -193,18 +283,22 @@ def test_killed_at_any_step_the_old_or_the_new_checkpoint_is_there(
             store.save(state_of(3), round=3, header=HEADER, best=best)
 
         died = killed_at(step, save)
-        round, state = store.load("latest", HEADER)
+        store = Checkpoints(root)
+        found = store.load_to_resume(HEADER)
+        assert found is not None
+        round, state = found
         assert state.same_as(state_of(round))
         # The best one goes with the latest: never a best round that the history does not know.
         best_round, best_state = store.load("best", HEADER)
         assert best_round == (3 if best and round == 3 else 1)
         assert best_state.same_as(state_of(best_round))
         outcomes.append(round)
-        save()  # the resumed run comes to the same round, and cleans up
+        # The resumed run goes on with the next round, and cleans up.
+        store.save(state_of(4), round=round + 1, header=HEADER, best=best)
         left = {path.name for path in root.iterdir() if not path.name.startswith("round-")}
         assert left == {"best", "latest"}
-        assert len(list(root.iterdir())) == (3 if best else 4)
-        assert store.load("latest", HEADER)[1].same_as(state_of(3))
+        assert len(list(root.iterdir())) == 2 + len({round + 1, round, best_round})
+        assert store.load("latest", HEADER)[1].same_as(state_of(4))
         if not died:
             break
         step += 1
@@ -232,18 +326,14 @@ def test_an_error_in_a_rename_leaves_the_former_checkpoint_and_no_litter(
         patch.setattr(os, "replace", failing)
         with pytest.raises(KeyboardInterrupt):
             store.save(state_of(2), round=2, header=HEADER, best=True)
-    # In order: the arrays, state.json, the pointer `latest`, the pointer `best`.
-    expected = 2 if call == 3 else 1
+    # In order: the arrays, state.json, then (the checkpoint is there) the pointers `latest`, `best`.
+    expected = 2 if call >= 2 else 1
     round, state = store.load("latest", HEADER)
     assert round == expected
     assert state.same_as(state_of(expected))
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".")]
-    store.save(state_of(2), round=2, header=HEADER, best=True)
-    assert names(tmp_path) == [
-        "best",
-        "latest",
-        *(["round-000002"] if call < 3 else ["round-000002.2"]),
-    ]
+    store.save(state_of(3), round=3, header=HEADER, best=True)
+    assert names(tmp_path)[2:] == [f"round-00000{expected}", "round-000003"]
 
 
 def test_a_failed_pruning_does_not_fail_the_save(

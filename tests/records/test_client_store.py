@@ -41,11 +41,36 @@ def test_a_repeated_round_starts_from_what_it_first_started_from(store: ClientSt
     assert found[1].same_as(state_of(7.5))
 
 
-def test_two_rounds_stay(store: ClientStore, tmp_path: Path) -> None:
-    for round in (1, 2, 5, 1_000_000):
+def test_three_rounds_stay(store: ClientStore, tmp_path: Path) -> None:
+    """The server died in round r + 1, and its checkpoint of r is damaged: it repeats r."""
+    for round in (1, 2, 5, 6, 1_000_000):
         store.save("0", round, state_of(round))
     files = sorted(path.name for path in (tmp_path / "state" / "0").iterdir())
-    assert files == ["round-000005.safetensors", "round-1000000.safetensors"]
+    names = ["round-000005", "round-000006", "round-1000000"]
+    assert files == [f"{name}.safetensors" for name in names]
+
+
+class TestRequired:
+    """What a resumed run asks of the states that its checkpoint knows of."""
+
+    def test_the_newest_by_the_checkpoints_round_counts(self, store: ClientStore) -> None:
+        for round in (2, 4, 6):
+            store.save("0", round, state_of(round))
+        assert [store.newest("0", up_to=round) for round in (1, 5, 9)] == [None, 4, 6]
+        store.require("0", saved_in=4, up_to=5)
+        store.require("0", saved_in=2, up_to=5)  # the reply of round 4 was not taken
+
+    def test_a_missing_one_and_a_damaged_one_are_named(
+        self, store: ClientStore, tmp_path: Path
+    ) -> None:
+        for round in (2, 4):
+            store.save("0", round, state_of(round))
+        with pytest.raises(CorruptStateError, match=r"state/0 is damaged: .* round 3 is missing"):
+            store.require("0", saved_in=3, up_to=3)
+        path = tmp_path / "state" / "0" / "round-000004.safetensors"
+        path.write_bytes(path.read_bytes()[:-1])
+        with pytest.raises(CorruptStateError, match=r"round-000004\.safetensors is damaged"):
+            store.require("0", saved_in=4, up_to=4)
 
 
 def test_a_server_that_went_further_back_finds_its_own_states(
@@ -74,7 +99,7 @@ def test_it_returns_what_a_plain_model_of_it_returns(
     for value, round in enumerate(rounds):
         store.save("a", round, state_of(value))
         model = {r: v for r, v in model.items() if r < round} | {round: float(value)}
-        model = dict(sorted(model.items())[-2:])
+        model = dict(sorted(model.items())[-3:])
     found = store.load("a", before_round=ask)
     earlier = [round for round in model if round < ask]
     assert (found[0] if found else None) == (max(earlier) if earlier else None)

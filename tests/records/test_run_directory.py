@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -222,6 +223,15 @@ class TestCheckpointsAndModels:
         assert round == 1
         assert state.same_as(state_of(1))
 
+    def test_the_final_state_is_that_of_the_last_round(self, run: RunDirectory) -> None:
+        for round in (1, 2):
+            run.append_round({"round": round})
+            run.save_checkpoint(state_of(round), round=round, header=HEADER)
+        assert run.final_state(expected=HEADER).same_as(state_of(2))
+        shutil.rmtree(run.path / "checkpoints" / "round-000002")
+        with pytest.raises(CorruptStateError, match=r"is of round 1, metrics\.jsonl ends with 2"):
+            run.final_state(expected=HEADER)
+
     def test_a_model_comes_back_and_is_read_in_one_call(self, run: RunDirectory) -> None:
         arrays = {"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array(2.5)}
         run.save_client_model("site a/..", {"choices": (0, 2)}, {"w": np.zeros(1)})
@@ -272,7 +282,9 @@ class TestCheckpointsAndModels:
     def test_half_a_model_is_damage(self, run: RunDirectory, missing: str) -> None:
         run.save_client_model("0", {}, {})
         (run.path / "clients" / "0" / missing).unlink()
-        with pytest.raises(CorruptStateError, match=r"clients/0 is damaged"):
+        with pytest.raises(
+            CorruptStateError, match=rf"0/{missing} is damaged: it is missing\. Delete"
+        ):
             run.client_model("0")
 
 

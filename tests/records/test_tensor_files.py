@@ -80,9 +80,11 @@ def test_damage_is_noticed_and_named(tmp_path: Path, damage: str) -> None:
         read_tensors(path)
 
 
-def test_a_missing_file_is_missing_not_damaged(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
+def test_a_missing_file_is_told_from_a_directory_in_its_place(tmp_path: Path) -> None:
+    with pytest.raises(CorruptStateError, match="x is damaged: it is missing"):
         read_tensors(tmp_path / "x")
+    with pytest.raises(CorruptStateError, match="is damaged: it is no file"):
+        read_tensors(tmp_path)
 
 
 def test_a_write_that_fails_names_the_file_and_leaves_the_old_one(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import yaml
 
+from corolla.records.seals import sealed_config
+
 _STAGES = (
     ((16, 24), (1, 2), (3, 5), (1,)),
     ((24, 40), (1, 2), (3, 5), (3, 4, 5)),
@@ -85,8 +87,10 @@ class _Writer:
             self.dump("summary.json", self.summary(metrics))
 
     def dump(self, name: str, content: dict[str, Any]) -> None:
-        is_json = name.endswith("json")
-        text = json.dumps(content) if is_json else yaml.safe_dump(content, sort_keys=False)
+        if name.endswith("json"):
+            text = json.dumps(content)
+        else:
+            text = sealed_config(yaml.safe_dump(content, sort_keys=False))
         (self.directory / name).write_text(text)
 
     def config(self) -> dict[str, Any]:

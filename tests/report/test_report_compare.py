@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from corolla.records.seals import sealed_config
 from corolla.report import write_report
 from corolla.report.load import load_run
 from corolla.report.results import MEASURES, grouped, in_words, over_seeds
@@ -23,7 +24,7 @@ def _finished(directory: Path, mean: float, seed: int, **config: object) -> Path
     costs = {"bytes_down": 2**20, "bytes_up": 2**20, "client_s": 60.0 + seed}
     summary = {**result, "test_accuracy": spread, "costs": costs}
     (directory / "summary.json").write_text(json.dumps(summary))
-    (directory / "config.yaml").write_text(yaml.safe_dump({**config, "seed": seed}))
+    (directory / "config.yaml").write_text(sealed_config(yaml.safe_dump({**config, "seed": seed})))
     return directory
 
 

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from corolla.errors import RefusedError
+from corolla.records.seals import sealed_config
 from corolla.report import write_report
 from tests.report.page_parser import PageParser, read
 from tests.report.synthetic_run import SyntheticRun
@@ -280,5 +281,5 @@ def test_a_search_on_test_images_is_not_passed_over(
     config = run_dir / "config.yaml"
     values = yaml.safe_load(config.read_text())
     values |= {"method": {"name": "hapfnas", **method}, "personal_search": {"fitness": fitness}}
-    config.write_text(yaml.safe_dump(values))
+    config.write_text(sealed_config(yaml.safe_dump(values)))
     assert words in _page(run_dir)[0]

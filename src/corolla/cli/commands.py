@@ -92,8 +92,7 @@ def resume_command(options: argparse.Namespace, console: Console) -> int:
     """Carry on an interrupted run."""
     from corolla.cli.progress import following
 
-    finished = (options.run_dir / "summary.json").is_file()
-    if finished:
+    if RunDirectory.open(options.run_dir).finished:
         directory = resume(options.run_dir)
         _OUT.print("This run is complete; nothing to resume.")
     else:

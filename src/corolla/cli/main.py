@@ -14,6 +14,7 @@ from rich.console import Console
 
 from corolla import __version__
 from corolla.errors import CorollaError, Fault, RefusedError, RunFailedError
+from corolla.records.errors import CorruptStateError
 
 DONE, REFUSED, FAILED, INTERRUPTED = 0, 2, 3, 130
 
@@ -36,13 +37,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command: Callable[[argparse.Namespace, Console], int] = options.command
     try:
         return command(options, console)
-    except RefusedError as error:
+    except (RefusedError, CorruptStateError) as error:
         _show_faults(console, error.faults)
         return REFUSED
     except RunFailedError as error:
         console.print(f"[bold red]The run failed.[/] {_plain(str(error))}", highlight=False)
         return FAILED
     except CorollaError as error:
+        console.print(f"[bold red]Error:[/] {_plain(str(error))}", highlight=False)
+        return FAILED
+    except OSError as error:  # no right to read a file, a full disk
         console.print(f"[bold red]Error:[/] {_plain(str(error))}", highlight=False)
         return FAILED
     except KeyboardInterrupt:

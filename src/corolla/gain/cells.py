@@ -55,8 +55,9 @@ class CellFile:
         cells = {}
         for number, row in enumerate(read_lines(self.path), start=1):
             if row.keys() != names:
-                problem = f"not a cell, it has {sorted(row)}. Begin anew with --fresh"
-                raise CorruptStateError(f"{self.path}, line {number}: {problem}")
+                problem = f"not a cell, it has {sorted(row)}"
+                where = f"{self.path}, line {number}"
+                raise CorruptStateError(where, problem, "Begin anew with --fresh")
             cell = Cell(**row)
             cells[cell.key] = cell
         return cells

@@ -144,7 +144,7 @@ class SharedWeights:
         self._run = run
         self._strategy = build_strategy(run.config, federation=run.federation)
         header = header_of(run.config, run.space)
-        _, state = run.directory.load_checkpoint("latest", expected=header)
+        state = run.directory.final_state(expected=header)
         self._strategy.load_state(State(state.part("strategy/"), state.meta["strategy"]))
         for client in run.clients:
             self.slice_of(client)

@@ -94,9 +94,16 @@ def fsync_file(path: Path) -> None:
         os.close(descriptor)
 
 
+def is_temporary(name: str) -> bool:
+    """Return whether a file is one that is being written, or that a crash left."""
+    return name.startswith(".tmp") or (
+        name.startswith(".") and name.endswith(".tmp")
+    )  # safetensors
+
+
 def sweep(directory: Path) -> None:
     """Delete what a crash left in ``directory``; only its one writer may call this."""
-    for leftover in (*directory.glob(".*.tmp"), *directory.glob(".tmp*")):  # ours; safetensors' own
+    for leftover in [each for each in directory.glob(".*") if is_temporary(each.name)]:
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
         else:

@@ -1,20 +1,22 @@
-"""Checkpoints of a run: the latest, and the best by validation.
+"""Checkpoints of a run: those of the last two rounds, and the best by validation.
 
 Layout, below ``checkpoints/``::
 
     round-000012/state.safetensors   the arrays
     round-000012/state.json          header, round, meta, and which checkpoint is the best one
-    latest, best                     files that hold the name of a directory
+    latest, best                     the name of a directory, for people; nothing reads them
 
-A checkpoint is written under a hidden name, forced to disk and renamed; then ``latest`` is
-replaced, which is the one step that counts: before it the previous checkpoint is the latest, after
-it the new one. Which checkpoint is best is read from the latest one, so both can never disagree;
-the file ``best`` is written for people and other tools. What nothing points at any more is deleted
-last.
+A checkpoint is written under a hidden name, forced to disk and renamed, which is the one step that
+counts: a directory that has its name is whole, and the one of the last round is the latest. The
+one before it stays as it is, so that a run goes on from there when the latest one is damaged.
+Which checkpoint is best is read from the latest one, so both can never disagree. What is needed no
+more is deleted last.
 """
 
 from __future__ import annotations
 
+import logging
+import re
 import shutil
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -22,16 +24,20 @@ from typing import Any, Literal
 
 import corolla
 from corolla.errors import Fault, RefusedError
-from corolla.records.atomic import sweep, with_temporary_directory, write_bytes
+from corolla.records.atomic import sweep, with_temporary_directory, write_text
 from corolla.records.errors import CorruptStateError
-from corolla.records.json_files import read_json, write_json
+from corolla.records.json_files import read_json
+from corolla.records.seals import read_sealed, write_sealed
 from corolla.records.tensor_files import read_tensors, write_tensors
 from corolla.state import State
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Of the checkpoint's layout; raised when older releases could misread it."""
 
 Which = Literal["latest", "best"]
+
+_LOG = logging.getLogger(__name__)
+_NAME = re.compile(r"round-(\d+)(?:\.(\d+))?")  # .2: the round was saved again
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +48,7 @@ class CheckpointHeader:
     space: str
     space_fingerprint: str  # of the space's dimensions and the supernet's tensors
     format_version: int = FORMAT_VERSION
-    corolla_version: str = corolla.__version__  # for people; any release may read an older format
+    corolla_version: str = corolla.__version__  # for people; any release may read its format
 
 
 class Checkpoints:
@@ -50,6 +56,7 @@ class Checkpoints:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._current: tuple[str, str | None] | None = None  # where the run is, and its best
 
     def save(
         self, state: State, *, round: int, header: CheckpointHeader, best: bool = False
@@ -61,50 +68,85 @@ class Checkpoints:
         """
         self._root.mkdir(parents=True, exist_ok=True)
         sweep(self._root)
-        former_best = None if best else self._name("best")
+        former, former_best = self._place()
         name = self._free_name(round)
         best_name = name if best else former_best
         record = {**asdict(header), "round": round, "best": best_name, "meta": state.meta}
 
         def fill(directory: Path) -> None:
             write_tensors(directory / "state.safetensors", state.arrays)
-            write_json(directory / "state.json", record, exact=True, indent=None)
+            write_sealed(directory / "state.json", record, exact=True, indent=None)
 
         with_temporary_directory(self._root / name, fill)
+        self._current = (name, best_name)
         self._point("latest", name)
         if best_name is not None:
             self._point("best", best_name)
-        for directory in self._root.glob("round-*"):
-            if directory.name not in (name, best_name):
-                shutil.rmtree(directory, ignore_errors=True)
+        for other in self._names():
+            if other not in (name, best_name, former, former_best):
+                shutil.rmtree(self._root / other, ignore_errors=True)
 
     def load(self, which: Which, expected: CheckpointHeader) -> tuple[int, State]:
         """Return the round after which the state was saved, and the state.
 
-        Raises: RefusedError when there is none, or it belongs to another method, space or a newer
+        Raises: RefusedError when there is none, or it belongs to another method, space or
         release; CorruptStateError naming the damaged file.
         """
-        record, directory = self._record(which)
-        found = _header(record, directory, expected.format_version)
-        faults = _mismatches(found, expected, directory)
+        return self._load(self._directory(which), expected)
+
+    def load_to_resume(self, expected: CheckpointHeader) -> tuple[int, State] | None:
+        """Return the latest checkpoint, or the one of the round before it if that is damaged.
+
+        None when the run has none yet. What is saved next follows the one that was returned.
+
+        Raises: as ``load``; RefusedError naming all damaged files when none is left.
+        """
+        faults: list[Fault] = []
+        names = self._names()
+        for name in names:
+            if _round(name) < _round(names[0]) - 1:
+                break
+            directory = self._root / name
+            try:
+                found = self._load(directory, expected)
+            except CorruptStateError as error:
+                faults += error.faults
+                continue
+            for fault in faults:
+                _LOG.warning("%s %s; going on after round %d", fault.value, fault.problem, found[0])
+            self._current = (name, _record(directory)["best"])
+            return found
         if faults:
             raise RefusedError(faults)
-        try:
-            arrays, _ = read_tensors(directory / "state.safetensors")
-            return int(record["round"]), State(arrays=arrays, meta=record["meta"])
-        except (FileNotFoundError, KeyError) as error:
-            raise CorruptStateError(f"{directory} is damaged: {error!r} is missing") from error
+        return None
 
     def header(self, which: Which = "latest") -> CheckpointHeader:
         """Return the header of a checkpoint. Raises: as ``load``."""
-        return _header(*self._record(which), FORMAT_VERSION)
+        directory = self._directory(which)
+        return _header(_record(directory), directory)
 
     def round(self, which: Which = "latest") -> int | None:
-        """Return the round of a checkpoint, None if there is none."""
-        return None if self._name(which) is None else int(self._record(which)[0]["round"])
+        """Return the round of a checkpoint, whole or not; None if there is none."""
+        if which == "best":
+            best = self._place()[1]
+            return None if best is None else _round(best)
+        names = self._names()
+        return _round(names[0]) if names else None
 
-    def _record(self, which: Which) -> tuple[dict[str, Any], Path]:
-        name = self._name(which)
+    def _load(self, directory: Path, expected: CheckpointHeader) -> tuple[int, State]:
+        record = _record(directory)
+        faults = _mismatches(_header(record, directory), expected, directory)
+        if faults:
+            raise RefusedError(faults)
+        arrays, _ = read_tensors(directory / "state.safetensors")
+        try:
+            return int(record["round"]), State(arrays=arrays, meta=record["meta"])
+        except KeyError as error:
+            raise CorruptStateError(directory / "state.json", f"it lacks {error}") from error
+
+    def _directory(self, which: Which) -> Path:
+        names = self._names()
+        name = (names[0] if names else None) if which == "latest" else self._place()[1]
         if name is None:
             raise RefusedError(
                 Fault(
@@ -116,60 +158,74 @@ class Checkpoints:
                     else "A best checkpoint appears with the first evaluation round",
                 )
             )
-        directory = self._root / name
-        try:
-            return read_json(directory / "state.json"), directory
-        except FileNotFoundError as error:
-            raise CorruptStateError(f"{directory} is damaged: state.json is missing") from error
+        return self._root / name
 
-    def _name(self, which: Which) -> str | None:
-        pointer = self._root / "latest"
-        if not pointer.is_file():
-            return None
-        latest = pointer.read_text().strip()
-        if not latest.startswith("round-") or "/" in latest:
-            raise CorruptStateError(f"{pointer} is damaged: it says {latest[:80]!r}")
-        if which == "latest":
-            return latest
-        try:
-            best = read_json(self._root / latest / "state.json")["best"]
-        except (FileNotFoundError, KeyError) as error:
-            raise CorruptStateError(f"{self._root / latest} is damaged: {error!r}") from error
-        return None if best is None else str(best)
+    def _place(self) -> tuple[str | None, str | None]:
+        """Return the checkpoint that the run is at, and the best one by it."""
+        if self._current is None:
+            names = self._names()
+            if not names:
+                return None, None
+            self._current = (names[0], _record(self._root / names[0])["best"])
+        return self._current
+
+    def _names(self) -> list[str]:
+        """Return the names of all checkpoints, the latest first."""
+        found = [each.name for each in self._root.glob("round-*") if _NAME.fullmatch(each.name)]
+        return sorted(found, key=_order, reverse=True)
 
     def _point(self, which: Which, name: str) -> None:
-        pointer = self._root / which
-        if not pointer.is_file() or pointer.read_text() != f"{name}\n":
-            write_bytes(pointer, f"{name}\n".encode())
+        pointer, text = self._root / which, f"{name}\n"
+        if not pointer.is_file() or pointer.read_bytes() != text.encode():
+            write_text(pointer, text)
 
     def _free_name(self, round: int) -> str:
-        """Return a name for this round; what a pointer leads to is never overwritten."""
-        taken = {self._name("latest"), self._name("best")}
+        """Return a name for this round; what was written is never overwritten."""
         name, again = f"round-{round:06d}", 1
-        while name in taken:
+        while (self._root / name).exists():
             again += 1
             name = f"round-{round:06d}.{again}"
-        return name  # may be taken by one that a crash left before the pointer was set
+        return name
 
 
-def _header(record: dict[str, Any], directory: Path, newest: int) -> CheckpointHeader:
-    """Return the header; a format after ``newest`` is refused before its keys are looked at."""
+def _order(name: str) -> tuple[int, int]:
+    match = _NAME.fullmatch(name)
+    return (int(match[1]), int(match[2] or 1)) if match else (-1, 0)
+
+
+def _round(name: str) -> int:
+    return _order(name)[0]
+
+
+def _record(directory: Path) -> dict[str, Any]:
+    """Return ``state.json``; one of another format is refused before anything else is looked at."""
+    path = directory / "state.json"
     try:
-        version = int(record["format_version"])
-        if version > newest:
-            raise RefusedError(_newer_format(record, directory, newest))
+        return read_sealed(path)
+    except CorruptStateError:
+        content = read_json(path)  # again, as another release may seal in another way
+        version = content.get("format_version")
+        if "crc32" not in content and isinstance(version, int) and version != FORMAT_VERSION:
+            raise RefusedError(_other_format(content, directory)) from None
+        raise
+
+
+def _header(record: dict[str, Any], directory: Path) -> CheckpointHeader:
+    if record.get("format_version") != FORMAT_VERSION:
+        raise RefusedError(_other_format(record, directory))
+    try:
         return CheckpointHeader(**{key.name: record[key.name] for key in fields(CheckpointHeader)})
     except KeyError as error:
-        raise CorruptStateError(f"{directory}/state.json is damaged: it lacks {error}") from error
+        raise CorruptStateError(directory / "state.json", f"it lacks {error}") from error
 
 
-def _newer_format(record: dict[str, Any], directory: Path, newest: int) -> Fault:
-    writer = record.get("corolla_version", "of a newer release")
+def _other_format(record: dict[str, Any], directory: Path) -> Fault:
+    writer = record.get("corolla_version", "of another release")
     return Fault(
         "checkpoint.format_version",
-        record["format_version"],
+        record.get("format_version"),
         f"{directory} was written by Corolla {writer}; this is Corolla {corolla.__version__}, "
-        f"which reads formats up to {newest}",
+        f"which reads format {FORMAT_VERSION}",
         "Install the release that wrote it, or start a new run_dir",
     )
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from corolla.records.atomic import with_temporary_directory
 from corolla.records.client_names import directory_name
-from corolla.records.errors import CorruptStateError
-from corolla.records.json_files import read_json, write_json
+from corolla.records.errors import RESTORE
+from corolla.records.seals import read_sealed, write_sealed
 from corolla.records.tensor_files import read_tensors, write_tensors
 from corolla.types import Arrays, ClientId
 
@@ -27,16 +27,13 @@ def save_model(directory: Path, architecture: Mapping[str, Any], arrays: Arrays)
     """
 
     def fill(temporary: Path) -> None:
-        write_json(temporary / "architecture.json", architecture, exact=True)
+        write_sealed(temporary / "architecture.json", architecture, exact=True)
         write_tensors(temporary / "model.safetensors", arrays, {"format": "pt"})
 
     with_temporary_directory(directory, fill)
 
 
-def load_model(directory: Path) -> tuple[dict[str, Any], Arrays]:
+def load_model(directory: Path, *, remedy: str = RESTORE) -> tuple[dict[str, Any], Arrays]:
     """Return what ``save_model`` was given. Raises: CorruptStateError naming the file."""
-    try:
-        arrays, _ = read_tensors(directory / "model.safetensors")
-        return read_json(directory / "architecture.json"), arrays
-    except FileNotFoundError as error:
-        raise CorruptStateError(f"{directory} is damaged: a file is missing: {error}") from error
+    arrays, _ = read_tensors(directory / "model.safetensors", remedy=remedy)
+    return read_sealed(directory / "architecture.json", remedy=remedy), arrays

@@ -26,9 +26,10 @@ _LOG = logging.getLogger(__name__)
 class ClientStore:
     """Durable states of clients, by round: ``<root>/<client>/round-000012.safetensors``.
 
-    A server that crashed in round r repeats r after it was resumed. The client must then start from
-    the state it first started round r from, not from the one it left r with; so two rounds are
-    kept, and a state is asked for by the round it is needed in.
+    A server that crashed in round r repeats r after it was resumed, and round r - 1 too where the
+    checkpoint of that one was damaged. The client must then start from the state it first started
+    the round from, not from the one it left it with; so three rounds are kept, and a state is asked
+    for by the round it is needed in.
 
     Args:
         root: A directory of this run's own, as the rounds of two runs say nothing about each other.
@@ -37,7 +38,7 @@ class ClientStore:
     """
 
     def __init__(
-        self, root: Path | str, *, keep: int = 2, experiment: Mapping[str, str] | None = None
+        self, root: Path | str, *, keep: int = 3, experiment: Mapping[str, str] | None = None
     ) -> None:
         if keep < 1:
             raise ValueError(f"keep={keep}: at least the state saved last must stay")
@@ -85,6 +86,18 @@ class ClientStore:
             return None
         return earlier[-1], self._read(saved[earlier[-1]])
 
+    def newest(self, client: ClientId, *, up_to: int) -> int | None:
+        """Return the last round by ``up_to`` that ``client`` has a state of; no file is read."""
+        return max((round for round in self._saved(client) if round <= up_to), default=None)
+
+    def require(self, client: ClientId, *, saved_in: int, up_to: int) -> None:
+        """Raise CorruptStateError unless the state from ``saved_in``, or a later one, is whole."""
+        found = self.newest(client, up_to=up_to)
+        if found is None or found < saved_in:
+            problem = f"the client's state after round {saved_in} is missing"
+            raise CorruptStateError(self._directory(client), problem)
+        self._read(self._saved(client)[found])
+
     def clear(self, client: ClientId | None = None) -> None:
         """Forget one client, or all of them."""
         target = self._root if client is None else self._directory(client)
@@ -97,7 +110,8 @@ class ClientStore:
     def _saved(self, client: ClientId) -> dict[int, Path]:
         """Return the files of ``client`` by round, ascending."""
         files = self._directory(client).glob("round-*.safetensors")
-        return dict(sorted((int(file.stem.removeprefix("round-")), file) for file in files))
+        rounds = ((file.stem.removeprefix("round-"), file) for file in files)
+        return dict(sorted((int(round), file) for round, file in rounds if round.isdecimal()))
 
     def _read(self, path: Path) -> State:
         arrays, metadata = read_tensors(path)
@@ -105,7 +119,7 @@ class ClientStore:
             record = json.loads(metadata["state"])
             version, meta = int(record["format_version"]), record.get("meta")
         except (KeyError, TypeError, ValueError) as error:
-            raise CorruptStateError(f"{path} is damaged: {error!r}") from error
+            raise CorruptStateError(path, repr(error)) from error
         if version > FORMAT_VERSION:
             raise RefusedError(
                 Fault(
@@ -116,7 +130,7 @@ class ClientStore:
                 )
             )
         if not isinstance(meta, dict):
-            raise CorruptStateError(f"{path} is damaged: it holds no meta")
+            raise CorruptStateError(path, "it holds no meta")
         found = record.get("experiment") or self._experiment
         different = [key for key, value in self._experiment.items() if found.get(key) != value]
         if different:

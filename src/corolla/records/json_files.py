@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from corolla.records.atomic import write_bytes
-from corolla.records.errors import CorruptStateError
+from corolla.records.errors import RESTORE, CorruptStateError
 
 _NUMBERS = (int, float, np.integer, np.floating)
 _PLAIN = (int, str, bool, type(None))
@@ -59,18 +59,29 @@ def write_json(path: Path, value: Any, *, exact: bool = False, indent: int | Non
     write_bytes(path, (json.dumps(content, indent=indent, allow_nan=exact) + "\n").encode())
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, *, remedy: str = RESTORE) -> dict[str, Any]:
     """Return the object in ``path``.
 
-    Raises: FileNotFoundError; CorruptStateError when the file holds no JSON object.
+    Raises: CorruptStateError when there is no such file, or it holds no JSON object.
     """
     try:
-        content = json.loads(path.read_bytes().decode())
-    except ValueError as error:  # not UTF-8, or not JSON
-        raise CorruptStateError(f"{path} is damaged: {error}") from error
+        content = json.loads(read_bytes(path, remedy=remedy).decode())
+    except (ValueError, RecursionError) as error:  # not UTF-8, or not JSON
+        raise CorruptStateError(path, str(error), remedy) from error
     if not isinstance(content, dict):
-        raise CorruptStateError(f"{path} is damaged: expected a JSON object")
+        raise CorruptStateError(path, "expected a JSON object", remedy)
     return content
+
+
+def read_bytes(path: Path, *, remedy: str = RESTORE) -> bytes:
+    """Return the content of a file that must be there. Raises: CorruptStateError."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise CorruptStateError(path, "it is missing", remedy) from error
+    except OSError as error:  # a directory in its place, no permission, a bad disk
+        problem = f"it cannot be read ({error.strerror})"
+        raise CorruptStateError(path, problem, remedy) from error
 
 
 def numeric_leaves(

@@ -1,8 +1,8 @@
 """Append-only JSON lines that survive a crash in the middle of a write.
 
-A line is a JSON object; a JSON object cut short never parses, so a last line that parses is whole
-even when its newline is missing, and one that does not is the torn end of a crashed write and does
-not count.
+A line is a JSON object with its checksum; a JSON object cut short never parses, so a last line that
+parses is whole even when its newline is missing, and one that does not is the torn end of a crashed
+write and does not count.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Any
 
 from corolla.records.atomic import fsync_directory, write_bytes
 from corolla.records.errors import CorruptStateError
-from corolla.records.json_files import to_json
+from corolla.records.json_files import read_bytes, to_json
+from corolla.records.seals import sealed_text, unsealed
 
 
 def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -23,7 +24,7 @@ def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
     Raises: OSError naming ``path``; the file then ends where it ended before.
     """
-    encoded = (json.dumps(to_json(row, where=path.name), allow_nan=False) for row in rows)
+    encoded = (sealed_text(to_json(row, where=path.name)) for row in rows)
     data = "".join(f"{line}\n" for line in encoded).encode()
     if not data:
         return
@@ -43,43 +44,63 @@ def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return all whole lines, none for a missing file.
+    """Return all whole lines without their checksums, none for a missing file.
 
-    Raises: CorruptStateError with file and line number for a damaged line that is not the last.
+    Raises: CorruptStateError with file and line number for a damaged line that is not a torn end.
     """
-    return [row for _, row in _parse(path)]
+    rows = []
+    for number, line, row in _parsed(path):
+        if row is not None:
+            rows.append(row)
+        elif line.endswith(b"\n"):
+            problem = f"not a JSON object with its checksum: {line[:80]!r}"
+            raise CorruptStateError(f"{path}, line {number}", problem)
+    return rows
+
+
+def surviving_lines(path: Path) -> tuple[list[dict[str, Any]], list[int]]:
+    """Return the whole lines, and the numbers of the others.
+
+    Raises: CorruptStateError when there is something that is no file.
+    """
+    parsed = _parsed(path)
+    return (
+        [row for _, _, row in parsed if row is not None],
+        [number for number, _, row in parsed if row is None],
+    )
 
 
 def keep_lines(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
-    """Atomically drop the lines that ``keep`` refuses, and a torn last one."""
+    """Atomically drop the lines that ``keep`` refuses, and those that are damaged."""
     if not path.exists():
         return
-    kept = b"".join(line + b"\n" for line, row in _parse(path) if keep(row))
+    kept = b"".join(
+        line.removesuffix(b"\n") + b"\n"
+        for _, line, row in _parsed(path)
+        if row is not None and keep(row)
+    )
     if kept != path.read_bytes():
         write_bytes(path, kept)
 
 
-def _parse(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
-    lines = path.read_bytes().rstrip(b"\n").split(b"\n") if path.exists() else []
-    parsed = []
-    for number, line in enumerate(lines, start=1):
-        row = _object(line)
-        if row is not None:
-            parsed.append((line, row))
-        elif number < len(lines):
-            raise CorruptStateError(
-                f"{path}, line {number}: not a JSON object: {line[:80]!r}. "
-                "Mend or delete that line; lines after it are whole"
-            )
-    return parsed
+def _parsed(path: Path) -> list[tuple[int, bytes, dict[str, Any] | None]]:
+    """Return number, bytes and object of each line; None for one that is damaged."""
+    if not path.exists():
+        return []
+    lines = read_bytes(path).split(b"\n")
+    end = [] if lines[-1] == b"" else [lines[-1]]
+    return [
+        (number, line, _object(line))
+        for number, line in enumerate([*(line + b"\n" for line in lines[:-1]), *end], start=1)
+    ]
 
 
 def _object(line: bytes) -> dict[str, Any] | None:
     try:
         row = json.loads(line.decode())
-    except ValueError:  # not UTF-8, or not JSON
+    except (ValueError, RecursionError):  # not UTF-8, or not JSON
         return None
-    return row if isinstance(row, dict) else None
+    return unsealed(row) if isinstance(row, dict) else None
 
 
 def _mend_end(path: Path) -> None:

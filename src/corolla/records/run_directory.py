@@ -2,34 +2,42 @@
 
 ::
 
-    config.yaml  environment.json  run.log  metrics.jsonl  clients.jsonl  summary.json
+    environment.json  partition.json  clients.json  config.yaml
+    run.log  metrics.jsonl  clients.jsonl  summary.json
     checkpoints/   see checkpoints.py
     clients/<id>/architecture.json, model.safetensors
+    state/<id>/    what simulated clients keep between rounds, see client_store.py
     tensorboard/   events
 
 Every file is replaced whole or appended to by whole lines, and forced to disk before a call
-returns.
+returns. What is read back carries a checksum (seals.py). ``config.yaml`` is written after all else
+that a run begins with: it makes the directory a run directory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from corolla.errors import Fault, RefusedError, nearest
-from corolla.records.atomic import sweep, write_text
+from corolla.records.atomic import is_temporary, sweep, write_text
 from corolla.records.checkpoints import CheckpointHeader, Checkpoints, Which
 from corolla.records.client_models import load_model, model_directory, save_model
 from corolla.records.client_names import client_of
+from corolla.records.client_store import ClientStore
+from corolla.records.errors import CorruptStateError
 from corolla.records.event_mirror import EventMirror
-from corolla.records.json_files import read_json, write_json
 from corolla.records.json_lines import append_lines, keep_lines, read_lines
 from corolla.records.run_lock import RunLock
 from corolla.records.run_log import logging_to
+from corolla.records.seals import read_config, read_sealed, sealed_config, write_sealed
 from corolla.state import State
 from corolla.types import Arrays, ClientId, client_order
+
+_BEGINNING = (".lock", "environment.json", "partition.json", "clients.json")
+"""What may be there before ``config.yaml``."""
 
 
 class RunDirectory:
@@ -46,29 +54,39 @@ class RunDirectory:
 
     @classmethod
     def create(
-        cls, path: Path | str, *, config_yaml: str, environment: Mapping[str, Any]
+        cls,
+        path: Path | str,
+        *,
+        config_yaml: str,
+        environment: Mapping[str, Any],
+        fill: Callable[[Path], None] = lambda path: None,
     ) -> RunDirectory:
         """Make a new run directory; one that exists must be empty and is otherwise left as it is.
 
+        ``fill`` writes what else the run begins with (``partition.json``, ``clients.json``). What a
+        start that was killed has left is cleared away.
         Raises: RefusedError when ``path`` is taken or cannot be made.
         """
         path = Path(path).absolute()
         try:
             path.mkdir(parents=True, exist_ok=True)
-            taken = any(path.iterdir())
-            if not taken:
-                (path / ".lock").touch(exist_ok=False)  # of two who come at once, one gets through
-        except FileExistsError:
-            taken = True
+        except FileExistsError as error:
+            raise _taken(path) from error
         except OSError as error:
             raise _refused(path, f"cannot be made ({error.strerror})", "Choose another") from error
-        if taken:
-            remedy = f"Choose another, or continue it with `corolla resume {path}`"
-            raise _refused(path, "exists already and is not empty", remedy)
+        if not _is_free(path):
+            raise _taken(path)
         run = cls(path)
-        run.write_environment(environment)
-        # last, as it is what makes this a run directory
-        write_text(path / "config.yaml", config_yaml)
+        with run.lock():
+            if not _is_free(path):  # another start was faster
+                raise _taken(path)
+            sweep(path)
+            for name in _BEGINNING[1:]:
+                (path / name).unlink(missing_ok=True)
+            run.write_environment(environment)
+            fill(path)
+            # last, as it is what makes this a run directory
+            write_text(path / "config.yaml", sealed_config(config_yaml))
         return run
 
     @classmethod
@@ -78,7 +96,9 @@ class RunDirectory:
         if not path.is_dir():
             raise _refused(path, "no such directory", "Name the directory of an existing run")
         if not (path / "config.yaml").is_file():
-            remedy = "Name the directory that a run printed when it started"
+            remedy = "Restore it, or name the directory that a run printed when it started"
+            if _is_free(path):
+                remedy = "No run has begun in it: start one with `corolla run`, there or elsewhere"
             raise _refused(path, "not a run directory: it has no config.yaml", remedy)
         return cls(path)
 
@@ -104,6 +124,13 @@ class RunDirectory:
             finally:
                 self._mirror = None
 
+    def sweep(self) -> None:
+        """Delete what killed writers have left; the caller holds the lock."""
+        for directory in (self.path, *(self.path / name for name in ("checkpoints", "clients"))):
+            sweep(directory)
+        for directory in (self.path / "state").glob("*"):
+            sweep(directory)
+
     # -- metrics ---------------------------------------------------------------------------------
 
     def append_round(self, metrics: Mapping[str, Any]) -> None:
@@ -119,46 +146,48 @@ class RunDirectory:
     def truncate_after(self, round: int) -> None:
         """Drop the lines of rounds after ``round``, which a resumed run will write again."""
         for name in ("metrics.jsonl", "clients.jsonl"):
-            keep_lines(self.path / name, lambda row: int(_with_round(row)["round"]) <= round)
+            keep_lines(self.path / name, lambda row: has_round(row) and row["round"] <= round)
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the rounds so far. Raises: CorruptStateError with file and line."""
-        return read_lines(self.path / "metrics.jsonl")
+        return _with_rounds(self.path / "metrics.jsonl")
 
     def clients(self) -> list[dict[str, Any]]:
         """Return the lines of all clients so far. Raises: CorruptStateError with file and line."""
-        return read_lines(self.path / "clients.jsonl")
+        return _with_rounds(self.path / "clients.jsonl")
 
     # -- documents -------------------------------------------------------------------------------
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Write ``summary.json``, which says that the run is finished."""
-        write_json(self.path / "summary.json", summary)
+        write_sealed(self.path / "summary.json", summary)
 
     def summary(self) -> dict[str, Any]:
-        """Return ``summary.json``. Raises: RefusedError when the run has not finished."""
+        """Return ``summary.json``.
+
+        Raises: RefusedError when the run has not finished; CorruptStateError.
+        """
         if not self.finished:
             remedy = f"Finish it with `corolla resume {self.path}`"
             raise _refused(self.path, "the run has no summary.json: it is not finished", remedy)
-        return read_json(self.path / "summary.json")
+        return read_sealed(self.path / "summary.json", remedy=self._finish_again("it"))
 
     @property
     def finished(self) -> bool:
-        """Whether there is a summary."""
-        return (self.path / "summary.json").is_file()
+        """Whether there is a summary, whole or not."""
+        return (self.path / "summary.json").exists()
 
     def write_environment(self, environment: Mapping[str, Any]) -> None:
         """Write ``environment.json``; see ``collect_environment``."""
-        write_json(self.path / "environment.json", environment)
+        write_sealed(self.path / "environment.json", environment)
 
     def environment(self) -> dict[str, Any]:
-        """Return ``environment.json``, nothing if it is missing."""
-        path = self.path / "environment.json"
-        return read_json(path) if path.is_file() else {}
+        """Return ``environment.json``. Raises: CorruptStateError."""
+        return read_sealed(self.path / "environment.json")
 
     def config_text(self) -> str:
-        """Return the resolved configuration, as YAML."""
-        return (self.path / "config.yaml").read_text(encoding="utf-8")
+        """Return the resolved configuration, as YAML. Raises: CorruptStateError."""
+        return read_config(self.path / "config.yaml")
 
     # -- checkpoints and models ------------------------------------------------------------------
 
@@ -169,14 +198,31 @@ class RunDirectory:
         self.checkpoints.save(state, round=round, header=header, best=best)
 
     def has_checkpoint(self) -> bool:
-        """Return whether there is a checkpoint to resume from."""
+        """Return whether a checkpoint was saved."""
         return self.checkpoints.round() is not None
+
+    @property
+    def client_states(self) -> ClientStore:
+        """What simulated clients keep between rounds."""
+        return ClientStore(self.path / "state")
 
     def load_checkpoint(
         self, which: Which = "latest", *, expected: CheckpointHeader
     ) -> tuple[int, State]:
         """Return round and state of a checkpoint; see ``Checkpoints.load`` for what is refused."""
         return self.checkpoints.load(which, expected)
+
+    def final_state(self, *, expected: CheckpointHeader) -> State:
+        """Return the state after the last round that was recorded.
+
+        Raises: as ``Checkpoints.load``; CorruptStateError when the last round's is not there.
+        """
+        round, state = self.checkpoints.load("latest", expected)
+        last = max((row["round"] for row in self.metrics()), default=0)
+        if round != last:
+            problem = f"its newest checkpoint is of round {round}, metrics.jsonl ends with {last}"
+            raise CorruptStateError(self.path / "checkpoints", problem)
+        return state
 
     def save_client_model(
         self, client: ClientId, architecture: Mapping[str, Any], arrays: Arrays
@@ -185,7 +231,7 @@ class RunDirectory:
 
         ``architecture`` is JSON-able; ``arrays`` is the standalone model's ``state_dict``.
         """
-        target = self._model_directory(client)
+        target = model_directory(self.path, client)
         target.parent.mkdir(exist_ok=True)
         sweep(target.parent)
         save_model(target, architecture, arrays)
@@ -195,32 +241,58 @@ class RunDirectory:
 
         Raises: RefusedError when there is no model of this client; CorruptStateError.
         """
-        directory = self._model_directory(client)
+        directory = model_directory(self.path, client)
         if not directory.is_dir():
             known = self.saved_clients()
             raise RefusedError(
                 Fault(
                     "client",
                     client,
-                    f"{self.path} holds no model of this client",
+                    f"the run holds no model of this client: {directory} is not there",
                     nearest(client, known) if known else "The run has saved no client models yet",
                 )
             )
-        return load_model(directory)
+        return load_model(directory, remedy=self._finish_again("summary.json"))
 
     def saved_clients(self) -> list[ClientId]:
         """Return the clients that have a model here, numbers first."""
-        directories = (self.path / "clients").glob("[!.]*")
+        directories = [each for each in (self.path / "clients").glob("[!.]*") if each.is_dir()]
         return sorted((client_of(each.name) for each in directories), key=client_order)
 
-    def _model_directory(self, client: ClientId) -> Path:
-        return model_directory(self.path, client)
+    def _finish_again(self, delete: str) -> str:
+        remedy = f"Delete {delete}; `corolla resume {self.path}` then evaluates the clients again"
+        return f"{remedy} and writes it anew"
+
+
+def has_round(row: Mapping[str, Any]) -> bool:
+    """Return whether a line says which round it is of."""
+    return isinstance(row.get("round"), int) and not isinstance(row["round"], bool)
+
+
+def _with_rounds(path: Path) -> list[dict[str, Any]]:
+    rows = read_lines(path)
+    for number, row in enumerate(rows, start=1):
+        if not has_round(row):
+            raise CorruptStateError(f"{path}, line {number}", "it has no round")
+    return rows
 
 
 def _with_round(row: Mapping[str, Any]) -> Mapping[str, Any]:
     if "round" not in row:
         raise ValueError(f"a line of metrics lacks 'round'; it has {sorted(row)}")
     return row
+
+
+def _is_free(path: Path) -> bool:
+    """Return whether a directory is empty, or holds only what a start that was killed has left."""
+    found = [each for each in path.iterdir() if not is_temporary(each.name)]
+    begun = any(each.name == ".lock" for each in found)
+    return not found if not begun else all(e.name in _BEGINNING and e.is_file() for e in found)
+
+
+def _taken(path: Path) -> RefusedError:
+    remedy = f"Choose another, or continue it with `corolla resume {path}`"
+    return _refused(path, "exists already and is not empty", remedy)
 
 
 def _refused(path: Path, problem: str, remedy: str) -> RefusedError:

@@ -24,7 +24,7 @@ class RunLock:
 
     def __init__(self, run_dir: Path) -> None:
         try:
-            self._file = (run_dir / ".lock").open("a+")
+            self._file = (run_dir / ".lock").open("a+", encoding="utf-8", errors="replace")
         except OSError as error:
             raise RefusedError(
                 Fault(

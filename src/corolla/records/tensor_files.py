@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from corolla.records.atomic import fsync_file, with_temporary_file
-from corolla.records.errors import CorruptStateError
+from corolla.records.errors import RESTORE, CorruptStateError
 from corolla.types import Arrays
 
 _OWN_KEY = "corolla"  # metadata entry with names and checksum
@@ -35,29 +35,33 @@ def write_tensors(path: Path, arrays: Arrays, metadata: Mapping[str, str] | None
     Raises: TypeError naming the array whose dtype cannot be stored; OSError naming the file.
     """
     plain = {name: _plain(name, array) for name, array in arrays.items()}
-    own = json.dumps({"names": list(plain), "crc32": _checksum(plain)})
-    with_temporary_file(path, lambda file: _save(file, plain, {**(metadata or {}), _OWN_KEY: own}))
+    given = dict(metadata or {})
+    own = json.dumps({"names": list(plain), "crc32": _checksum(plain, given)})
+    with_temporary_file(path, lambda file: _save(file, plain, {**given, _OWN_KEY: own}))
 
 
-def read_tensors(path: Path) -> tuple[Arrays, dict[str, str]]:
+def read_tensors(path: Path, *, remedy: str = RESTORE) -> tuple[Arrays, dict[str, str]]:
     """Return arrays, in the order they were given in, and the caller's metadata.
 
-    The arrays are writable copies. Raises: FileNotFoundError; CorruptStateError naming the file.
+    The arrays are writable copies. Raises: CorruptStateError naming the file, also when it is
+    missing.
     """
     if not path.is_file():
-        raise FileNotFoundError(path)
+        problem = "it is no file" if path.exists() else "it is missing"
+        raise CorruptStateError(path, problem, remedy)
     try:
         with safe_open(path, framework="numpy") as file:
             metadata: dict[str, str] = dict(file.metadata() or {})
             own = json.loads(metadata.pop(_OWN_KEY))
             if sorted(own["names"]) != sorted(file.keys()):
-                raise CorruptStateError(f"{path} is damaged: its list of names is not its content")
+                raise CorruptStateError(path, "its list of names is not its content", remedy)
             # np.array: on some releases the result is a view into the mapped file
             arrays = {name: np.array(file.get_tensor(name)) for name in own["names"]}
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise CorruptStateError(f"{path} is damaged: {error!r}") from error
-    if _checksum(arrays) != own["crc32"]:
-        raise CorruptStateError(f"{path} is damaged: the checksum of its arrays does not match")
+            expected, found = own["crc32"], _checksum(arrays, metadata)
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        raise CorruptStateError(path, repr(error), remedy) from error
+    if found != expected:
+        raise CorruptStateError(path, "the checksum of its arrays does not match", remedy)
     return arrays, metadata
 
 
@@ -81,8 +85,8 @@ def _plain(name: str, array: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")
 
 
-def _checksum(arrays: Arrays) -> int:
-    value = 0
+def _checksum(arrays: Arrays, metadata: Mapping[str, str]) -> int:
+    value = zlib.crc32(json.dumps(dict(metadata), sort_keys=True).encode())
     for name, array in arrays.items():
         value = zlib.crc32(f"{name}:{array.dtype}:{array.shape}".encode(), value)
         value = zlib.crc32(array.reshape(-1).view(np.uint8).data, value)

@@ -17,6 +17,9 @@ from typing import Any
 import yaml
 
 from corolla.errors import Fault, RefusedError
+from corolla.records.errors import CorruptStateError
+from corolla.records.json_files import read_json
+from corolla.records.seals import read_config, unsealed
 from corolla.types import client_order
 
 Record = dict[str, Any]
@@ -236,35 +239,45 @@ def load_run(directory: Path) -> Run:
             )
         )
     notes: list[str] = []
-    by_round = {
-        int(line["round"]): line for line in _lines(directory / "metrics.jsonl", notes=notes)
-    }
-    return Run(
+    metrics, clients = (
+        _lines(directory / f"{n}.jsonl", notes=notes) for n in ("metrics", "clients")
+    )
+    by_round = {int(line["round"]): line for line in metrics}
+    run = Run(
         path=directory,
         config=_document(directory / "config.yaml", notes) or {},
         environment=_document(directory / "environment.json", notes) or {},
         rounds=[by_round[key] for key in sorted(by_round)],
-        clients=_lines(directory / "clients.jsonl", notes=notes),
+        clients=clients,
         summary=_document(directory / "summary.json", notes),
         facts=_document(directory / "clients.json", notes) or {},
         notes=notes,
         gain=_document(directory / "gain.json", notes),
     )
+    begins_with = ("config.yaml", "environment.json", "clients.json")
+    notes += [f"{name} is missing." for name in begins_with if not (directory / name).exists()]
+    if run.summary is not None:
+        recorded = {"metrics.jsonl": metrics, "clients.jsonl": clients}
+        notes += [f"{name} is missing, or empty." for name, rows in recorded.items() if not rows]
+    return run
 
 
 def _document(path: Path, notes: list[str]) -> Record | None:
     """Read a JSON or YAML mapping; None, with a note if it is there but unreadable."""
-    if not path.is_file():
+    if not path.exists():
         return None
     try:
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError) as error:
+        if path.suffix == ".json":
+            content: Any = read_json(path)
+            content = unsealed(content) if content else None
+        else:
+            content = yaml.safe_load(read_config(path))
+    except (CorruptStateError, yaml.YAMLError) as error:
         notes.append(f"{path.name} could not be read ({type(error).__name__}) and is left out.")
         return None
     if isinstance(content, dict):
         return content
-    notes.append(f"{path.name} does not hold named values and is left out.")
+    notes.append(f"{path.name} was changed since it was written, or damaged, and is left out.")
     return None
 
 
@@ -279,9 +292,10 @@ def _lines(path: Path, *, notes: list[str]) -> list[Record]:
                 continue
             try:
                 record = json.loads(text)
-            except ValueError:
+            except (ValueError, RecursionError):
                 record = None
-            if isinstance(record, dict) and number(record.get("round")) is not None:
+            record = unsealed(record) if isinstance(record, dict) else None
+            if record is not None and number(record.get("round")) is not None:
                 records.append(record)
             else:
                 unreadable += 1

@@ -24,8 +24,17 @@ def saved(tmp_path: Path) -> Path:
 
 
 def change(path: Path, **changes: Any) -> Path:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    content = json.loads(path.read_text())
+    content.pop("crc32", None)  # as a person does who changes it on purpose
+    path.write_text(json.dumps(content | changes))
     return path
+
+
+def test_a_position_that_flipped_on_the_disk_is_refused(saved: Path) -> None:
+    text = saved.read_text()
+    digit = text.index('"train": [', text.index('"clients"')) + len('"train": [')
+    saved.write_text(text[:digit] + str((int(text[digit]) + 1) % 10) + text[digit + 1 :])
+    assert "its checksum does not match). Restore it; if you changed it" in refusal(saved)
 
 
 def test_a_saved_partition_comes_back_whole(saved: Path) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from corolla.errors import Fault, RefusedError
 from corolla.records.atomic import write_bytes
+from corolla.records.seals import KEY, checksum, unsealed
 from corolla.types import ClientId
 
 FORMAT = 1
@@ -82,7 +83,10 @@ class Partition:
         }
 
     def save(self, path: Path) -> None:
-        """Write ``partition.json`` atomically: one line per client, readable without Corolla."""
+        """Write ``partition.json`` atomically: one line per client, readable without Corolla.
+
+        Its last entry is a checksum; whoever changes the file on purpose deletes that line.
+        """
         head = {
             "format": FORMAT,
             "dataset": self.dataset,
@@ -95,10 +99,10 @@ class Partition:
         if len(self.held_out):
             head["held_out"] = self.held_out.tolist()
         lines = [f" {json.dumps(key)}: {json.dumps(value)}," for key, value in head.items()]
-        rows = [
-            f"  {json.dumps(client)}: {json.dumps(self._row(client))}" for client in self.clients
-        ]
-        text = "\n".join(["{", *lines, ' "clients": {', ",\n".join(rows), " }", "}", ""])
+        clients = {client: self._row(client) for client in self.clients}
+        rows = [f"  {json.dumps(client)}: {json.dumps(row)}" for client, row in clients.items()]
+        seal = f' "{KEY}": "{checksum({**head, "clients": clients})}"'
+        text = "\n".join(["{", *lines, ' "clients": {', ",\n".join(rows), " },", seal, "}", ""])
         write_bytes(path, text.encode())
 
     def _row(self, client: ClientId) -> dict[str, Any]:
@@ -135,6 +139,9 @@ class Partition:
             raise refused("is not a partition file", remedy) from error
         if version != FORMAT:
             raise refused(f"has format {version!r}, not {FORMAT}", "Draw the partition again")
+        if unsealed(content) is None:
+            remedy = f"Restore it; if you changed it on purpose, delete its entry {KEY!r}"
+            raise refused("is damaged (its checksum does not match)", remedy)
         try:
             rows = content["clients"]
             clients = {
