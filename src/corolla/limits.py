@@ -40,7 +40,12 @@ class Limits:
         return {key: value for key, value in both.items() if value is not None}
 
     def fit(self, space: Supernet, architecture: Architecture, *, batch_size: int) -> bool:
-        """Tell whether training ``architecture`` in such batches stays within both limits."""
+        """Tell whether training ``architecture`` in such batches stays within both limits.
+
+        A dead architecture fits nobody: there is nothing to train.
+        """
+        if not space.is_live(architecture):
+            return False
         if self.memory_budget_mib is None and self.macs_cap is None:
             return True
         # A search asks this thousands of times: all costs take eight times as long as this one.

@@ -158,10 +158,10 @@ def test_a_cut_runs_as_the_pruned_supernet_does(operations: str, seed: int) -> N
     assert logits.shape == (2, 10)
 
 
-def test_the_smallest_has_no_edge_at_all() -> None:
-    space = tiny()
-    assert space.alive(space.smallest()) == dict.fromkeys(KINDS, ((),) * 14)
-    network = space.load(space.smallest(), space.cut(space.initial_state(0), space.smallest()))
+def test_an_architecture_may_have_no_edge_at_all() -> None:
+    space, dead = tiny(), Architecture((0,) * 28)
+    assert space.alive(dead) == dict.fromkeys(KINDS, ((),) * 14)
+    network = space.load(dead, space.cut(space.initial_state(0), dead))
     assert network(torch.rand(2, 3, 8, 8)).shape == (2, 10)
 
 

@@ -115,7 +115,7 @@ def draw_accepted(
     found: list[Architecture] = []
 
     def take(architecture: Architecture) -> bool:
-        if architecture in taken or not accept(architecture):
+        if architecture in taken or not space.is_live(architecture) or not accept(architecture):
             return False
         taken.add(architecture)
         found.append(architecture)
@@ -133,7 +133,8 @@ def draw_accepted(
         take(space.sample(rng))
     stale = 0
     while len(found) < count and stale < _STALE:
-        stale = 0 if any(map(take, _lowered(space.sample(rng), rng))) else stale + 1
+        path = _lowered(space.sample(rng), space.smallest(), rng)
+        stale = 0 if any(map(take, path)) else stale + 1
     return found
 
 
@@ -144,13 +145,16 @@ def _shuffled(space: SearchSpace, rng: np.random.Generator) -> Iterator[Architec
     return map(Architecture.of, np.stack(where, axis=1).tolist())
 
 
-def _lowered(architecture: Architecture, rng: np.random.Generator) -> Iterator[Architecture]:
-    """Yield ``architecture``, then each with one step less in one dimension, down to the smallest."""
-    choices = list(architecture.choices)
-    steps = rng.permutation(np.repeat(np.arange(len(choices)), choices)).tolist()
+def _lowered(
+    architecture: Architecture, smallest: Architecture, rng: np.random.Generator
+) -> Iterator[Architecture]:
+    """Yield ``architecture``, then each a step nearer to ``smallest`` in one dimension, up to that one."""
+    choices, goal = list(architecture.choices), smallest.choices
+    apart = [abs(here - there) for here, there in zip(choices, goal, strict=True)]
+    steps = rng.permutation(np.repeat(np.arange(len(choices)), apart)).tolist()
     yield architecture
     for dimension in steps:
-        choices[dimension] -= 1
+        choices[dimension] += 1 if choices[dimension] < goal[dimension] else -1
         yield Architecture(tuple(choices))
 
 

@@ -18,7 +18,7 @@ from corolla.spaces.architecture import Architecture, Dimension
 from corolla.spaces.costs import Costs
 from corolla.spaces.darts_cells import DartsNetwork, DartsPlan, checked_alive
 from corolla.spaces.darts_genotype import KINDS, Alive, Genotype, edge_name, edge_pairs
-from corolla.spaces.darts_operations import operations_of
+from corolla.spaces.darts_operations import CARRIES_NOTHING, operations_of
 from corolla.spaces.supernet import Shapes, Supernet
 
 _FLOAT = 4  # bytes
@@ -101,16 +101,72 @@ class DartsSpace(Supernet):
         return dict.fromkeys(KINDS, (self.plan.operations,) * len(edge_pairs(self.plan.nodes)))
 
     def alive(self, architecture: Architecture) -> dict[str, tuple[tuple[str, ...], ...]]:
-        """Return the choices of a single-path subnet: one operation per edge."""
+        """Return the operations of each edge: of a single-path subnet, one."""
         self.check(architecture)
-        chosen = [(self.plan.operations[index],) for index in architecture.choices]
+        chosen = [self._operations(index) for index in architecture.choices]
         half = len(chosen) // 2
         return {"normal": tuple(chosen[:half]), "reduce": tuple(chosen[half:])}
+
+    def _operations(self, index: int) -> tuple[str, ...]:
+        """Return the operations that a dimension's candidate ``index`` puts on its edge."""
+        return (self.plan.operations[index],)
+
+    def is_live(self, architecture: Architecture) -> bool:
+        """Tell whether the output of both kinds of cell depends on their inputs.
+
+        All nodes are part of the output, so that is so where an edge from an input carries anything. Then
+        gradients reach the stem, from cell to cell.
+        """
+        choices = self.check(architecture).choices
+        return all(any(choices[d] in self._carrying for d in read) for read in self._readers)
+
+    def smallest(self) -> Architecture:
+        """Return the cheapest architecture that is alive."""
+        return self._smallest
+
+    @cached_property
+    def _carrying(self) -> frozenset[int]:
+        """The candidates of a dimension with an operation whose output depends on what it reads."""
+        count = len(self.dimensions[0])
+        return frozenset(i for i in range(count) if set(self._operations(i)) - CARRIES_NOTHING)
+
+    @cached_property
+    def _readers(self) -> tuple[tuple[int, ...], ...]:
+        """For each kind of cell the dimensions of the edges that read its inputs."""
+        pairs = edge_pairs(self.plan.nodes)
+        return tuple(
+            tuple(n * len(pairs) + e for e, (source, _) in enumerate(pairs) if source < 2)
+            for n in range(len(KINDS))
+        )
+
+    @cached_property
+    def _smallest(self) -> Architecture:
+        """All first choices, with the cheapest edge from an input where a kind of cell were dead.
+
+        Of equals the one from the cell before to the first node: so every cell is used.
+        """
+        choices = [0] * len(self.dimensions)
+        pairs = edge_pairs(self.plan.nodes)
+        for read in self._readers:
+            if any(choices[d] in self._carrying for d in read):
+                continue
+
+            def price(place: tuple[int, int]) -> tuple[float, float, int, int]:
+                dimension, index = place
+                tried = [*choices[:dimension], index, *choices[dimension + 1 :]]
+                costs = self.costs_of(self.alive(Architecture(tuple(tried))))
+                source, target = pairs[dimension % len(pairs)]
+                return costs.macs, costs.training_memory_mib, -source, target
+
+            alone = [i for i in sorted(self._carrying) if len(self._operations(i)) == 1]
+            dimension, index = min(((d, i) for d in read for i in alone), key=price)
+            choices[dimension] = index
+        return Architecture(tuple(choices))
 
     def named(self, which: str | Sequence[int]) -> Architecture:
         """Return a fixed architecture; beside the usual names also of a genotype's text."""
         if isinstance(which, str) and "Genotype" in which:
-            return self.from_genotype(Genotype.parse(which))
+            return self.require_live(self.from_genotype(Genotype.parse(which)))
         return super().named(which)
 
     def genotype(self, architecture: Architecture) -> Genotype:

@@ -282,6 +282,19 @@ class DartsNetwork(nn.Module):
                 del cell.edges[str(edge)]
         return deleted
 
+    def macs(self, kind: str, edge: int, operation: str | None = None) -> int:
+        """Return multiply-accumulates of an operation, or of all on an edge, in one image's forward pass."""
+        names = self._choices(kind, edge, operation)
+        return sum(
+            weight.numel()
+            * place.out_side**2  # a convolution multiplies each weight once per pixel
+            for place, cell in zip(self.plan.cell_plans(), self.cells, strict=True)
+            if place.kind == kind
+            for name in names
+            for weight in cast(DartsCell, cell).edges[str(edge)][name].parameters()  # type: ignore[index]
+            if weight.dim() == 4
+        )
+
     @contextmanager
     def masked(self, kind: str, edge: int, operation: str | None = None) -> Iterator[None]:
         """Leave an operation, or the whole edge, out of all passes inside the ``with``; may be nested.

@@ -27,12 +27,8 @@ class MixedDartsSpace(DartsSpace):
         subsets = (_subset(operations, index) for index in range(2 ** len(operations)))
         return tuple("+".join(subset) or ABSENT for subset in subsets)
 
-    def alive(self, architecture: Architecture) -> dict[str, tuple[tuple[str, ...], ...]]:
-        """Return the operations of each edge."""
-        self.check(architecture)
-        chosen = [_subset(self.plan.operations, index) for index in architecture.choices]
-        half = len(chosen) // 2
-        return {"normal": tuple(chosen[:half]), "reduce": tuple(chosen[half:])}
+    def _operations(self, index: int) -> tuple[str, ...]:
+        return _subset(self.plan.operations, index)
 
     def of_alive(self, alive: Alive) -> Architecture:
         """Return the architecture of any choices; the inverse of `alive`."""

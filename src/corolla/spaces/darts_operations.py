@@ -36,6 +36,9 @@ OPERATIONS = (
     "sep_conv_5x5",
 )
 
+CARRIES_NOTHING = frozenset(("none", "noise"))
+"""Operations whose output does not depend on what they read."""
+
 View = Literal["node", "rectified", "halves"]
 """What an operation reads: the node, its ReLU, or that ReLU's even and odd pixels (`halves`)."""
 
@@ -67,8 +70,9 @@ def operations_of(setting: str | Sequence[str]) -> tuple[tuple[str, ...], list[F
     ]
     if len(set(names)) < len(names):
         faults.append(Fault("operations", names, "names an operation twice", "Name each once"))
-    if not faults and not set(names) - {"none"}:
-        remedy = f"Add at least one of {', '.join(OPERATIONS[1:])}"
+    if not faults and not set(names) - CARRIES_NOTHING:
+        carrying = [name for name in OPERATIONS if name not in CARRIES_NOTHING]
+        remedy = f"Add at least one of {', '.join(carrying)}"
         faults.append(Fault("operations", names, "leaves nothing that could be trained", remedy))
     return tuple(name for name in OPERATIONS if name in names), faults
 

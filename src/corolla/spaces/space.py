@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from corolla.errors import nearest
 from corolla.spaces.architecture import Architecture, Choice, Dimension
+
+_DRAWS = 1000  # until one is alive; nearly all are, in all of our spaces
 
 
 class SearchSpace:
@@ -37,8 +39,16 @@ class SearchSpace:
         """Number of candidates over all dimensions: the length of one client's policy vector."""
         return sum(len(dimension) for dimension in self.dimensions)
 
+    def is_live(self, architecture: Architecture) -> bool:
+        """Tell whether what every part of the network gives depends on the images.
+
+        A network that is not alive gives the same logits for all images, whatever it is trained on. Only
+        spaces with choices that carry nothing (DARTS' ``none``) have such; they override this and `smallest`.
+        """
+        return True
+
     def smallest(self) -> Architecture:
-        """Return the architecture of all first choices."""
+        """Return the cheapest architecture that is alive: here that of all first choices."""
         return Architecture((0,) * len(self.dimensions))
 
     def largest(self) -> Architecture:
@@ -50,15 +60,29 @@ class SearchSpace:
         return Architecture(tuple(len(dimension) // 2 for dimension in self.dimensions))
 
     def named(self, which: str | Sequence[int]) -> Architecture:
-        """Return a fixed architecture: ``largest``, ``smallest``, ``middle`` or choice indices."""
+        """Return a fixed architecture: ``largest``, ``smallest``, ``middle`` or choice indices.
+
+        Raises:
+            ValueError: there is no such architecture, or it is dead (`is_live`).
+
+        """
         if not isinstance(which, str):
-            return self.check(Architecture.of(which))
+            return self.require_live(self.check(Architecture.of(which)))
         known = {"largest": self.largest, "smallest": self.smallest, "middle": self.middle}
         if which not in known:
             raise ValueError(
                 f"architecture={which!r}: {nearest(which, list(known))}, or a list of choice indices"
             )
-        return known[which]()
+        return self.require_live(known[which]())
+
+    def require_live(self, architecture: Architecture) -> Architecture:
+        """Return ``architecture``; raise ValueError when its output does not depend on the images."""
+        if not self.is_live(architecture):
+            raise ValueError(
+                f"space {self.name!r}: the architecture {architecture.to_list()} is dead, its output does "
+                f"not depend on the images; the smallest that is alive is {self.smallest().to_list()}"
+            )
+        return architecture
 
     def check(self, architecture: Architecture) -> Architecture:
         """Return ``architecture``; raise ValueError when it is not one of this space."""
@@ -76,36 +100,56 @@ class SearchSpace:
         return architecture
 
     def sample(self, rng: np.random.Generator) -> Architecture:
-        """Draw every dimension uniformly."""
+        """Draw every dimension uniformly, anew where the draw is dead."""
+        return self._first_live(lambda: self._draw(rng), self.smallest)
+
+    def _draw(self, rng: np.random.Generator) -> Architecture:
         return Architecture(tuple(int(rng.integers(len(d))) for d in self.dimensions))
+
+    def _first_live(
+        self, draw: Callable[[], Architecture], last: Callable[[], Architecture]
+    ) -> Architecture:
+        """Return the first draw that is alive; ``last`` after 1000 dead ones."""
+        for _ in range(_DRAWS):
+            if self.is_live(found := draw()):
+                return found
+        return last()
 
     def mutate(
         self, architecture: Architecture, rng: np.random.Generator, *, probability: float
     ) -> Architecture:
-        """Return a copy in which each dimension is redrawn with ``probability``."""
-        redraw = rng.random(len(self.dimensions)) < probability
-        fresh = self.sample(rng).choices
-        return Architecture(
-            tuple(
-                new if again else old
-                for old, new, again in zip(architecture.choices, fresh, redraw, strict=True)
+        """Return a copy in which each dimension is redrawn with ``probability``; a live one."""
+
+        def mutant() -> Architecture:
+            redraw = rng.random(len(self.dimensions)) < probability
+            fresh = self._draw(rng).choices
+            return Architecture(
+                tuple(
+                    new if again else old
+                    for old, new, again in zip(architecture.choices, fresh, redraw, strict=True)
+                )
             )
-        )
+
+        return self._first_live(mutant, lambda: architecture)
 
     def cross(
         self, first: Architecture, second: Architecture, rng: np.random.Generator
     ) -> Architecture:
-        """Return a child that takes each dimension from either parent with probability 1/2."""
-        take = rng.random(len(self.dimensions)) < 0.5
-        return Architecture(
-            tuple(
-                a if left else b
-                for a, b, left in zip(first.choices, second.choices, take, strict=True)
+        """Return a child that takes each dimension from either parent with probability 1/2; a live one."""
+
+        def child() -> Architecture:
+            take = rng.random(len(self.dimensions)) < 0.5
+            return Architecture(
+                tuple(
+                    a if left else b
+                    for a, b, left in zip(first.choices, second.choices, take, strict=True)
+                )
             )
-        )
+
+        return self._first_live(child, lambda: first)
 
     def enumerate(self, *, limit: int = 100_000) -> Iterator[Architecture]:
-        """Yield every architecture; refuse spaces with more than ``limit``."""
+        """Yield every architecture, dead ones too; refuse spaces with more than ``limit``."""
         if self.size > limit:
             raise ValueError(
                 f"space {self.name!r} has {self.size} architectures, more than limit={limit}"
@@ -136,6 +180,10 @@ class SearchSpace:
                 )
             choices.append(dimension.choices.index(values[dimension.name]))
         return Architecture(tuple(choices))
+
+    def cost(self, architecture: Architecture) -> int:
+        """Return what tells which of two architectures is costlier: here the sum of their choices."""
+        return sum(self.check(architecture).choices)
 
     def features(self, architecture: Architecture) -> NDArray[np.float64]:
         """Return the dimensions that vary, each scaled to 0..1 by its index (predictor input)."""

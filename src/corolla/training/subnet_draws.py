@@ -77,7 +77,7 @@ class SubnetDraws:
                 return drawn
         choices = list(drawn.choices)
         for dimension in rng.permutation(len(choices)):
-            choices[dimension] = 0
+            choices[dimension] = self._smallest.choices[dimension]
             if self._fits(Architecture(tuple(choices))):
                 break
         return Architecture(tuple(choices))
