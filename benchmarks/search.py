@@ -97,15 +97,16 @@ def _searches(share: float, repeats: int) -> list[dict[str, float]]:
         def fits(one: Architecture, space: Supernet = space, limits: Limits = limits) -> bool:
             return limits.fit(space, one, batch_size=32)
 
-        search, loss = PredictorSearch(space), _losses(space, client)
-        arguments: dict[str, Any] = {"fits": fits, "seed": (0, client)}
+        loss = _losses(space, client)
+        search = PredictorSearch(space)
+        course = search.course(fits=fits, seed=(0, client))
         parts: dict[str, float] = {}
-        initial = _timed(parts, "draw", lambda: search.wanted([], **arguments))  # noqa: B023
+        initial = _timed(parts, "draw", lambda: course.wanted([]))  # noqa: B023
         known = [loss(architecture) for architecture in initial]
-        front = _timed(parts, "evolve", lambda: search.wanted(known, **arguments))  # noqa: B023
+        front = _timed(parts, "evolve", lambda: course.wanted(known))  # noqa: B023
         known += [loss(architecture) for architecture in front]
-        left = _timed(parts, "end", lambda: search.wanted(known, **arguments))  # noqa: B023
-        _timed(parts, "result", lambda: search.result(known, **arguments))  # noqa: B023
+        left = _timed(parts, "end", lambda: course.wanted(known))  # noqa: B023
+        _timed(parts, "result", lambda: course.result(known))  # noqa: B023
         if (len(initial), len(front), len(left)) != (search.initial, search.front, 0):
             raise RuntimeError(f"{len(initial)} drawn, {len(front)} evolved, {len(left)} left")
         found.append(parts)

@@ -44,12 +44,11 @@ from corolla.training.memory import peak_of_tensors
 from corolla.training.modes import lay_out
 from corolla.training.optimizers import build_optimizer
 from corolla.training.pull import Pull
-from corolla.training.results import Evaluation
 from corolla.training.settings import LoopSettings, TrainerSettings
 from corolla.training.statistics import batch_statistics
 from corolla.training.trainer import LocalTrainer
 from corolla.training.training_run import TrainingRun
-from corolla.training.variants import VariantScorer
+from corolla.training.variants import VariantScore, VariantScorer
 
 BATCH, STEPS = 32, 4
 _EACH = 5  # steps of the search between two rows of the curve: 17 in all
@@ -160,8 +159,12 @@ class _Bench:
         """Return milliseconds of a step after each decision of a search by lot."""
         search = ProgressiveSearch(
             criterion="random",
+            rank="loss",
+            near_ties=1.0,
             warmup_rounds=0,
             recovery_rounds=1,
+            first_step="multiple",
+            node_recovery=True,
             clock="rounds",
             topology=True,
             in_edges=2,
@@ -249,7 +252,7 @@ class _Bench:
         return found
 
 
-def _nobody(network: nn.Module, variants: Any) -> list[Evaluation]:
+def _nobody(network: nn.Module, variants: Any) -> list[VariantScore]:
     raise AssertionError("a search by lot asks nobody")
 
 

@@ -55,26 +55,29 @@ class SupernetClient(SubnetClient):
     def _do_search(self, task: Task, supernet: Arrays) -> tuple[Arrays, dict[str, Any]]:
         """Search in the received supernet; return the architecture found and all that was measured."""
         site, started = self._site, time.perf_counter()
-        scorer, fits = self._scorer(supernet), self._fits(task)
+        scorer = self._scorer(supernet)
         seed = search_seed(site.config.seed, site.client)
+        course = self._search.course(fits=self._fits(task), seed=seed)
         memory = self._memory(supernet)
         measured = memory.load(task.round)
         scored_s = 0.0
 
-        while wanted := self._search.wanted(measured, fits=fits, seed=seed):
+        while wanted := course.wanted(measured):
             for start in range(0, len(wanted), _PIECE):
                 before = time.perf_counter()
                 measured += _measure(scorer, wanted[start : start + _PIECE])
                 scored_s += time.perf_counter() - before
                 memory.save(task.round, measured)
-        result = self._search.result(measured, seed=seed)
+        # What was measured under other limits is kept, but neither chosen nor told.
+        result = course.result(measured)
         arrays = site.space.cut(supernet, result.architecture)
         model = site.space.load(result.architecture, arrays).to(site.trainer.device)
-        metrics = scores(site, model, shared=True) | to_lists(measured)
+        metrics = scores(site, model, shared=True) | to_lists(result.measured)
         return {}, {
             **metrics,
+            **result.correlations,
             "own_architecture": result.architecture.to_list(),
-            "measured": len(measured),
+            "measured": len(result.measured),
             "scoring_s": scored_s,
             "search_s": time.perf_counter() - started - scored_s,
         }

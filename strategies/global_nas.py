@@ -27,8 +27,7 @@ from corolla.spaces.darts_cells import DartsNetwork
 from corolla.spaces.darts_mixed import MixedDartsSpace
 from corolla.state import State
 from corolla.tasks import Reply
-from corolla.training.results import Evaluation
-from corolla.training.variants import Variant
+from corolla.training.variants import Variant, VariantScore
 from corolla.types import Arrays, ClientId, generator
 from strategies.base import CorollaStrategy, Deployment, Outcome
 from strategies.exchange import Order
@@ -179,7 +178,7 @@ class GlobalNas(CorollaStrategy):
             return now
         _LOG.info("round %d: search step %d at the server", server_round, now.steps + 1)
 
-        def judge(network: nn.Module, variants: Sequence[Variant]) -> list[Evaluation]:
+        def judge(network: nn.Module, variants: Sequence[Variant]) -> list[VariantScore]:
             # Only when asked for: a search by lot never reads an image.
             return server.scorer(search.statistics)(network, variants)
 

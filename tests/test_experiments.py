@@ -188,6 +188,8 @@ def test_a_row_of_spider_is_what_the_paper_says(name: str) -> None:
         assert config.search["search_rounds"] == 400
     elif config.method.name in ("spider", "global_nas"):
         assert (config.search["warmup_rounds"], config.search["recovery_rounds"]) == (30, 20)
+        assert (config.search["rank"], config.search["near_ties"]) == ("accuracy", 0.0)
+        assert (config.search["first_step"], config.search["node_recovery"]) == ("multiple", False)
 
 
 @pytest.mark.parametrize("name", SPIDER)

@@ -102,6 +102,21 @@ def test_a_choice_is_told_with_its_evidence() -> None:
     assert node.words.splitlines()[3].startswith("removed 3-4: validation accuracy 50.0 %")
 
 
+def test_a_choice_by_loss_is_told_in_losses_and_a_near_tie_as_one() -> None:
+    by_loss = _EDGE | {"unit": "loss", "margin": -0.2, "error": 0.25, "by": "cost"}
+    (near,) = choices(_run(_row(2, "a", 2.0, by_loss)))
+    assert near.tied
+    assert near.words.splitlines()[2] == (
+        "removed sep_conv_3x3: validation loss 1.100 without skip_connect, 0.900 without "
+        "sep_conv_3x3; margin -0.200 ± 0.250; as good as equal, the cheaper stays"
+    )
+    (clear,) = choices(_run(_row(2, "a", 2.0, by_loss | {"by": "loss", "margin": 0.2})))
+    assert not clear.tied
+    assert clear.words.endswith("margin 0.200 ± 0.250")
+    (forced,) = choices(_run(_row(2, "a", 2.0, by_loss | {"by": "only", "margin": 0.0})))
+    assert not forced.tied
+
+
 @pytest.mark.parametrize(
     ("margin", "words"), [(0.0, "nothing was measured"), (0.25, "weights 0.250 apart")]
 )
@@ -114,7 +129,7 @@ def test_what_was_not_scored_says_so(margin: float, words: str) -> None:
 def test_choices_in_sum() -> None:
     assert summed_up(choices(_usual())) == (
         "1\u00a0edge decided: skip_connect 1 times. 1\u00a0node thinned out. In 1 of 2 choices candidates "
-        "had equal accuracy: the loss decided."
+        "were as good as equal: size, the other score or the lot decided."
     )
 
 
@@ -130,7 +145,7 @@ def test_marks_stand_at_their_rounds_with_a_tooltip_each() -> None:
     assert 'fill="var(--s3)"' in drawing.svg.split('class="mark"')[1]  # skip_connect
     assert 'fill="var(--surface)" stroke="var(--ink)"' in drawing.svg.split('class="mark"')[2]
     words = [entry for _, entry in drawing.legend]
-    assert words[:3] == ["edge keeps skip_connect", "node loses edges", "hollow: equal accuracies"]
+    assert words[:3] == ["edge keeps skip_connect", "node loses edges", "hollow: as good as equal"]
 
 
 def test_phases_are_bands_of_each_client() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from corolla.errors import RefusedError
 from corolla.search.evolution import EvolutionSettings, draw_fitting
 from corolla.search.measured import Measured
-from corolla.search.predictor import ForestSettings
+from corolla.search.predictor import ForestPredictor, ForestSettings
 from corolla.search.predictor_search import PredictorSearch, SearchResult
 from corolla.spaces.architecture import Architecture, Dimension
 from corolla.spaces.space import SearchSpace
@@ -59,9 +59,9 @@ def carry_out(
     search: PredictorSearch, fits: Fits, known: Sequence[Measured] = (), score: Any = measure
 ) -> list[Measured]:
     """Measure all that is wanted until nothing is."""
-    found = list(known)
+    found, course = list(known), search.course(fits=fits, seed=SEED)
     for _ in range(4):
-        wanted = search.wanted(found, fits=fits, seed=SEED)
+        wanted = course.wanted(found)
         if not wanted:
             return found
         found += [score(architecture) for architecture in wanted]
@@ -70,16 +70,16 @@ def carry_out(
 
 def test_first_a_population_then_a_front_then_nothing() -> None:
     search, fits = PredictorSearch(SPACE, **SMALL), under(18)
-    initial = search.wanted([], fits=fits, seed=SEED)
+    initial = search.course(fits=fits, seed=SEED).wanted([])
     assert len(set(initial)) == 24
     known = [measure(a) for a in initial]
-    front = search.wanted(known, fits=fits, seed=SEED)
+    front = search.course(fits=fits, seed=SEED).wanted(known)
     assert len(set(front)) == 6
     assert not set(front) & set(initial)
     assert max(map(total, [*initial, *front])) <= 18
     known += [measure(a) for a in front]
-    assert search.wanted(known, fits=fits, seed=SEED) == []
-    result = search.result(known, seed=SEED, fits=fits)
+    assert search.course(fits=fits, seed=SEED).wanted(known) == []
+    result = search.course(fits=fits, seed=SEED).result(known)
     best = min(known, key=lambda pair: pair.loss)
     assert result.best == best
     assert result.architecture == best.architecture
@@ -94,26 +94,26 @@ def test_first_a_population_then_a_front_then_nothing() -> None:
 
 def test_the_first_population_is_that_of_the_draw_and_seeds_give_others() -> None:
     search = PredictorSearch(SPACE, **SMALL)
-    first = search.wanted([], fits=anything, seed=SEED)
-    assert first == PredictorSearch(SPACE, **SMALL).wanted([], fits=anything, seed=SEED)
+    first = search.course(fits=anything, seed=SEED).wanted([])
+    assert first == PredictorSearch(SPACE, **SMALL).course(fits=anything, seed=SEED).wanted([])
     for other in ((3, 2), (4, 1), (3, 1, 1), (3,)):
-        assert set(search.wanted([], fits=anything, seed=other)) != set(first)
+        assert set(search.course(fits=anything, seed=other).wanted([])) != set(first)
 
 
 @pytest.mark.parametrize("cap", [36, 18, 4])  # no limit; rejection; repair
 def test_a_search_in_parts_restarts_and_other_orders_ask_for_the_same(cap: int) -> None:
     fits = under(cap)
     whole = carry_out(PredictorSearch(SPACE, **SMALL), fits)
-    expected = PredictorSearch(SPACE, **SMALL).result(whole, seed=SEED, fits=fits)
+    expected = PredictorSearch(SPACE, **SMALL).course(fits=fits, seed=SEED).result(whole)
     rng = np.random.default_rng(0)
     for kept in (1, 10, 23, 24, 25, 28, len(whole)):
         part = [whole[i] for i in rng.permutation(kept)]
         again = carry_out(PredictorSearch(SPACE, **SMALL), fits, part)  # a new process
         assert set(again) == set(whole)
         found = [again[i] for i in rng.permutation(len(again))]
-        assert PredictorSearch(SPACE, **SMALL).result(found, seed=SEED, fits=fits) == expected
-        # What fits may be left out where all that is known does.
-        assert PredictorSearch(SPACE, **SMALL).result(found, seed=SEED) == expected
+        assert (
+            PredictorSearch(SPACE, **SMALL).course(fits=fits, seed=SEED).result(found) == expected
+        )
 
 
 @given(data=st.data())
@@ -133,14 +133,14 @@ def test_pairs_from_elsewhere_move_nothing_but_may_win() -> None:
     extra = [measure(a) for a in [best, *others]]
     again = carry_out(search, fits, extra)
     assert set(again) == {*whole, *extra}
-    assert search.result(again, seed=SEED, fits=fits).architecture == best
+    assert search.course(fits=fits, seed=SEED).result(again).architecture == best
     assert (
-        search.result(again, seed=SEED, fits=fits).predictor
-        == search.result(whole, seed=SEED, fits=fits).predictor
+        search.course(fits=fits, seed=SEED).result(again).predictor
+        == search.course(fits=fits, seed=SEED).result(whole).predictor
     )
     over = measure(SPACE.largest())  # over this client's limit: not to be chosen
-    with_over = search.result([*whole, over], seed=SEED, fits=fits)
-    assert with_over == search.result(whole, seed=SEED, fits=fits)
+    with_over = search.course(fits=fits, seed=SEED).result([*whole, over])
+    assert with_over == search.course(fits=fits, seed=SEED).result(whole)
     assert over not in with_over.measured
 
 
@@ -149,7 +149,7 @@ def test_without_a_front_the_best_of_the_random_population_wins() -> None:
     search = PredictorSearch(SPACE, **(SMALL | {"front": 0}))
     known = carry_out(search, anything)
     assert len(known) == 24
-    result = search.result(known, seed=SEED)
+    result = search.course(fits=anything, seed=SEED).result(known)
     assert result.best == min(known, key=lambda pair: pair.loss)
     assert result.predictor is not None
     assert result.front is None
@@ -160,7 +160,7 @@ def test_where_all_that_fit_are_measured_there_is_no_front() -> None:
     search = PredictorSearch(space, **SMALL)
     known = carry_out(search, under(3))
     assert {pair.architecture for pair in known} == {a for a in space.enumerate() if total(a) <= 3}
-    assert search.result(known, seed=SEED, fits=under(3)).front is None
+    assert search.course(fits=under(3), seed=SEED).result(known).front is None
     exact = PredictorSearch(space, **(SMALL | {"initial": 17}))
     assert len(carry_out(exact, under(3))) == 17
 
@@ -168,13 +168,14 @@ def test_where_all_that_fit_are_measured_there_is_no_front() -> None:
 def test_where_fewer_fit_than_the_forest_needs_all_are_measured_without_one() -> None:
     search = PredictorSearch(SPACE, **SMALL)
     few = [SPACE.smallest(), *(Architecture(tuple(map(int, row))) for row in np.eye(12)[:4])]
-    known = carry_out(search, lambda a: a in few)
+    fits = few.__contains__
+    known = carry_out(search, fits)
     assert {pair.architecture for pair in known} <= set(few)
-    result = search.result(known, seed=SEED)
+    result = search.course(fits=fits, seed=SEED).result(known)
     assert (result.predictor, result.front) == (None, None)
     assert result.best == min(known, key=lambda pair: pair.loss)
     alone = carry_out(search, under(0))
-    assert search.result(alone, seed=SEED) == SearchResult(
+    assert search.course(fits=under(0), seed=SEED).result(alone) == SearchResult(
         best=alone[0], measured=(alone[0],), predictor=None, front=None
     )
 
@@ -187,7 +188,7 @@ def test_subnets_that_diverged_are_measured_once_and_never_chosen() -> None:
     search, fits = PredictorSearch(SPACE, **(SMALL | {"initial": 40})), under(18)
     known = carry_out(search, fits, score=half)
     assert len(known) == 46
-    result = search.result(known, seed=SEED, fits=fits)
+    result = search.course(fits=fits, seed=SEED).result(known)
     assert total(result.architecture) % 2 == 0
     assert result.predictor is not None
     assert result.predictor.pairs == round(
@@ -200,13 +201,13 @@ def test_where_every_subnet_diverged_there_is_no_front_and_no_winner() -> None:
     known = carry_out(search, anything, score=lambda a: Measured(a, math.nan, 0.1))
     assert len(known) == 24
     with pytest.raises(RefusedError) as caught:
-        search.result(known, seed=SEED)
+        search.course(fits=anything, seed=SEED).result(known)
     assert str(caught.value) == (
         "measured architectures=24: none of them has a finite loss, so none can be chosen. "
         "Look at the supernet's training (lower its learning rate), or raise the limits"
     )
     with pytest.raises(RefusedError, match="measured architectures=0: none of them"):
-        search.result([], seed=SEED)
+        search.course(fits=anything, seed=SEED).result([])
 
 
 def test_equal_losses_go_by_accuracy_then_by_choices() -> None:
@@ -214,19 +215,32 @@ def test_equal_losses_go_by_accuracy_then_by_choices() -> None:
     search = PredictorSearch(SPACE, **SMALL)
     known = [Measured(a, 1.0, 0.5), Measured(c, 1.0, 0.6), Measured(b, 1.0, 0.6)]
     for order in (known, known[::-1]):
-        assert search.result(order, seed=SEED).architecture == b
+        assert search.course(fits=anything, seed=SEED).result(order).architecture == b
 
 
 def test_constant_losses_leave_quality_undefined() -> None:
     search = PredictorSearch(SPACE, **SMALL)
     known = carry_out(search, anything, score=lambda a: Measured(a, 1.0, 0.5))
-    result = search.result(known, seed=SEED)
+    result = search.course(fits=anything, seed=SEED).result(known)
     assert (result.predictor, result.front) == (None, None)
 
 
 def test_a_cap_under_the_smallest_is_refused() -> None:
     with pytest.raises(RefusedError, match="the smallest architecture of space 'toy' is over them"):
-        PredictorSearch(SPACE, **SMALL).wanted([], fits=lambda a: False, seed=SEED)
+        PredictorSearch(SPACE, **SMALL).course(fits=lambda a: False, seed=SEED).wanted([])
+
+
+def test_a_course_grows_its_forest_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    fit, fits = ForestPredictor.fit, []
+    monkeypatch.setattr(
+        ForestPredictor, "fit", lambda self, pairs: (fits.append(len(pairs)), fit(self, pairs))[1]
+    )
+    course = PredictorSearch(SPACE, **SMALL).course(fits=under(18), seed=SEED)
+    known: list[Measured] = []
+    while wanted := course.wanted(known):
+        known += [measure(architecture) for architecture in wanted[:5]]  # in many exchanges
+    course.result(known)
+    assert fits == [24, 19]  # for the front; without the held-out fifth
 
 
 def test_settings_may_be_objects_or_names() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from corolla.search.decisions import Decision
+from corolla.search.ranking import Ranking
 from corolla.search.topology import thin_node
 from corolla.spaces.darts_genotype import KINDS, edge_pairs
 from tests.search.judges import HandMade, Watched, watched
@@ -44,6 +45,7 @@ def thin(
         into(node) if edges is None else edges,
         in_edges=in_edges,
         judge=judge,
+        ranking=Ranking("accuracy", 0.0),
         rng=np.random.default_rng(seed),
         round=9,
     )

@@ -16,7 +16,7 @@ _NODE = '<rect x="8.8" y="4.6" width="8.4" height="4.8"/>'  # the mark of a node
 
 
 def mark(choice: Choice) -> Markup:
-    """Return the mark of a choice around (0, 0): hollow where accuracies were equal."""
+    """Return the mark of a choice around (0, 0): hollow where candidates were as good as equal."""
     operation = choice.of_edge
     role = hue(choice.kept) if operation else "ink"
     shape = Markup(marker_shape(marker(choice.kept)) if operation else _NODE)
@@ -59,7 +59,7 @@ def legend(made: Sequence[Choice]) -> list[tuple[Markup, str]]:
         entries.append((swatch(f'<g fill="var(--ink)">{_NODE}</g>'), "node loses edges"))
     if any(choice.tied for choice in made):
         ring = '<g fill="none" stroke="var(--ink)" stroke-width="1.6">'
-        entries.append((swatch(f"{ring}{marker_shape('o')}</g>"), "hollow: equal accuracies"))
+        entries.append((swatch(f"{ring}{marker_shape('o')}</g>"), "hollow: as good as equal"))
     for phase, words in ((2, "phase 2: search"), (3, "phase 3: training of what was found")):
         role, opacity = PHASES[phase]
         box = f'<rect x="1" y="1" width="24" height="12" fill="var(--{role})" fill-opacity="{opacity}"/>'

@@ -32,8 +32,8 @@ class Choice:
 
     @property
     def tied(self) -> bool:
-        """Whether accuracies were equal at some step, and the loss or the lot decided."""
-        return any(_scores(step) and number(step.get("margin")) == 0 for step in self.steps)
+        """Whether the best were as good as equal at some step, so that it was not the score that decided."""
+        return any(_scores(step) and _equal(step) for step in self.steps)
 
     @property
     def place(self) -> str:
@@ -55,8 +55,15 @@ class Choice:
 
 
 def evidence(step: Record) -> str:
-    """Return the accuracy without each candidate, and the margin."""
+    """Return the accuracy, or loss, without each candidate, the margin, and what decided a near tie."""
     scores, margin = _scores(step), number(step.get("margin"))
+    if scores and step.get("unit") == "loss":
+        parts = [f"{value:.3f} without {name}" for name, value in _scores(step, 1).items()]
+        error = number(step.get("error"))
+        give = "" if error is None else f" ± {error:.3f}"
+        gap = "" if margin is None else f"; margin {margin:.3f}{give}"
+        near = "; as good as equal, the cheaper stays" if step.get("by") == "cost" else ""
+        return "validation loss " + ", ".join(parts) + gap + near
     if scores:
         parts = [f"{percent(value)} % without {name}" for name, value in scores.items()]
         gap = "" if margin is None else f"; margin {percent(margin)} points"
@@ -92,7 +99,10 @@ def summed_up(made: Sequence[Choice]) -> str:
         text += f" {plural(nodes, 'node')} thinned out."
     tied = sum(choice.tied for choice in made)
     if tied:
-        text += f" In {tied:,} of {len(made):,} choices candidates had equal accuracy: the loss decided."
+        text += (
+            f" In {tied:,} of {len(made):,} choices candidates were as good as equal: size, the other "
+            "score or the lot decided."
+        )
     return text
 
 
@@ -131,12 +141,19 @@ def _removed(step: Record) -> str:
     return listing([str(name) for name in names]) if isinstance(names, list) and names else DASH
 
 
-def _scores(step: Record) -> dict[str, float]:
-    """Return candidate -> accuracy without it."""
+def _equal(step: Record) -> bool:
+    """Tell whether something else than the score decided; of older runs, whether the scores were equal."""
+    if "by" in step:
+        return step["by"] not in (step.get("unit"), "only")
+    return number(step.get("margin")) == 0
+
+
+def _scores(step: Record, which: int = 0) -> dict[str, float]:
+    """Return candidate -> accuracy without it, or its loss (``which=1``)."""
     found: dict[str, float] = {}
     scores: Any = step.get("scores")
     for name, pair in scores.items() if isinstance(scores, Mapping) else ():
-        value = number(pair[0]) if isinstance(pair, list) and pair else None
+        value = number(pair[which]) if isinstance(pair, list) and len(pair) > which else None
         if value is not None:
             found[str(name)] = value
     return found

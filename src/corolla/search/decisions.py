@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from corolla.spaces.darts_cells import DartsNetwork, DartsPlan
 from corolla.spaces.darts_genotype import KINDS, edge_pairs
+from corolla.spaces.darts_operations import CARRIES_NOTHING
 from corolla.training.learner import Hook
-from corolla.training.results import Evaluation
-from corolla.training.variants import Statistics, Variant
+from corolla.training.variants import Statistics, Variant, VariantScore
 
-Judge = Callable[[nn.Module, Sequence[Variant]], list[Evaluation]]
+Judge = Callable[[nn.Module, Sequence[Variant]], list[VariantScore]]
 """Scores variants of a network on validation images: `corolla.training.variants.VariantScorer`."""
 
 LossOf = Callable[[nn.Module], Tensor]
@@ -63,8 +63,10 @@ class Decision:
     """One choice: an operation for an edge, or an edge that a node loses.
 
     ``scores`` holds for each candidate accuracy (0..1) and mean loss of the network *without* it on the
-    validation images; it is empty where nothing was measured. ``margin``: by how much accuracy the
-    choice differs from the runner-up.
+    validation images; it is empty where nothing was measured. ``by`` names what decided: ``loss`` or
+    ``accuracy``; ``cost``, where the best were as good as equal; ``lot``; ``only``, where nothing else
+    could be chosen; ``alpha``. ``margin``: by how much the choice is ahead of the runner-up, in ``unit``;
+    below 0 where of a near tie the cheaper was taken. ``error``: the margin's standard error.
     """
 
     round: int  # federation round, before whose training it was made
@@ -72,16 +74,18 @@ class Decision:
     where: str  # the edge (0-2), or the node (4)
     kept: str  # operation, or the edges that are left, joined by +
     removed: tuple[str, ...]  # operations, or edges
-    scores: Mapping[str, tuple[float, float]]
-    margin: float
+    by: str
+    scores: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    margin: float = 0.0
+    unit: str = ""  # loss | accuracy | weight; empty: nothing was measured
+    error: float = 0.0
 
     def __str__(self) -> str:
         """Return one line for the log."""
-        without = ", ".join(f"{n} {100 * a:.1f} %" for n, (a, _) in self.scores.items())
-        evidence = (
-            f" (accuracy without {without}; margin {100 * self.margin:.1f})" if without else ""
-        )
-        return f"{self.cell} {self.where} keeps {self.kept}{evidence}"
+        without = ", ".join(f"{n} {100 * a:.1f} %, {x:.3f}" for n, (a, x) in self.scores.items())
+        apart = f"{self.unit} {self.margin:.3f} apart"
+        evidence = f" (accuracy and loss without {without}; by {self.by}, {apart})"
+        return f"{self.cell} {self.where} keeps {self.kept}{evidence if without else ''}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON-able record."""
@@ -92,7 +96,10 @@ class Decision:
             "kept": self.kept,
             "removed": list(self.removed),
             "scores": {name: list(pair) for name, pair in self.scores.items()},
+            "by": self.by,
             "margin": self.margin,
+            "unit": self.unit,
+            "error": self.error,
         }
 
 
@@ -120,10 +127,10 @@ def count_undecided(network: DartsNetwork, *, topology: bool, in_edges: int) -> 
 
 
 def feeds(network: DartsNetwork, kind: str, node: int) -> list[int]:
-    """Return the edges that bring ``node`` anything: an edge with nothing but ``none`` does not."""
+    """Return the edges that bring ``node`` anything: one with nothing but ``none`` and ``noise`` does not."""
     pairs = edge_pairs(network.plan.nodes)
     return [
         edge
         for edge, names in enumerate(network.alive()[kind])
-        if pairs[edge][1] == node and any(name != "none" for name in names)
+        if pairs[edge][1] == node and set(names) - CARRIES_NOTHING
     ]

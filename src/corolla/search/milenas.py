@@ -16,6 +16,7 @@ from corolla.errors import Fault, RefusedError, is_number
 from corolla.search.decisions import Decision, Judge, LossOf, count_undecided, crowded_nodes
 from corolla.spaces.darts_cells import DartsNetwork, DartsPlan
 from corolla.spaces.darts_genotype import KINDS, edge_name, edge_pairs
+from corolla.spaces.darts_operations import CARRIES_NOTHING
 from corolla.training.learner import Hook
 from corolla.training.statistics import batch_statistics
 from corolla.training.variants import Statistics
@@ -127,8 +128,11 @@ class MilenasSearch:
             strength = memory[kind].detach().softmax(1).cpu()
             # Where two weigh the same, the lot decides, not the place in the list.
             lots = torch.from_numpy(rng.permutation(strength.numel())).view(strength.shape)
+            sustaining = self._sustaining(network, strength, lots)
             made += [
-                self._operation(network, kind, edge, strength[edge], lots[edge], round)
+                self._operation(
+                    network, kind, edge, strength[edge], lots[edge], round, edge in sustaining
+                )
                 for edge in range(len(edge_pairs(network.plan.nodes)))
             ]
             if self._topology:
@@ -139,6 +143,24 @@ class MilenasSearch:
         memory.clear()
         return made
 
+    def _sustaining(self, network: DartsNetwork, strength: Tensor, lots: Tensor) -> set[int]:
+        """Return for each node the edge on which an operation that carries anything is strongest.
+
+        There it stays, so that no node ends as noise alone.
+        """
+        operations = network.plan.operations
+        carrying = [i for i, name in enumerate(operations) if name not in CARRIES_NOTHING]
+        into: dict[int, list[int]] = {}
+        for edge, (_, target) in enumerate(edge_pairs(network.plan.nodes)):
+            into.setdefault(target, []).append(edge)
+        return {
+            max(
+                edges,
+                key=lambda e: max((float(strength[e, i]), int(-lots[e, i])) for i in carrying),
+            )
+            for edges in into.values()
+        }
+
     def _operation(
         self,
         network: DartsNetwork,
@@ -147,10 +169,12 @@ class MilenasSearch:
         strength: Tensor,
         lots: Tensor,
         round: int,
+        sustains: bool,
     ) -> Decision:
         operations, pair = network.plan.operations, edge_pairs(network.plan.nodes)[edge]
         # `none` only competes for how much an edge counts, as in DARTS: no edge becomes it.
-        real = [i for i, name in enumerate(operations) if name != "none"]
+        banned = CARRIES_NOTHING if sustains else {"none"}
+        real = [i for i, name in enumerate(operations) if name not in banned]
         ranked = sorted(real, key=lambda i: (-float(strength[i]), int(lots[i])))
         kept = operations[ranked[0]]
         removed = tuple(name for name in network.alive()[kind][edge] if name != kept)
@@ -163,8 +187,9 @@ class MilenasSearch:
             where=edge_name(pair),
             kept=kept,
             removed=removed,
-            scores={},
+            by="alpha",
             margin=margin,
+            unit="weight",
         )
 
     def _node(
@@ -184,6 +209,10 @@ class MilenasSearch:
             edges,
             key=lambda e: (-float(strength[e, chosen[e]]), int(lots[e, chosen[e]])),
         )
+        carrying = [e for e in ranked if operations[chosen[e]] not in CARRIES_NOTHING]
+        if carrying[0] not in ranked[: self._in_edges]:  # noise alone would be left
+            ranked.remove(carrying[0])
+            ranked.insert(self._in_edges - 1, carrying[0])
         kept, doomed = sorted(ranked[: self._in_edges]), ranked[self._in_edges :]
         for edge in doomed:
             network.prune(kind, edge)
@@ -194,6 +223,7 @@ class MilenasSearch:
             where=str(node),
             kept="+".join(edge_name(pairs[edge]) for edge in kept),
             removed=tuple(edge_name(pairs[edge]) for edge in doomed),
-            scores={},
+            by="alpha",
+            unit="weight",
             margin=float(strength[last, chosen[last]] - strength[first, chosen[first]]),
         )

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -38,6 +38,7 @@ from corolla.spaces.space import SearchSpace
 from corolla.types import ClientId, client_seed
 
 _DRAW, _EVOLVE, _FOREST, _HELD_OUT = range(4)  # independent streams of one seed
+CORRELATIONS = ("predictor_kendall", "predictor_spearman", "front_kendall", "front_spearman")
 _CLIENT = 0x5EA2C4  # keeps a client's search apart from other draws of the same seed and client
 
 
@@ -62,9 +63,19 @@ class SearchResult:
         """The winner."""
         return self.best.architecture
 
+    @property
+    def correlations(self) -> dict[str, float]:
+        """The predictor's quality under the names of the records, `CORRELATIONS`, where it is defined."""
+        found = {}
+        for name, quality in (("predictor", self.predictor), ("front", self.front)):
+            if quality is not None:
+                found[f"{name}_kendall"] = quality.kendall
+                found[f"{name}_spearman"] = quality.spearman
+        return found
+
 
 class PredictorSearch:
-    """Says what to measure next and, at the end, what was best; keeps nothing that matters.
+    """How clients search: the settings, of which every client makes a `course` of its own.
 
     Args:
         space: what is searched.
@@ -107,25 +118,12 @@ class PredictorSearch:
             raise RefusedError(faults)
         self.space, self.initial, self.front, self.held_out = space, initial, front, held_out
         self.evolution, self.forest = evolved, grown
-        # A search asks for both again at every call until all is measured.
-        self._population_of = lru_cache(maxsize=64)(self._draw)
-        self._front_of = lru_cache(maxsize=64)(self._find_front)
 
-    def wanted(
-        self, known: Sequence[Measured], *, fits: Fits, seed: Sequence[int]
-    ) -> list[Architecture]:
-        """Return the architectures to measure next; none when the search is over.
-
-        First the initial population, then the front; of both, those that ``known`` does not hold yet.
-        A pure function of its arguments: a search in one go, one over several exchanges and one that
-        was restarted half-way ask for the same. The forest learns from the initial population alone,
-        so pairs of the front or from elsewhere do not move the front. A subnet that diverged counts as
-        measured. There is no front where every architecture that fits was in the initial population,
-        or where fewer than ``forest.min_pairs`` of that have a finite loss.
+    def course(self, *, fits: Fits, seed: Sequence[int]) -> Course:
+        """Return one client's search.
 
         Args:
-            known: what is measured so far, in any order.
-            fits: the client's limits; hashable, and best the same object at every call.
+            fits: the client's limits.
             seed: such as ``(run's seed, client_seed(client))``.
 
         Raises:
@@ -133,104 +131,124 @@ class PredictorSearch:
 
         """
         require_smallest(self.space, fits)
-        measured = distinct(known)
-        population = self._population_of(fits, tuple(seed))
-        missing = [architecture for architecture in population if architecture not in measured]
-        if missing or not self.front:
-            return missing
-        pairs = tuple(measured[architecture] for architecture in population)
-        if sum(math.isfinite(pair.loss) for pair in pairs) < self.forest.min_pairs:
-            return []
-        front = self._front_of(pairs, fits, tuple(seed))
-        return [architecture for architecture in front if architecture not in measured]
+        return Course(self, fits=fits, seed=seed)
 
-    def result(
-        self, known: Sequence[Measured], *, seed: Sequence[int], fits: Fits | None = None
-    ) -> SearchResult:
-        """Return the best measured architecture and how good the predictor was.
+
+class Course:
+    """One client's search: what to measure next and, at the end, what was best.
+
+    Both are pure functions of limits, seed and what is known: a search in one go, one over several exchanges
+    and one that was restarted half-way ask for the same. What costs time is computed once and kept here: the
+    draw of the population, the forest, the front.
+    """
+
+    def __init__(self, search: PredictorSearch, *, fits: Fits, seed: Sequence[int]) -> None:
+        self._search, self._fits, self._seed = search, fits, tuple(seed)
+        self._learnt: tuple[_Pairs, ForestPredictor] | None = None
+        self._front: tuple[_Pairs, list[Architecture]] | None = None
+
+    @cached_property
+    def population(self) -> tuple[Architecture, ...]:
+        """The random architectures that are measured first."""
+        search, rng = self._search, np.random.default_rng(_sequence(self._seed, _DRAW))
+        return tuple(draw_accepted(search.space, search.initial, accept=self._fits, rng=rng))
+
+    def wanted(self, known: Sequence[Measured]) -> list[Architecture]:
+        """Return the architectures to measure next; none when the search is over.
+
+        First the initial population, then the front; of both, those that ``known`` does not hold yet.
+        The forest learns from the initial population alone, so pairs of the front or from elsewhere do
+        not move the front. A subnet that diverged counts as measured. There is no front where every
+        architecture that fits was in the initial population, or where fewer than ``forest.min_pairs`` of
+        that have a finite loss.
+        """
+        measured, search = distinct(known), self._search
+        missing = [one for one in self.population if one not in measured]
+        if missing or not search.front:
+            return missing
+        pairs = tuple(measured[architecture] for architecture in self.population)
+        if sum(math.isfinite(pair.loss) for pair in pairs) < search.forest.min_pairs:
+            return []
+        if self._front is None or self._front[0] != pairs:
+            self._front = pairs, self._find_front(pairs)
+        return [architecture for architecture in self._front[1] if architecture not in measured]
+
+    def result(self, known: Sequence[Measured]) -> SearchResult:
+        """Return the best measured architecture that fits, and how good the predictor was.
 
         Of equal losses the higher accuracy wins, then the order of the choices. The order of
-        ``known`` does not matter.
-
-        Args:
-            known: all that was measured, at least what `wanted` asked for.
-            seed: that of `wanted`.
-            fits: that of `wanted`; None: all of ``known`` is within the limits.
+        ``known``, all that was measured, does not matter.
 
         Raises:
             RefusedError: nothing in ``known`` that fits has a finite loss.
 
         """
-        if fits is not None:
-            known = [pair for pair in known if fits(pair.architecture)]
-        measured = distinct(known)
-        usable = finite(known)
-        if not usable:
-            raise RefusedError(
-                Fault(
-                    "measured architectures",
-                    len(measured),
-                    "none of them has a finite loss, so none can be chosen",
-                    "Look at the supernet's training (lower its learning rate), or raise the limits",
-                )
-            )
-        # What the initial draw tried and took is known, what it tried and refused did not fit.
-        population = (
-            self._draw(measured.__contains__, tuple(seed))
-            if fits is None
-            else self._population_of(fits, tuple(seed))
-        )
-        initial = [
-            measured[architecture] for architecture in population if architecture in measured
-        ]
-        started = set(population)
+        search = self._search
+        measured = distinct(pair for pair in known if self._fits(pair.architecture))
+        best = best_of(measured.values())
+        initial = tuple(measured[one] for one in self.population if one in measured)
+        started = set(self.population)
+        rest = [pair for pair in finite(measured.values()) if pair.architecture not in started]
+        enough = len(rest) > 1 and len(finite(initial)) >= search.forest.min_pairs
         return SearchResult(
-            best=min(usable, key=lambda pair: pair.rank),
+            best=best,
             measured=tuple(measured.values()),
             predictor=held_out_correlation(
-                self.space,
+                search.space,
                 initial,
-                share=self.held_out,
-                settings=self.forest,
-                seed=_number(seed, _HELD_OUT),
+                share=search.held_out,
+                settings=search.forest,
+                seed=_number(self._seed, _HELD_OUT),
             ),
-            front=self._compare_rest(
-                initial, [pair for pair in usable if pair.architecture not in started], seed
-            ),
+            front=compare(self._predictor(initial), rest) if enough else None,
         )
 
-    def _draw(self, fits: Fits, seed: tuple[int, ...]) -> tuple[Architecture, ...]:
-        rng = np.random.default_rng(_sequence(seed, _DRAW))
-        return tuple(draw_accepted(self.space, self.initial, accept=fits, rng=rng))
-
-    def _find_front(
-        self, pairs: tuple[Measured, ...], fits: Fits, seed: tuple[int, ...]
-    ) -> list[Architecture]:
+    def _find_front(self, pairs: _Pairs) -> list[Architecture]:
         population = [pair.architecture for pair in pairs]
         evolved = evolve(
-            self.space,
+            self._search.space,
             population,
-            self._predictor(pairs, seed).predict,
-            fits=fits,
-            settings=self.evolution,
-            rng=np.random.default_rng(_sequence(seed, _EVOLVE)),
+            self._predictor(pairs).predict,
+            fits=self._fits,
+            settings=self._search.evolution,
+            rng=np.random.default_rng(_sequence(self._seed, _EVOLVE)),
         )
         started = set(population)
-        return [found for found in evolved if found not in started][: self.front]
+        return [found for found in evolved if found not in started][: self._search.front]
 
-    def _compare_rest(
-        self, initial: Sequence[Measured], rest: Sequence[Measured], seed: Sequence[int]
-    ) -> RankCorrelation | None:
-        if len(rest) < 2 or len(finite(initial)) < self.forest.min_pairs:
-            return None
-        return compare(self._predictor(initial, seed), rest)
-
-    def _predictor(self, pairs: Sequence[Measured], seed: Sequence[int]) -> ForestPredictor:
-        predictor = ForestPredictor(self.space, self.forest, seed=_number(seed, _FOREST))
-        predictor.fit(pairs)
-        return predictor
+    def _predictor(self, pairs: _Pairs) -> ForestPredictor:
+        if self._learnt is None or self._learnt[0] != pairs:
+            search = self._search
+            predictor = ForestPredictor(
+                search.space, search.forest, seed=_number(self._seed, _FOREST)
+            )
+            predictor.fit(pairs)
+            self._learnt = pairs, predictor
+        return self._learnt[1]
 
 
+def best_of(measured: Iterable[Measured]) -> Measured:
+    """Return the pair with the lowest finite loss; of equals the more accurate, then by the choices.
+
+    Raises:
+        RefusedError: none has a finite loss.
+
+    """
+    pairs = list(measured)
+    usable = finite(pairs)
+    if not usable:
+        raise RefusedError(
+            Fault(
+                "measured architectures",
+                len(pairs),
+                "none of them has a finite loss, so none can be chosen",
+                "Look at the supernet's training (lower its learning rate), or raise the limits",
+            )
+        )
+    return min(usable, key=lambda pair: pair.rank)
+
+
+_Pairs = tuple[Measured, ...]
 _S = TypeVar("_S", EvolutionSettings, ForestSettings)
 
 

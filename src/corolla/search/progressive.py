@@ -1,17 +1,17 @@
 """SPIDER-Searcher: one edge after the other keeps one operation, while the network trains on.
 
 SPIDER (TMLR), section 4.4 and algorithm 2, whose line 8 is inverted: as the text says, the operation with
-the highest impact stays, the one whose removal costs most accuracy. Phase 1: `warmup_rounds` of training.
-Phase 2: a step decides one edge of the normal and one of the reduction cell, then, with `topology`, one node
-of each at a time keeps its best `in_edges` inputs; between two steps `recovery_rounds` of training. Phase 3:
-the rest.
+the highest impact stays, the one whose removal costs most. Phase 1: `warmup_rounds` of training, up to the
+next multiple of `recovery_rounds` (line 3). Phase 2: a step decides one edge of the normal and one of the
+reduction cell, then, with `topology`, one node of each at a time keeps its best `in_edges` inputs; between
+two steps `recovery_rounds` of training. Phase 3: the rest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -26,23 +26,33 @@ from corolla.search.decisions import (
     feeds,
     undecided_edges,
 )
+from corolla.search.ranking import Ranking
 from corolla.search.topology import thin_node
 from corolla.spaces.darts_cells import DartsNetwork, DartsPlan
 from corolla.spaces.darts_genotype import KINDS, edge_name, edge_pairs
+from corolla.spaces.darts_operations import CARRIES_NOTHING
 from corolla.training.variants import Statistics
 
-CRITERIA = ("perturbation", "random")
+CRITERIA = ("perturbation", "random", "costliest")
 CLOCKS = ("participations", "rounds")
+FIRST_STEPS = ("multiple", "warmup")
 STATISTICS = ("batch", "running")
 
 
 class ProgressiveSearch:
-    """Decides edges and nodes by what their absence costs on validation images, or by lot.
+    """Decides edges and nodes by what their absence costs on validation images, by lot, or by size.
 
     Args:
-        criterion: ``perturbation``, or ``random``: the same schedule, decisions by lot (a control).
+        criterion: ``perturbation``, or a control on the same schedule: ``random``, decisions by lot;
+            ``costliest``, what has most multiply-accumulates stays.
+        rank: see `Ranking`; of ``perturbation`` alone.
+        near_ties: likewise.
         warmup_rounds: trained before the first step.
         recovery_rounds: trained from one step to the next, 1 or more.
+        first_step: after the first ``multiple`` of ``recovery_rounds`` that the warm-up does not exceed, as
+            published, or right after the ``warmup``.
+        node_recovery: training also between the last edges and the first node; not so in the public
+            code.
         clock: what a round is: one that the client took part in, or one of the federation.
         topology: also choose the edges of every node.
         in_edges: that a node keeps.
@@ -56,9 +66,13 @@ class ProgressiveSearch:
     def __init__(
         self,
         *,
-        criterion: Literal["perturbation", "random"],
+        criterion: Literal["perturbation", "random", "costliest"],
+        rank: Literal["loss", "accuracy"],
+        near_ties: float,
         warmup_rounds: int,
         recovery_rounds: int,
+        first_step: Literal["multiple", "warmup"],
+        node_recovery: bool,
         clock: Literal["participations", "rounds"],
         topology: bool,
         in_edges: int,
@@ -68,6 +82,7 @@ class ProgressiveSearch:
             Fault(key, value, "is not known", nearest(str(value), known))
             for key, value, known in (
                 ("criterion", criterion, CRITERIA),
+                ("first_step", first_step, FIRST_STEPS),
                 ("clock", clock, CLOCKS),
                 ("statistics", statistics, STATISTICS),
             )
@@ -81,24 +96,35 @@ class ProgressiveSearch:
             if isinstance(count, bool) or not isinstance(count, int) or count < least:
                 remedy = f"Use a whole number, {least} or more"
                 faults.append(Fault(key, count, "is out of range", remedy))
-        if not isinstance(topology, bool):
-            faults.append(Fault("topology", topology, "is neither true nor false", "Use either"))
+        for key, switch in (("topology", topology), ("node_recovery", node_recovery)):
+            if not isinstance(switch, bool):
+                faults.append(Fault(key, switch, "is neither true nor false", "Use either"))
+        try:
+            self._ranking = Ranking(rank, near_ties)
+        except RefusedError as error:
+            faults += error.faults
         if faults:
             raise RefusedError(faults)
         self._criterion, self.clock, self.statistics = criterion, clock, statistics
-        self._warmup, self._recovery = warmup_rounds, recovery_rounds
+        self._recovery = recovery_rounds
+        multiple = -(-warmup_rounds // recovery_rounds) * recovery_rounds
+        self._first = multiple if first_step == "multiple" else warmup_rounds
         self._topology, self._in_edges = topology, in_edges
+        self._node_recovery = node_recovery
 
     def rounds_needed(self, plan: DartsPlan) -> int:
         """Return how many rounds a client needs to decide everything and train once after that."""
-        steps = len(edge_pairs(plan.nodes)) if len(plan.operations) > 1 else 0
-        if self._topology:
-            steps += sum(node > self._in_edges for node in range(2, 2 + plan.nodes))
-        return self._warmup + max(0, steps - 1) * self._recovery + 1
+        edges = len(edge_pairs(plan.nodes)) if len(plan.operations) > 1 else 0
+        crowded = sum(node > self._in_edges for node in range(2, 2 + plan.nodes))
+        nodes = crowded if self._topology else 0
+        steps = edges + nodes
+        if edges and nodes and not self._node_recovery:
+            steps -= 1  # the last edges and the first node in one
+        return self._first + max(0, steps - 1) * self._recovery + 1
 
     def due(self, elapsed: int, last: int | None) -> bool:
         """Tell whether a step is due after ``elapsed`` rounds, the last one having been at ``last``."""
-        return elapsed >= (self._warmup if last is None else last + self._recovery)
+        return elapsed >= (self._first if last is None else last + self._recovery)
 
     def undecided(self, network: DartsNetwork) -> int:
         """Return how many edges and nodes are still to be decided."""
@@ -120,14 +146,16 @@ class ProgressiveSearch:
         round: int,
     ) -> list[Decision]:
         """Decide one edge, or else one node, of each kind of cell, and delete the others for good."""
+        made: list[Decision] = []
         if any(undecided_edges(network, kind) for kind in KINDS):
-            return [
+            made = [
                 self._operation(network, kind, edge, judge, rng, round)
                 for kind in KINDS
                 for edge in _one(undecided_edges(network, kind), rng)
             ]
-        made: list[Decision] = []
-        for kind in KINDS:
+            if self._node_recovery or any(undecided_edges(network, kind) for kind in KINDS):
+                return made
+        for kind in KINDS if self._topology else ():
             crowded = crowded_nodes(network, kind, self._in_edges)
             for node in _one(sorted(crowded), rng):
                 made += thin_node(
@@ -136,7 +164,9 @@ class ProgressiveSearch:
                     node,
                     crowded[node],
                     in_edges=self._in_edges,
-                    judge=None if self._criterion == "random" else judge,
+                    judge=judge if self._criterion == "perturbation" else None,
+                    ranking=self._ranking,
+                    by_cost=self._criterion == "costliest",
                     rng=rng,
                     round=round,
                 )
@@ -153,24 +183,27 @@ class ProgressiveSearch:
     ) -> Decision:
         pair = edge_pairs(network.plan.nodes)[edge]
         names = list(network.alive()[kind][edge])
-        # The edge that alone brings its node anything may not become `none`: the node would be zero.
+        # The edge that alone brings its node anything may not become `none` or `noise`.
         last = feeds(network, kind, pair[1]) == [edge]
-        eligible = [name for name in names if not (last and name == "none")]
+        eligible = [name for name in names if not (last and name in CARRIES_NOTHING)]
         lots = dict(zip(names, rng.permutation(len(names)).tolist(), strict=True))
-        scores: dict[str, tuple[float, float]] = {}
-        margin = 0.0
+        costs = {name: network.macs(kind, edge, name) for name in names}
+        evidence: dict[str, Any] = {}
         if self._criterion == "random":
-            kept = max(eligible, key=lots.__getitem__)
+            kept, by = max(eligible, key=lots.__getitem__), "lot"
+        elif self._criterion == "costliest":
+            kept, by = max(eligible, key=lambda name: (costs[name], lots[name])), "cost"
         else:
-            variants = [partial(network.masked, kind, edge, name) for name in names]
-            found = judge(network, variants)
-            scores = {
-                name: (score.accuracy, score.loss) for name, score in zip(names, found, strict=True)
+            found = judge(network, [partial(network.masked, kind, edge, name) for name in names])
+            scores = dict(zip(names, found, strict=True))
+            verdict = self._ranking.pick(eligible, scores, costs=costs, lots=lots, hurts="most")
+            kept, by = verdict.picked, verdict.by
+            evidence = {
+                "scores": {name: (score.accuracy, score.loss) for name, score in scores.items()},
+                "margin": verdict.margin,
+                "unit": self._ranking.rank,
+                "error": verdict.error,
             }
-            # Lowest accuracy without it; then highest loss; then by lot, never by place in the list.
-            ranked = sorted(eligible, key=lambda n: (scores[n][0], -scores[n][1], lots[n]))
-            kept = ranked[0]
-            margin = scores[ranked[1]][0] - scores[kept][0] if len(ranked) > 1 else 0.0
         removed = tuple(name for name in names if name != kept)
         for name in removed:
             network.prune(kind, edge, name)
@@ -180,8 +213,8 @@ class ProgressiveSearch:
             where=edge_name(pair),
             kept=kept,
             removed=removed,
-            scores=scores,
-            margin=margin,
+            by=by if len(eligible) > 1 else "only",
+            **evidence,
         )
 
 

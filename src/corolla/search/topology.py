@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from corolla.search.decisions import Decision, Judge, feeds
+from corolla.search.ranking import Ranking
 from corolla.spaces.darts_cells import DartsNetwork
 from corolla.spaces.darts_genotype import edge_name, edge_pairs
 
@@ -24,40 +26,41 @@ def thin_node(
     *,
     in_edges: int,
     judge: Judge | None,
+    ranking: Ranking,
+    by_cost: bool = False,
     rng: np.random.Generator,
     round: int,
 ) -> list[Decision]:
     """Delete edges into ``node``, one after the other, until ``in_edges`` are left.
 
-    Each time the edge goes whose removal leaves the highest accuracy (then the lowest loss, then by
-    lot), with those that went before really gone. Without a judge: by lot. The last edge that brings
-    the node anything stays.
+    Each time the edge goes whose removal costs least by ``ranking``, of near ties the costliest, with those
+    that went before really gone. Without a judge: by lot, or ``by_cost`` the one with fewest
+    multiply-accumulates. The last edge that brings the node anything stays.
     """
     pairs, left, made = edge_pairs(network.plan.nodes), list(edges), []
     while len(left) > in_edges:
         feeding = feeds(network, kind, node)
         free = [edge for edge in left if feeding != [edge]]
-        lots = rng.permutation(len(free))
-        scores: dict[str, tuple[float, float]] = {}
-        order = [free[i] for i in lots]
+        lots = dict(zip(rng.permutation(free).tolist(), range(len(free), 0, -1), strict=True))
+        costs = {edge: network.macs(kind, edge) for edge in free}
+        evidence: dict[str, Any] = {}
         if judge is not None:
             found = judge(network, [partial(network.masked, kind, edge) for edge in free])
-            keys = {
-                edge: (-score.accuracy, score.loss, lot)
-                for edge, score, lot in zip(free, found, lots, strict=True)
+            scores = dict(zip(free, found, strict=True))
+            verdict = ranking.pick(free, scores, costs=costs, lots=lots, hurts="least")
+            doomed, by = verdict.picked, verdict.by
+            evidence = {
+                "scores": {edge_name(pairs[e]): (s.accuracy, s.loss) for e, s in scores.items()},
+                "margin": verdict.margin,
+                "unit": ranking.rank,
+                "error": verdict.error,
             }
-            order = sorted(free, key=keys.__getitem__)
-            scores = {
-                edge_name(pairs[edge]): (score.accuracy, score.loss)
-                for edge, score in zip(free, found, strict=True)
-            }
-        doomed = order[0]
+        elif by_cost:
+            doomed, by = min(free, key=lambda edge: (costs[edge], -lots[edge])), "cost"
+        else:
+            doomed, by = max(free, key=lots.__getitem__), "lot"
         network.prune(kind, doomed)
         left.remove(doomed)
-        margin = 0.0
-        if judge is not None and len(order) > 1:
-            first, second = (scores[edge_name(pairs[edge])][0] for edge in order[:2])
-            margin = first - second
         made.append(
             Decision(
                 round=round,
@@ -65,8 +68,8 @@ def thin_node(
                 where=str(node),
                 kept="+".join(edge_name(pairs[edge]) for edge in left),
                 removed=(edge_name(pairs[doomed]),),
-                scores=scores,
-                margin=margin,
+                by=by if len(free) > 1 else "only",
+                **evidence,
             )
         )
     return made

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from corolla.data.images import Images
@@ -21,6 +22,16 @@ Variant = Callable[[], AbstractContextManager[None]]
 """Changes the network for as long as the context lasts, such as by leaving an operation out."""
 
 Statistics = Literal["batch", "running"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantScore(Evaluation):
+    """A variant's score, with what it is the mean of: both ``(n,)``, on the CPU, in one order."""
+
+    losses: Tensor = field(compare=False, repr=False)  # cross-entropy of each image
+    right: Tensor = field(compare=False, repr=False)  # whether it was told right
+
+
 _SEED = (0,)
 
 
@@ -61,13 +72,13 @@ class VariantScorer:
         self._batches = torch.tensor_split(order, -(-len(images) // batch_size))
         self.passes = 0  # over all images, of one variant each
 
-    def __call__(self, network: nn.Module, variants: Sequence[Variant]) -> list[Evaluation]:
+    def __call__(self, network: nn.Module, variants: Sequence[Variant]) -> list[VariantScore]:
         """Return the score of each variant, in their order."""
         device, floats = self._trainer.device, self._floats
         configure_torch(self._trainer.loop)
         lay_out(network, self._trainer.loop, device)
-        correct = torch.zeros(len(variants), dtype=torch.int64, device=device)
-        loss = torch.zeros(len(variants), dtype=torch.float64, device=device)
+        right: list[list[Tensor]] = [[] for _ in variants]
+        losses: list[list[Tensor]] = [[] for _ in variants]
         mode = batch_statistics if self._statistics == "batch" else _evaluating
         with torch.inference_mode(), mode(network):
             for number, batch in enumerate(self._batches):
@@ -78,14 +89,23 @@ class VariantScorer:
                     # Operations that draw (noise) draw the same for all variants.
                     with seeded_torch(_SEED, device, number), variant():
                         logits = network(images).float()
-                    correct[index] += (logits.argmax(1) == labels).sum()
-                    loss[index] += functional.cross_entropy(logits, labels, reduction="sum")
+                    right[index].append(logits.argmax(1) == labels)
+                    losses[index].append(functional.cross_entropy(logits, labels, reduction="none"))
         self.passes += len(variants)
-        count = len(floats)
         return [
-            Evaluation(accuracy=right / count, loss=total / count, num_examples=count)
-            for right, total in zip(correct.tolist(), loss.tolist(), strict=True)
+            _score(torch.cat(hits).cpu(), torch.cat(costs).cpu().double())
+            for hits, costs in zip(right, losses, strict=True)
         ]
+
+
+def _score(right: Tensor, losses: Tensor) -> VariantScore:
+    return VariantScore(
+        accuracy=int(right.sum()) / len(right),
+        loss=float(losses.mean()),
+        num_examples=len(right),
+        losses=losses,
+        right=right,
+    )
 
 
 def _evaluating(network: nn.Module) -> AbstractContextManager[None]:
