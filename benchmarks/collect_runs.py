@@ -42,6 +42,7 @@ _SECONDS = {
     "evaluation s": "costs/evaluation_s",
     "client s": "costs/client_s",
 }
+_LIMITS = {"clients beyond limits": "beyond_limits"}
 _DIAGNOSTICS = {name: f"diagnostics/{name}/value" for name in (*SCORES, *RANKS)}
 _SHOWN = ("rounds", "clients", "clients_per_round", "local_epochs", "batch_size", "evaluation")
 _Columns = dict[str, Callable[[Comparison], str]]
@@ -63,7 +64,9 @@ def main() -> None:
     if options.reference is not None:
         add_leads(summaries, options.reference)
     rows = compare(summaries)
-    columns = _accuracies(options.reference) | _HEADLINE | _SPREAD | _SECONDS | _DIAGNOSTICS
+    columns = (
+        _accuracies(options.reference) | _HEADLINE | _SPREAD | _LIMITS | _SECONDS | _DIAGNOSTICS
+    )
     arms: dict[str, dict[str, dict[str, Any]]] = {
         row.group["method"]: {
             name: {"mean": figure.mean, "sd": figure.sd, "runs": figure.runs}
@@ -113,7 +116,12 @@ def tables(
     arm: _Columns = {"method": lambda row: str(row.group["method"])}
     seeds: _Columns = {"seeds": lambda row: ", ".join(map(str, row.seeds))}
     accuracies = _shown(_accuracies(reference), _percent)
-    costs: _Columns = {"MB down + up": megabytes, "MMACs": macs, **_shown(_SECONDS, _plain(0))}
+    costs: _Columns = {
+        "MB down + up": megabytes,
+        "MMACs": macs,
+        **_shown(_LIMITS, _plain(1)),
+        **_shown(_SECONDS, _plain(0)),
+    }
     found = [_table(rows, arm | seeds | accuracies)]
     found.append(_table(rows, arm | _shown(_SPREAD, _percent) | costs))
     diagnosed = [row for row in rows if any(key in row.figures for key in _DIAGNOSTICS.values())]

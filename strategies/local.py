@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal, cast
 
 from corolla.errors import Fault, RefusedError, nearest
 from corolla.federation import Federation
+from corolla.spaces.architecture import Architecture
 from corolla.state import State
 from corolla.tasks import Reply
 from corolla.types import ClientId, client_order
 from strategies.base import CorollaStrategy, Deployment, Outcome
 from strategies.exchange import Order
+from strategies.private_architectures import PrivateArchitectures
 
 
 class Local(CorollaStrategy):
@@ -48,7 +50,9 @@ class Local(CorollaStrategy):
             faults.append(Fault("rounds", federation.rounds, problem, "Raise rounds"))
         if faults:
             raise RefusedError(faults)
-        self._architecture = self.space.named(architecture)
+        own = architecture == "fitting"
+        self._fixed = None if own else self.space.named(architecture)
+        self._own = PrivateArchitectures(federation, "costliest", candidates=0) if own else None
         self._converge = budget == "converged"
         self._patience = patience_epochs
         self._max_epochs = max_epochs
@@ -69,7 +73,7 @@ class Local(CorollaStrategy):
         """Say how long to train; nothing is sent and nothing comes back."""
         orders = []
         for client in cohort:
-            task = self.task(server_round, client, self._architecture)
+            task = self.task(server_round, client, self._architecture(client))
             if self._converge:
                 task = replace(
                     task, epochs=self._max_epochs, extra={"patience_epochs": self._patience}
@@ -78,19 +82,31 @@ class Local(CorollaStrategy):
         return orders
 
     def absorb(self, server_round: int, replies: Sequence[Reply]) -> Outcome:
-        """Note whose turn is over."""
+        """Note whose turn is over, and what each client's own model is."""
+        if self._own is not None:
+            self._own.settle(replies)
         if self._converge:
             self._trained += [reply.client for reply in replies]
         return Outcome({"clients_trained": float(len(self._trained))} if self._converge else {})
 
     def deployed(self, client: ClientId) -> Deployment:
         """Return the architecture; the weights are the client's own."""
-        return Deployment(self._architecture, {})
+        return Deployment(self._architecture(client), {})
+
+    def _architecture(self, client: ClientId) -> Architecture:
+        if self._own is not None:
+            return self._own.of(self.federation, client)
+        return cast(Architecture, self._fixed)
 
     def state(self) -> State:
-        """Return whose turn is over."""
-        return State(arrays={}, meta={"trained": list(self._trained)})
+        """Return whose turn is over, and what models the clients have."""
+        meta: dict[str, Any] = {"trained": list(self._trained)}
+        if self._own is not None:
+            meta["architectures"] = self._own.to_meta()
+        return State(arrays={}, meta=meta)
 
     def load_state(self, state: State) -> None:
         """Invert `state`."""
         self._trained = list(state.meta["trained"])
+        if self._own is not None:
+            self._own.load_meta(state.meta["architectures"])

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -19,10 +18,17 @@ from corolla.config.build import settings_of
 from corolla.errors import Fault, RefusedError, nearest
 from corolla.federation import Federation
 from corolla.limits import Limits
+from corolla.search.costliest import costliest_fitting
 from corolla.search.evolution import Fits, draw_fitting
 from corolla.search.measured import Measured, finite
 from corolla.search.measured_lists import from_lists, to_choices
-from corolla.search.predictor_search import PredictorSearch, SearchResult, search_seed
+from corolla.search.predictor_search import (
+    CORRELATIONS,
+    Course,
+    PredictorSearch,
+    best_of,
+    search_seed,
+)
 from corolla.spaces.architecture import Architecture
 from corolla.state import State
 from corolla.tasks import Reply, Task
@@ -31,7 +37,7 @@ from strategies.exchange import Order
 from strategies.search_faults import validation_faults
 
 _LOG = logging.getLogger("corolla")
-_WAYS = ("predictor", "random", "smallest")
+_WAYS = ("predictor", "random", "costliest", "smallest")
 
 
 class PersonalSearch:
@@ -41,7 +47,7 @@ class PersonalSearch:
         self,
         *,
         federation: Federation,
-        by: Literal["predictor", "random", "smallest"],
+        by: Literal["predictor", "random", "costliest", "smallest"],
         where: Literal["client", "server"],
         rounds: int | None,
         subnets_per_exchange: int,
@@ -92,7 +98,11 @@ class PersonalSearch:
         self._measured: dict[ClientId, list[Measured]] = {}
         self._found: dict[ClientId, Architecture] = {}
         self._correlation: dict[ClientId, dict[str, float]] = {}
-        self._fits_within = cache(self._within)  # the search keeps its front by this object
+        # Of the searches that the server has under way, what need not be computed again: no state.
+        self._courses: dict[ClientId, tuple[Limits, Course]] = {}
+        self._dearest: dict[
+            ClientId, tuple[Limits, Architecture]
+        ] = {}  # likewise, of ``costliest``
 
     def _exchanges(self) -> int:
         """Return how many exchanges one client's search takes."""
@@ -125,7 +135,7 @@ class PersonalSearch:
             if not self._at_server:
                 orders.append(Order(task=task, arrays=weights, returns={}, needs=("val_accuracy",)))
                 continue
-            wanted = self._wanted(client, self._measured.get(client, []))[: self._piece]
+            wanted = self._course(client).wanted(self._measured.get(client, []))[: self._piece]
             extra = {"work": "score", "choices": to_choices(wanted)}
             arrays = {
                 f"{number}/{name}": array
@@ -135,17 +145,18 @@ class PersonalSearch:
             orders.append(Order(task=replace(task, extra=extra), arrays=arrays, returns={}))
         return orders
 
-    def _wanted(self, client: ClientId, measured: Sequence[Measured]) -> list[Architecture]:
-        return self.search.wanted(
-            measured, fits=self._fits(client), seed=search_seed(self.federation.seed, client)
-        )
+    def _course(self, client: ClientId) -> Course:
+        """Return the client's search at the server, begun anew where its limits have changed."""
+        limits = self.federation.limits(client)
+        known = self._courses.get(client)
+        if known is None or known[0] != limits:
+            seed = search_seed(self.federation.seed, client)
+            known = limits, self.search.course(fits=self._fits(client), seed=seed)
+            self._courses[client] = known
+        return known[1]
 
     def _fits(self, client: ClientId) -> Fits:
-        return self._fits_within(self.federation.limits(client))
-
-    def _within(self, limits: Limits) -> Fits:
-        batch_size = self.federation.batch_size
-        return lambda found: limits.fit(self.space, found, batch_size=batch_size)
+        return lambda found: self.federation.fits(client, found)
 
     # --- what came back ---------------------------------------------------------------------------------
 
@@ -153,12 +164,16 @@ class PersonalSearch:
         """Keep what was measured and found; an answer that makes no sense counts as none."""
         for reply in replies:
             client = reply.client
-            before = self._measured.get(client, []) if self._at_server else []
             try:
-                measured = before + self._read(reply)
-                # A client that searched is not asked what else it might have measured.
-                if not (self._at_server and self._wanted(client, measured)):
-                    self._conclude(client, measured)
+                measured = self._read(reply)
+                if self._at_server:
+                    measured = self._measured.get(client, []) + measured
+                    course = self._course(client)
+                    if not course.wanted(measured):
+                        result = course.result(measured)
+                        self._conclude(client, result.best, result.correlations)
+                else:  # it is not asked what else it might have measured, nor is its forest grown again
+                    self._conclude(client, best_of(measured), _told_correlations(reply))
             except (ValueError, KeyError, TypeError) as error:
                 _LOG.warning("the search of client %s cannot be used: %s", client, error)
                 continue
@@ -180,12 +195,12 @@ class PersonalSearch:
                 raise ValueError(f"{one.architecture.to_list()} is beyond the client's limits")
         return told
 
-    def _conclude(self, client: ClientId, measured: Sequence[Measured]) -> None:
-        result = self.search.result(
-            measured, seed=search_seed(self.federation.seed, client), fits=self._fits(client)
-        )
-        self._found[client] = result.architecture
-        self._correlation[client] = correlations(result)
+    def _conclude(
+        self, client: ClientId, best: Measured, correlations: Mapping[str, float]
+    ) -> None:
+        self._found[client] = best.architecture
+        self._correlation[client] = dict(correlations)
+        self._courses.pop(client, None)
 
     def warn_of_unsearched(self, clients: Sequence[ClientId]) -> None:
         """Say aloud, when no round of search is left, who found nothing."""
@@ -203,16 +218,31 @@ class PersonalSearch:
     # --- what a client runs -----------------------------------------------------------------------------
 
     def architecture(self, client: ClientId) -> Architecture:
-        """Return what the client found; what it measured best so far; else the smallest architecture."""
-        if client in self._found:
+        """Return what the client found; what it measured best so far; else the smallest architecture.
+
+        All within the client's limits, which may be others than at the time of the search.
+        """
+        fits = self._fits(client)
+        if client in self._found and fits(self._found[client]):
             return self._found[client]
         if self._by == "random":
             rng = generator(*search_seed(self.federation.seed, client))
-            return draw_fitting(self.space, 1, fits=self._fits(client), rng=rng)[0]
-        measured = finite(self._measured.get(client, ()))
+            return draw_fitting(self.space, 1, fits=fits, rng=rng)[0]
+        if self._by == "costliest":
+            return self._costliest(client)
+        measured = finite(one for one in self._measured.get(client, ()) if fits(one.architecture))
         if measured:
             return min(measured, key=lambda one: one.rank).architecture
         return self.space.smallest()
+
+    def _costliest(self, client: ClientId) -> Architecture:
+        limits = self.federation.limits(client)
+        known = self._dearest.get(client)
+        if known is None or known[0] != limits:
+            rng = generator(*search_seed(self.federation.seed, client))
+            known = limits, costliest_fitting(self.space, fits=self._fits(client), rng=rng)
+            self._dearest[client] = known
+        return known[1]
 
     def describe(self, client: ClientId) -> dict[str, Any]:
         """Return the search's entries for summary.json."""
@@ -259,11 +289,7 @@ def names_of(clients: Sequence[ClientId], most: int = 20) -> str:
     return ", ".join(clients[:most]) + rest
 
 
-def correlations(result: SearchResult) -> dict[str, float]:
-    """Return the predictor's quality under the names of the records: ``predictor_kendall`` ..."""
-    entries = {}
-    for name, found in (("predictor", result.predictor), ("front", result.front)):
-        if found is not None:
-            entries[f"{name}_kendall"] = found.kendall
-            entries[f"{name}_spearman"] = found.spearman
-    return entries
+def _told_correlations(reply: Reply) -> dict[str, float]:
+    """Return what a client says of its predictor; what cannot be a correlation is left out."""
+    told = {key: reply.metrics[key] for key in CORRELATIONS if key in reply.metrics}
+    return {key: value for key, value in told.items() if -1.0 <= value <= 1.0}  # NaN is out, too

@@ -7,13 +7,14 @@ from typing import Any
 
 from corolla.errors import Fault, RefusedError, nearest
 from corolla.federation import Federation
+from corolla.search.costliest import costliest_fitting
 from corolla.search.evolution import draw_fitting
 from corolla.spaces.architecture import Architecture
 from corolla.tasks import Reply
 from corolla.types import ClientId, client_order, client_seed, generator
 
 _DRAW = 0x9A7E  # keeps these draws apart from others of the same seed and client
-_KINDS = ("smallest", "middle", "largest", "fitting", "random")
+_KINDS = ("smallest", "middle", "largest", "fitting", "costliest", "random")
 
 
 class PrivateArchitectures:
@@ -23,6 +24,7 @@ class PrivateArchitectures:
         federation: as it is before the start; limits are asked for later.
         which: ``fitting``: of the smallest, middle, largest and ``candidates`` drawn ones that the
             client's limits allow, the one with most multiply-accumulates (without limits the largest);
+            ``costliest``: the one with most that a local search finds to fit;
             ``random``: drawn among those that fit; ``smallest``, ``middle``, ``largest`` or choice
             indices: the same for everybody, whatever the limits.
         candidates: see ``fitting``; 0 or more.
@@ -47,7 +49,7 @@ class PrivateArchitectures:
         self._space, self._seed = federation.space, federation.seed
         self._which, self._candidates = which, candidates
         self._fixed: Architecture | None = None
-        if which not in ("fitting", "random"):
+        if which not in ("fitting", "costliest", "random"):
             try:
                 self._fixed = self._space.named(which)
             except ValueError as error:
@@ -98,6 +100,8 @@ class PrivateArchitectures:
         def fits(architecture: Architecture) -> bool:
             return federation.fits(client, architecture)
 
+        if self._which == "costliest":
+            return costliest_fitting(space, fits=fits, rng=rng)
         count = 1 if self._which == "random" else self._candidates
         drawn = draw_fitting(space, count, fits=fits, rng=rng)
         if self._which == "random":

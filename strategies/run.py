@@ -270,6 +270,7 @@ class FederatedRun:
         as_trained = _scores(replies, "")
         epochs = config.evaluation.fine_tune_epochs
         tuned = _scores(replies, "fine_tuned_") if epochs else as_trained
+        per_client = {reply.client: self._client_entry(strategy, reply) for reply in replies}
         summary: dict[str, Any] = {
             "method": config.method.name,
             "space": config.space.name,
@@ -283,7 +284,8 @@ class FederatedRun:
             **(tuned if self._deploys_fine_tuned else as_trained),
             "best": _chosen(best),
             "costs": self._totals.to_dict(),
-            "per_client": {reply.client: self._client_entry(strategy, reply) for reply in replies},
+            "per_client": per_client,
+            "beyond_limits": sum(not entry["within_limits"] for entry in per_client.values()),
             "class_names": list(config.images.classes) if config.images else [],
             "dimensions": self._space.describe(),
         }
@@ -307,6 +309,8 @@ class FederatedRun:
             "architecture": self._space.values(architecture),
             "choices": architecture.to_list(),
             **costs.to_dict(),
+            # What is the same for everybody may be too much for some: such arms are marked.
+            "within_limits": strategy.federation.fits(reply.client, architecture),
             **strategy.describe(reply.client),
             **self._facts.get(reply.client, {}),
         }

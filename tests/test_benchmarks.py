@@ -132,6 +132,7 @@ def _write_run(
         "best": {"round": 1, "test_accuracy": headline},
         "costs": {"bytes_down": 2e6, "bytes_up": 1e6, "wall_s": 60.0 + seed, "evaluation_s": 2.0},
         "per_client": {"0": {"choices": [0, 1], "macs": 1_500_000}},
+        "beyond_limits": seed,
     }
     if tuned is not None:
         summary["fine_tuned"] = {"epochs": 5, "test_accuracy": headline}
@@ -158,7 +159,7 @@ def test_collected_runs_show_deployed_and_fine_tuned_side_by_side(
     assert accuracies[0] == ["ours", "0, 1", *ours]
     lead, tuned = "15.0+7.1", ["60.0 (1 of 2)", "-20.0 (1 of 2)"]
     assert accuracies[1] == ["local", "0, 1", "50.0+0.0", lead, *tuned, *["55.0+7.1"] * 2, "-"]
-    assert rows[7].endswith("| 3 | 1.5 | 60+1 | 2+0 | - |")  # MB, MMACs, seconds
+    assert rows[7].endswith("| 3 | 1.5 | 0.5+0.7 | 60+1 | 2+0 | - |")  # MB, MMACs, limits, seconds
     assert rows[10].startswith("| method | teacher accuracy |")
     assert rows[12].startswith("| ours | 25.0+0.0 |")
     assert not rows[13]  # no line of "local", which has no diagnostics

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -404,3 +405,19 @@ def test_the_shared_defaults_say_nothing() -> None:
     assert (fixed.metrics(["0"]), fixed.columns("0", SPACE.smallest())) == ({}, {})
     assert fixed.state().same_as(State())
     assert isinstance(search("evolution"), Evolution)
+
+
+def test_the_lottery_draws_from_what_a_search_by_policy_starts_from() -> None:
+    """Both uniform over the 14 architectures that fit; a chi-square beyond 34.5 comes once in 1000."""
+    fits = under(2)
+    expected = [a for a in SPACE.enumerate() if fits(a)]
+    context = SearchContext(space=SPACE, seed=0, max_draws=100)
+    count = 100 * len(expected)
+    for name in ("random", "policy_gradient", "uniform"):
+        proposals = search(name, context)
+        found = Counter(
+            proposals.draws(str(client), generator(1, client), fits=fits)[-1]
+            for client in range(count)
+        )
+        assert set(found) == set(expected)
+        assert sum((found[one] - 100) ** 2 / 100 for one in expected) < 34.5

@@ -85,8 +85,15 @@ def facts(run: Run, *, brief: bool = False) -> list[tuple[str, str]]:
         ("images processed", None if samples is None else count(samples)),
         ("traffic", f"{size(down)} down, {size(up)} up"),
         ("failed exchanges", str(failed)),
+        ("clients beyond their limits", _beyond(run.summary)),
     ]
     return [(name, value) for name, value in pairs if value and value not in (DASH, "?")]
+
+
+def _beyond(summary: Mapping[str, Any] | None) -> str | None:
+    """Return how many clients' architectures are beyond their memory budgets or caps, if any."""
+    beyond = number((summary or {}).get("beyond_limits"))
+    return f"{int(beyond):,}" if beyond else None
 
 
 @dataclass(frozen=True)

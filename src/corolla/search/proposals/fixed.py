@@ -1,4 +1,4 @@
-"""No search: the same architecture for all, or one draw per client. The controls of a search."""
+"""No search: one architecture for all, a draw per client, or the costliest. The controls of a search."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import ClassVar
 import numpy as np
 
 from corolla.errors import Fault, RefusedError
+from corolla.search.costliest import costliest_fitting
 from corolla.search.evolution import Fits
 from corolla.search.proposals.drawing import uniform_draws
 from corolla.search.proposals.protocol import Observation, Proposals, SearchContext
 from corolla.spaces.architecture import Architecture
 from corolla.types import ClientId, client_seed, generator
 
-_DRAW = 0xD3A11  # keeps these draws apart from others of the same seed and client
+# Keep these draws apart from others of the same seed and client.
+_DRAW, _CLIMB = 0xD3A11, 0xC0571
 
 
 class Fixed(Proposals):
@@ -48,8 +50,35 @@ class Fixed(Proposals):
         return self._architecture if fits(self._architecture) else self._smallest
 
 
+class Costliest(Proposals):
+    """The costliest architecture that fits the client, as `costliest_fitting` finds it."""
+
+    learns: ClassVar[bool] = False
+
+    def __init__(self, *, context: SearchContext) -> None:
+        self._context = context
+
+    def draws(
+        self, client: ClientId, rng: np.random.Generator, *, fits: Fits
+    ) -> list[Architecture]:
+        """Return it: the same in every round, so ``rng``, the round's, is not used."""
+        return [self.chosen(client, fits=fits)]
+
+    def observe(self, observations: Sequence[Observation]) -> None:
+        """Learn nothing."""
+
+    def chosen(self, client: ClientId, *, fits: Fits) -> Architecture:
+        """Return what is trained."""
+        own = generator(self._context.seed, client_seed(client), _CLIMB)
+        return costliest_fitting(self._context.space, fits=fits, rng=own)
+
+
 class RandomOnce(Proposals):
-    """One uniform draw per client, kept for the whole run."""
+    """One uniform draw per client, kept for the whole run.
+
+    Of the distribution that every search starts from: uniform over what fits, as long as ``max_draws`` find
+    one.
+    """
 
     learns: ClassVar[bool] = False
 
