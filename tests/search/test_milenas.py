@@ -270,6 +270,21 @@ def test_decisions_tell_the_distance_in_softmax() -> None:
     )
 
 
+def test_noise_that_outweighs_everything_leaves_every_node_one_real_input() -> None:
+    network = mixed("s4", 3)
+    # Noise first, sep_conv_3x3 the stronger the later the edge: 1-2, 2-3 and 3-4 are the nodes' strongest.
+    alpha = torch.stack([torch.full((9,), 5.0), 0.1 * torch.arange(9)], dim=1)
+    memory = {kind: alpha.clone() for kind in KINDS}
+    searcher = search()
+    searcher.begin(network, memory)
+    made = decide(searcher, network, memory)
+    noise, sep = ("noise",), ("sep_conv_3x3",)
+    # Of the edges into nodes 3 and 4 the strongest noise stays beside it.
+    kept = (noise, sep, noise, (), sep, noise, (), (), sep)
+    assert network.alive() == dict.fromkeys(KINDS, kept)
+    assert {(d.by, d.unit) for d in made} == {("alpha", "weight")}
+
+
 def test_without_topology_all_edges_stay() -> None:
     network, memory = mixed("s2", 3), starting(mixed("s2", 3))
     searcher = search(topology=False)

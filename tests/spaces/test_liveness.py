@@ -72,7 +72,7 @@ def test_a_cell_is_alive_where_an_edge_from_its_inputs_carries_anything(
 @pytest.mark.parametrize("mixed", [False, True])
 @settings(max_examples=15)
 @given(seed=st.integers(0, 2**32))
-def test_alive_is_that_every_cells_output_moves_with_the_images(
+def test_alive_is_that_gradients_of_every_cells_output_reach_the_images(
     operations: str, mixed: bool, seed: int
 ) -> None:
     space, rng = tiny(operations, mixed=mixed), np.random.default_rng(seed)
@@ -89,15 +89,15 @@ def test_alive_is_that_every_cells_output_moves_with_the_images(
     images = torch.rand(2, 3, 8, 8, requires_grad=True)
     network(images)
 
-    def moved(output: torch.Tensor) -> bool:
+    def reached(output: torch.Tensor) -> bool:
         if not output.requires_grad:
             return False
         (gradient,) = torch.autograd.grad(
-            output.square().sum(), images, retain_graph=True, allow_unused=True
+            output.sum(), images, retain_graph=True, allow_unused=True
         )
-        return gradient is not None and bool(gradient.any())
+        return gradient is not None  # 0 where a ReLU happens to let nothing through
 
-    assert space.is_live(architecture) == all(map(moved, outputs))
+    assert space.is_live(architecture) == all(map(reached, outputs))
 
 
 @pytest.mark.parametrize(
