@@ -44,6 +44,9 @@ class _Space:
     def largest(self) -> Any:
         return 1100
 
+    def is_live(self, architecture: Any) -> bool:
+        return True
+
     def known_macs(self, architecture: Any) -> int:
         return int(architecture)
 

@@ -20,11 +20,11 @@ from corolla.launch import plan_run, start
 from corolla.records.run_directory import RunDirectory
 from corolla.state import differences
 from corolla.tasks import Reply
-from corolla.training.results import Evaluation
-from corolla.training.variants import VariantScorer
+from corolla.training.variants import VariantScore, VariantScorer
 from strategies.fedavg import FedAvg
 from strategies.global_nas import GlobalNas
 from tests.conftest import make_space
+from tests.search.judges import scored
 from tests.strategies.conftest import SMALL, run, small
 from tests.strategies.test_reductions import weights_of
 
@@ -126,12 +126,9 @@ def test_scores_are_those_of_the_servers_images(monkeypatch: pytest.MonkeyPatch)
 def test_the_operation_goes_whose_absence_costs_least_and_weights_stay(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def judge(self: VariantScorer, network: Any, variants: Any) -> list[Evaluation]:
+    def judge(self: VariantScorer, network: Any, variants: Any) -> list[VariantScore]:
         names = [variant.args[2] for variant in variants]  # network.masked(kind, edge, name)
-        return [
-            Evaluation(accuracy=0.3 if name == SKIP else 0.8, loss=1.0, num_examples=5)
-            for name in names
-        ]
+        return [scored([0.8] * 5, [1.5 if name == SKIP else 1.0] * 5) for name in names]
 
     monkeypatch.setattr(VariantScorer, "__call__", judge)
     strategy = _strategy(_config(*ALL))
@@ -288,8 +285,9 @@ def test_what_global_nas_needs() -> None:
     faults = _refused("rounds=2", "search.recovery_rounds=3")
     assert set(faults) == {"server_set", "rounds"}  # both at once
     assert "it has none. Use server_set=held_out, or server_set=dataset" in faults["server_set"]
-    assert "takes 5 rounds" in faults["rounds"]
-    assert "rounds=5 or more" in faults["rounds"]
+    # By hand: one edge after 3 rounds, the first multiple of 3; the other after 6; one round after that.
+    assert "takes 7 rounds" in faults["rounds"]
+    assert "rounds=7 or more" in faults["rounds"]
     space = [text for text in small(NAS) if text.startswith("space")]
     with pytest.raises(RefusedError, match="Use search=perturbation or search=random") as error:
         plan_run([*SMALL, NAS, *space, *HELD, "run_dir=unused", "search=milenas"])
