@@ -141,8 +141,8 @@ DEFAULT = "default settings"
 
 def methods() -> list[Method]:
     """Return the rows of the table."""
-    plain = {"normalise": False, "advantage_limit": None}
-    scaled = {"normalise": True, "advantage_limit": 3.0}
+    plain = {"normalise": "none", "advantage_limit": None}
+    scaled = {"normalise": "all", "advantage_limit": 3.0}
     adam, sgd = {"optimizer": "adam"}, {"optimizer": "sgd"}
     rows = []
     for baseline in ("clients", "client", "both", "none"):

@@ -24,7 +24,7 @@ from flwr.client import NumPyClient
 
 from clients.wire import from_record, to_record
 
-__all__ = ["NumPyClient", "answer_evaluate", "answer_query", "answer_train"]
+__all__ = ["NumPyClient", "answer_evaluate", "answer_failure", "answer_query", "answer_train"]
 
 _ECHOED = ("client", "round", "architecture")
 
@@ -53,6 +53,12 @@ def answer_query(client: NumPyClient, message: Message) -> Message:
     """Return what ``client`` says of itself."""
     properties = client.get_properties({})
     return Message(RecordDict({"info": ConfigRecord(dict(properties))}), reply_to=message)
+
+
+def answer_failure(kind: str, reason: str, message: Message) -> Message:
+    """Return word of a task that cannot be done on this device: a kind of `corolla.tasks.FAILURE_KINDS`."""
+    record = ConfigRecord({"kind": kind, "reason": reason})
+    return Message(RecordDict({"failure": record}), reply_to=message)
 
 
 def _read(message: Message) -> tuple[list[Any], dict[str, Any]]:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from clients.adapter import NumPyClient, answer_evaluate, answer_query, answer_train
+from clients.adapter import (
+    NumPyClient,
+    answer_evaluate,
+    answer_failure,
+    answer_query,
+    answer_train,
+)
+from clients.failures import kind_of
 from clients.site import shared, site_of
 from corolla.config.build import build_client
 from corolla.errors import RefusedError
@@ -24,14 +32,14 @@ app = ClientApp()
 def train(message: Message, context: Context) -> Message:
     """Answer a training task."""
     with _kept_to_the_site(context):
-        return answer_train(_client(message, context), message)
+        return _told(answer_train, message, context)
 
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Answer an evaluation task."""
     with _kept_to_the_site(context):
-        return answer_evaluate(_client(message, context), message)
+        return _told(answer_evaluate, message, context)
 
 
 @app.query()
@@ -39,6 +47,23 @@ def query(message: Message, context: Context) -> Message:
     """Say who this node is."""
     with _kept_to_the_site(context):
         return answer_query(_client(message, context), message)
+
+
+def _told(
+    answer: Callable[[NumPyClient, Message], Message], message: Message, context: Context
+) -> Message:
+    """Answer the task, or tell in a word that the server understands why this device cannot do it."""
+    try:
+        return answer(_client(message, context), message)
+    except Exception as error:
+        kind = kind_of(error)
+        if kind is None:
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    # Outside the handler: the traceback, and with it what the task allocated, is gone.
+    torch.cuda.empty_cache()  # clients of a simulation share the device; does nothing without one
+    _LOG.warning("a task could not be done here (%s): %s", kind, reason)
+    return answer_failure(kind, reason, message)
 
 
 def _client(message: Message, context: Context) -> NumPyClient:

@@ -101,6 +101,13 @@ class CorollaStrategy(Strategy):
 
     # --- what a method may change ---------------------------------------------------------------------
 
+    def learn_failures(self, server_round: int, failures: Sequence[Failure]) -> None:
+        """See who failed in the round, in the order of the clients; `absorb` follows, for those who did not.
+
+        Called once a round, also without failures. Like `absorb` it may change the state: a round that is
+        repeated starts from the checkpoint before it.
+        """
+
     def cohort(self, server_round: int, available: Sequence[ClientId]) -> list[ClientId]:
         """Draw this round's participants from those that are connected, without replacement."""
         available = sorted(available, key=client_order)
@@ -178,6 +185,7 @@ class CorollaStrategy(Strategy):
             )
         if not valid and failures:
             _LOG.warning("round %d: no valid reply, nothing changes", server_round)
+        self.learn_failures(server_round, failures)
         self.report = RoundReport(valid, failures, self.absorb(server_round, valid))
         return None, MetricRecord({"participants": len(valid), "failures": len(failures)})
 

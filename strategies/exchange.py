@@ -16,13 +16,14 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 from clients.wire import from_record, to_record
 from corolla.errors import RunFailedError
 from corolla.spaces.architecture import Architecture
-from corolla.tasks import Failure, Reply, Task
+from corolla.tasks import FAILURE_KINDS, Failure, Reply, Task
 from corolla.types import Arrays, ClientId, client_order
 
 Shapes = Mapping[str, tuple[int, ...]]
 _ACCURACIES = {"val_accuracy", "test_accuracy"}
 _KINDS = "f"  # supernets hold floating-point arrays only
 _ECHOED = ("client", "round", "architecture", "own_architecture")
+_REASON = 500  # characters that a client may say
 _MUST_BE_FINITE = ("num_examples", "train_loss", "val_accuracy", "test_accuracy", "handling_s")
 
 
@@ -102,7 +103,7 @@ class Exchange:
             try:
                 valid.append(self._read(order, answer))
             except _InvalidReplyError as error:
-                failures.append(Failure(order.task.client, str(error)))
+                failures.append(Failure(order.task.client, str(error), error.kind))
             except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
                 # Whatever a client sends, it is its own round that fails.
                 reason = f"the reply cannot be read: {type(error).__name__}: {error}"
@@ -127,6 +128,8 @@ class Exchange:
                 f"error {answer.error.code}: {reason[-1] if reason else 'no reason given'}"
             )
         content = answer.content
+        if "failure" in content:
+            raise _told_failure(content.config_records["failure"])
         if not all(key in content for key in ("info", "metrics")):
             raise _InvalidReplyError(f"reply holds {sorted(content)}, not info and metrics")
         info = content.config_records["info"]
@@ -170,7 +173,17 @@ class Exchange:
 
 
 class _InvalidReplyError(Exception):
-    """Why a reply cannot be used."""
+    """Why a reply cannot be used; ``kind`` where the client says that it could not train what it was sent."""
+
+    def __init__(self, reason: str, kind: str | None = None) -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
+def _told_failure(record: Mapping[str, Any]) -> _InvalidReplyError:
+    kind, reason = str(record.get("kind")), str(record.get("reason"))[:_REASON]
+    known = kind if kind in FAILURE_KINDS else None
+    return _InvalidReplyError(f"{kind[:_REASON]}: {reason}", known)
 
 
 def _check_arrays(arrays: Arrays, returns: Shapes) -> None:

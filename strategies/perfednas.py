@@ -27,7 +27,7 @@ from corolla.search.proposals.protocol import Observation, Proposals, SearchCont
 from corolla.search.rewards import Reward, Seen
 from corolla.spaces.architecture import Architecture
 from corolla.state import State
-from corolla.tasks import Reply
+from corolla.tasks import FAILURE_KINDS, Failure, Reply
 from corolla.types import Arrays, ClientId, client_seed
 from strategies.base import CorollaStrategy, Deployment, Outcome
 from strategies.exchange import Order
@@ -104,6 +104,7 @@ class PerFedNAS(CorollaStrategy):
         self._supernet = self.space.initial_state(federation.seed)
         self._velocity: Arrays = {}
         self._drawn: dict[tuple[int, ClientId], list[Architecture]] = {}  # of `orders`: no state
+        self._failed: list[ClientId] = []  # of this round, until it is absorbed: no state
 
     # --- proposing ------------------------------------------------------------------------------------
 
@@ -141,12 +142,18 @@ class PerFedNAS(CorollaStrategy):
 
     # --- learning -------------------------------------------------------------------------------------
 
+    def learn_failures(self, server_round: int, failures: Sequence[Failure]) -> None:
+        """Keep for `absorb` whose architecture did not fit its device or diverged there."""
+        self._failed = [failure.client for failure in failures if failure.kind in FAILURE_KINDS]
+
     def absorb(self, server_round: int, replies: Sequence[Reply]) -> Outcome:
         """Aggregate the subnets, score them, and let the search learn from the scores."""
         drawn, self._drawn = self._drawn, {}
-        if not replies:
+        failed, self._failed = self._failed, []
+        if not replies and not failed:
             return Outcome()
-        self._aggregate(replies)
+        if replies:
+            self._aggregate(replies)
         seen = {
             reply.client: Seen(
                 metrics=reply.metrics,
@@ -156,10 +163,15 @@ class PerFedNAS(CorollaStrategy):
             for reply in replies
         }
         judged = self._reward.judge(seen)
-        columns, observed = {}, []
+        columns: dict[ClientId, dict[str, Any]] = {}
+        observed = []
+
+        def draws_of(client: ClientId) -> list[Architecture]:
+            return drawn.get((server_round, client)) or self._draws(server_round, client)
+
         for reply in replies:
             client, architecture = reply.client, reply.task.architecture
-            draws = drawn.get((server_round, client)) or self._draws(server_round, client)
+            draws = draws_of(client)
             columns[client] = {
                 "reward": judged[client].reward,
                 "advantage": judged[client].advantage,
@@ -181,8 +193,21 @@ class PerFedNAS(CorollaStrategy):
                     ),
                 )
             )
+        for client in failed:
+            # Equation 9, learned the hard way: it was sent, and did not fit or diverged.
+            worth = self._reward.judge_misfit(client, seen)
+            observed.append(
+                Observation(
+                    client=client,
+                    architecture=draws_of(client)[-1],
+                    reward=worth.reward,
+                    advantage=worth.advantage,  # no misfits: what came after them is none better
+                )
+            )
         if self._warmup < server_round <= self._searched:
             self._proposals.observe(observed)
+        if not replies:
+            return Outcome()
         metrics = {
             **self._proposals.metrics([reply.client for reply in replies]),
             "reward_mean": float(np.mean([columns[reply.client]["reward"] for reply in replies])),
@@ -235,7 +260,7 @@ class PerFedNAS(CorollaStrategy):
 
     def load_state(self, state: State) -> None:
         """Invert `state`."""
-        self._drawn = {}
+        self._drawn, self._failed = {}, []
         self._supernet = state.part("supernet/")
         self._velocity = state.part("velocity/")
         self._proposals.load_state(

@@ -12,13 +12,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, cast
 
+from corolla.errors import Fault, RefusedError, nearest
 from corolla.federation import Federation
 from corolla.search.policy import ClientPolicies
 from corolla.search.proposals.policy_gradient import PolicyGradient
 from strategies.perfednas import PerFedNAS
 
 _PROPOSALS = "corolla.search.proposals.policy_gradient.PolicyGradient"
-_REWARD = "corolla.search.rewards.Accuracy"
+_REWARDS = {
+    "accuracy": "corolla.search.rewards.Accuracy",
+    "loss": "corolla.search.rewards.Loss",
+}
 
 
 class PerFedRLNAS(PerFedNAS):
@@ -43,10 +47,15 @@ class PerFedRLNAS(PerFedNAS):
         damping: float = 0.0,
     ) -> None:
         """Runs of older releases are configured without ``prescreen`` and ``damping``: they have none."""
+        score = reward.get("score", "accuracy")
+        if score not in _REWARDS:
+            key, remedy = f"{self.reward_key}.score", nearest(str(score), list(_REWARDS))
+            raise RefusedError(Fault(key, score, "is no score", remedy))
+        own = {key: value for key, value in reward.items() if key != "score"}
         super().__init__(
             federation=federation,
             proposals={"_target_": _PROPOSALS, "policy": policy},
-            reward={"_target_": _REWARD, **reward},
+            reward={"_target_": _REWARDS[score], **own},
             prescreen=prescreen,
             warmup_rounds=warmup_rounds,
             settle=settle,

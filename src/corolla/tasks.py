@@ -10,6 +10,9 @@ from corolla.spaces.architecture import Architecture
 from corolla.types import Arrays, ClientId
 
 _EXTRA = "extra."
+OUT_OF_MEMORY = "out_of_memory"
+DIVERGED = "diverged"
+FAILURE_KINDS = (OUT_OF_MEMORY, DIVERGED)  # what a client may say of the architecture it was sent
 
 
 class TaskError(ValueError):
@@ -92,11 +95,16 @@ class Reply:
 
 @dataclass(frozen=True)
 class Failure:
-    """A client that was asked and gave no valid answer, with the reason."""
+    """A client that was asked and gave no valid answer, with the reason.
+
+    ``kind``: one of `FAILURE_KINDS` where the client itself says that it could not train what it was sent.
+    """
 
     client: ClientId
     reason: str
+    kind: str | None = None
 
     def to_dict(self) -> dict[str, str]:
         """Return the record of metrics.jsonl."""
-        return {"client": self.client, "reason": self.reason}
+        found = {"client": self.client, "reason": self.reason}
+        return found if self.kind is None else {**found, "kind": self.kind}

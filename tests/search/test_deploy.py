@@ -25,6 +25,13 @@ def test_most_probable_takes_the_first_that_fits() -> None:
     assert most_probable(POLICY, lambda choices: choices == (2, 1), smallest=(0, 0)) == (2, 1)
 
 
+def test_ties_go_to_the_prior_then_to_the_smallest_then_to_the_lower_index() -> None:
+    policy = [np.full(3, 1 / 3), np.full(2, 0.5), np.array([0.2, 0.4, 0.4])]
+    prior = [np.array([0.3, 0.3, 0.4]), np.full(2, 0.5), np.array([0.5, 0.2, 0.3])]
+    assert most_probable(policy, lambda choices: True, smallest=(1, 1, 0)) == (1, 1, 1)
+    assert most_probable(policy, lambda choices: True, smallest=(1, 1, 0), prior=prior) == (2, 1, 2)
+
+
 def test_most_probable_falls_back_to_the_smallest() -> None:
     assert most_probable(POLICY, lambda choices: False, smallest=(0, 0)) == (0, 0)
     assert most_probable(POLICY, lambda c: c == (2, 1), smallest=(0, 0), limit=3) == (0, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from corolla.search.proposals.pairs import Pairs, RewardForest
 from corolla.search.proposals.prescreen import Prescreened
 from corolla.search.proposals.protocol import Observation, Proposals, SearchContext
 from corolla.search.proposals.uniform import Uniform
+from corolla.search.reward import Outcome, RewardHistory, RewardSettings
 from corolla.spaces.architecture import Architecture, Dimension
 from corolla.spaces.space import SearchSpace
 from corolla.state import State, differences
@@ -192,7 +194,6 @@ def test_uniform_deploys_the_best_mean_reward_that_fits() -> None:
     uniform.observe([seen("0", 1.0, 2, 2, 1, 3)])  # now 2.0 / 3 = 0.667
     assert uniform.chosen("0", fits=anything).choices == (2, 2, 1, 3)
     assert uniform.chosen("0", fits=under(7)).choices == (1, 0, 0, 0)
-    assert uniform.chosen("2", fits=anything) == SPACE.smallest()
     uniform.observe([seen("2", 0.5, 0, 0, 1, 0)])
     uniform.observe([seen("2", 0.5, 0, 0, 0, 3)])
     assert uniform.chosen("2", fits=anything).choices == (0, 0, 0, 3)  # of equals the lower
@@ -344,21 +345,124 @@ def test_prescreening_may_start_from_a_state_without_it() -> None:
     assert list(policy.state().arrays) == ["logits", "first", "second", "start", "steps"]
 
 
-def test_a_policy_moves_away_from_misfits_and_towards_what_paid() -> None:
+def test_a_client_without_rewards_deploys_what_was_best_for_all() -> None:
+    uniform = Uniform(context=CONTEXT)
+    assert uniform.chosen("7", fits=anything) == SPACE.smallest()  # nobody knows anything
+    uniform.observe([seen("0", 0.2, 0, 1, 0, 0), seen("1", 0.9, 0, 1, 0, 0)])
+    uniform.observe([seen("0", 0.6, 1, 0, 0, 0), seen("1", 0.7, 2, 0, 0, 0)])
+    # Means 0.4 and 0.8: 0.0 for (0, 1, 0, 0), 0.2 for client 0's other, -0.1 for client 1's.
+    assert uniform.chosen("7", fits=anything).choices == (1, 0, 0, 0)
+    assert uniform.chosen("7", fits=lambda a: a.choices[0] != 1).choices == (0, 1, 0, 0)
+    assert uniform.chosen("7", fits=under(0)) == SPACE.smallest()
+    evolution = search("evolution", pairs="client")
+    evolution.observe([seen("0", 0.2, 0, 1, 0, 0)])
+    evolution.observe([seen("0", 0.6, 1, 0, 0, 0)])
+    assert evolution.chosen("7", fits=anything).choices == (1, 0, 0, 0)
+
+
+def test_a_client_whose_policy_knows_nothing_deploys_by_the_others() -> None:
     policy = search("policy_gradient")
-    one = Observation(
+    assert policy.chosen("7", fits=anything) == SPACE.smallest()
+    policy.observe(
+        [seen("0", 1.0, 2, 1, 0, 3), seen("1", 0.9, 2, 0, 1, 3), seen("9", 0.0, 1, 1, 1, 1)]
+    )
+    # Client 9 was seen and took no step. Of the second dimension client 0 was surer than client 1.
+    assert policy.chosen("7", fits=anything).choices == (2, 1, 0, 3)
+    assert policy.chosen("9", fits=anything).choices == (2, 1, 0, 3)
+    assert policy.chosen("1", fits=anything).choices == (2, 0, 1, 3)  # its own word counts first
+    # Pushed off one choice, client 2 has ties among the rest: the others resolve them.
+    policy.observe([seen("2", -1.0, 0, 0, 0, 0)])
+    assert policy.chosen("2", fits=anything).choices[3] == 3
+
+
+def misfits(advantage: float, *drawn: int, misfit: float = -3.0) -> Observation:
+    return Observation(
         client="0",
         architecture=Architecture((0, 0, 0, 0)),
         reward=0.0,
-        advantage=0.5,
-        misfits=[Architecture((2, 0, 0, 0))],
-        misfit_advantage=-1.0,
+        advantage=advantage,
+        misfits=[Architecture((first, 2, 1, 3)) for first in drawn],
+        misfit_advantage=misfit,
     )
-    assert policy.columns("0", one.architecture) == {"log_prob": pytest.approx(-np.log(72))}
-    policy.observe([one])
+
+
+def test_all_misfits_of_a_participation_are_one_step_towards_what_fits() -> None:
+    policy = search("policy_gradient", policy={"lr": 0.5, "misfit_step": 0.2})
+    fitting = Architecture((0, 0, 0, 0))
+    assert policy.columns("0", fitting) == {"log_prob": pytest.approx(-np.log(72))}
+    policy.observe([misfits(0.5, 2, 2, 1)])
+    # By hand: 0.5 + 0.2 * 3/4 * 3 = 0.95; the logits of three choices move by 0.5 * 0.95 * (2/3, -1/3, -1/3).
+    logits = 0.5 * 0.95 * np.array([2 / 3, -1 / 3, -1 / 3])
+    expected = np.exp(logits) / np.exp(logits).sum()
+    np.testing.assert_allclose(policy.describe("0")["policy"][0], expected, atol=1e-4)
+    assert policy.metrics(["0", "1"])["policy_entropy"] < 1.0
+
+
+def test_twenty_misfits_leave_a_policy_undecided_where_published_steps_decide_it() -> None:
+    entropies = {}
+    for rule in ("step", "published"):
+        policy = search("policy_gradient", policy={"misfits": rule})
+        rng = np.random.default_rng(0)
+        drawn = [SPACE.sample(rng) for _ in range(20)]
+        policy.observe([replace(misfits(0.0), misfits=drawn)])
+        entropies[rule] = policy.metrics(["0"])["policy_entropy"]
+    assert entropies["step"] > 0.95
+    assert entropies["published"] < 0.1
+
+
+def test_published_misfits_are_a_step_away_from_each() -> None:
+    policy = search("policy_gradient", policy={"misfits": "published"})
+    policy.observe([misfits(0.5, 2, misfit=-1.0)])
     p = policy.describe("0")["policy"][0]
     assert p[0] > p[1] > p[2]
-    assert policy.metrics(["0", "1"])["policy_entropy"] < 1.0
+
+
+def test_a_search_under_tight_limits_learns_to_fit_and_to_win() -> None:
+    def fits(architecture: Architecture) -> bool:  # 6 of 72, worth 0 to 0.4
+        return sum(architecture.choices) <= 2 and architecture.choices[1:3] == (0, 0)
+
+    policy, history = search("policy_gradient"), RewardHistory(settings=RewardSettings())
+    misses = []
+    for round in range(150):
+        observations = observed(policy, round, fits, clients="01")
+        outcomes = {o.client: Outcome(accuracy=0.3 + o.reward % 1) for o in observations}
+        judged = history.judge(outcomes)
+        worst = {client: history.judge_misfit(client, outcomes).advantage for client in outcomes}
+        policy.observe(
+            [
+                replace(o, advantage=judged[o.client].advantage, misfit_advantage=worst[o.client])
+                for o in observations
+            ]
+        )
+        misses.append(sum(len(o.misfits) for o in observations) / 2)
+    assert np.mean(misses[-30:]) < 1.0 < 2.5 < np.mean(misses[:10])
+    for client in "01":
+        assert worth("0", policy.chosen(client, fits=fits)) >= 0.3
+
+
+def test_of_many_architectures_those_seen_last_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("corolla.search.proposals.pairs.KEPT", 2)
+    pairs = Pairs(SPACE)
+    for reward, first in ((0.1, 0), (0.2, 1), (0.3, 0), (0.6, 2)):
+        pairs.add([seen("0", reward, first, 0, 0, 0)])
+    assert {a.choices[0]: r for a, r in pairs.rewards("0").items()} == pytest.approx(
+        {0: 0.2, 2: 0.6}
+    )
+    again = Pairs(SPACE)
+    again.load_state(pairs.state())
+    for each in (pairs, again):  # which comes next to go is remembered too
+        each.add([seen("0", 0.5, 1, 0, 0, 0)])
+        assert [a.choices[0] for a in each.rewards("0")] == [1, 2]
+
+
+def test_a_checkpoint_of_pairs_grows_with_architectures_and_not_with_rounds() -> None:
+    pairs = Pairs(SPACE)
+    for _ in range(3):
+        for client in "012":
+            pairs.add([seen(client, 1.0, 0, 1, 0, 3), seen("3", 2.0, 2, 2, 1, 3)])
+    state = pairs.state()
+    assert sum(array.nbytes for array in state.arrays.values()) == 4 * (4 + 4 + 8 + 4)
+    assert state.arrays["count"].tolist() == [3, 3, 3, 9]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from corolla.search.reward import Outcome, RewardHistory, RewardSettings, reward
 
 
 def history(**changed: Any) -> RewardHistory:
-    plain: dict[str, Any] = {"baseline": "clients", "normalise": False, "advantage_limit": None}
+    plain: dict[str, Any] = {"baseline": "clients", "normalise": "none", "advantage_limit": None}
     return RewardHistory(settings=RewardSettings(**plain | changed))
 
 
@@ -74,7 +74,7 @@ def test_baseline_none_is_the_reward_before_the_mean() -> None:
 
 
 def test_baseline_client_is_the_mean_of_its_own_past() -> None:
-    judge = history(baseline="client", decay=0.5)
+    judge = history(baseline="client", decay=0.5, prior_weight=0.0)
     assert advantages(judge, c0=0.4, c1=0.9) == {"0": 0.0, "1": 0.0}  # nothing to compare with
     assert advantages(judge, c0=0.6) == pytest.approx({"0": 0.2})
     # own mean: (0.5 * 0.4 + 0.6) / 1.5 = 0.5333
@@ -82,7 +82,7 @@ def test_baseline_client_is_the_mean_of_its_own_past() -> None:
 
 
 def test_baseline_both_is_blind_to_hard_data_and_to_a_rise_for_all() -> None:
-    judge = history(baseline="both")
+    judge = history(baseline="both", prior_weight=0.0)
     advantages(judge, c0=0.2, c1=0.8)  # client 0 has hard data
     assert advantages(judge, c0=0.3, c1=0.9) == pytest.approx({"0": 0.0, "1": 0.0})
     # all rise by 0.1 again, and client 0's architecture brings 0.1 more: mean 0.7, rewards -0.2
@@ -110,7 +110,7 @@ def test_a_model_that_does_not_fit_is_bad_news_even_at_first_and_spoils_no_mean(
 
 
 def test_normalised_advantages_are_divided_by_their_running_size() -> None:
-    judge = history(normalise=True, normalise_decay=0.5)
+    judge = history(normalise="all", normalise_decay=0.5)
     # mean 0.5: +-0.3, root mean square 0.3
     assert advantages(judge, c0=0.2, c1=0.8) == pytest.approx({"0": -1.0, "1": 1.0})
     # mean 0.5: +-0.1; mean square (0.5 * 0.09 + 0.01) / 1.5 = 0.11 / 3
@@ -118,8 +118,65 @@ def test_normalised_advantages_are_divided_by_their_running_size() -> None:
     assert advantages(judge, c0=0.4, c1=0.6) == pytest.approx({"0": -0.1 / size, "1": 0.1 / size})
 
 
+def test_a_clients_first_reward_is_held_against_the_others() -> None:
+    judge = history(baseline="client", decay=0.5, prior_weight=1.0)
+    # Each against the mean of the others: 0.4 - 0.7, 0.6 - 0.6, 0.8 - 0.5.
+    first = advantages(judge, c0=0.4, c1=0.6, c2=0.8)
+    assert first == pytest.approx({"0": -0.3, "1": 0.0, "2": 0.3})
+    # Its own mean is now that of one participation worth 0.7, halved since, and one worth 0.4:
+    # (0.25 * 0.7 + 0.5 * 0.4) / 0.75 = 0.5. New is client 3, alone: against the mean of all before, 0.6,
+    # and the others of this round, 0.5: (0.25 * 0.6 + 0.5 * 0.5) / 0.75.
+    second = advantages(judge, c0=0.5, c3=0.9)
+    assert second == pytest.approx({"0": 0.0, "3": 0.9 - 0.4 / 0.75})
+
+
+def test_a_first_reward_with_nobody_to_compare_with_is_no_step() -> None:
+    judge = history(baseline="both")
+    assert advantages(judge, c0=0.4) == {"0": 0.0}
+    alone = history(baseline="client")
+    advantages(alone, c0=0.4)
+    assert advantages(alone, c1=0.6) == pytest.approx({"1": 0.2})  # client 0 was there before
+
+
+def test_each_client_has_its_own_measure_which_starts_from_that_of_all() -> None:
+    judge = history(normalise="client", normalise_decay=0.5)
+    # Mean 0.5: +-0.3; the mean square of all and of each is 0.09.
+    assert advantages(judge, c0=0.2, c1=0.8) == pytest.approx({"0": -1.0, "1": 1.0})
+    # Latest 0.2, 0.8, 0.5: mean 0.5, so 0 for client 2: no news, its measure stays that of all.
+    assert advantages(judge, c2=0.5) == {"2": 0.0}
+    # Client 2 at 0.8: mean 0.6, 0.2 above it. All: (0.5 * 0.045 + 0.5 * 0.04) / 0.75 with weight
+    # 0.25, its own 0.04 with 0.5.
+    everyone = (0.5 * 0.045 + 0.5 * 0.04) / 0.75
+    size = math.sqrt((0.25 * everyone + 0.5 * 0.04) / 0.75)
+    assert advantages(judge, c2=0.8) == pytest.approx({"2": 0.2 / size})
+
+
+def test_a_noisy_client_takes_no_larger_steps_than_others() -> None:
+    rng = np.random.default_rng(0)
+    sizes: dict[str, dict[str, float]] = {}
+    for normalise in ("client", "all"):
+        judge = history(baseline="both", normalise=normalise)
+        found = []
+        for _ in range(60):
+            steady, noisy = 0.5 + 0.01 * rng.standard_normal(), 0.5 + 0.1 * rng.standard_normal()
+            found.append(advantages(judge, c0=steady, c1=steady, c2=steady, c3=noisy))
+        sizes[normalise] = {
+            client: math.sqrt(np.mean([row[client] ** 2 for row in found[20:]])) for client in "03"
+        }
+    assert sizes["all"]["3"] > 2.5 * sizes["all"]["0"]
+    assert sizes["client"]["3"] < 1.5 * sizes["client"]["0"]
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_what_older_releases_normalised_by_is_named(before: bool) -> None:
+    with pytest.raises(
+        RefusedError, match=r"normalise=.*Use all for what was true, none for false"
+    ):
+        RewardSettings(normalise=before)  # type: ignore[arg-type]
+
+
 def test_normalising_survives_rounds_without_news() -> None:
-    judge = history(normalise=True, baseline="both")
+    judge = history(normalise="client", baseline="client", prior_weight=0.0)
     assert advantages(judge, c0=0.5, c1=0.7) == {"0": 0.0, "1": 0.0}
     assert advantages(judge, c0=0.5, c1=0.7) == {"0": 0.0, "1": 0.0}
 
@@ -129,10 +186,11 @@ def test_advantages_stay_within_their_limit() -> None:
     assert advantages(judge, c0=0.2, c1=0.8) == {"0": -0.1, "1": 0.1}
 
 
+@pytest.mark.parametrize("normalise", ["client", "all"])
 @pytest.mark.parametrize("baseline", ["clients", "client", "both", "none"])
-def test_the_order_of_replies_does_not_matter(baseline: str) -> None:
+def test_the_order_of_replies_does_not_matter(baseline: str, normalise: str) -> None:
     rng = np.random.default_rng(0)
-    one, other = (history(baseline=baseline, normalise=True) for _ in range(2))
+    one, other = (history(baseline=baseline, normalise=normalise) for _ in range(2))
     for _ in range(5):
         seen = {str(c): Outcome(accuracy=float(rng.random())) for c in rng.permutation(30)[:7]}
         backwards = dict(reversed(list(seen.items())))
@@ -140,15 +198,16 @@ def test_the_order_of_replies_does_not_matter(baseline: str) -> None:
     assert one.state().same_as(other.state())
 
 
+@pytest.mark.parametrize("normalise", ["client", "all"])
 @pytest.mark.parametrize("baseline", ["clients", "client", "both", "none"])
-def test_resumed_it_goes_on_as_if_never_stopped(baseline: str) -> None:
+def test_resumed_it_goes_on_as_if_never_stopped(baseline: str, normalise: str) -> None:
     rng = np.random.default_rng(0)
     rounds = [accuracies(c0=rng.random(), c1=rng.random(), c12=rng.random()) for _ in range(6)]
-    whole, resumed = (history(baseline=baseline, normalise=True) for _ in range(2))
+    whole, resumed = (history(baseline=baseline, normalise=normalise) for _ in range(2))
     for number, seen in enumerate(rounds):
         if number == 3:
             stored = resumed.state()
-            resumed = history(baseline=baseline, normalise=True)
+            resumed = history(baseline=baseline, normalise=normalise)
             resumed.load_state(stored)
         assert whole.judge(seen) == resumed.judge(seen)
     assert whole.state().same_as(resumed.state())
@@ -187,16 +246,26 @@ def test_refuses_all_bad_settings_at_once() -> None:
             lambda_time=-1.0,
             baseline="clints",  # type: ignore[arg-type]
             decay=1.0,
+            prior_weight=-1.0,
+            normalise="clients",  # type: ignore[arg-type]
             normalise_decay=-0.1,
             advantage_limit=0.0,
         )
     keys = [fault.key for fault in refused.value.faults]
-    assert keys == ["lambda_time", "baseline", "decay", "normalise_decay", "advantage_limit"]
+    assert keys == [
+        "lambda_time",
+        "baseline",
+        "normalise",
+        "prior_weight",
+        "decay",
+        "normalise_decay",
+        "advantage_limit",
+    ]
 
 
 def test_misfit_that_was_never_sent_is_judged_by_equation_9() -> None:
     settings = RewardSettings(
-        lambda_time=0.1, memory=True, baseline="clients", normalise=False, advantage_limit=None
+        lambda_time=0.1, memory=True, baseline="clients", normalise="none", advantage_limit=None
     )
     history = RewardHistory(settings=settings)
     seen = {

@@ -16,7 +16,7 @@ from corolla.search.rewards import Accuracy, Improvement, Loss, Reward, Seen
 from tests.conftest import CONF
 
 NAMES = sorted(path.stem for path in (CONF / "reward").glob("*.yaml"))
-PLAIN: dict[str, Any] = {"baseline": "clients", "normalise": False, "advantage_limit": None}
+PLAIN: dict[str, Any] = {"baseline": "clients", "normalise": "none", "advantage_limit": None}
 
 
 @cache
@@ -58,7 +58,7 @@ def test_scores_by_hand() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_misfit_is_worth_the_lowest_score(name: str) -> None:
-    found = reward(name, baseline="none", normalise=False)
+    found = reward(name, baseline="none", normalise="none")
     seen = {"0": Seen(metrics=metrics()), "1": Seen(metrics=metrics(val_accuracy=0.7))}
     judged = found.judge(seen)
     misfit = found.judge_misfit("0", seen)

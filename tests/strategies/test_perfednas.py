@@ -76,7 +76,8 @@ def test_perfedrlnas_keeps_the_layout_of_its_state() -> None:
     state = policy.state()
     own = [name for name in state.arrays if not name.startswith("supernet/")]
     logits = [f"policies/{name}" for name in ("logits", "first", "second", "start", "steps")]
-    assert own == [*logits, "reward/latest", "reward/own", "reward/square"]
+    rewards = ("latest", "own", "own_square", "everyone", "square")
+    assert own == [*logits, *(f"reward/{name}" for name in rewards)]
     assert {key: sorted(value) for key, value in state.meta.items()} == {
         "policies": ["clients", "sizes"],
         "reward": ["clients"],
@@ -145,8 +146,26 @@ def test_a_search_learns_nothing_while_it_warms_up() -> None:
     cold = strategy("proposals=uniform", "method.strategy.warmup_rounds=2")
     for round, pairs in ((1, 0), (2, 0), (3, 2)):
         cold.absorb(round, _replies(cold, round, ["0", "1"]))
-        assert len(cold.state().arrays["proposals/reward"]) == pairs
+        assert len(cold.state().arrays["proposals/total"]) == pairs
     assert len(cold.state().arrays["reward/latest"]) == 2
+
+
+def test_tight_caps_leave_policies_undecided(tmp_path: Path) -> None:
+    """Up to 20 misfits a participation: by steps away from each, two rounds left 2 % of the entropy."""
+    tight = ["cap=range", "cap.low=0.0", "cap.high=0.1", "rounds=2", "evaluation.received=false"]
+    directory = run(tmp_path / "run", *tight, "clients=10", "clients_per_round=10")
+    assert max(row["draws"] for row in directory.clients()) > 20
+    entropies = [e["policy_entropy"] for e in directory.summary()["per_client"].values()]
+    assert len(entropies) == 10
+    assert min(entropies) > 0.7
+
+
+def test_a_policy_can_be_rewarded_by_the_loss(tmp_path: Path) -> None:
+    own = ["reward.score=loss", "reward.baseline=none", "reward.normalise=none"]
+    settings = [f"method.strategy.{one}" for one in own]
+    directory = run(tmp_path / "run", "rounds=1", *settings)
+    for row in directory.clients():
+        assert row["advantage"] == pytest.approx(max(-row["val_loss"], -3.0))
 
 
 def test_prescreening_changes_nothing_until_there_are_pairs(tmp_path: Path) -> None:
@@ -161,7 +180,8 @@ def test_prescreening_changes_nothing_until_there_are_pairs(tmp_path: Path) -> N
 
 def test_prescreened_policies_learn_from_what_was_picked(tmp_path: Path) -> None:
     enough = "partition.images_per_client=200"  # for rewards that differ
-    directory = run(tmp_path / "run", "rounds=4", enough, *SCREENED)
+    many = [*SCREENED, "method.strategy.prescreen.candidates=16"]
+    directory = run(tmp_path / "run", "rounds=4", enough, *many)
     later = [row for row in directory.clients() if row["round"] > 1]
     assert all("predicted_reward" in row and row["log_prob"] < 0 for row in later)
     plain = run(tmp_path / "plain", "rounds=4", enough)
@@ -178,7 +198,7 @@ def test_any_reward_is_read_from_the_replies(reward: str, tmp_path: Path) -> Non
         "proposals=uniform",
         f"reward={reward}",
         "reward.baseline=none",
-        "reward.normalise=false",
+        "reward.normalise=none",
         "reward.advantage_limit=null",
         "rounds=1",
     )
@@ -222,11 +242,14 @@ def test_a_prescreening_that_cannot_work_is_refused(method: str) -> None:
 
 
 def test_perfedrlnas_names_its_own_keys() -> None:
-    settings = ["method.strategy.policy.lr=-1", "method.strategy.reward.decay=2"]
+    settings = ["policy.lr=-1", "policy.misfits=ignore", "reward.decay=2", "reward.normalise=true"]
     with pytest.raises(RefusedError) as caught:
-        plan_run([*SMALL, *settings, "run_dir=unused"])
-    keys = [fault.key for fault in caught.value.faults]
-    assert keys == ["method.strategy.policy.lr", "method.strategy.reward.decay"]
+        plan_run([*SMALL, *(f"method.strategy.{one}" for one in settings), "run_dir=unused"])
+    keys = [fault.key.removeprefix("method.strategy.") for fault in caught.value.faults]
+    assert keys == ["policy.misfits", "policy.lr", "reward.normalise", "reward.decay"]
+    words = r"method.strategy.reward.score='los': is no score. Did you mean 'loss'"
+    with pytest.raises(RefusedError, match=words):
+        plan_run([*SMALL, "method.strategy.reward.score=los", "run_dir=unused"])
 
 
 @pytest.mark.parametrize("proposals", PROPOSALS)

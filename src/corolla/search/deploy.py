@@ -8,14 +8,27 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+Probabilities = Sequence[NDArray[np.float64]]
+"""One vector per dimension, independent of each other."""
 
-def by_probability(probabilities: Sequence[NDArray[np.float64]]) -> Iterator[tuple[int, ...]]:
+
+def by_probability(
+    probabilities: Probabilities,
+    *,
+    prior: Probabilities | None = None,
+    smallest: Sequence[int] | None = None,
+) -> Iterator[tuple[int, ...]]:
     """Yield choice indices in order of falling joint probability, the argmax first.
 
-    ``probabilities`` holds one vector per dimension, independent of each other; ties go to the lower
-    index. Best-first search over ranks: each step costs a logarithm of what was looked at so far.
+    Of choices that are equally probable the one comes first that is more so in ``prior``, then that of
+    ``smallest``, then the lower index. Best-first search over ranks: each step costs a logarithm of what
+    was looked at so far.
     """
-    order = [np.argsort(-p, kind="stable") for p in probabilities]
+    order = []
+    for d, p in enumerate(probabilities):
+        index = np.arange(len(p))
+        others = index if smallest is None else index != smallest[d]
+        order.append(np.lexsort((index, others, -(p if prior is None else prior[d]), -p)))
     with np.errstate(divide="ignore"):
         ranked = [np.log(p[o]) for p, o in zip(probabilities, order, strict=True)]
     start = (0,) * len(ranked)
@@ -33,14 +46,19 @@ def by_probability(probabilities: Sequence[NDArray[np.float64]]) -> Iterator[tup
 
 
 def most_probable(
-    probabilities: Sequence[NDArray[np.float64]],
+    probabilities: Probabilities,
     fits: Callable[[tuple[int, ...]], bool],
     *,
     smallest: tuple[int, ...],
+    prior: Probabilities | None = None,
     limit: int = 2_000,
 ) -> tuple[int, ...]:
-    """Return the most probable choices that fit; ``smallest`` when none of the first ``limit`` does."""
-    for count, choices in enumerate(by_probability(probabilities)):
+    """Return the most probable choices that fit; ``smallest`` when none of the first ``limit`` does.
+
+    Ties are resolved as `by_probability` says.
+    """
+    ranked = by_probability(probabilities, prior=prior, smallest=smallest)
+    for count, choices in enumerate(ranked):
         if fits(choices):
             return choices
         if count + 1 >= limit:

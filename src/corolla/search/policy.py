@@ -32,13 +32,20 @@ class PolicySettings:
     eps: float = 1e-8  # Adam only
     entropy_bonus: float = 0.0  # nats are worth this much advantage; keeps a policy exploring
     logit_limit: float | None = None  # logits stay within +-limit, so no choice ever dies out
+    misfits: Literal["step", "published"] = "step"  # what is learned from draws that do not fit
+    misfit_step: float = (
+        0.2  # share of a misfit's advantage that moves towards what fits; of `step`
+    )
 
     def __post_init__(self) -> None:
-        known = ("sgd", "adam")
         faults = []
-        if self.optimizer not in known:
-            remedy = nearest(self.optimizer, known)
-            faults.append(Fault("optimizer", self.optimizer, "is no policy optimiser", remedy))
+        for key, problem, known in (
+            ("optimizer", "is no policy optimiser", ("sgd", "adam")),
+            ("misfits", "is no way to learn from misfits", ("step", "published")),
+        ):
+            if getattr(self, key) not in known:
+                remedy = nearest(str(getattr(self, key)), known)
+                faults.append(Fault(key, getattr(self, key), problem, remedy))
         if not (math.isfinite(self.lr) and self.lr > 0):
             faults.append(Fault("lr", self.lr, "is no step size", "Use a positive number"))
         if len(self.betas) != 2 or not all(0.0 <= beta < 1.0 for beta in self.betas):
@@ -51,6 +58,9 @@ class PolicySettings:
         if self.logit_limit is not None and not self.logit_limit > 0:
             remedy = "Use null for no limit"
             faults.append(Fault("logit_limit", self.logit_limit, "is not positive", remedy))
+        if not 0.0 <= self.misfit_step <= 1.0:
+            remedy = "0 learns nothing from misfits, 1 as much as from the worst that fits"
+            faults.append(Fault("misfit_step", self.misfit_step, "lies outside [0, 1]", remedy))
         if faults:
             raise RefusedError(faults)
 
@@ -86,6 +96,9 @@ class ClientPolicies:
     settings: PolicySettings
     _policies: dict[ClientId, _Policy] = field(default_factory=dict, init=False, repr=False)
     _start: Vector = field(init=False, repr=False)
+    _mean: Vector | None = field(
+        default=None, init=False, repr=False
+    )  # `pooled`, as long as it holds
 
     def __post_init__(self) -> None:
         if not self.sizes or min(self.sizes) < 1:
@@ -108,18 +121,32 @@ class ClientPolicies:
         """
         start = np.zeros(len(self._owner))
         if average and self._policies:
-            logs = [self._log_probabilities(client) for client in self.clients]
-            mean = np.maximum(np.mean(np.exp(logs), axis=0), _LEAST)
-            start = np.log(mean)
+            start = np.log(np.maximum(self._pooled(), _LEAST))
             start -= (np.add.reduceat(start, self._starts) / self._sizes)[self._owner]
             if self.settings.logit_limit is not None:
                 start = np.clip(start, -self.settings.logit_limit, self.settings.logit_limit)
-        self._start = start
+        self._start, self._mean = start, None
         self._policies = {}
 
     def probabilities(self, client: ClientId) -> list[Vector]:
         """Return equation 4: one vector per dimension, each summing to 1."""
         return np.split(np.exp(self._log_probabilities(client)), self._starts[1:])
+
+    def pooled(self) -> list[Vector]:
+        """Return the mean of all policies' probabilities; those of the start where there is none."""
+        return np.split(self._pooled(), self._starts[1:])
+
+    def _pooled(self) -> Vector:
+        if self._mean is None:
+            clients = self.clients or [""]  # one whom nobody knows has the start's
+            mean: Vector = np.mean(np.exp([self._log_probabilities(c) for c in clients]), axis=0)
+            self._mean = mean
+        return self._mean
+
+    def knows(self, client: ClientId) -> bool:
+        """Tell whether the client's policy ever took a step that moved it."""
+        policy = self._policies.get(client)
+        return policy is not None and not np.array_equal(policy.logits, self._start)
 
     def sample(self, client: ClientId, rng: np.random.Generator) -> tuple[int, ...]:
         """Draw each dimension from its own probabilities; takes one number per dimension."""
@@ -134,7 +161,7 @@ class ClientPolicies:
         return tuple(indices.tolist())
 
     def argmax(self, client: ClientId) -> tuple[int, ...]:
-        """Return the most probable choices; of equals the lower index, which is the cheaper one."""
+        """Return the most probable choices; of equals the lower index."""
         logits = self._logits(client)
         return tuple(int(np.argmax(part)) for part in np.split(logits, self._starts[1:]))
 
@@ -175,6 +202,7 @@ class ClientPolicies:
             moments = np.zeros((2, self._sizes.sum()))
             self._policies[client] = _Policy(self._start.copy(), *moments)
         policy, settings = self._policies[client], self.settings
+        self._mean = None
         policy.steps += 1
         if settings.optimizer == "adam":
             b1, b2 = settings.betas
@@ -208,6 +236,7 @@ class ClientPolicies:
             problem = "is the policy of another search space"
             raise RefusedError(Fault("sizes", state.meta["sizes"], problem, remedy))
         rows = zip(*(state.arrays[key] for key in ("logits", "first", "second")), strict=True)
+        self._mean = None
         start = state.arrays.get("start")  # absent: written before policies could start elsewhere
         self._start = np.zeros(len(self._owner)) if start is None else start.copy()
         self._policies = {

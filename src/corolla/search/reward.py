@@ -13,12 +13,17 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from corolla.errors import Fault, RefusedError, nearest
 from corolla.state import State
 from corolla.types import ClientId, client_order
 
 Baseline = Literal["clients", "client", "both", "none"]
+Normalise = Literal["client", "all", "none"]
+_POOLED = (
+    0.25  # what the size of all advantages weighs beside a client's own, which comes to weigh 1
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,19 +34,28 @@ class RewardSettings:
     memory: bool = False  # subtract phi, the share of the memory budget used (equation 9)
     baseline: Baseline = "both"  # what is subtracted: see `RewardHistory`
     decay: float = 0.9  # of a client's own running mean, per participation
-    normalise: bool = True  # divide advantages by their running size
-    normalise_decay: float = 0.95  # of that size, per round
+    prior_weight: float = 1.0  # participations that the mean of all counts as at a client's first
+    normalise: Normalise = "client"  # whose running size advantages are divided by
+    normalise_decay: float = 0.95  # of that size: per round of all, per participation of a client
     advantage_limit: float | None = 3.0  # advantages are clipped to +-limit, after normalising
 
     def __post_init__(self) -> None:
-        known = ("clients", "client", "both", "none")
         faults = []
         if not (math.isfinite(self.lambda_time) and self.lambda_time >= 0):
             remedy = "Use 0 to ignore time"
             faults.append(Fault("lambda_time", self.lambda_time, "is negative", remedy))
-        if self.baseline not in known:
-            remedy = nearest(self.baseline, known)
-            faults.append(Fault("baseline", self.baseline, "is no baseline", remedy))
+        for key, problem, known in (
+            ("baseline", "is no baseline", ("clients", "client", "both", "none")),
+            ("normalise", "names nobody's advantages", ("client", "all", "none")),
+        ):
+            if getattr(self, key) not in known:
+                remedy = nearest(str(getattr(self, key)), known)
+                if isinstance(getattr(self, key), bool):  # as older releases had it
+                    remedy = "Use all for what was true, none for false, or client"
+                faults.append(Fault(key, getattr(self, key), problem, remedy))
+        if not (math.isfinite(self.prior_weight) and self.prior_weight >= 0):
+            remedy = "Use 0 to learn nothing from a client's first participation"
+            faults.append(Fault("prior_weight", self.prior_weight, "is negative", remedy))
         for key in ("decay", "normalise_decay"):
             if not 0.0 <= getattr(self, key) < 1.0:
                 remedy = "0 remembers the last value only"
@@ -112,7 +126,12 @@ class _Mean:
 
     @property
     def value(self) -> float:
-        return self.total / self.weight
+        """The mean, 0 before the first value."""
+        return self.total / self.weight if self.weight else 0.0
+
+    def copy(self) -> _Mean:
+        """Return one that goes its own way."""
+        return _Mean(self.total, self.weight)
 
 
 class RewardHistory:
@@ -126,8 +145,14 @@ class RewardHistory:
     - ``both``: r minus the running mean of the client's own past r: free of how hard a client's
       data is (``clients`` is not) and of accuracy rising for all (behind which ``client`` lags).
 
-    At its first participation a client has no mean of its own and gets advantage 0, no step. A
-    model that did not fit is judged, but its reward enters neither means nor advantages' size.
+    A client's own mean starts from that of all (of the others in its first round, and of rounds before),
+    which counts as ``prior_weight`` participations; with nobody to compare with, or a weight of 0, its first
+    advantage is 0, no step. A model that did not fit is judged, but its reward enters neither means nor
+    advantages' size.
+
+    Advantages are divided by their running root mean square, of all clients or, by default, of the client's
+    own, which starts from that of all: a client with few validation images has noisy rewards, and one
+    measure for all would let its policy take the largest steps.
 
     Where another score than accuracy is rewarded (`corolla.search.rewards`), ``bounds`` says how low
     and how high it can be.
@@ -140,7 +165,9 @@ class RewardHistory:
         self.bounds = bounds
         self._latest: dict[ClientId, float] = {}
         self._own: dict[ClientId, _Mean] = {}
+        self._everyone = _Mean()  # of what `_own` is the mean of, per round
         self._square = _Mean()  # of advantages
+        self._own_square: dict[ClientId, _Mean] = {}
 
     @property
     def mean_accuracy(self) -> float:
@@ -165,10 +192,8 @@ class RewardHistory:
             values = {client: value + mean for client, value in values.items()}
         advantages = dict(values)
         if settings.baseline in ("client", "both"):
-            advantages = {client: self._above_own(client, values, outcomes) for client in ordered}
-            for client in measured:
-                self._own.setdefault(client, _Mean()).add(values[client], settings.decay)
-        if settings.normalise:
+            advantages = self._above_own(values, measured)
+        if settings.normalise != "none":
             advantages = self._normalised(advantages, measured)
         limit = settings.advantage_limit
         if limit is not None:
@@ -185,10 +210,10 @@ class RewardHistory:
         nobody = ""  # a place in the round for a model that no client ran
         reward = self._rewards({**outcomes, nobody: Outcome(fits=False)}, mean)[nobody]
         advantage = reward + mean if settings.baseline in ("none", "client") else reward
-        if settings.baseline in ("client", "both") and client in self._own:
-            advantage -= self._own[client].value
-        if settings.normalise:
-            advantage /= self._size
+        if settings.baseline in ("client", "both"):
+            advantage -= self._own.get(client, self._everyone).value
+        if settings.normalise != "none":
+            advantage /= self._size(client)
         limit = settings.advantage_limit
         if limit is not None:
             advantage = min(max(advantage, -limit), limit)
@@ -204,49 +229,82 @@ class RewardHistory:
             lowest=self.bounds[0],
         )
 
-    @property
-    def _size(self) -> float:
-        """Running root mean square of advantages, 1 before there was one."""
-        return math.sqrt(self._square.value) if self._square.weight else 1.0
+    def _size(self, client: ClientId) -> float:
+        """Return the root mean square that the client's advantages are divided by, 1 before there was one."""
+        if self.settings.normalise == "all" or not self._square.weight:
+            return math.sqrt(self._square.value) if self._square.weight else 1.0
+        own = self._own_square.get(client, _Mean())
+        total = _POOLED * self._square.value + own.total
+        return math.sqrt(total / (_POOLED + own.weight))
 
     def _above_own(
-        self,
-        client: ClientId,
-        values: Mapping[ClientId, float],
-        outcomes: Mapping[ClientId, Outcome],
-    ) -> float:
-        if client in self._own:
-            return values[client] - self._own[client].value
-        return 0.0 if outcomes[client].fits else values[client]
+        self, values: Mapping[ClientId, float], measured: Sequence[ClientId]
+    ) -> dict[ClientId, float]:
+        """Return how far each value is above what its client could expect, and remember the measured."""
+        settings, before = self.settings, self._everyone.copy()
+        total = math.fsum(values[client] for client in measured)
+        if measured:
+            self._everyone.add(total / len(measured), settings.decay)
+        advantages = {}
+        for client, value in values.items():
+            prior = before.copy()
+            others = len(measured) - (client in measured)
+            if others:
+                without = total - value if client in measured else total
+                prior.add(without / others, settings.decay)
+            own = self._own.get(client)
+            if own is None:
+                weight = settings.prior_weight * (1.0 - settings.decay) if prior.weight else 0.0
+                own = _Mean(weight * prior.value, weight)
+            if client in measured:
+                advantages[client] = value - own.value if own.weight else 0.0
+                self._own[client] = own
+                own.add(value, settings.decay)
+            else:
+                advantages[client] = value - own.value
+        return advantages
 
     def _normalised(
         self, advantages: Mapping[ClientId, float], measured: Sequence[ClientId]
     ) -> dict[ClientId, float]:
         """Divide by the running root mean square; the mean is the baseline's business."""
-        squares = [advantages[client] ** 2 for client in measured if advantages[client]]
+        decay = self.settings.normalise_decay
+        squares = {c: advantages[c] ** 2 for c in measured if advantages[c]}
         if squares:
-            self._square.add(math.fsum(squares) / len(squares), self.settings.normalise_decay)
-        size = self._size
-        return {client: advantage / size for client, advantage in advantages.items()}
+            self._square.add(math.fsum(squares.values()) / len(squares), decay)
+        for client, square in squares.items():
+            self._own_square.setdefault(client, _Mean()).add(square, decay)
+        return {client: advantage / self._size(client) for client, advantage in advantages.items()}
 
     def state(self) -> State:
         """Return all that is remembered, rows in the order of ``meta["clients"]``."""
         clients = sorted(self._latest, key=client_order)
-        means = [self._own.get(client, _Mean()) for client in clients]
+
+        def rows(means: Mapping[ClientId, _Mean]) -> NDArray[np.float64]:
+            found = [means.get(client, _Mean()) for client in clients]
+            return np.array([[mean.total, mean.weight] for mean in found]).reshape(-1, 2)
+
         arrays = {
             "latest": np.array([self._latest[client] for client in clients], dtype=np.float64),
-            "own": np.array([[mean.total, mean.weight] for mean in means]).reshape(-1, 2),
+            "own": rows(self._own),
+            "own_square": rows(self._own_square),
+            "everyone": np.array([self._everyone.total, self._everyone.weight]),
             "square": np.array([self._square.total, self._square.weight]),
         }
         return State(arrays, {"clients": clients})
 
     def load_state(self, state: State) -> None:
         """Replace all that is remembered."""
-        clients = state.meta["clients"]
-        latest, own = state.arrays["latest"].tolist(), state.arrays["own"].tolist()
-        self._latest = dict(zip(clients, latest, strict=True))
-        self._own = {c: _Mean(*mean) for c, mean in zip(clients, own, strict=True) if mean[1]}
-        self._square = _Mean(*state.arrays["square"].tolist())
+        clients, arrays = state.meta["clients"], state.arrays
+
+        def means(name: str) -> dict[ClientId, _Mean]:
+            rows = zip(clients, arrays[name].tolist(), strict=True)
+            return {client: _Mean(*row) for client, row in rows if row[1]}
+
+        self._latest = dict(zip(clients, arrays["latest"].tolist(), strict=True))
+        self._own, self._own_square = means("own"), means("own_square")
+        self._everyone = _Mean(*arrays["everyone"].tolist())
+        self._square = _Mean(*arrays["square"].tolist())
 
 
 def _check(outcomes: Mapping[ClientId, Outcome], bounds: tuple[float, float]) -> None:

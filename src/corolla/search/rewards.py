@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from corolla.errors import Fault, RefusedError
-from corolla.search.reward import Baseline, Judgement, Outcome, RewardHistory, RewardSettings
+from corolla.search.reward import (
+    Baseline,
+    Judgement,
+    Normalise,
+    Outcome,
+    RewardHistory,
+    RewardSettings,
+)
 from corolla.state import State
 from corolla.types import ClientId
 
@@ -36,7 +43,7 @@ class Reward(ABC):
         received: whether clients score what they receive (evaluation.received); for rewards that need it.
         memory: subtract the share of the memory budget used (equation 9): true, false or ``auto``.
         lambda_time: score given up for a second of round time.
-        baseline, decay, normalise, normalise_decay, advantage_limit: see `RewardSettings`.
+        baseline, decay, prior_weight, normalise, normalise_decay, advantage_limit: see `RewardSettings`.
 
     Raises:
         RefusedError: values that cannot work, all at once.
@@ -55,7 +62,8 @@ class Reward(ABC):
         lambda_time: float = RewardSettings.lambda_time,
         baseline: Baseline = RewardSettings.baseline,
         decay: float = RewardSettings.decay,
-        normalise: bool = RewardSettings.normalise,
+        prior_weight: float = RewardSettings.prior_weight,
+        normalise: Normalise = RewardSettings.normalise,
         normalise_decay: float = RewardSettings.normalise_decay,
         advantage_limit: float | None = RewardSettings.advantage_limit,
     ) -> None:
@@ -72,6 +80,7 @@ class Reward(ABC):
                 memory=budgets if memory == "auto" else bool(memory),
                 baseline=baseline,
                 decay=decay,
+                prior_weight=prior_weight,
                 normalise=normalise,
                 normalise_decay=normalise_decay,
                 advantage_limit=advantage_limit,

@@ -99,15 +99,16 @@ class Evolution(Proposals):
     def chosen(self, client: ClientId, *, fits: Fits) -> Architecture:
         """Return the best of those that were trained and fit, as the forest sees them.
 
-        The forest evens out what a single round's reward says. Without one, the best mean reward counts;
-        without any that fits, it is the smallest.
+        The forest evens out what a single round's reward says. Without one, the best mean reward counts, its
+        own or, for a client without any, the others'; without any that fits, it is the smallest.
         """
-        found = {a: r for a, r in self._forest.pairs.rewards(client).items() if fits(a)}
+        pairs = self._forest.pairs
         predict = self._forest.predictor(client)
-        tried = list(found) or [a for a in self._forest.known(client) if fits(a)]
+        own = [a for a in pairs.rewards(client) if fits(a)]
+        tried = own or [a for a in self._forest.known(client) if fits(a)]
         if predict is not None and tried:
             return tried[int(np.argmax(predict(tried)))]
-        return max(found, key=lambda a: found[a], default=self._context.space.smallest())
+        return pairs.best(client, fits=fits) or self._context.space.smallest()
 
     def columns(self, client: ClientId, architecture: Architecture) -> dict[str, float]:
         """Return the predicted reward, where there is a prediction."""

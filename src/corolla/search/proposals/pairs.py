@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from corolla.config.build import settings_of
 from corolla.errors import Fault, RefusedError, nearest
+from corolla.search.evolution import Fits
 from corolla.search.measured import Measured
 from corolla.search.predictor import ForestPredictor, ForestSettings
 from corolla.search.proposals.protocol import Observation, SearchContext
@@ -19,67 +21,116 @@ from corolla.spaces.space import SearchSpace
 from corolla.state import State
 from corolla.types import ClientId, client_order
 
+KEPT = 500  # architectures per client
 Predict = Callable[[Sequence[Architecture]], NDArray[np.float64]]
 """Gives the reward that a client can expect of each architecture, higher is better."""
 
 
+@dataclass
+class _Sum:
+    """The rewards of one architecture at one client."""
+
+    total: float = 0.0
+    count: int = 0
+
+    @property
+    def mean(self) -> float:
+        return self.total / self.count
+
+
 class Pairs:
-    """All (architecture, reward) pairs, per client in the order of its rounds."""
+    """Mean rewards of architectures, per client; of more than `KEPT` those seen last.
+
+    Kept as sums: in what order rewards came does not matter, and a checkpoint holds a row per client and
+    architecture, however often it was trained.
+    """
 
     def __init__(self, space: SearchSpace) -> None:
         self._space = space
-        self._pairs: dict[ClientId, list[tuple[Architecture, float]]] = {}
+        self._sums: dict[ClientId, dict[Architecture, _Sum]] = {}  # what was seen last comes last
+        self._rows: dict[ClientId, _Rows] = {}  # of clients that nothing was added to since
+        self._pooled: dict[Architecture, float] | None = None
 
     @property
     def clients(self) -> list[ClientId]:
         """Clients with a pair, in their fixed order."""
-        return sorted(self._pairs, key=client_order)
+        return sorted(self._sums, key=client_order)
 
     def add(self, observations: Sequence[Observation]) -> None:
         """Remember a round, one observation per client."""
         for seen in observations:
-            pair = (seen.architecture, seen.reward)
-            self._pairs.setdefault(seen.client, []).append(pair)
+            sums = self._sums.setdefault(seen.client, {})
+            found = sums.pop(seen.architecture, _Sum())
+            found.total += seen.reward
+            found.count += 1
+            sums[seen.architecture] = found
+            if len(sums) > KEPT:
+                del sums[next(iter(sums))]
+            self._rows.pop(seen.client, None)
+        self._pooled = None
 
     def count(self, client: ClientId) -> int:
-        """Return how many rounds of the client were observed."""
-        return len(self._pairs.get(client, []))
+        """Return how many rewards of the client are known."""
+        return sum(found.count for found in self._sums.get(client, {}).values())
 
     def mean(self, client: ClientId) -> float:
         """Return the mean of the client's rewards, 0 before there was one."""
-        rewards = [reward for _, reward in self._pairs.get(client, [])]
-        return math.fsum(rewards) / max(len(rewards), 1)
+        totals = [found.total for found in self._sums.get(client, {}).values()]
+        return math.fsum(totals) / max(self.count(client), 1)
 
     def rewards(self, client: ClientId) -> dict[Architecture, float]:
         """Return the client's mean reward of each architecture, in the order of the choices."""
-        return _means(self._pairs.get(client, []))
+        sums = self._sums.get(client, {})
+        return {architecture: sums[architecture].mean for architecture in sorted(sums)}
 
     def pooled(self) -> dict[Architecture, float]:
         """Return each architecture's mean over all clients, every reward less its client's mean.
 
         A client with hard data would otherwise make whatever it happened to draw look bad.
         """
-        return _means(
-            (architecture, reward - mean)
-            for client in self.clients
-            for mean in [self.mean(client)]
-            for architecture, reward in self._pairs[client]
-        )
+        if self._pooled is None:
+            grouped: dict[Architecture, list[tuple[float, int]]] = {}
+            for client in self.clients:
+                mean = self.mean(client)
+                for architecture, found in self._sums[client].items():
+                    above = found.total - found.count * mean
+                    grouped.setdefault(architecture, []).append((above, found.count))
+            self._pooled = {
+                architecture: math.fsum(above for above, _ in rows) / sum(n for _, n in rows)
+                for architecture, rows in sorted(grouped.items())
+            }
+        return self._pooled
+
+    def best(self, client: ClientId, *, fits: Fits) -> Architecture | None:
+        """Return what brought the client most of what fits; for one without rewards, what brought all most.
+
+        Of equals the lower choices. None where nothing that was tried fits.
+        """
+        rewards = self.rewards(client) if client in self._sums else self.pooled()
+        found = {
+            architecture: reward for architecture, reward in rewards.items() if fits(architecture)
+        }
+        return max(found, key=lambda architecture: found[architecture], default=None)
 
     def state(self) -> State:
-        """Return all pairs; ``owner`` is a place in ``meta["clients"]``."""
+        """Return all sums, a row for each; ``owner`` is a place in ``meta["clients"]``."""
         clients = self.clients
-        rows = [
-            (number, *pair) for number, client in enumerate(clients) for pair in self._pairs[client]
-        ]
-        choices = [architecture.choices for _, architecture, _ in rows]
-        shape = (len(rows), len(self._space.dimensions))
+        rows = [self._rows_of(client) for client in clients]
+        none = _Rows.of({}, self._space)
         arrays = {
-            "owner": np.array([number for number, _, _ in rows], dtype=np.int64),
-            "choices": np.array(choices, dtype=np.int64).reshape(shape),
-            "reward": np.array([reward for _, _, reward in rows], dtype=np.float64),
+            "owner": np.repeat(
+                np.arange(len(rows), dtype=np.int32), [len(row.counts) for row in rows]
+            ),
+            "choices": np.concatenate([none.choices, *(row.choices for row in rows)]),
+            "total": np.concatenate([none.totals, *(row.totals for row in rows)]),
+            "count": np.concatenate([none.counts, *(row.counts for row in rows)]),
         }
         return State(arrays, {"clients": clients})
+
+    def _rows_of(self, client: ClientId) -> _Rows:
+        if client not in self._rows:
+            self._rows[client] = _Rows.of(self._sums[client], self._space)
+        return self._rows[client]
 
     def load_state(self, state: State) -> None:
         """Replace all pairs; refuses those of a space with other dimensions."""
@@ -89,24 +140,30 @@ class Pairs:
             remedy = "Resume with the space the checkpoint was made with"
             problem = "are pairs of another search space"
             raise RefusedError(Fault("proposals", choices.shape, problem, remedy))
-        self._pairs = {client: [] for client in state.meta["clients"]}
-        for owner, row, reward in zip(
-            state.arrays["owner"].tolist(),
-            choices.tolist(),
-            state.arrays["reward"].tolist(),
-            strict=True,
-        ):
-            self._pairs[state.meta["clients"][owner]].append((Architecture(tuple(row)), reward))
+        clients = state.meta["clients"]
+        self._sums = {client: {} for client in clients}
+        self._rows, self._pooled = {}, None
+        columns = (state.arrays[name].tolist() for name in ("owner", "choices", "total", "count"))
+        for owner, row, total, count in zip(*columns, strict=True):
+            self._sums[clients[owner]][Architecture(tuple(row))] = _Sum(total, count)
 
 
-def _means(pairs: Iterable[tuple[Architecture, float]]) -> dict[Architecture, float]:
-    grouped: dict[Architecture, list[float]] = {}
-    for architecture, reward in pairs:
-        grouped.setdefault(architecture, []).append(reward)
-    return {
-        architecture: math.fsum(found) / len(found)
-        for architecture, found in sorted(grouped.items())
-    }
+class _Rows(NamedTuple):
+    """One client's sums as a checkpoint holds them, in the order in which they were seen last."""
+
+    choices: NDArray[np.unsignedinteger[Any]]  # (architectures, dimensions)
+    totals: NDArray[np.float64]
+    counts: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, sums: Mapping[Architecture, _Sum], space: SearchSpace) -> _Rows:
+        most = max(len(dimension) for dimension in space.dimensions) - 1
+        choices = [architecture.choices for architecture in sums]
+        return cls(
+            np.array(choices, dtype=np.min_scalar_type(most)).reshape(-1, len(space.dimensions)),
+            np.array([found.total for found in sums.values()], dtype=np.float64),
+            np.array([found.count for found in sums.values()], dtype=np.int32),
+        )
 
 
 class RewardForest:

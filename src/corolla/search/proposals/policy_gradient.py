@@ -50,18 +50,38 @@ class PolicyGradient(Proposals):
         )
 
     def observe(self, observations: Sequence[Observation]) -> None:
-        """Take a step away from each misfit, then one by the advantage of what was trained."""
+        """Take one step per client: by the advantage of what was sent, and by what its misfits tell.
+
+        A draw that does not fit says little about its single choices, and under a tight limit there are many
+        of them: a step away from each (``published``) leaves a policy decided by chance. Together they
+        say that what was sent fits and most of the policy does not: that is worth ``misfit_step`` of a
+        misfit's advantage, times their share of the draws, so never more than one bounded step.
+        """
+        settings = self.policies.settings
         for seen in observations:
-            for misfit in seen.misfits:
-                self.policies.update(seen.client, misfit.choices, seen.misfit_advantage)
-            self.policies.update(seen.client, seen.architecture.choices, seen.advantage)
+            advantage = seen.advantage
+            if settings.misfits == "published":
+                for misfit in seen.misfits:
+                    self.policies.update(seen.client, misfit.choices, seen.misfit_advantage)
+            elif seen.misfits:
+                share = len(seen.misfits) / (len(seen.misfits) + 1)
+                # Misfits can be worth more than expected only where all is: nothing to learn then.
+                advantage += settings.misfit_step * share * max(0.0, -seen.misfit_advantage)
+            self.policies.update(seen.client, seen.architecture.choices, advantage)
 
     def chosen(self, client: ClientId, *, fits: Fits) -> Architecture:
-        """Return the most probable architecture that fits."""
+        """Return the most probable architecture that fits.
+
+        For a client whose policy knows nothing: by the mean of the others' policies, which also resolves the
+        ties of policies that know little; what is still a tie goes to the smallest.
+        """
+        pooled = self.policies.pooled()
+        own = self.policies.probabilities(client) if self.policies.knows(client) else pooled
         choices = most_probable(
-            self.policies.probabilities(client),
+            own,
             lambda candidate: fits(Architecture(candidate)),
             smallest=self._context.space.smallest().choices,
+            prior=pooled,
         )
         return Architecture(choices)
 

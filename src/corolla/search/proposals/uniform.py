@@ -36,12 +36,11 @@ class Uniform(Proposals):
         self._pairs.add(observations)
 
     def chosen(self, client: ClientId, *, fits: Fits) -> Architecture:
-        """Return the best mean reward of those that fit; of equals the lower choices.
+        """Return the best mean reward of those that fit, its own or, without any, the others'.
 
-        The smallest for a client that has none.
+        The smallest where none fits.
         """
-        found = {a: r for a, r in self._pairs.rewards(client).items() if fits(a)}
-        return max(found, key=lambda a: found[a], default=self._context.space.smallest())
+        return self._pairs.best(client, fits=fits) or self._context.space.smallest()
 
     def state(self) -> State:
         """Return all rewards."""
