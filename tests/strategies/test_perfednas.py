@@ -179,12 +179,12 @@ def test_prescreening_changes_nothing_until_there_are_pairs(tmp_path: Path) -> N
 
 
 def test_prescreened_policies_learn_from_what_was_picked(tmp_path: Path) -> None:
-    enough = "partition.images_per_client=200"  # for rewards that differ
-    many = [*SCREENED, "method.strategy.prescreen.candidates=16"]
-    directory = run(tmp_path / "run", "rounds=4", enough, *many)
+    # Rewards that differ, and two of each client before the last round.
+    enough = ["partition.images_per_client=200", "rounds=3", "clients_per_round=4"]
+    directory = run(tmp_path / "run", *enough, *SCREENED)
     later = [row for row in directory.clients() if row["round"] > 1]
     assert all("predicted_reward" in row and row["log_prob"] < 0 for row in later)
-    plain = run(tmp_path / "plain", "rounds=4", enough)
+    plain = run(tmp_path / "plain", *enough)
     assert [r["architecture"] for r in later] != [
         r["architecture"] for r in plain.clients() if r["round"] > 1
     ]
