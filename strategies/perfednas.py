@@ -104,7 +104,7 @@ class PerFedNAS(CorollaStrategy):
         self._supernet = self.space.initial_state(federation.seed)
         self._velocity: Arrays = {}
         self._drawn: dict[tuple[int, ClientId], list[Architecture]] = {}  # of `orders`: no state
-        self._failed: list[ClientId] = []  # of this round, until it is absorbed: no state
+        self._failed: dict[int, list[ClientId]] = {}  # of the round that is absorbed: no state
 
     # --- proposing ------------------------------------------------------------------------------------
 
@@ -144,12 +144,13 @@ class PerFedNAS(CorollaStrategy):
 
     def learn_failures(self, server_round: int, failures: Sequence[Failure]) -> None:
         """Keep for `absorb` whose architecture did not fit its device or diverged there."""
-        self._failed = [failure.client for failure in failures if failure.kind in FAILURE_KINDS]
+        failed = [failure.client for failure in failures if failure.kind in FAILURE_KINDS]
+        self._failed = {server_round: failed}
 
     def absorb(self, server_round: int, replies: Sequence[Reply]) -> Outcome:
         """Aggregate the subnets, score them, and let the search learn from the scores."""
         drawn, self._drawn = self._drawn, {}
-        failed, self._failed = self._failed, []
+        failed = self._failed.get(server_round, [])
         if not replies and not failed:
             return Outcome()
         if replies:
@@ -260,7 +261,7 @@ class PerFedNAS(CorollaStrategy):
 
     def load_state(self, state: State) -> None:
         """Invert `state`."""
-        self._drawn, self._failed = {}, []
+        self._drawn = {}
         self._supernet = state.part("supernet/")
         self._velocity = state.part("velocity/")
         self._proposals.load_state(
