@@ -104,8 +104,8 @@ class CorollaStrategy(Strategy):
     def learn_failures(self, server_round: int, failures: Sequence[Failure]) -> None:
         """See who failed in the round, in the order of the clients; `absorb` follows, for those who did not.
 
-        Called before every `absorb`, also without failures; what it says holds for its round alone. It changes
-        no state: `absorb` does, which may be tried again from the state before.
+        Called before `absorb`, also without failures; what it says holds for its round alone. It changes no
+        state: `absorb` does, which may be tried again from the state before.
         """
 
     def cohort(self, server_round: int, available: Sequence[ClientId]) -> list[ClientId]:
