@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from flwr.serverapp import Grid
@@ -28,9 +28,11 @@ class Evaluator:
         self._roster = roster
         self._grid = grid
 
-    def evaluate(self, server_round: int) -> tuple[list[Reply], list[Failure]]:
-        """Return every connected client's scores of its deployed model."""
-        return self._ask(server_round)
+    def evaluate(
+        self, server_round: int, *, clients: Collection[ClientId] | None = None
+    ) -> tuple[list[Reply], list[Failure]]:
+        """Return the scores of every connected client's deployed model, or of those ``clients`` alone."""
+        return self._ask(server_round, clients)
 
     def deploy(
         self, server_round: int, *, keep_models: bool = True
@@ -46,8 +48,13 @@ class Evaluator:
             extra={"deploy": True, "keep": keep_models},
         )
 
-    def _ask(self, server_round: int, **settings: Any) -> tuple[list[Reply], list[Failure]]:
+    def _ask(
+        self, server_round: int, clients: Collection[ClientId] | None = None, **settings: Any
+    ) -> tuple[list[Reply], list[Failure]]:
+        wanted = self._roster.clients() if clients is None else clients
         nodes = self._roster.nodes(self._grid)
+        if clients is not None:
+            nodes = {client: node for client, node in nodes.items() if client in clients}
         replies: list[Reply] = []
         failures: list[Failure] = []
         for piece in _pieces(sorted(nodes, key=client_order)):
@@ -62,7 +69,7 @@ class Evaluator:
             replies += valid
             failures += failed
         # Everybody counts: a mean over fewer clients must not look like one over all.
-        gone = sorted(set(self._roster.clients()) - set(nodes), key=client_order)
+        gone = sorted(set(wanted) - set(nodes), key=client_order)
         return replies, failures + [Failure(client, "not connected") for client in gone]
 
 

@@ -28,12 +28,14 @@ from corolla.search.rewards import Reward, Seen
 from corolla.spaces.architecture import Architecture
 from corolla.state import State
 from corolla.tasks import FAILURE_KINDS, Failure, Reply
-from corolla.types import Arrays, ClientId, client_seed
+from corolla.types import Arrays, ClientId, client_seed, generator
 from strategies.base import CorollaStrategy, Deployment, Outcome
 from strategies.exchange import Order
+from strategies.final_choice import FinalChoice, from_meta, to_meta
 from strategies.search_faults import validation_faults
 from strategies.updates import updates_of
 
+_FINAL = 0xF17A1  # keeps the last draws apart from others of the same seed and client
 _PRESCREEN = "corolla.search.proposals.prescreen.Prescreened"
 
 
@@ -58,6 +60,7 @@ class PerFedNAS(CorollaStrategy):
         weights: Literal["uniform", "examples"],
         server_momentum: float,
         max_draws: int,
+        final_draws: int = 0,
         damping: float = 0.0,
     ) -> None:
         """Take nodes of conf/proposals and conf/reward; ``prescreen`` holds settings of `Prescreened`."""
@@ -77,7 +80,12 @@ class PerFedNAS(CorollaStrategy):
         with _gathered(faults):
             budgets = bool(federation.budgets)
             self._reward: Reward = build(reward, self.reward_key, budgets=budgets)
-        if not faults and self._proposals.learns and any("val_" in n for n in self._reward.needs):
+        if isinstance(final_draws, bool) or not isinstance(final_draws, int) or final_draws < 0:
+            remedy = "Use 0 to deploy what the search has chosen, or a number such as 8"
+            faults.append(Fault("final_draws", final_draws, "is no number of draws", remedy))
+            final_draws = 0
+        learns = not faults and self._proposals.learns
+        if final_draws or (learns and any("val_" in name for name in self._reward.needs)):
             problem = "architectures would be chosen on images that are trained on"
             faults += validation_faults(federation, problem)
         if not 0 <= settle < 1:
@@ -104,6 +112,9 @@ class PerFedNAS(CorollaStrategy):
         self._supernet = self.space.initial_state(federation.seed)
         self._velocity: Arrays = {}
         self._drawn: dict[tuple[int, ClientId], list[Architecture]] = {}  # of `orders`: no state
+        self._final_draws = final_draws
+        self._final: dict[ClientId, FinalChoice] | None = None  # None: not chosen yet
+        self._trying: Mapping[ClientId, Architecture] = {}
         self._failed: dict[int, list[ClientId]] = {}  # of the round that is absorbed: no state
 
     # --- proposing ------------------------------------------------------------------------------------
@@ -232,8 +243,35 @@ class PerFedNAS(CorollaStrategy):
 
     # --- deployment and state ---------------------------------------------------------------------------
 
+    def final_candidates(self, client: ClientId) -> list[Architecture]:
+        """Return what the search has chosen and ``final_draws`` draws of it; nothing once it is done."""
+        if not self._final_draws or self._final is not None:
+            return []
+        rng = generator(self.federation.seed, client_seed(client), _FINAL)
+        fits, found = self._fits(client), [self._chosen(client)]
+        for _ in range(self._final_draws):
+            found.append(self._proposals.draws(client, rng, fits=fits)[-1])
+        return list(dict.fromkeys(found))
+
+    @contextmanager
+    def trying(self, architectures: Mapping[ClientId, Architecture]) -> Iterator[None]:
+        """Deploy ``architectures`` inside."""
+        self._trying = architectures
+        try:
+            yield
+        finally:
+            self._trying = {}
+
+    def settle_on(self, choices: Mapping[ClientId, FinalChoice]) -> None:
+        """Deploy ``choices`` from now on."""
+        self._final = dict(choices)
+
     def deployed(self, client: ClientId) -> Deployment:
-        """Return what the search has chosen for the client, with the supernet's slice."""
+        """Return what the search, or the client itself at the end, has chosen, with the supernet's slice."""
+        if client in self._trying:
+            return self._slice(self._trying[client])
+        if self._final and client in self._final:
+            return self._slice(self._final[client].architecture)
         return self._slice(self._chosen(client))
 
     def _slice(self, architecture: Architecture) -> Deployment:
@@ -244,7 +282,9 @@ class PerFedNAS(CorollaStrategy):
 
     def describe(self, client: ClientId) -> dict[str, Any]:
         """Add what the search says of the client, such as its policy's entropy."""
-        return {**super().describe(client), **self._proposals.describe(client)}
+        final = (self._final or {}).get(client)
+        chosen = {"final_choice": {"tried": final.tried, "won": final.won}} if final else {}
+        return {**super().describe(client), **self._proposals.describe(client), **chosen}
 
     def state(self) -> State:
         """Return supernet, velocity, what the search has learned, reward baselines."""
@@ -256,12 +296,13 @@ class PerFedNAS(CorollaStrategy):
                 **{f"{self.state_name}/{name}": array for name, array in search.arrays.items()},
                 **{f"reward/{name}": array for name, array in reward.arrays.items()},
             },
-            meta={self.state_name: search.meta, "reward": reward.meta},
+            meta={self.state_name: search.meta, "reward": reward.meta, **to_meta(self._final)},
         )
 
     def load_state(self, state: State) -> None:
         """Invert `state`."""
         self._drawn = {}
+        self._final = from_meta(state.meta)
         self._supernet = state.part("supernet/")
         self._velocity = state.part("velocity/")
         self._proposals.load_state(

@@ -45,8 +45,9 @@ class PerFedRLNAS(PerFedNAS):
         max_draws: int,
         prescreen: Mapping[str, Any] | None = None,
         damping: float = 0.0,
+        final_draws: int = 0,
     ) -> None:
-        """Runs of older releases are configured without ``prescreen`` and ``damping``: they have none."""
+        """Runs of older releases are configured without ``prescreen``, ``damping`` and ``final_draws``."""
         score = reward.get("score", "accuracy")
         if score not in _REWARDS:
             key, remedy = f"{self.reward_key}.score", nearest(str(score), list(_REWARDS))
@@ -63,6 +64,7 @@ class PerFedRLNAS(PerFedNAS):
             server_momentum=server_momentum,
             max_draws=max_draws,
             damping=damping,
+            final_draws=final_draws,
         )
 
     @property

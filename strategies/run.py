@@ -35,6 +35,7 @@ from corolla.tasks import Failure, Reply
 from corolla.types import ClientId
 from strategies.base import CorollaStrategy, RoundReport
 from strategies.evaluation import Evaluator
+from strategies.final_choice import ChoosesFinally, choose_finally
 from strategies.roster import NodeRoster, Roster, SimulatedRoster, leave_out_short
 from strategies.totals import Totals
 from strategies.waiting import gather
@@ -230,6 +231,10 @@ class FederatedRun:
     def _finish(self, strategy: CorollaStrategy, grid: Grid) -> None:
         config = self._config
         evaluator = self._evaluator(strategy, grid)
+        if isinstance(strategy, ChoosesFinally):
+            clients = self._roster.clients()
+            if choose_finally(strategy, evaluator, clients, config.rounds):
+                self._checkpoint(strategy, config.rounds, best=False)  # it is not made twice
         replies, failures = evaluator.deploy(config.rounds)
         if not replies:
             reasons = "; ".join(f"{f.client}: {f.reason}" for f in failures[:5])
