@@ -51,6 +51,9 @@ class Scene:
     noise: float = 0.04  # sd of a measured accuracy
     difficulty: float = 0.10  # sd between clients
     rise: float = 0.30  # of accuracy over the run
+    noise_spread: float = (
+        0.0  # sd between clients of the noise's logarithm: validation splits differ
+    )
 
     def effects(self, rng: np.random.Generator) -> NDArray[np.float64]:
         """Return what each choice brings to each kind, ``(kinds, logits)``; means are 0."""
@@ -83,6 +86,8 @@ def measure(method: Method, scene: Scene, seed: int) -> dict[str, float]:
     effects = scene.effects(np.random.default_rng([seed, 0]))
     rng = np.random.default_rng([seed, 1])
     difficulty = rng.normal(0, scene.difficulty, scene.clients)
+    spread = np.random.default_rng([seed, 4]).normal(0, scene.noise_spread, scene.clients)
+    noise = scene.noise * np.exp(spread)
     policies = ClientPolicies(sizes=SIZES, settings=PolicySettings(**method.policy))
     history = RewardHistory(settings=RewardSettings(**method.reward))
     online = []
@@ -93,7 +98,7 @@ def measure(method: Method, scene: Scene, seed: int) -> dict[str, float]:
             quality = float(effects[client % scene.kinds, STARTS + choices].sum())
             online.append(quality)
             accuracy = scene.level(server_round) + difficulty[client] + quality
-            accuracy += rng.normal(0, scene.noise)
+            accuracy += rng.normal(0, noise[client])
             outcomes[str(client)] = Outcome(accuracy=float(np.clip(accuracy, 0, 1)))
         for name, judged in history.judge(outcomes).items():
             policies.update(name, drawn[name], judged.advantage)
@@ -137,6 +142,8 @@ def least_squares(scene: Scene, seed: int) -> float:
 
 PAPER = "adam 0.5, clients"
 DEFAULT = "default settings"
+BY_ALL = "default, one size of advantages for all"
+NO_PRIOR = "default, first advantages are 0"
 
 
 def methods() -> list[Method]:
@@ -163,6 +170,10 @@ def methods() -> list[Method]:
     for bonus in (0.02, 0.05, 0.2):
         policy = sgd | {"lr": 0.4, "entropy_bonus": bonus}
         rows.append(Method(f"sgd 0.4, both, normalised, bonus {bonus:g}", policy, scaled | both))
+    rows += [
+        Method(BY_ALL, {}, {"normalise": "all"}),
+        Method(NO_PRIOR, {}, {"prior_weight": 0.0}),
+    ]
     return [*rows, Method(DEFAULT, {}, {})]
 
 
@@ -171,6 +182,9 @@ SCENES = {
     "no noise": Scene(noise=0.0),
     "half the gain": Scene(gain=0.05),
     "10 clients, 40 rounds": Scene(clients=10, rounds=40),
+    "noise differs": Scene(noise_spread=0.8),
+    "noise differs, 10 participations": Scene(noise_spread=0.8, rounds=200),
+    "clients alike, 3 participations": Scene(difficulty=0.03, rounds=60),
 }
 
 
@@ -192,7 +206,11 @@ def main() -> None:
     for label, described in SCENES.items():
         scene = Scene(**asdict(described) | {"rounds": 150}) if quick else described
         first = label == next(iter(SCENES))
-        rows = methods() if first else [m for m in methods() if m.name in (PAPER, DEFAULT)]
+        rows = (
+            methods()
+            if first
+            else [m for m in methods() if m.name in (PAPER, BY_ALL, NO_PRIOR, DEFAULT)]
+        )
         mark = statistics.fmean(least_squares(scene, seed) for seed in range(seeds))
         print(f"\n{label} (least squares on as many uniform draws: argmax {mark:.0%})")
         print(f"{'policy':<40}{'argmax':>8}{'policy':>8}{'online':>8}{'entropy':>9}")
