@@ -95,8 +95,8 @@ class World:
 
     def _best(self, of_kind: Vector) -> float:
         """Return the best that a price on cost finds: the upper envelope, which is all but the best."""
-        found = []
-        for price in np.linspace(0, 2, 2001) * np.abs(of_kind).max() / self.cost.max():
+        found = [float(of_kind[STARTS].sum())]  # the smallest fits
+        for price in np.geomspace(1e-3, 1e3, 3000) * np.abs(of_kind).max() / self.cost.max():
             value = of_kind - price * self.cost
             parts = np.split(value, STARTS[1:])
             choices = Architecture(tuple(int(part.argmax()) for part in parts))
