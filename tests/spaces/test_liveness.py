@@ -179,6 +179,15 @@ def test_what_fits_is_alive_however_tight_the_limit() -> None:
     assert all(space.is_live(one) and fits(one) for _, one in batch)
 
 
+def test_a_small_space_is_gone_through_without_its_dead_architectures() -> None:
+    sizes = {"operations": "s3", "nodes": 1, "channels": 2, "cells": 3, "resolution": 8}
+    space = cast(DartsSpace, make_space("darts_small", **sizes))
+    # By hand: two edges a kind of cell, dead where both are none: (9 - 1)^2 of 81.
+    drawn = draw_accepted(space, 100, accept=lambda _: True, rng=np.random.default_rng(0))
+    assert len(drawn) == 64
+    assert set(drawn) == {one for one in space.enumerate() if space.is_live(one)}
+
+
 def test_a_dead_architecture_is_not_to_be_named() -> None:
     space = tiny("s3")
     with pytest.raises(ValueError, match=r"is dead, its output does not depend on the images"):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.strategies.conftest import run
+from tests.strategies.test_arms import _state
 
 CAPS = ["cap=range", "cap.low=0.1", "cap.high=0.6"]
 QUICK = ["clients=3", "clients_per_round=3", "rounds=2", "evaluation.every=0"]
@@ -30,6 +31,11 @@ def test_who_is_beyond_its_limits_is_counted(
         macs = [entry["macs"] for entry in entries]
         assert len(set(macs)) == 3  # each client's own, and not by far too small
         assert all(entry["macs"] >= 0.8 * entry["macs_cap"] for entry in entries)
+        # A run that goes on under other caps leaves them the models that they have trained.
+        state = _state(directory, "local")
+        assert state.meta["architectures"] == {
+            client: entry["choices"] for client, entry in summary["per_client"].items()
+        }
 
 
 def test_without_limits_nobody_is_beyond_them(tmp_path: Path) -> None:
