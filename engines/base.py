@@ -6,10 +6,14 @@ import re
 from pathlib import Path
 from typing import Any, Protocol
 
+from corolla.checker import MOST
 from corolla.errors import Fault, RunFailedError
 
 LOG_NAME = "superlink.log"
 """File in the run directory that takes the output of SuperLink, ServerApp and clients."""
+
+MOST_THREADS = 1024
+"""Of one process: more is a slip."""
 
 _SERVICE_LINE = re.compile(r"^INFO :|\[uvicorn\.|^For more information, visit:")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -66,9 +70,11 @@ def without_colours(text: str) -> str:
     return _COLOURS.sub("", text)
 
 
-def count_fault(key: str, value: Any, *, least: int = 1) -> list[Fault]:
-    """Return a fault unless ``value`` is a whole number of at least ``least``."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= least:
+def count_fault(key: str, value: Any, *, least: int = 1, most: int = MOST) -> list[Fault]:
+    """Return a fault unless ``value`` is a whole number from ``least`` to ``most``."""
+    if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
         return []
+    if isinstance(value, int) and value > most:
+        return [Fault(key, value, f"is more than {most:,}", f"Use an integer <= {most}.")]
     problem = f"is not a whole number >= {least}"
     return [Fault(key, value, problem, f"Use an integer >= {least}.")]

@@ -16,7 +16,7 @@ from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.supercore.task_identity import TaskIdentity
 
 from corolla.errors import Fault, RefusedError
-from engines.base import count_fault, run_failed
+from engines.base import MOST_THREADS, count_fault, run_failed
 from engines.grid import InlineGrid
 
 LOGGER = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class InlineEngine:
         """Return faults: the counts; nothing else can be missing."""
         return [
             *count_fault("clients", self._clients),
-            *count_fault("engine.threads", self._threads),
+            *count_fault("engine.threads", self._threads, most=MOST_THREADS),
         ]
 
     def run(self, *, config_yaml: str, run_dir: Path, launch: str) -> None:

@@ -6,16 +6,18 @@ Ray is started by Flower in the simulation process and ends with it, or an exist
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from corolla.errors import Fault, RefusedError
+from corolla.errors import Fault, RefusedError, is_number
 from engines.addresses import address_faults
-from engines.base import LOG_NAME, count_fault, log_tail, run_failed
+from engines.base import LOG_NAME, MOST_THREADS, count_fault, log_tail, run_failed
 from engines.flower_cli import RunStatus
 from engines.private_superlink import PrivateSuperLink
 from engines.project import project_root
 from engines.submission import submit, wait_for_end
 
+_ACTORS_PER_CPU = 8  # some wait for others; each holds torch in memory
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -58,8 +60,8 @@ class RayEngine:
     def check(self) -> list[Fault]:
         """Return faults: counts, GPUs, the Ray cluster's address, the checkout to submit."""
         faults = count_fault("clients", self._clients)
-        faults += count_fault("engine.actors", self._actors)
-        faults += count_fault("engine.threads", self._threads)
+        faults += self._actor_faults()
+        faults += count_fault("engine.threads", self._threads, most=MOST_THREADS)
         faults += self._gpu_faults()
         faults += [] if self._address is None else address_faults("engine.address", self._address)
         try:
@@ -106,9 +108,18 @@ class RayEngine:
             env["RAY_NUM_REDIS_GET_RETRIES"] = "2"
         return env
 
+    def _actor_faults(self) -> list[Fault]:
+        faults = count_fault("engine.actors", self._actors)
+        cpus = os.cpu_count() or 1
+        if faults or self._address is not None or self._actors <= cpus * _ACTORS_PER_CPU:
+            return faults
+        problem = f"would start so many processes on a machine with {cpus} CPU(s)"
+        remedy = f"Use {cpus}; at most {cpus * _ACTORS_PER_CPU}"
+        return [Fault("engine.actors", self._actors, problem, remedy)]
+
     def _gpu_faults(self) -> list[Fault]:
         key, value = "engine.gpus_per_client", self._gpus_per_client
-        if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
+        if not is_number(value) or not 0 <= value <= 1024:
             return [Fault(key, value, "is not a share of a GPU", "Use 0, or a number such as 0.5.")]
         if not value or self._address is not None:
             return []

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from corolla.errors import Fault, RefusedError, nearest
+from corolla.errors import Fault, RefusedError, is_number, nearest
 from engines.addresses import address_faults
-from engines.base import LOG_NAME, count_fault, run_failed
+from engines.base import LOG_NAME, run_failed
 from engines.flower_cli import FlowerCallError, FlowerCli, write_connection
 from engines.project import project_root
 from engines.submission import submit, wait_for_end
@@ -60,7 +60,7 @@ class SuperLinkEngine:
                     "Give the path at which the SuperLink's machine sees the runs' directory.",
                 )
             )
-        faults += count_fault("engine.node_timeout_s", int(self._node_timeout_s))
+        faults += self._timeout_faults()
         try:
             project_root(self._root)
         except RefusedError as refused:
@@ -68,6 +68,12 @@ class SuperLinkEngine:
         if not faults:
             faults = self._reach_faults()
         return faults
+
+    def _timeout_faults(self) -> list[Fault]:
+        value = self._node_timeout_s
+        if is_number(value) and 1 <= value <= 10**8:
+            return []
+        return [Fault("engine.node_timeout_s", value, "is not a time to wait", "Use 1 s or more.")]
 
     def run(self, *, config_yaml: str, run_dir: Path, launch: str) -> None:
         """Submit the run and wait for its end; see ``Engine.run``. Ctrl-C stops the run."""

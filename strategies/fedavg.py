@@ -13,6 +13,7 @@ from typing import Literal
 from corolla.aggregation.coverage import momentum_average
 from corolla.aggregation.regions import leading_regions
 from corolla.aggregation.updates import update_weight
+from corolla.checker import Checker
 from corolla.federation import Federation
 from corolla.state import State
 from corolla.tasks import Reply
@@ -38,6 +39,9 @@ class FedAvg(CorollaStrategy):
     ) -> None:
         super().__init__(federation=federation)
         update_weight(weights, 1)  # refuses an unknown one before anything starts
+        check = Checker()
+        check.number("server_momentum", server_momentum, least=0.0, below=1.0)
+        check.finish()
         self._architecture = self.space.named(architecture)
         self._weights = weights
         self._momentum = server_momentum

@@ -19,8 +19,9 @@ import numpy as np
 from corolla.aggregation.coverage import momentum_average
 from corolla.aggregation.damping import damping_faults
 from corolla.aggregation.updates import update_weight
+from corolla.checker import Checker
 from corolla.config.build import build
-from corolla.errors import Fault, RefusedError
+from corolla.errors import Fault, RefusedError, is_number
 from corolla.federation import Federation
 from corolla.search.evolution import Fits
 from corolla.search.proposals.protocol import Observation, Proposals, SearchContext
@@ -88,10 +89,15 @@ class PerFedNAS(CorollaStrategy):
         if final_draws or (learns and any("val_" in name for name in self._reward.needs)):
             problem = "architectures would be chosen on images that are trained on"
             faults += validation_faults(federation, problem)
-        if not 0 <= settle < 1:
+        check = Checker()
+        check.count("warmup_rounds", warmup_rounds, least=0)
+        check.count("max_draws", max_draws, least=1)
+        check.number("server_momentum", server_momentum, least=0.0, below=1.0)
+        faults += check.faults
+        if not (is_number(settle) and 0 <= settle < 1):
             remedy = "Give a share of the rounds: 0 for none, 0.25 for the last quarter"
             faults.append(Fault("settle", settle, "lies outside [0, 1)", remedy))
-        else:
+        elif not check.faults:
             self._searched = federation.rounds - round(settle * federation.rounds)
             if settle and self._searched <= warmup_rounds:
                 problem = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -155,6 +156,8 @@ class FederatedRun:
         report = strategy.report
         if report is None:
             raise RunFailedError(f"{type(strategy).__name__} left no report of the round")
+        if server_round == 1:
+            _stop_if_all_failed_alike(report)
         elapsed = time.perf_counter() - start
         metrics = _round_metrics(server_round, report, elapsed)
         rows = [self._row(server_round, reply, report) for reply in report.replies]
@@ -359,6 +362,22 @@ def _roster(config: RunConfig) -> Roster:
             expected=config.clients, deadline_s=float(config.engine["node_timeout_s"])
         )
     return SimulatedRoster(clients=config.population)
+
+
+def _stop_if_all_failed_alike(report: RoundReport) -> None:
+    """Raise where the first round lost everybody for one reason: later rounds would lose them too.
+
+    Reasons that differ in numbers alone (images, batches, seconds) are one.
+    """
+    reasons = {re.sub(r"\d+", "#", failure.reason) for failure in report.failures}
+    if report.replies or len(reasons) != 1:
+        return
+    raise RunFailedError(
+        f"the first round lost all {len(report.failures)} of its clients for the same reason: "
+        f"{report.failures[0].reason}\n"
+        "Nothing was learned. Where the configuration is the cause, correct it and start a new run; "
+        "where it was something else, put that right and resume this one"
+    )
 
 
 def _round_metrics(server_round: int, report: RoundReport, elapsed: float) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from corolla.config.build import (
 )
 from corolla.config.compose import compose_values
 from corolla.config.schema import ImageConfig, RunConfig, parse_config
+from corolla.config.unbuilt import check_unbuilt
 from corolla.data.dataset import Dataset
 from corolla.data.federation import FederationData
 from corolla.data.partition.partition import Partition
@@ -44,6 +45,7 @@ from corolla.records.errors import RESTORE, CorruptStateError
 from corolla.records.resumable import require_resumable
 from corolla.records.run_directory import RunDirectory
 from corolla.spaces.supernet import Supernet
+from corolla.training.batches import has_batch_norm
 from corolla.training.scoring import require_bias
 
 _LOG = logging.getLogger(__name__)
@@ -63,11 +65,16 @@ class Plan:
 
 def plan_run(overrides: Sequence[str], *, default_dir: Path | None = None) -> Plan:
     """Compose and check a run; RefusedError shows all faults that could be found."""
-    config, faults = parse_config(compose_values(overrides))
+    return plan_of(compose_values(overrides), default_dir=default_dir)
+
+
+def plan_of(values: dict[str, Any], *, default_dir: Path | None = None) -> Plan:
+    """Check a composed run; RefusedError shows all faults that could be found."""
+    config, faults = parse_config(values)
     if config is None:
         raise RefusedError(faults)
     collector = _Collector()
-    for step in (build_trainer, build_engine):
+    for step in (build_trainer, build_engine, check_unbuilt):
         collector.run(step, config)
     config, partition, dataset = collector.run(_with_images, config) or (config, None, None)
     run_dir = Path(config.run_dir) if config.run_dir else default_dir or _default_dir(config)
@@ -79,6 +86,7 @@ def plan_run(overrides: Sequence[str], *, default_dir: Path | None = None) -> Pl
     if space is not None and not faults:
         facts = collector.run(_facts, config, space, partition) or {}
         collector.run(_check_method, config, space, facts)
+        collector.run(_check_batches, config, space)
         if config.stage == "new_clients":
             collector.run(source_state, config, space)
     collector.add(faults)
@@ -314,6 +322,13 @@ def _check_method(config: RunConfig, space: Supernet, facts: dict[str, dict[str,
         caps=limits.caps,
     )
     build_strategy(config, federation=federation)
+
+
+def _check_batches(config: RunConfig, space: Supernet) -> None:
+    """RefusedError where no batch could be trained on, in no round."""
+    if config.batch_size == 1 and has_batch_norm(space.blank(space.smallest())):
+        problem = "BatchNorm takes no variance of a single image"
+        raise RefusedError(Fault("batch_size", 1, problem, "Use batch_size=2 or more"))
 
 
 def _engine_faults(config: RunConfig) -> list[Fault]:

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from clients.subnet import SubnetClient
-from tests.strategies.conftest import run
+from corolla.cli import main
+from corolla.records.run_directory import RunDirectory
+from tests.strategies.conftest import SMALL, run
 
 Fit = Callable[[SubnetClient, list[Any], Any], tuple[list[Any], int, dict[str, Any]]]
 FIT: Fit = SubnetClient.fit
@@ -148,7 +150,9 @@ def test_rounds_in_which_all_fail_leave_the_supernet_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fit(self: SubnetClient, parameters: list[Any], config: Any) -> Any:
-        return (FIT if "extra.deploy" in config else _raise)(self, parameters, config)
+        if "extra.deploy" in config:
+            return FIT(self, parameters, config)
+        raise ValueError(f"out of {'paper' * (1 + int(config['client']))}")  # each its own reason
 
     monkeypatch.setattr(SubnetClient, "fit", fit)
     directory = run(tmp_path / "run", "rounds=2", "evaluation.every=0")
@@ -162,6 +166,30 @@ def test_rounds_in_which_all_fail_leave_the_supernet_as_it_was(
     _, state = directory.load_checkpoint("latest", expected=header_of(config, space))
     for name, array in space.initial_state(0).items():
         assert state.arrays[f"strategy/supernet/{name}"].tobytes() == array.tobytes()
+
+
+def test_a_first_round_that_loses_everybody_for_one_reason_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    works = False
+
+    def fit(self: SubnetClient, parameters: list[Any], config: Any) -> Any:
+        if works and config["round"] == 1:
+            return FIT(self, parameters, config)
+        raise ValueError(f"sheet {config['client']}: out of paper")
+
+    monkeypatch.setattr(SubnetClient, "fit", fit)
+    path = tmp_path / "run"
+    more = ["rounds=2", "evaluation.every=0", "evaluation.fine_tune_epochs=0", f"run_dir={path}"]
+    assert main(["run", *SMALL, *more]) == 3
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the first round lost all 2 of its clients for the same reason: " in said
+    assert "out of paper" in said
+    assert f"corolla resume {path}" in said
+    assert not RunDirectory.open(path).metrics()
+    works = True  # in round 1: that all fail in a later one ends nothing
+    main(["resume", str(path)])
+    assert [line["failures"] for line in RunDirectory.open(path).metrics()] == [0, 2]
 
 
 def test_a_client_that_is_gone_at_the_end_is_named(

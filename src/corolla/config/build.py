@@ -12,16 +12,19 @@ from hydra.utils import get_class
 
 from corolla.aggregation.robust import RobustRule
 from corolla.caps import CapRule
+from corolla.config.arguments import kind_faults, unknown_faults
 from corolla.config.schema import RunConfig
 from corolla.data.dataset import Dataset
 from corolla.data.partition.partition import Partition
 from corolla.data.partition.partitioner import Partitioner
 from corolla.data.server_set import ServerSet, named_as_server
-from corolla.errors import Fault, RefusedError, nearest
+from corolla.errors import Fault, RefusedError
 from corolla.records.checkpoints import CheckpointHeader
 from corolla.spaces.supernet import Supernet
 from corolla.training.settings import LoopSettings, TrainerSettings
 from corolla.training.trainer import LocalTrainer
+
+_STUMBLES = (ImportError, AttributeError, TypeError, ValueError, LookupError, ArithmeticError)
 
 
 def build(node: Mapping[str, Any], key: str, **known: Any) -> Any:
@@ -36,36 +39,45 @@ def build(node: Mapping[str, Any], key: str, **known: Any) -> Any:
         remedy = "Take one of the files in conf/"
         raise RefusedError(Fault(key, dict(node), "has no _target_", remedy))
     target = str(node["_target_"])
-    with _named(key, target):
+    with named(key, target):
         kind = get_class(target)
-    parameters = inspect.signature(kind).parameters
-    if "name" in node and "name" in parameters:
+    if "name" in node and "name" in inspect.signature(kind).parameters:
         settings["name"] = node["name"]
-    faults = [
-        Fault(
-            f"{key}.{name}",
-            value,
-            f"{kind.__name__} has no such setting",
-            nearest(name, list(parameters)),
-        )
-        for name, value in settings.items()
-        if name not in parameters
-    ]
+    # Not hydra.utils.instantiate: it turns dataclasses and lists among the arguments into its own.
+    return _filled(kind, settings, key, target, known)
+
+
+def _filled(
+    kind: type[Any], settings: Mapping[str, Any], key: str, shown: Any, known: Mapping[str, Any]
+) -> Any:
+    """Return ``kind`` filled with ``settings``; what it does not check itself, its annotations do."""
+    with named(key, shown):
+        faults = unknown_faults(kind, settings, key)
+        loose = kind_faults(kind, settings, key, known=known)
     if faults:
         raise RefusedError(faults)
-    with _named(key, target):
-        # Not hydra.utils.instantiate: it turns dataclasses and lists among the arguments into its own.
-        return kind(**settings, **known)
+    try:
+        with named(key, shown):
+            built = kind(**settings, **known)
+    except RefusedError as error:
+        # A constructor says better what is wrong with a value; but not where it stumbles over one.
+        refused = isinstance(error.__cause__, RefusedError)
+        said = error.faults if refused or not loose else []
+        keys = {fault.key for fault in said}
+        raise RefusedError([*said, *(f for f in loose if f.key not in keys)]) from error
+    if loose:
+        raise RefusedError(loose)
+    return built
 
 
 @contextmanager
-def _named(key: str, target: str) -> Iterator[None]:
+def named(key: str, target: Any) -> Iterator[None]:
     """Turn what an import or a constructor raises into a fault that names ``key``."""
     try:
         yield
     except RefusedError as error:
         raise RefusedError([_under(key, fault) for fault in error.faults]) from error
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
+    except _STUMBLES as error:
         remedy = "Correct the file or override"
         raise RefusedError(Fault(key, target, str(error), remedy)) from error
 
@@ -197,17 +209,5 @@ def header_of(config: RunConfig, space: Supernet) -> CheckpointHeader:
 
 def settings_of(kind: type[Any], values: Mapping[str, Any], key: str) -> Any:
     """Return the settings class ``kind`` filled from YAML; RefusedError names unknown or bad keys."""
-    known = list(inspect.signature(kind).parameters)
-    faults = [
-        Fault(f"{key}.{name}", value, "unknown key", nearest(name, known))
-        for name, value in values.items()
-        if name not in known and name != "name"
-    ]
-    if faults:
-        raise RefusedError(faults)
-    try:
-        return kind(**{k: v for k, v in values.items() if k != "name"})
-    except RefusedError as error:
-        raise RefusedError([_under(key, fault) for fault in error.faults]) from error
-    except (TypeError, ValueError) as error:
-        raise RefusedError(Fault(key, dict(values), str(error), "Correct the file")) from error
+    settings = {name: value for name, value in values.items() if name != "name"}
+    return _filled(kind, settings, key, dict(values), {})

@@ -64,7 +64,13 @@ def compose_values(overrides: Sequence[str]) -> dict[str, Any]:
             faults.append(Fault(key, override.value(), "unknown key", _nearest_key(key, keys)))
     if faults:
         raise RefusedError(faults)
-    values = OmegaConf.to_container(_compose(list(overrides)), resolve=True)
+    composed = _compose(list(overrides))
+    try:
+        values = OmegaConf.to_container(composed, resolve=True)
+    except OmegaConfBaseException as error:  # such as ${nothing}
+        key = str(error.full_key or "config")
+        remedy = "Refer to a key that exists, or give a value"
+        raise RefusedError(Fault(key, _text(composed, key), _first_line(error), remedy)) from error
     if not isinstance(values, dict):
         raise RefusedError(Fault("config", type(values).__name__, "not a mapping", "Fix conf/"))
     values.pop("experiment", None)
@@ -99,9 +105,9 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
 
 def _group_fault(override: Override, known: dict[str, list[str]]) -> Fault | None:
     key = override.key_or_group
-    if key not in known or override.value() is None:
+    if key not in known or (override.value() is None and key == "experiment"):
         return None
-    name = str(override.value())
+    name = "null" if override.value() is None else str(override.value())
     if name in known[key]:
         return None
     return Fault(key, name, f"no such {key}", nearest(name, known[key]))
@@ -113,9 +119,20 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
         with initialize_config_dir(config_dir=str(config_dir()), version_base="1.3"):
             return compose("config", overrides=list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
-        text = str(error).splitlines()[0]
         remedy = "Correct the override or the file in conf/"
-        raise RefusedError(Fault("config", list(overrides), text, remedy)) from error
+        raise RefusedError(Fault("config", list(overrides), _first_line(error), remedy)) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
+
+
+def _text(composed: DictConfig, key: str) -> Any:
+    """Return what stands at ``key``, unresolved."""
+    raw: Any = OmegaConf.to_container(composed, resolve=False)
+    for part in key.split("."):
+        raw = raw.get(part) if isinstance(raw, dict) else None
+    return raw
 
 
 def _flatten(node: Any, prefix: str = "") -> set[str]:

@@ -5,20 +5,41 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
+from corolla.checker import MOST
+from corolla.config.arguments import kind_problem
 from corolla.errors import Fault, nearest
 from corolla.types import ClientId
+
+_MOST_CLIENTS = 10**6
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"  # it becomes a part of folders' names
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, populate_by_name=True)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _of_its_kind(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse what pydantic would turn into what was asked for: "5", true or 5.0 for 5."""
+        problem = kind_problem(cls.model_fields[str(info.field_name)].annotation, value)
+        if problem is not None:
+            raise ValueError(problem)
+        return value
+
 
 class MethodConfig(_Strict):
     """A method: its Strategy and its NumPyClient as ``_target_`` nodes."""
 
-    name: str
+    name: str = Field(pattern=_NAME)
     strategy: dict[str, Any]
     client: dict[str, Any]
     new_clients: dict[str, Any] | None = (
@@ -29,7 +50,7 @@ class MethodConfig(_Strict):
 class SpaceConfig(_Strict):
     """A search space: its supernet as a ``_target_`` node, loop settings per device."""
 
-    name: str
+    name: str = Field(pattern=_NAME)
     supernet: dict[str, Any]
     loop: dict[str, dict[str, Any]]
 
@@ -39,7 +60,7 @@ class EvaluationConfig(_Strict):
 
     every: int = Field(ge=0)
     received: bool | Literal["auto"]
-    fine_tune_epochs: int = Field(ge=0)
+    fine_tune_epochs: int = Field(ge=0, le=MOST)
     fine_tune_lr: float | None = Field(gt=0)
     statistics: Literal["aggregate", "recalibrate"]
     prior: Literal["auto", "client", "none"] = "auto"
@@ -74,23 +95,23 @@ class RunConfig(_Strict):
     server_set: dict[str, Any] = Field(default_factory=dict)
     cap: dict[str, Any] = Field(default_factory=dict)
     robust: dict[str, Any] = Field(default_factory=dict)
-    rounds: int = Field(ge=1)
-    clients: int = Field(ge=1)
+    rounds: int = Field(ge=1, le=MOST)
+    clients: int = Field(ge=1, le=_MOST_CLIENTS)
     clients_per_round: int | float
-    local_epochs: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
-    seed: int = Field(ge=0)
+    local_epochs: int = Field(ge=1, le=MOST)
+    batch_size: int = Field(ge=1, le=MOST)
+    seed: int = Field(ge=0, lt=2**63)  # so that it travels in a message
     stage: Literal["train", "new_clients"] = "train"
     from_run: str | None = Field(alias="from", default=None)
-    new_clients: int = Field(ge=0, default=0)
+    new_clients: int = Field(ge=0, le=_MOST_CLIENTS, default=0)
     run_dir: str | None
     device: Literal["auto", "cpu", "cuda"]
-    round_timeout_s: float = Field(gt=0)
+    round_timeout_s: float = Field(ge=0.1, le=10**8)  # three years; a message takes 0.01 s
     evaluation: EvaluationConfig
     memory_budget_mib: tuple[float, float] | Literal["space"] | None
-    link_mbit_s: float | None = Field(gt=0)
+    link_mbit_s: float | None = Field(ge=1e-3, le=1e6)
     damping: float = Field(ge=0, le=1, default=0.0)
-    lambda_time: float = Field(ge=0, default=0.0)
+    lambda_time: float = Field(ge=0, le=1e6, default=0.0)
     train_on_validation: bool = False
     report: bool
     tensorboard: bool
@@ -201,4 +222,7 @@ def _fault(item: Any, values: dict[str, Any]) -> Fault:
         return Fault(key, item["input"], "unknown key", nearest(path[-1], list(model.model_fields)))
     if item["type"] == "missing":
         return Fault(key, None, "missing", "Set it; conf/config.yaml documents every key")
+    if item["type"] == "string_pattern_mismatch":
+        problem, remedy = "is no name", "Use letters, digits and . _ + -, a letter or digit first"
+        return Fault(key, item["input"], problem, remedy)
     return Fault(key, item["input"], problem[:1].lower() + problem[1:], "Correct it")

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from corolla.aggregation.regions import Place, Region, cut, leading_regions, place
+from corolla.errors import Fault, RefusedError
 from corolla.spaces.architecture import Architecture, Dimension
 from corolla.spaces.blank import on_meta
 from corolla.spaces.costs import Costs, count_macs, saved_bytes
@@ -25,6 +26,8 @@ from corolla.spaces.space import SearchSpace
 from corolla.types import Arrays
 
 Shapes = dict[str, tuple[int, ...]]
+MOST_PIXELS = 1024
+"""A side of an image: a first layer of 16 channels holds 64 MiB for one of this size."""
 
 
 class Supernet(SearchSpace):
@@ -45,6 +48,10 @@ class Supernet(SearchSpace):
                 f"space {name!r}: num_classes={num_classes} must be >= 2, in_channels={in_channels} "
                 f"and resolution={resolution} >= 1"
             )
+        if resolution > MOST_PIXELS:
+            problem = f"is more than {MOST_PIXELS} pixels a side"
+            remedy = f"Use {MOST_PIXELS} or fewer"
+            raise RefusedError(Fault("resolution", resolution, problem, remedy))
         self.num_classes = num_classes
         self.in_channels = in_channels
         self.resolution = resolution  # pixels a side of the images that clients hold

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from corolla.data.images import Images
-from corolla.errors import Fault, RefusedError
+from corolla.errors import Fault, RefusedError, is_number
 from corolla.training.batches import consecutive_batches
 from corolla.training.modes import in_mode, lay_out
 from corolla.training.results import Evaluation, NoBatchError
@@ -51,10 +51,10 @@ class KnnSettings:
         if isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 1:
             remedy = "Use a whole number, 1 or more"
             faults.append(Fault("k", self.k, "is no number of neighbours", remedy))
-        if not (_is_number(self.scale) and self.scale > 0):
+        if not (is_number(self.scale) and self.scale > 0):
             faults.append(Fault("scale", self.scale, "is out of range", "Use a number above 0"))
         step = self.lambda_step
-        whole = _is_number(step) and 0 < step <= 1 and math.isclose(1 / step, round(1 / step))
+        whole = is_number(step) and 0 < step <= 1 and math.isclose(1 / step, round(1 / step))
         if not whole:
             remedy = "Use 1 divided by a whole number, such as 0.1"
             faults.append(Fault("lambda_step", step, "does not lead from 0 to 1", remedy))
@@ -189,7 +189,3 @@ def _last_linear_input(model: nn.Module) -> Iterator[list[Tensor]]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -15,7 +15,6 @@ trainer's settings say; the inner step is not, since its derivative above is tha
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -29,7 +28,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from corolla.data.images import Images
-from corolla.errors import Fault, RefusedError, nearest
+from corolla.errors import Fault, RefusedError, is_number, nearest
 from corolla.training.batches import has_batch_norm, shuffled_batches
 from corolla.training.losses import classification_loss, split_counts
 from corolla.training.memory import MemoryCount
@@ -67,16 +66,16 @@ class MetaSettings:
 
     def __post_init__(self) -> None:
         faults = []
-        if not (_is_number(self.alpha) and self.alpha >= 0):
+        if not (is_number(self.alpha) and self.alpha >= 0):
             remedy = "Use a number, 0 or more"
             faults.append(Fault("alpha", self.alpha, "is out of range", remedy))
-        if self.beta is not None and not (_is_number(self.beta) and self.beta > 0):
+        if self.beta is not None and not (is_number(self.beta) and self.beta > 0):
             remedy = "Use a number above 0, or null for the round's learning rate"
             faults.append(Fault("beta", self.beta, "is out of range", remedy))
         if self.variant not in _BATCHES:
             remedy = nearest(str(self.variant), list(_BATCHES))
             faults.append(Fault("variant", self.variant, "is not known", remedy))
-        if not (_is_number(self.delta) and self.delta > 0):
+        if not (is_number(self.delta) and self.delta > 0):
             faults.append(Fault("delta", self.delta, "is out of range", "Use a number above 0"))
         epochs = self.adapt_epochs
         if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
@@ -338,7 +337,3 @@ def _hessian_product(loss: Loss, weights: Weights, direction: Weights) -> Weight
 
 def _moved(weights: Weights, direction: Weights, step: float) -> Weights:
     return [w + step * d for w, d in zip(weights, direction, strict=True)]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

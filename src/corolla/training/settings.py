@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from corolla.errors import Fault, RefusedError, nearest
+from corolla.checker import Checker
 
 OPTIMIZERS = ("sgd", "adamw")
 AUGMENTATIONS = ("none", "flip", "crop_flip", "crop_flip_cutout", "crop_flip_autoaugment")
@@ -53,7 +51,7 @@ class TrainerSettings:
     warmup_rounds: int = 0  # rounds that lr climbs in a straight line before its first full round
 
     def __post_init__(self) -> None:
-        check = _Checker("trainer.")
+        check = Checker("trainer.")
         check.choice("optimizer", self.optimizer, OPTIMIZERS)
         check.choice("augment", self.augment, AUGMENTATIONS)
         check.choice("lr_schedule", self.lr_schedule, SCHEDULES)
@@ -131,62 +129,11 @@ class LoopSettings:
     )
 
     def __post_init__(self) -> None:
-        check = _Checker("")
+        check = Checker("")
         for name in ("channels_last", "fused", "foreach", "deterministic", "keep_freed_memory"):
             check.flag(name, getattr(self, name))
         check.choice("autocast", self.autocast, AUTOCASTS)
-        check.count("threads", self.threads, least=1)
+        check.count("threads", self.threads, least=1, most=1024)
         if self.fused is True and self.foreach is True:
             check.add("foreach", True, "excludes fused=true", "Switch one of the two off")
         check.finish()
-
-
-class _Checker:
-    """Collects what is wrong with a settings object, so that all of it is said at once."""
-
-    def __init__(self, prefix: str) -> None:
-        self.faults: list[Fault] = []
-        self._prefix = prefix
-
-    def add(self, key: str, value: Any, problem: str, remedy: str) -> None:
-        self.faults.append(Fault(self._prefix + key, value, problem, remedy))
-
-    def finish(self) -> None:
-        if self.faults:
-            raise RefusedError(self.faults)
-
-    def choice(self, key: str, value: Any, known: Sequence[str]) -> None:
-        if value not in known:
-            self.add(key, value, "is not known", nearest(str(value), known))
-
-    def flag(self, key: str, value: Any) -> None:
-        if not isinstance(value, bool):
-            self.add(key, value, "is neither true nor false", "Use true or false")
-
-    def count(self, key: str, value: Any, *, least: int) -> None:
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            self.add(key, value, "is out of range", f"Use a whole number, {least} or more")
-
-    def betas(self, key: str, value: Any) -> None:
-        if not isinstance(value, list | tuple) or len(value) != 2:
-            self.add(key, value, "is not a pair", "Use two numbers in [0, 1), such as [0.9, 0.999]")
-            return
-        for i, beta in enumerate(value):
-            self.number(f"{key}[{i}]", beta, least=0.0, below=1.0)
-
-    def number(
-        self,
-        key: str,
-        value: Any,
-        *,
-        above: float = -math.inf,
-        least: float = -math.inf,
-        below: float = math.inf,
-    ) -> None:
-        low = f"above {above:g}" if above > least else f"{least:g} or more"
-        high = f", below {below:g}" if below < math.inf else ""
-        remedy = f"Use a number, {low}{high}"
-        if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
-            self.add(key, value, "is not a number", remedy)
-        elif not (value > above and least <= value < below):
-            self.add(key, value, "is out of range", remedy)

@@ -1,0 +1,211 @@
+"""Every key of every method's configuration, with values that nobody should write: refused by name.
+
+What is checked is all that happens before a start, from the composed configuration on.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from corolla.config.compose import _compose
+from corolla.errors import RefusedError
+from corolla.launch import plan_of
+from tests.conftest import CONF
+
+BAD: list[Any] = [
+    *(math.nan, math.inf, -math.inf, -1, 0, 1.5, 1e-320, 1e308, 2**64),
+    *("text", True, None, [], {}, [1, math.inf], "../../evil"),
+]
+NEVER = {repr(value) for value in (math.nan, math.inf, -math.inf, 2**64, [1, math.inf])}
+# What may be taken for a value of a kind; of the others, not one.
+TAKEN = {
+    bool: {"True"},
+    int: {"0", "None"},
+    float: {"0", "1.5", "1e-320", "1e+308", "None"},
+    str: {"'text'", "True", "None"},  # `auto` stands beside true and false
+    list: {"None", "[]"},
+    dict: {"{}"},
+    type(None): {"0", "1.5", "1e-320", "1e+308", "True", "None", "'text'", "'../../evil'", "[]"},
+}
+SHARES = ("momentum", "server_momentum", "label_smoothing", "settle", "decay", "normalise_decay")
+SMALL = ["engine=inline", "clients=2", "clients_per_round=1", "rounds=2"]
+SERVER = ["server_set=held_out", "server_set.images=100"]
+NEEDS = {
+    "fedkemf": SERVER,
+    "fedmd": SERVER,
+    "fedrolex": ["space=mobilenetv2_width_8"],
+    "global_nas": ["space=darts_s2_mixed_small"],
+    "hapfnas": [
+        *(*SERVER, "space=mobilenetv2_8", "rounds=40"),
+        *("supernet_training=distilled_small", "personal_search=predictor_small"),
+    ],
+    "heterofl": ["space=mobilenetv2_width_8"],
+    "spider": ["space=darts_s2_mixed_small"],
+}
+READS = {  # groups that the method reads; others are only looked at
+    "perfednas": ("proposals", "reward"),
+    "global_nas": ("search",),
+    "spider": ("search",),
+    "hapfnas": ("supernet_training", "personal_search", "retraining", "server_set"),
+    "fedavg": (
+        *("space", "dataset", "partition", "trainer", "engine", "evaluation", "rounds", "clients"),
+        *("clients_per_round", "local_epochs", "batch_size", "seed", "stage", "from", "run_dir"),
+        *("new_clients", "device", "round_timeout_s", "memory_budget_mib", "lambda_time"),
+        *("link_mbit_s", "train_on_validation", "report", "tensorboard", "cap"),
+    ),
+}
+METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    logging.disable(logging.CRITICAL)  # Hydra logs every class that it does not find
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def composed(method: str, *more: str) -> DictConfig:
+    config = _compose([*SMALL, f"method={method}", *NEEDS.get(method, []), *more])
+    OmegaConf.set_struct(config, False)
+    config.pop("experiment", None)
+    plan(config)  # as it is, it is taken
+    return config
+
+
+def plan(config: DictConfig) -> None:
+    values = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(values, dict)
+    plan_of({str(key): value for key, value in values.items()})
+
+
+def refused(config: DictConfig, key: str, value: Any) -> str | None:
+    """Return what is said of ``value`` at ``key``, None where it is taken."""
+    changed = copy.deepcopy(config)
+    OmegaConf.update(changed, key, value, merge=False)
+    found = None
+    try:
+        plan(changed)
+    except RefusedError as error:
+        found = error
+    if found is None:
+        return None
+    said = [(fault.key, fault.problem, fault.remedy) for fault in found.faults]
+    assert said, key
+    assert all(all(part) for part in said), said
+    return str(found)
+
+
+def leaves(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    for name in node:
+        key = f"{prefix}.{name}" if prefix else str(name)
+        child = node._get_node(name)
+        if isinstance(child, DictConfig) and len(child):
+            yield from leaves(child, key)
+        else:
+            yield key
+
+
+def check(config: DictConfig, key: str, values: list[Any]) -> None:
+    taken = {repr(value) for value in values if refused(config, key, value) is None}
+    # The stage of new clients is planned on its own; here its settings are only of the right kinds.
+    if not key.startswith("method.new_clients."):
+        kind = type(OmegaConf.to_container(config, resolve=True) and OmegaConf.select(config, key))
+        kind = {DictConfig: dict}.get(kind, kind if kind in TAKEN else list)
+        assert taken <= TAKEN[kind], f"{key}: took {sorted(taken - TAKEN[kind])}"
+    assert not taken & NEVER, f"{key}: took {sorted(taken & NEVER)}"
+    if key.split(".")[-1] in SHARES:
+        assert not taken & {"1.5", "1e+308"}, key
+
+
+def keys_of(method: str, config: DictConfig) -> list[str]:
+    tops = ("method", *READS.get(method, ()))
+    return [key for key in leaves(config) if key.split(".")[0] in tops]
+
+
+def test_every_key_of_a_run_with_one_bad_value_each() -> None:
+    config = composed("fedavg")
+    for position, key in enumerate(keys_of("fedavg", config)):
+        check(config, key, [BAD[position % len(BAD)]])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_every_key_of_every_method_with_every_bad_value(method: str) -> None:
+    config = composed(method)
+    for key in keys_of(method, config):
+        check(config, key, BAD)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("method.strategy.server_momentum", math.nan, "server_momentum=nan"),
+        ("method.strategy.server_momentum", "much", "server_momentum='much'"),
+        ("method.strategy.server_momentum", 1.5, "Use a number, 0 or more, below 1"),
+        ("method.strategy.server_momentum", -0.5, "server_momentum=-0.5"),
+        ("method.strategy.warmup_rounds", -1, "warmup_rounds=-1: is out of range"),
+        ("method.strategy.warmup_rounds", "few", "warmup_rounds='few'"),
+        ("method.strategy.max_draws", 0, "max_draws=0: is out of range"),
+        ("method.strategy.max_draws", "few", "max_draws='few'"),
+        ("batch_size", 1, "BatchNorm takes no variance of a single image"),
+        ("method.client._target_", "corolla.errors.Fault", "method.client"),
+        ("method.client._target_", "clients.ditto.Ditto", "method.client"),
+        (
+            "method.client._target_",
+            "clients.knn_per.KnnPerClient",
+            "method.client.k=None: is missi",
+        ),
+        ("evaluation.fine_tune_lr", math.inf, "evaluation.fine_tune_lr=inf"),
+        ("round_timeout_s", 1e-9, "round_timeout_s=1e-09"),
+        ("link_mbit_s", 1e-320, "link_mbit_s=1e-320"),
+        ("method.name", "../../evil", "Use letters, digits"),
+        ("space.supernet.resolution", [8, 9999], "is more than 1024 pixels a side"),
+        ("space.supernet.resolution", [0], "space.resolution=0"),
+        ("memory_budget_mib", [1, math.inf], "memory_budget_mib=[1, inf]"),
+        ("memory_budget_mib", [5, 1], "not an ascending range"),
+        ("trainer", None, "trainer=None"),
+        ("seed", 2**64, "seed=18446744073709551616"),
+        ("rounds", "5", "rounds='5': is not a whole number"),
+        ("rounds", True, "rounds=True: is not a whole number"),
+        ("space.loop.cuda.threads", 0, "space.loop.cuda.threads=0"),
+        ("method.new_clients.max_draws", "few", "method.new_clients.max_draws='few'"),
+    ],
+)
+def test_what_once_started(key: str, value: Any, said: str, default: DictConfig) -> None:
+    found = refused(default, key, value)
+    assert found is not None
+    assert said in found
+
+
+@pytest.fixture(scope="module")
+def default() -> DictConfig:
+    return composed("perfedrlnas")
+
+
+def test_a_client_that_differs_from_its_strategy() -> None:
+    found = refused(composed("ditto"), "method.client.lambda_local", 0.5)
+    assert found is not None
+    assert "method.client.lambda_local=0.5: differs from method.strategy.lambda_local=1.0" in found
+
+
+def test_more_processes_than_a_machine_can_hold() -> None:
+    found = refused(composed("fedavg", "engine=ray"), "engine.actors", 100_000)
+    assert found is not None
+    assert "engine.actors=100000: would start so many processes" in found
+
+
+def test_batches_of_one_where_nothing_is_normalised_over_them() -> None:
+    norm = [
+        "space=resnet18",
+        "space.supernet.resolution=8",
+        "space.supernet.norm=group",
+        "space.supernet.width=8",
+    ]
+    composed("fedavg", *norm, "space.supernet.groups=2", "batch_size=1")
