@@ -19,6 +19,7 @@ from corolla.config.arguments import kind_problem
 from corolla.errors import Fault, nearest
 from corolla.types import ClientId
 
+ENGINES = ("inline", "ray", "superlink")
 _MOST_CLIENTS = 10**6
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"  # it becomes a part of folders' names
 
@@ -164,6 +165,9 @@ def parse_config(values: dict[str, Any]) -> tuple[RunConfig | None, list[Fault]]
 
 def _across_keys(config: RunConfig) -> list[Fault]:
     faults = _stage_faults(config)
+    kind = config.engine.get("kind")
+    if kind not in ENGINES:
+        faults.append(Fault("engine.kind", kind, "is not known", nearest(str(kind), ENGINES)))
     count = "clients" if config.on_nodes or config.stage == "train" else "new_clients"
     if config.participants > getattr(config, count) and not faults:
         faults.append(
