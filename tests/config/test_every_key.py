@@ -18,6 +18,7 @@ from corolla.config.compose import _compose
 from corolla.errors import RefusedError
 from corolla.launch import plan_of
 from tests.conftest import CONF
+from tests.strategies.conftest import small
 
 BAD: list[Any] = [
     *(math.nan, math.inf, -math.inf, -1, 0, 1.5, 1e-320, 1e308, 2**64),
@@ -46,20 +47,6 @@ TAKEN = {
     },
 }
 SHARES = ("momentum", "server_momentum", "label_smoothing", "settle", "decay", "normalise_decay")
-SMALL = ["engine=inline", "clients=2", "clients_per_round=1", "rounds=2"]
-SERVER = ["server_set=held_out", "server_set.images=100"]
-NEEDS = {
-    "fedkemf": SERVER,
-    "fedmd": SERVER,
-    "fedrolex": ["space=mobilenetv2_width_8"],
-    "global_nas": ["space=darts_s2_mixed_small"],
-    "hapfnas": [
-        *(*SERVER, "space=mobilenetv2_8", "rounds=40"),
-        *("supernet_training=distilled_small", "personal_search=predictor_small"),
-    ],
-    "heterofl": ["space=mobilenetv2_width_8"],
-    "spider": ["space=darts_s2_mixed_small"],
-}
 READS = {  # groups that the method reads; others are only looked at
     "perfednas": ("proposals", "reward"),
     "global_nas": ("search",),
@@ -83,7 +70,7 @@ def _quiet() -> Iterator[None]:
 
 
 def composed(method: str, *more: str) -> DictConfig:
-    config = _compose([*SMALL, f"method={method}", *NEEDS.get(method, []), *more])
+    config = _compose(small(f"method={method}", *more))
     OmegaConf.set_struct(config, False)
     config.pop("experiment", None)
     plan(config)  # as it is, it is taken
@@ -206,10 +193,12 @@ def test_a_client_that_differs_from_its_strategy() -> None:
     assert "method.client.lambda_local=0.5: differs from method.strategy.lambda_local=1.0" in found
 
 
-def test_more_processes_than_a_machine_can_hold() -> None:
-    found = refused(composed("fedavg", "engine=ray"), "engine.actors", 100_000)
+def test_more_processes_than_a_machine_can_hold_and_fedavgs_momentum() -> None:
+    config = composed("fedavg", "engine=ray")
+    found = refused(config, "engine.actors", 100_000)
     assert found is not None
     assert "engine.actors=100000: would start so many processes" in found
+    assert refused(config, "method.strategy.server_momentum", 1.5) is not None
 
 
 def test_batches_of_one_where_nothing_is_normalised_over_them() -> None:

@@ -37,6 +37,10 @@ def check_unbuilt(config: RunConfig) -> None:
         node = getattr(config, group)
         if node:
             faults += _node_faults(node, group)
+    name = config.space.supernet.get("name", config.space.name)
+    if name != config.space.name:
+        problem = f"differs from space.name={config.space.name!r}"
+        faults.append(Fault("space.supernet.name", name, problem, "Set space.name alone"))
     for device, loop in config.space.loop.items():
         try:
             settings_of(LoopSettings, loop, f"space.loop.{device}")
