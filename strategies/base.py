@@ -10,7 +10,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
@@ -25,7 +25,9 @@ from corolla.spaces.architecture import Architecture
 from corolla.state import State
 from corolla.tasks import Failure, Reply, Task
 from corolla.types import Arrays, ClientId, client_order, generator
-from strategies.exchange import Exchange, Order
+from strategies.absorbing import absorbed
+from strategies.exchange import Exchange, Order, Terms
+from strategies.metrics import ACCURACIES, REPLY_METRICS, Admission, Metric, Metrics, Note, Notes
 from strategies.roster import Roster, leave_out_short
 
 _LOG = logging.getLogger("corolla")
@@ -65,6 +67,10 @@ class CorollaStrategy(Strategy):
     clients_keep_models = False  # what `deployed` gives is not all that a client runs
     returns_models = True  # clients may be asked for the weights that they deploy
     takes_robust = False  # what it averages goes through `Federation.robust`
+    # What this class' clients say beyond `strategies.metrics`; its subclasses' clients say it, too.
+    reply_metrics: ClassVar[Metrics] = {}
+    reply_notes: ClassVar[Notes] = {}
+    may_be_infinite: tuple[str, ...] = ()  # beginnings of the names of arrays of `state`
 
     def __init__(self, *, federation: Federation) -> None:
         if federation.robust is not None and not self.takes_robust:
@@ -75,6 +81,8 @@ class CorollaStrategy(Strategy):
         self.space = federation.space
         self.roster: Roster | None = None
         self.report: RoundReport | None = None
+        self.on_ray = False  # clients are Ray actors of Flower's simulation
+        self._admission = self._declared()
         self._exchange: Exchange | None = None
 
     # --- what a method implements -------------------------------------------------------------------
@@ -165,10 +173,9 @@ class CorollaStrategy(Strategy):
             orders,
             nodes,
             message_type=self.order_type,
-            link_mbit_s=self.federation.link_mbit_s,
             work=self._work,
             interchangeable=roster.interchangeable,
-            check=self.space.check,
+            terms=self._terms(link_mbit_s=self.federation.link_mbit_s),
         )
         return self._exchange.messages()
 
@@ -179,14 +186,16 @@ class CorollaStrategy(Strategy):
         if self._exchange is None:
             raise RuntimeError("aggregate_train before configure_train")
         valid, failures = self._exchange.sort(replies)
+        self.learn_failures(server_round, failures)
+        valid, unusable, outcome = absorbed(self, server_round, valid)
+        failures = sorted(failures + unusable, key=lambda failure: client_order(failure.client))
         for failure in failures:
             _LOG.warning(
                 "round %d: client %s dropped: %s", server_round, failure.client, failure.reason
             )
         if not valid and failures:
             _LOG.warning("round %d: no valid reply, nothing changes", server_round)
-        self.learn_failures(server_round, failures)
-        self.report = RoundReport(valid, failures, self.absorb(server_round, valid))
+        self.report = RoundReport(valid, failures, outcome)
         return None, MetricRecord({"participants": len(valid), "failures": len(failures)})
 
     def configure_evaluate(
@@ -204,9 +213,8 @@ class CorollaStrategy(Strategy):
         valid, _ = self.finish_evaluation(replies)
         if not valid:
             return None
-        keys = ("val_accuracy", "test_accuracy")
         return MetricRecord(
-            {key: float(np.mean([reply.metrics[key] for reply in valid])) for key in keys}
+            {key: float(np.mean([reply.metrics[key] for reply in valid])) for key in ACCURACIES}
         )
 
     # --- evaluation of chosen clients -------------------------------------------------------------------
@@ -227,6 +235,7 @@ class CorollaStrategy(Strategy):
         return_arrays = return_arrays and self.returns_models
         loss = self.loss_of_deployed()
         told = dict(extra or {}) | ({} if loss is None else {"loss": loss})
+        needs = self._needed_scores(fine_tuned=fine_tune_epochs > 0)
         for client in clients:
             deployment = self.deployed(client)
             task = Task(
@@ -239,7 +248,8 @@ class CorollaStrategy(Strategy):
                 extra=told,
             )
             returns = self.space.shapes(deployment.architecture) if return_arrays else {}
-            orders.append(Order(task=task, arrays=deployment.arrays, returns=returns))
+            order = Order(task=task, arrays=deployment.arrays, returns=returns, needs=needs)
+            orders.append(order)
         trains = fine_tune_epochs > 0 or return_arrays or bool(extra)
         kind = MessageType.TRAIN if trains else MessageType.EVALUATE
         self._exchange = Exchange(
@@ -248,7 +258,7 @@ class CorollaStrategy(Strategy):
             message_type=kind,
             work=self._work,
             interchangeable=self._roster().interchangeable,
-            check=self.space.check,
+            terms=self._terms(),
         )
         return self._exchange.messages()
 
@@ -286,6 +296,49 @@ class CorollaStrategy(Strategy):
         leave_out_short(roster, short)
         gone = {one.client for one in short}
         return {client: node for client, node in nodes.items() if client not in gone}
+
+    def _declared(self) -> Admission:
+        """Return what replies may hold: the common table, and what each class of the method adds."""
+        metrics: dict[str, Metric] = dict(REPLY_METRICS)
+        notes: dict[str, Note] = {}
+        for kind in reversed(type(self).__mro__):
+            metrics |= vars(kind).get("reply_metrics", {})
+            notes |= vars(kind).get("reply_notes", {})
+        return Admission(metrics=metrics, notes=notes)
+
+    def _terms(self, link_mbit_s: float | None = None) -> Terms:
+        return Terms(
+            admission=self._admission,
+            most_examples=self._most_examples,
+            check=self._usable,
+            link_mbit_s=link_mbit_s,
+            on_ray=self.on_ray,
+        )
+
+    def _usable(self, architecture: Architecture) -> Architecture:
+        """Return an architecture that a client names; ValueError where it cannot be built or recorded."""
+        found = self.space.check(architecture)
+        self.space.costs(found, batch_size=self.federation.batch_size)
+        self.space.values(found)
+        return found
+
+    def _most_examples(self, client: ClientId) -> int | None:
+        """Return how many training images a client may claim: all that it, or the partition, said.
+
+        Its validation images count, since methods may train on them in the end.
+        """
+        said = self._roster().facts(client).get("num_examples", {})
+        known = [int(said[split]) for split in ("train", "validation") if split in said]
+        limits = [sum(known)] if known else []
+        if self.federation.max_examples is not None:
+            limits.append(self.federation.max_examples)
+        return min(limits, default=None)
+
+    def _needed_scores(self, *, fine_tuned: bool) -> tuple[str, ...]:
+        """Return the accuracies that every evaluation must bring."""
+        prefixes = ["", "global_"] + ["fine_tuned_"] * fine_tuned
+        names = [prefix + name for prefix in prefixes for name in ACCURACIES]
+        return tuple(name for name in names if name in self._admission.metrics)
 
     def _work(self, task: Task) -> float:
         """Return what ``task`` takes, in multiply-accumulates of one epoch's forward passes."""

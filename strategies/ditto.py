@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from corolla.errors import Fault, RefusedError, is_number
 from corolla.federation import Federation
@@ -17,6 +17,7 @@ from corolla.tasks import Reply
 from corolla.types import ClientId
 from strategies.base import Outcome
 from strategies.fedavg import FedAvg
+from strategies.metrics import FLAG, GLOBAL_METRICS, Metrics
 
 _LOG = logging.getLogger("corolla")
 
@@ -26,6 +27,7 @@ class Ditto(FedAvg):
 
     has_global = False  # clients report the global model's scores apart from their own's
     clients_keep_models = True
+    reply_metrics: ClassVar[Metrics] = {**GLOBAL_METRICS, "state_restarted": FLAG}
 
     def __init__(
         self,

@@ -5,36 +5,18 @@ A failing client never stops a round: whatever is wrong with a reply is a `Failu
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, RecordDict
 
-from clients.wire import from_record, to_record
+from clients.wire import to_record
 from corolla.errors import RunFailedError
-from corolla.spaces.architecture import Architecture
-from corolla.tasks import FAILURE_KINDS, Failure, Reply, Task
-from corolla.types import Arrays, ClientId, client_order
+from corolla.tasks import Failure, Reply, Task
+from corolla.types import ClientId, client_order
+from strategies.reading import InvalidReplyError, Order, Terms, payload_bytes, read_reply
+from strategies.words import brief
 
-Shapes = Mapping[str, tuple[int, ...]]
-_ACCURACIES = {"val_accuracy", "test_accuracy"}
-_KINDS = "f"  # supernets hold floating-point arrays only
-_ECHOED = ("client", "round", "architecture", "own_architecture")
-_REASON = 500  # characters that a client may say
-_MUST_BE_FINITE = ("num_examples", "train_loss", "val_accuracy", "test_accuracy", "handling_s")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Order:
-    """A task, what is sent with it, and the arrays that must come back (none: an empty mapping)."""
-
-    task: Task
-    arrays: Arrays
-    returns: Shapes
-    needs: tuple[str, ...] = ()  # metrics that the method cannot do without
+__all__ = ["Exchange", "Order", "Terms", "payload_bytes"]
 
 
 class Exchange:
@@ -46,22 +28,17 @@ class Exchange:
         nodes: Mapping[ClientId, int],
         *,
         message_type: str = MessageType.TRAIN,
-        link_mbit_s: float | None = None,
         work: Callable[[Task], float] | None = None,
         interchangeable: bool = False,
-        check: Callable[[Architecture], Architecture] | None = None,
+        terms: Terms | None = None,
     ) -> None:
-        """``work`` ranks tasks by how long they take; ``interchangeable``: any node may act as any client.
-
-        ``check`` returns an architecture that a client names, or raises ValueError.
-        """
+        """``work`` ranks tasks by how long they take; ``interchangeable``: any node may act as any client."""
         self._orders = sorted(orders, key=lambda order: client_order(order.task.client))
         self._nodes = nodes
         self._message_type = message_type
-        self._link = link_mbit_s
         self._work = work or (lambda task: 0.0)
         self._interchangeable = interchangeable
-        self._check = check or (lambda architecture: architecture)
+        self._terms = terms or Terms()
         self._sent: list[tuple[Message, Order]] = []
 
     def messages(self) -> list[Message]:
@@ -94,20 +71,26 @@ class Exchange:
         return [message for message, _ in self._sent]
 
     def sort(self, replies: Iterable[Message]) -> tuple[list[Reply], list[Failure]]:
-        """Return the valid replies in the order of their clients, and a failure for everybody else."""
+        """Return the valid replies in the order of their clients, and a failure for everybody else.
+
+        A message that answers none of this exchange's is ignored; of several answers the first counts.
+        """
         # An error reply carries the SuperLink's node id: the message it answers tells who failed.
-        answers = {reply.metadata.reply_to_message_id: reply for reply in replies}
+        answers: dict[str, Message] = {}
+        for reply in replies:
+            answers.setdefault(reply.metadata.reply_to_message_id, reply)
         valid, failures = [], []
         for message, order in self._sent:
-            answer = answers.get(message.metadata.message_id)
+            client = order.task.client
             try:
-                valid.append(self._read(order, answer))
-            except _InvalidReplyError as error:
-                failures.append(Failure(order.task.client, str(error), error.kind))
-            except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-                # Whatever a client sends, it is its own round that fails.
-                reason = f"the reply cannot be read: {type(error).__name__}: {error}"
-                failures.append(Failure(order.task.client, reason))
+                answer = answers.get(message.metadata.message_id)
+                valid.append(read_reply(order, answer, self._terms))
+            except RunFailedError:
+                raise
+            except InvalidReplyError as error:
+                failures.append(Failure(client, brief(str(error)), error.kind))
+            except Exception as error:  # whatever a client sends, it is its own round that fails
+                failures.append(Failure(client, brief(_unreadable(error))))
         valid.sort(key=lambda reply: client_order(reply.client))
         sent = {order.task.client for _, order in self._sent}
         for order in self._orders:
@@ -116,94 +99,9 @@ class Exchange:
         failures.sort(key=lambda failure: client_order(failure.client))
         return valid, failures
 
-    def _read(self, order: Order, answer: Message | None) -> Reply:
-        if answer is None:
-            raise _InvalidReplyError("no reply before the round's deadline")
-        if answer.has_error():
-            reason = (answer.error.reason or "").strip().splitlines()
-            if any("ActorDiedError" in line for line in reason):
-                # Flower never replaces a dead Ray actor and would go on handing it messages.
-                raise RunFailedError(f"a client process died under Ray: {reason[-1]}")
-            raise _InvalidReplyError(
-                f"error {answer.error.code}: {reason[-1] if reason else 'no reason given'}"
-            )
-        content = answer.content
-        if "failure" in content:
-            raise _told_failure(content.config_records["failure"])
-        if not all(key in content for key in ("info", "metrics")):
-            raise _InvalidReplyError(f"reply holds {sorted(content)}, not info and metrics")
-        info = content.config_records["info"]
-        for key, expected in (("round", order.task.round), ("client", order.task.client)):
-            if info.get(key) != expected:
-                raise _InvalidReplyError(
-                    f"reply is for {key} {info.get(key)!r}, expected {expected!r}"
-                )
-        if info.get("architecture") != order.task.architecture.to_list():
-            raise _InvalidReplyError("reply is for another architecture")
-        told: Any = info.get("own_architecture")
-        own = None if told is None else self._check(Architecture.of(told))
-        metrics = {key: _number(value) for key, value in content.metric_records["metrics"].items()}
-        for key, value in metrics.items():
-            if key in _MUST_BE_FINITE and not math.isfinite(value):
-                raise _InvalidReplyError(f"{key} is {value}")
-        missing = [key for key in order.needs if key not in metrics]
-        if missing:
-            raise _InvalidReplyError(f"the reply lacks {', '.join(missing)}")
-        for key in _ACCURACIES & metrics.keys():
-            if not 0.0 <= metrics[key] <= 1.0:
-                raise _InvalidReplyError(f"{key} is {metrics[key]}, must lie in 0..1")
-        num_examples = int(metrics.get("num_examples", 0))
-        if num_examples < 1:
-            raise _InvalidReplyError(f"num_examples is {num_examples}, must be at least 1")
-        arrays = from_record(content.array_records["arrays"]) if "arrays" in content else {}
-        _check_arrays(arrays, order.returns)
-        down, up = payload_bytes(order.arrays), payload_bytes(arrays)
-        link_s = 8e-6 * (down + up) / self._link if self._link else 0.0
-        return Reply(
-            task=order.task,
-            arrays=arrays,
-            num_examples=num_examples,
-            metrics=metrics,
-            own_architecture=own,
-            notes={key: value for key, value in info.items() if key not in _ECHOED},
-            round_s=metrics.get("handling_s", 0.0) + link_s,
-            bytes_down=down,
-            bytes_up=up,
-        )
 
-
-class _InvalidReplyError(Exception):
-    """Why a reply cannot be used; ``kind`` where the client says that it could not train what it was sent."""
-
-    def __init__(self, reason: str, kind: str | None = None) -> None:
-        super().__init__(reason)
-        self.kind = kind
-
-
-def _told_failure(record: Mapping[str, Any]) -> _InvalidReplyError:
-    kind, reason = str(record.get("kind")), str(record.get("reason"))[:_REASON]
-    known = kind if kind in FAILURE_KINDS else None
-    return _InvalidReplyError(f"{kind[:_REASON]}: {reason}", known)
-
-
-def _check_arrays(arrays: Arrays, returns: Shapes) -> None:
-    found = {name: tuple(array.shape) for name, array in arrays.items()}
-    if set(found) != set(returns):
-        wrong = sorted(set(found) ^ set(returns))
-        raise _InvalidReplyError(f"{len(wrong)} wrong array names, the first: {wrong[0]!r}")
-    for name, shape in returns.items():
-        if found[name] != tuple(shape):
-            raise _InvalidReplyError(f"{name} has shape {found[name]}, expected {tuple(shape)}")
-        if arrays[name].dtype.kind not in _KINDS:
-            raise _InvalidReplyError(
-                f"{name} holds {arrays[name].dtype}, expected numbers with a point"
-            )
-        if not np.isfinite(arrays[name]).all():
-            raise _InvalidReplyError(f"{name} holds NaN or infinite values")
-
-
-def _number(value: Any) -> float:
-    return float(value[0]) if isinstance(value, list) else float(value)
+def _unreadable(error: Exception) -> str:
+    return f"the reply cannot be read: {type(error).__name__}: {error}"
 
 
 def _dealt(nodes: list[int], made: list[int]) -> list[int]:
@@ -215,8 +113,3 @@ def _dealt(nodes: list[int], made: list[int]) -> list[int]:
         seen[node] = seen.get(node, 0) + 1
         keys.append((seen[node], place[node], node))
     return [node for *_, node in sorted(keys)]
-
-
-def payload_bytes(arrays: Arrays) -> int:
-    """Return the bytes of the numbers themselves, without headers."""
-    return sum(array.nbytes for array in arrays.values())

@@ -15,7 +15,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import nn
 
@@ -35,6 +35,7 @@ from corolla.types import ClientId, client_order
 from strategies.base import Deployment, Outcome
 from strategies.exchange import Order
 from strategies.fedavg import FedAvg
+from strategies.metrics import FLAG, GLOBAL_METRICS, Metrics
 from strategies.private_architectures import PrivateArchitectures
 from strategies.updates import updates_of
 
@@ -92,6 +93,7 @@ class FedKEMF(FedAvg):
     has_global = False  # clients report the knowledge network's scores apart from their own's
     clients_keep_models = True
     returns_models = False  # private models never leave the client
+    reply_metrics: ClassVar[Metrics] = {**GLOBAL_METRICS, "state_restarted": FLAG}
 
     def __init__(
         self,

@@ -9,16 +9,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from corolla.config.build import build, settings_of
 from corolla.errors import Fault, RefusedError
 from corolla.federation import Federation
+from corolla.search.predictor_search import CORRELATIONS
 from corolla.state import State
 from corolla.tasks import Reply
 from corolla.types import Arrays, ClientId, client_order
 from strategies.base import CorollaStrategy, Deployment, Outcome
 from strategies.exchange import Order
+from strategies.metrics import (
+    CHOICES,
+    COUNT,
+    SCORED_LOSS,
+    SECONDS,
+    SHARE,
+    Metric,
+    Metrics,
+    Notes,
+    Numbers,
+)
 from strategies.personal_search import PersonalSearch, names_of
 from strategies.retraining import RetrainingSettings, retraining_orders, retraining_step
 from strategies.supernet_training import SupernetTraining
@@ -30,6 +42,19 @@ class Hapfnas(CorollaStrategy):
     """State: the supernet of stage 1, the weights of stage 3, and what each stage knows."""
 
     takes_robust = True
+    reply_metrics: ClassVar[Metrics] = {
+        "measured": COUNT,
+        "scoring_s": SECONDS,
+        "search_s": SECONDS,
+        **dict.fromkeys(CORRELATIONS, Metric(least=-1, most=1, or_none=True)),
+    }
+    reply_notes: ClassVar[Notes] = {
+        "own_architecture": CHOICES,
+        "choices": CHOICES,
+        "losses": Numbers(each=SCORED_LOSS, most=100_000),
+        "accuracies": Numbers(each=SHARE, most=100_000),
+    }
+    may_be_infinite = ("search/scores/",)  # losses of subnets that diverged
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from corolla.tasks import Reply
 from corolla.types import Arrays, ClientId, client_seed
 from strategies.base import CorollaStrategy, Deployment, Outcome
 from strategies.exchange import Order
+from strategies.metrics import CHOICES, Notes
 
 _LOG = logging.getLogger("corolla")
 _ASSIGNMENTS = ("limits", "fixed", "dynamic")
@@ -38,6 +39,7 @@ class HeteroFL(CorollaStrategy):
     """State: the whole network, and the last round that trained it."""
 
     takes_robust = True
+    reply_notes: ClassVar[Notes] = {"classes": CHOICES}
 
     def __init__(
         self,

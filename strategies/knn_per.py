@@ -7,18 +7,25 @@ lambdas: they are built and chosen by the client (`clients.knn_per`) whenever it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from corolla.errors import RefusedError
 from corolla.federation import Federation
 from corolla.training.knn import KnnSettings
 from strategies.fedavg import FedAvg
+from strategies.metrics import SHARE, Metrics, prefixed
 from strategies.new_clients import FrozenFedAvg
 from strategies.search_faults import validation_faults
 
 
 class KnnPer(FedAvg):
     """FedAvg whose personalised model is the mixture, not the fine-tuned model."""
+
+    reply_metrics: ClassVar[Metrics] = {
+        **prefixed("global_"),
+        "knn_lambda": SHARE,
+        "fine_tuned_knn_lambda": SHARE,
+    }
 
     def __init__(
         self,

@@ -7,16 +7,19 @@ uniform mean by default; training and adaptation are the client's (`clients.per_
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from corolla.federation import Federation
 from corolla.training.meta import MetaSettings
 from strategies.fedavg import FedAvg
+from strategies.metrics import Metrics, prefixed
 from strategies.new_clients import FrozenFedAvg
 
 
 class PerFedAvg(FedAvg):
     """FedAvg of meta-trained models; the personalised model is the adapted one."""
+
+    reply_metrics: ClassVar[Metrics] = prefixed("global_")
 
     def __init__(
         self,

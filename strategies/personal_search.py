@@ -190,6 +190,10 @@ class PersonalSearch:
         told = from_lists(
             self.space, reply.notes if asked is None else {**reply.notes, "choices": asked}
         )
+        # A client that measured before its limits changed has a little more than is asked for.
+        most = 4 * (self.search.initial + self.search.front)
+        if len(told) > most:
+            raise ValueError(f"{len(told):,} subnets are told, {most:,} at most are asked for")
         for one in told:
             if not self._fits(reply.client)(one.architecture):
                 raise ValueError(f"{one.architecture.to_list()} is beyond the client's limits")

@@ -18,10 +18,12 @@ from flwr.serverapp import Grid
 from corolla.errors import Fault, RefusedError, RunFailedError
 from corolla.limits import Shortfall
 from corolla.types import ClientId, client_order
+from strategies.identity import checked_name, said_by
+from strategies.waiting import gather
+from strategies.words import brief
 
 _LOG = logging.getLogger("corolla")
 _POLL_S = 0.5
-_SPLITS = ("train", "validation", "test")
 TRAINED = "took part in training"
 
 
@@ -57,8 +59,16 @@ class SimulatedRoster:
 
     interchangeable = True
 
-    def __init__(self, *, clients: Sequence[ClientId], deadline_s: float = 120.0) -> None:
+    def __init__(
+        self,
+        *,
+        clients: Sequence[ClientId],
+        deadline_s: float = 120.0,
+        facts: Mapping[ClientId, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """``facts``: what the partition says of each client."""
         self._clients = list(clients)
+        self._facts = facts or {}
         self._deadline_s = deadline_s
         self._nodes: dict[ClientId, int] = {}
 
@@ -74,8 +84,8 @@ class SimulatedRoster:
         return self._nodes
 
     def facts(self, client: ClientId) -> Mapping[str, Any]:
-        """Return nothing: in simulation the partition says it all."""
-        return {}
+        """Return what the partition says of the client."""
+        return self._facts.get(client, {})
 
     def leave_out(self, clients: Collection[ClientId], *, reason: str = TRAINED) -> None:
         """Forget these clients; a stage for new clients has others from the start."""
@@ -172,18 +182,22 @@ class NodeRoster:
             )
             for node in nodes
         ]
-        replies = list(grid.send_and_receive(messages, timeout=self._reply_timeout_s))
-        answers = {reply.metadata.reply_to_message_id: reply for reply in replies}
+        replies = gather(grid, messages, timeout_s=self._reply_timeout_s, real_nodes=True)
+        answers: dict[str, Message] = {}
+        for reply in replies:
+            answers.setdefault(reply.metadata.reply_to_message_id, reply)
         names = _registered_names(grid)
         for message, node in zip(messages, nodes, strict=True):
-            reply = answers.get(message.metadata.message_id)
-            if reply is None or reply.has_error():
-                reason = "no answer" if reply is None else (reply.error.reason or "error")
-                _LOG.warning("node %d did not say who it is: %s", node, reason.strip()[-300:])
+            registered = names.get(node, "")
+            try:
+                said, facts = said_by(answers.get(message.metadata.message_id))
+                if registered:
+                    checked_name(registered)
+            except Exception as error:  # whatever a node says, it is that node that is left out
+                called = f" ({brief(registered, 100)})" if registered else ""
+                reason = brief(str(error) or type(error).__name__)
+                _LOG.warning("node %d%s did not say who it is: %s", node, called, reason)
                 continue
-            facts: dict[str, Any] = dict(reply.content["info"])
-            facts["num_examples"] = dict(zip(_SPLITS, facts["num_examples"], strict=True))
-            said, registered = str(facts.pop("client", "")), names.get(node, "")
             if said and registered and said != registered:
                 # Only the registered name is bound to the node's key.
                 _LOG.error(

@@ -55,8 +55,8 @@ class FederatedRun:
         self._config = config
         self._directory = _open(Path(config.run_dir), launch)
         self._space = build_space(config)
-        self._roster = _roster(config)
         self._facts = read_client_facts(self._directory.path)
+        self._roster = _roster(config, self._facts)
         self._totals = Totals()
         self._best: dict[str, Any] | None = None  # round chosen on validation, with its accuracies
         self._client_states: dict[ClientId, int] = {}  # simulated client -> round of its own state
@@ -95,6 +95,7 @@ class FederatedRun:
         )
         strategy: CorollaStrategy = build_strategy(config, federation=federation)
         strategy.roster = self._roster
+        strategy.on_ray = config.engine.get("kind") == "ray"
         strategy.summary()
         return strategy
 
@@ -215,7 +216,7 @@ class FederatedRun:
 
     def _row(self, server_round: int, reply: Reply, report: RoundReport) -> dict[str, Any]:
         costs = self._space.costs(reply.architecture, batch_size=self._config.batch_size)
-        return {
+        row: dict[str, Any] = {
             "round": server_round,
             "client": reply.client,
             "architecture": reply.architecture.to_list(),
@@ -225,9 +226,8 @@ class FederatedRun:
             "bytes_down": reply.bytes_down,
             "bytes_up": reply.bytes_up,
             "round_s": reply.round_s,
-            **{key: value for key, value in reply.metrics.items() if key != "num_examples"},
-            **report.outcome.columns.get(reply.client, {}),
         }
+        return _added(row, {**reply.metrics, **report.outcome.columns.get(reply.client, {})})
 
     # --- after ------------------------------------------------------------------------------------------
 
@@ -320,10 +320,10 @@ class FederatedRun:
             # What is the same for everybody may be too much for some: such arms are marked.
             "within_limits": strategy.federation.fits(reply.client, architecture),
             **strategy.describe(reply.client),
-            **self._facts.get(reply.client, {}),
         }
-        known = ("latency_ms", "knn_lambda", "state_restarted", "phase")
-        return entry | {key: reply.metrics[key] for key in known if key in reply.metrics}
+        told = ("latency_ms", "knn_lambda", "state_restarted", "phase")
+        known = {key: reply.metrics[key] for key in told if key in reply.metrics}
+        return _added(entry, {**self._facts.get(reply.client, {}), **known})
 
     def _save_model(self, strategy: CorollaStrategy, reply: Reply) -> None:
         """Write the client's model: what it returned, else the server's slice for it."""
@@ -356,12 +356,17 @@ def _open(path: Path, launch: str) -> RunDirectory:
     return RunDirectory.open(path)
 
 
-def _roster(config: RunConfig) -> Roster:
+def _added(row: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``row`` with what else is known; nothing that it says already is said otherwise."""
+    return row | {key: value for key, value in more.items() if key not in row}
+
+
+def _roster(config: RunConfig, facts: Mapping[ClientId, Mapping[str, Any]]) -> Roster:
     if config.on_nodes:
         return NodeRoster(
             expected=config.clients, deadline_s=float(config.engine["node_timeout_s"])
         )
-    return SimulatedRoster(clients=config.population)
+    return SimulatedRoster(clients=config.population, facts=facts)
 
 
 def _stop_if_all_failed_alike(report: RoundReport) -> None:
@@ -397,12 +402,12 @@ def _round_metrics(server_round: int, report: RoundReport, elapsed: float) -> di
     ):
         values = [reply.metrics[key] for reply in replies if key in reply.metrics]
         metrics[key] = sum(values) / len(values) if values else None
-    return metrics | {
+    metrics |= {
         "round_s": elapsed,
         "bytes_down": sum(reply.bytes_down for reply in replies),
         "bytes_up": sum(reply.bytes_up for reply in replies),
-        **report.outcome.metrics,
     }
+    return _added(metrics, report.outcome.metrics)
 
 
 def _chosen(best: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -10,23 +10,48 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from dataclasses import fields
+from typing import Any, ClassVar, Literal
 
 from corolla.config.build import build
 from corolla.errors import Fault, RefusedError
 from corolla.federation import Federation
+from corolla.search.decisions import Decision
 from corolla.tasks import Reply
 from strategies.base import Outcome
 from strategies.ditto import Ditto
+from strategies.metrics import (
+    CHOICES,
+    COUNT,
+    FLAG,
+    SCORED_LOSS,
+    SHARE,
+    Metric,
+    Metrics,
+    Notes,
+    Text,
+)
 from strategies.search_faults import search_faults
 
 _LOG = logging.getLogger("corolla")
+_DECISION = {field.name for field in fields(Decision)}
+_MARGIN = Metric(least=-1e18, most=1e18, or_none=True)  # of accuracies, or of weights
+_MOST_DECISIONS, _MOST_CHARACTERS = 1000, 200
 
 
 class Spider(Ditto):
     """Ditto on the largest architecture of a mixed DARTS space, whose local models are searched."""
 
     returns_models = False  # local weights never leave the client
+    reply_metrics: ClassVar[Metrics] = {
+        "phase": Metric(least=1, most=3, whole=True),
+        "validation_in_training": FLAG,
+        # Of clients that tell their architecture:
+        "params": COUNT,
+        "macs": COUNT,
+        "undecided": COUNT,
+    }
+    reply_notes: ClassVar[Notes] = {"own_architecture": CHOICES, "decisions": Text(most=1_000_000)}
 
     def __init__(
         self,
@@ -88,7 +113,34 @@ def _decisions(reply: Reply) -> list[dict[str, Any]] | None:
     """Return what a client says it decided; None where it says nothing, or nothing that can be read."""
     try:
         decisions = json.loads(reply.notes["decisions"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):  # the last: thousands of brackets
         return None
-    known = isinstance(decisions, list) and all(isinstance(d, dict) for d in decisions)
-    return decisions if known else None
+    known = isinstance(decisions, list) and len(decisions) <= _MOST_DECISIONS
+    return decisions if known and all(_is_decision(one) for one in decisions) else None
+
+
+def _is_decision(one: object) -> bool:
+    """Tell whether ``one`` is what `corolla.search.decisions.Decision.to_dict` gives."""
+    if not isinstance(one, dict) or one.keys() != _DECISION:
+        return False
+    removed, scores = one["removed"], one["scores"]
+    return (
+        COUNT.fault(one["round"]) is None
+        and all(_is_name(one[key]) for key in ("cell", "where", "kept"))
+        and isinstance(removed, list)
+        and all(_is_name(name) for name in removed)
+        and isinstance(scores, dict)
+        and all(_is_name(name) and _is_pair(pair) for name, pair in scores.items())
+        and _MARGIN.fault(one["margin"]) is None
+    )
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= _MOST_CHARACTERS
+
+
+def _is_pair(value: object) -> bool:
+    """Tell whether ``value`` is an accuracy and a loss."""
+    if not isinstance(value, list) or len(value) != 2:
+        return False
+    return SHARE.fault(value[0]) is None and SCORED_LOSS.fault(value[1]) is None

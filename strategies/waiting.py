@@ -6,9 +6,12 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import httpx
 from flwr.app import Error, Message
 from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
+
+from strategies.words import brief
 
 _LOG = logging.getLogger("corolla")
 _SHORTEST_S, _LONGEST_S = 0.02, 3.0  # between two looks for answers; Flower itself looks every 3 s
@@ -16,6 +19,7 @@ _SHARE = 0.02  # of the time waited so far: a round ends at most this share afte
 _RESTARTS_S = 5.0  # between two looks for nodes that were started again
 
 NOT_SENT = "the SuperLink did not take the message"
+UNREADABLE = "its answer is no message"
 RESTARTED = "the node was started again, or lost from sight, while it worked on this"
 
 
@@ -50,7 +54,8 @@ def gather(
             looked = clock()
             lost = _restarted(grid, [unanswered[i] for i in sorted(waiting)], activated)
         # After the look for restarts: an answer that came before a restart counts.
-        answers = list(grid.pull_messages(waiting))
+        pulled = _pulled(grid, waiting, unanswered, one_by_one=real_nodes)
+        answers = [one for one in pulled if one.metadata.reply_to_message_id in waiting]
         waiting -= {answer.metadata.reply_to_message_id for answer in answers}
         for message in lost:
             if message.metadata.message_id in waiting:
@@ -64,6 +69,28 @@ def gather(
         if waiting and not answers:
             sleep(min(max(_SHARE * waited, _SHORTEST_S), _LONGEST_S))
     return replies
+
+
+def _pulled(
+    grid: Grid, waiting: set[str], sent: Mapping[str, Message], *, one_by_one: bool
+) -> list[Message]:
+    """Return the answers that are there.
+
+    A real node can send what Flower cannot put together again. Flower then raises, and the answers that
+    it pulled in the same call are lost: so each is pulled by itself, and such a one is an error reply.
+    """
+    if not one_by_one:
+        return list(grid.pull_messages(waiting))
+    answers: list[Message] = []
+    for identifier in sorted(waiting):
+        try:
+            answers += grid.pull_messages([identifier])
+        except (OSError, httpx.HTTPError):  # the SuperLink's trouble, not the node's
+            raise
+        except Exception as error:
+            reason = brief(f"{UNREADABLE}: {type(error).__name__}: {error}")
+            answers.append(_error(sent[identifier], reason))
+    return answers
 
 
 def _restarted(

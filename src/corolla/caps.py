@@ -23,7 +23,9 @@ from corolla.types import ClientId, client_seed, generator
 Facts = Mapping[str, Any]
 Unit = Literal["macs", "range"]
 
-_SPEED = "macs_per_s"
+SPEED = "macs_per_s"
+"""The fact that a client's speed is."""
+
 _DRAW = 0xCA9  # keeps the caps' draws apart from others of the same seed
 _UNITS = ("macs", "range")
 _NEAR = 0.99  # of a cap that a rounded one may not be below
@@ -220,14 +222,14 @@ class SpeedCap:
         with torch.random.fork_rng(devices=[]):  # nothing else's draws change
             model = space.subnet(smallest).to(device)
         taken_ms = latency(model, space.in_channels, space.resolution, self._batch_size)
-        return {_SPEED: self._batch_size * space.costs(smallest).macs / (taken_ms / 1000)}
+        return {SPEED: self._batch_size * space.costs(smallest).macs / (taken_ms / 1000)}
 
     def caps(
         self, facts: Mapping[ClientId, Facts], *, space: Supernet, sizes: Mapping[ClientId, int]
     ) -> dict[ClientId, float]:
         """Return speed times latency; 0 for a client that told no speed."""
         return {
-            client: float(known.get(_SPEED, 0.0)) * self._latency_ms / 1000
+            client: float(known.get(SPEED, 0.0)) * self._latency_ms / 1000
             for client, known in facts.items()
         }
 

@@ -35,6 +35,7 @@ class Federation:
     caps: Mapping[ClientId, float] = field(default_factory=dict)  # MACs of one image's forward pass
     cap_rule: CapRule | None = None  # gives nodes that join later their caps
     link_mbit_s: float | None = None
+    max_examples: int | None = None  # a client counts for at most so many training images
     examples: Mapping[ClientId, int] = field(default_factory=dict)  # training images, where known
     train_on_validation: bool = False  # clients train on their validation images all along
     robust: RobustRule | None = None  # what averages are made by; None: plain means
@@ -82,6 +83,7 @@ class Federation:
             caps=caps or {},
             cap_rule=build_cap(config),
             link_mbit_s=config.link_mbit_s,
+            max_examples=config.max_examples,
             examples=examples or {},
             train_on_validation=config.train_on_validation,
             robust=build_robust(config),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord
@@ -46,18 +48,52 @@ def test_order_of_the_names_is_kept() -> None:
     assert list(from_record(to_record(arrays))) == ["b", "a", "c"]
 
 
-def test_bytes_of_another_shape_than_declared_are_no_array() -> None:
-    good = Array(np.zeros((2, 3), np.float32))
-    cut = Array(dtype=good.dtype, shape=good.shape, stype=good.stype, data=good.data[:-4])
-    with pytest.raises(ValueError, match="reshape"):
-        from_record(ArrayRecord({"w": cut}))
+def _changed(array: Array, **fields: Any) -> Array:
+    known = {"dtype": array.dtype, "shape": array.shape, "stype": array.stype, "data": array.data}
+    return Array(**(known | fields))
 
 
-def test_headers_of_another_numpy_are_read_by_numpy() -> None:
+GOOD = Array(np.zeros((2, 3), np.float32))
+HUGE = Array(np.zeros(1, np.float32)).data.replace(b"(1,), }           ", b"(1000000000000,), }")
+
+
+@pytest.mark.parametrize(
+    ("array", "problem"),
+    [
+        (_changed(GOOD, data=GOOD.data[:-4]), "20 bytes of numbers, its type and shape take 24"),
+        (_changed(GOOD, data=GOOD.data + b"x"), "25 bytes"),
+        (_changed(GOOD, data=b""), "too few for its shape"),
+        (_changed(GOOD, shape=(-2, -3)), "a shape that is none"),
+        (_changed(GOOD, shape=(True, 6)), "a shape that is none"),
+        (_changed(GOOD, shape=(1,) * 40), "a shape that is none"),
+        (_changed(GOOD, shape=(10**12,)), "too few for its shape"),
+        (_changed(GOOD, dtype="object"), "not numbers"),
+        (_changed(GOOD, dtype="(1000000,)f4"), "not numbers"),
+        (_changed(GOOD, stype="torch"), "not numbers"),
+        # numpy would read these headers as it finds them: another type, another order, 4 TB, a zip file.
+        (_changed(GOOD, data=GOOD.data.replace(b"<f4", b"<i4")), "header"),
+        (_changed(GOOD, data=GOOD.data.replace(b"False", b"True ")), "header"),
+        (_changed(GOOD, data=HUGE), "too few|header"),
+        (_changed(GOOD, data=b"PK\x03\x04" + bytes(200)), "header"),
+        (_changed(GOOD, data=b"\x93NUMPY\x01\x00\xff\xff" + b"(" * 200), "header"),
+        (_changed(GOOD, data=b"\x93NUMPY\x09\x00" + GOOD.data[8:]), "header"),
+    ],
+)
+def test_what_is_no_array_as_declared_is_refused_before_it_is_read(
+    array: Array, problem: str
+) -> None:
+    with pytest.raises(ValueError, match=problem):
+        from_record(ArrayRecord({"w": array}))
+
+
+def test_headers_that_another_numpy_pads_otherwise_are_known() -> None:
     good = Array(np.arange(3, dtype=np.float32))
     # One padding byte more, and the header's length (a little-endian uint16 at byte 8) says so.
     length = int.from_bytes(good.data[8:10], "little")
     head, tail = good.data[10 : 10 + length], good.data[10 + length :]
-    longer = good.data[:8] + (length + 1).to_bytes(2, "little") + head[:-1] + b" \n" + tail
-    other = Array(dtype=good.dtype, shape=good.shape, stype=good.stype, data=longer)
-    np.testing.assert_array_equal(from_record(ArrayRecord({"w": other}))["w"], [0, 1, 2])
+    longer = head[:-1] + b" \n" + tail
+    first = good.data[:8] + (length + 1).to_bytes(2, "little") + longer
+    second = good.data[:6] + b"\x02\x00" + (length + 1).to_bytes(4, "little") + longer
+    for data in (first, second):
+        found = from_record(ArrayRecord({"w": _changed(good, data=data)}))["w"]
+        np.testing.assert_array_equal(found, [0, 1, 2])

@@ -129,21 +129,21 @@ def test_a_reply_without_what_the_method_needs_is_dropped(
 def test_a_reply_that_cannot_be_decoded_is_dropped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import strategies.exchange as exchange
+    import strategies.reading as reading
 
-    decode, calls = exchange.from_record, []
+    decode, calls = reading.decoded, []
 
-    def truncated(record: Any) -> Any:
-        calls.append(record)
+    def truncated(array: Any) -> Any:
+        calls.append(array)
         if len(calls) == 2:
-            raise ValueError("cannot reshape array")
-        return decode(record)
+            raise EOFError("no data left in file")
+        return decode(array)
 
-    monkeypatch.setattr(exchange, "from_record", truncated)
+    monkeypatch.setattr(reading, "decoded", truncated)
     directory = run(tmp_path / "run", "clients_per_round=4", "rounds=1")
     (line,) = directory.metrics()
     assert line["failures"] == 1
-    assert "cannot be read: ValueError: cannot reshape" in line["failed"][0]["reason"]
+    assert "cannot be read: EOFError: no data left" in line["failed"][0]["reason"]
 
 
 def test_rounds_in_which_all_fail_leave_the_supernet_as_it_was(

@@ -27,6 +27,7 @@ class _Nodes:
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
         self.names = names
         self.asked: list[int] = []
+        self.pushed: dict[str, Message] = {}
         self.made = {node: f"2026-01-01T00:00:{i:02}" for i, node in enumerate(names)}
 
     def get_node_ids(self) -> Iterable[int]:
@@ -35,24 +36,30 @@ class _Nodes:
     def get_nodes(self) -> Iterable[Any]:
         return [
             SimpleNamespace(
-                node_id=n, name=self.registered.get(n, ""), registered_at=self.made.get(n, "")
+                node_id=n,
+                name=self.registered.get(n, ""),
+                registered_at=self.made.get(n, ""),
+                last_activated_at="",
             )
             for n in self.names
         ]
 
-    def send_and_receive(self, messages: list[Message], *, timeout: float) -> list[Message]:
-        replies = []
-        for number, message in enumerate(messages):
-            message.metadata.__dict__["_message_id"] = f"m{number}"
-            node = message.metadata.dst_node_id
-            self.asked.append(node)
-            name = self.names[node]
-            if name is None:
-                replies.append(Message(Error(1, "no data"), reply_to=message))
-                continue
-            info = ConfigRecord({"client": name, "num_examples": [8, 1, 1]})
-            replies.append(Message(RecordDict({"info": info}), reply_to=message))
-        return replies
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        self.pushed = {f"m{number}": message for number, message in enumerate(messages)}
+        for identifier, message in self.pushed.items():
+            message.metadata.__dict__["_message_id"] = identifier
+            self.asked.append(message.metadata.dst_node_id)
+        return list(self.pushed)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        return [self.answer(self.pushed[identifier]) for identifier in message_ids]
+
+    def answer(self, message: Message) -> Message:
+        name = self.names[message.metadata.dst_node_id]
+        if name is None:
+            return Message(Error(1, "no data"), reply_to=message)
+        info = ConfigRecord({"client": name, "num_examples": [8, 1, 1]})
+        return Message(RecordDict({"info": info}), reply_to=message)
 
 
 def test_nodes_are_asked_once_and_known_by_their_names() -> None:
@@ -147,15 +154,3 @@ def test_a_client_without_a_node_is_a_failure_and_takes_no_other_node() -> None:
         ("0", "not connected"),
         ("1", "no reply before the round's deadline"),
     ]
-
-
-def test_a_dead_ray_actor_ends_the_run() -> None:
-    grid = _Nodes({1000: None})
-    task = Task(client="0", round=1, architecture=Architecture((0,)))
-    exchange = Exchange([Order(task=task, arrays={}, returns={})], {"0": 1000})
-    (message,) = exchange.messages()
-    message.metadata.__dict__["_message_id"] = "m"
-    assert grid.names
-    reply = Message(Error(1, "ray.exceptions.ActorDiedError: gone"), reply_to=message)
-    with pytest.raises(RunFailedError, match="a client process died under Ray"):
-        exchange.sort([reply])

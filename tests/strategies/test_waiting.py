@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 from flwr.app import Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from strategies.waiting import NOT_SENT, RESTARTED, gather
+from strategies.waiting import NOT_SENT, RESTARTED, UNREADABLE, gather
 
 
 class _Clock:
@@ -153,3 +154,33 @@ def test_nothing_to_send_is_nothing_to_wait_for(timeout_s: float | None) -> None
     grid = _Grid(_Clock(), {})
     assert _ask(grid, timeout_s=timeout_s) == {}
     assert grid.clock.pauses == []
+
+
+def test_an_answer_that_is_no_message_is_that_nodes_error() -> None:
+    clock = _Clock()
+    grid = _Grid(clock, {1: 0.0, 2: 0.0, 3: 0.0})
+    pull = grid.pull_messages
+
+    def pulled(message_ids: Iterable[str]) -> list[Message]:
+        wanted = list(message_ids)
+        if "m1" in wanted:
+            raise UnicodeDecodeError("utf-8", b"\x80", 0, 1, "of node 2")
+        return pull(wanted)
+
+    grid.pull_messages = pulled  # type: ignore[method-assign]
+    found = _ask(grid, timeout_s=10)
+    assert {node: found[node] for node in (1, 3)} == _ask(
+        _Grid(_Clock(), {1: 0, 3: 0}), timeout_s=9
+    )
+    assert found[2].startswith(f"{UNREADABLE}: UnicodeDecodeError: ")
+
+
+def test_the_superlinks_own_trouble_is_no_nodes() -> None:
+    grid = _Grid(_Clock(), {1: 0.0})
+
+    def gone(message_ids: Iterable[str]) -> list[Message]:
+        raise httpx.ConnectError("no route")
+
+    grid.pull_messages = gone  # type: ignore[method-assign]
+    with pytest.raises(httpx.ConnectError):
+        _ask(grid, timeout_s=10)

@@ -112,6 +112,7 @@ class RunConfig(_Strict):
     memory_budget_mib: tuple[float, float] | Literal["space"] | None
     link_mbit_s: float | None = Field(ge=1e-3, le=1e6)
     damping: float = Field(ge=0, le=1, default=0.0)
+    max_examples: int | None = Field(ge=1, le=MOST, default=None)
     lambda_time: float = Field(ge=0, le=1e6, default=0.0)
     train_on_validation: bool = False
     report: bool

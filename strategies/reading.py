@@ -1,0 +1,193 @@
+"""One client's reply, read with suspicion: checked against its order before anything is decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.common.constant import ErrorCode
+
+from clients.wire import FLOATS, decoded
+from corolla.errors import RunFailedError
+from corolla.spaces.architecture import Architecture
+from corolla.tasks import FAILURE_KINDS, Reply, Task
+from corolla.types import Arrays, ClientId
+from strategies.metrics import Admission
+from strategies.words import brief, last_line
+
+Shapes = Mapping[str, tuple[int, ...]]
+LARGEST = 1e18
+"""No weight or logit may be larger: its square, and a sum of many, must be finite in float32."""
+
+_ECHOED = ("client", "round", "architecture")
+_PARTS: Mapping[str, type] = {"info": ConfigRecord, "metrics": MetricRecord, "arrays": ArrayRecord}
+# What Flower's simulation writes, by itself, where one of its Ray actors is gone.
+_DIED = "<class 'ray.exceptions.ActorDiedError'>"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """A task, what is sent with it, and the arrays that must come back (none: an empty mapping)."""
+
+    task: Task
+    arrays: Arrays
+    returns: Shapes
+    needs: tuple[str, ...] = ()  # metrics that the method cannot do without
+
+
+class InvalidReplyError(Exception):
+    """Why a reply cannot be used; ``kind`` where the client says that it could not train what it was sent."""
+
+    def __init__(self, reason: str, kind: str | None = None) -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
+def _as_it_is(architecture: Architecture) -> Architecture:
+    return architecture
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What every reply of a run is held against, whatever was ordered."""
+
+    admission: Admission = field(default_factory=Admission)
+    # Training images that a client may claim at most; None: nobody knows.
+    most_examples: Callable[[ClientId], int | None] = lambda client: None
+    # Returns an architecture that a client names, or raises ValueError.
+    check: Callable[[Architecture], Architecture] = _as_it_is
+    link_mbit_s: float | None = None
+    on_ray: bool = False  # clients are Ray actors of Flower's simulation
+
+
+def read_reply(order: Order, answer: Message | None, terms: Terms) -> Reply:
+    """Return the valid reply to ``order``.
+
+    Raises:
+        InvalidReplyError: there is none, or the client says that it failed.
+        RunFailedError: a process of Flower's simulation died.
+        Exception: of any kind, where the reply is not what was ordered; it is this client's failure.
+
+    """
+    if answer is None:
+        raise InvalidReplyError("no reply before the round's deadline")
+    if answer.has_error():
+        _raise_error(answer, on_ray=terms.on_ray)
+    content, task = answer.content, order.task
+    if list(content) == ["failure"]:
+        raise _told_failure(content["failure"])
+    for name in content:
+        if name not in _PARTS or not isinstance(content[name], _PARTS[name]):
+            raise InvalidReplyError(f"reply holds {brief(repr(name), 80)}, which is not asked for")
+    if "info" not in content or "metrics" not in content:
+        raise InvalidReplyError(f"reply holds {sorted(content)}, not info and metrics")
+    info = dict(content["info"])
+    _check_echo(info, task)
+    said: dict[str, Any] = {key: value for key, value in info.items() if key not in _ECHOED}
+    try:
+        notes = terms.admission.known(said, terms.admission.notes)
+        told = notes.pop("own_architecture", None)
+        own = None if told is None else terms.check(Architecture.of(told))
+        numbers = terms.admission.known(content["metrics"], terms.admission.metrics)
+    except ValueError as error:
+        raise InvalidReplyError(str(error)) from error
+    metrics = {key: float(value) for key, value in numbers.items()}
+    missing = [key for key in ("num_examples", *order.needs) if key not in metrics]
+    if missing:
+        raise InvalidReplyError(f"the reply lacks {', '.join(missing)}")
+    most = terms.most_examples(task.client)
+    num_examples = int(metrics["num_examples"])
+    record = content.array_records["arrays"] if "arrays" in content else ArrayRecord()
+    _check_declared(record, order.returns)
+    arrays = {name: _values(name, record[name], order) for name in order.returns}
+    down = payload_bytes(order.arrays)
+    up = sum(array.size * _item_bytes(record[name]) for name, array in arrays.items())
+    link_s = 8e-6 * (down + up) / terms.link_mbit_s if terms.link_mbit_s else 0.0
+    return Reply(
+        task=task,
+        arrays=arrays,
+        num_examples=num_examples if most is None else min(num_examples, most),
+        metrics=metrics,
+        own_architecture=own,
+        notes=notes,
+        round_s=metrics.get("handling_s", 0.0) + link_s,
+        bytes_down=down,
+        bytes_up=up,
+    )
+
+
+def payload_bytes(arrays: Arrays) -> int:
+    """Return the bytes of the numbers themselves, without headers."""
+    return sum(array.nbytes for array in arrays.values())
+
+
+def _raise_error(answer: Message, *, on_ray: bool) -> None:
+    code, reason = answer.error.code, str(answer.error.reason or "")
+    # A client's own exception has another code, whatever its text: it is that client's failure.
+    if on_ray and code == ErrorCode.UNKNOWN and reason.startswith(_DIED):
+        # Flower never replaces a dead Ray actor and would go on handing it messages.
+        raise RunFailedError(f"a client process died under Ray: {last_line(reason)}")
+    raise InvalidReplyError(f"error {code}: {last_line(reason) or 'no reason given'}")
+
+
+def _told_failure(record: Any) -> InvalidReplyError:
+    """Return what a client says of a task that it could not do, in the words of `corolla.tasks`."""
+    if not isinstance(record, ConfigRecord) or record.get("kind") not in FAILURE_KINDS:
+        return InvalidReplyError("the client says that it failed, and not how")
+    kind = str(record["kind"])
+    return InvalidReplyError(f"{kind}: {brief(str(record.get('reason', '')))}", kind)
+
+
+def _check_echo(info: Mapping[str, Any], task: Task) -> None:
+    for key, expected in (("round", task.round), ("client", task.client)):
+        if info.get(key) != expected:
+            found = brief(repr(info.get(key)), 80)
+            raise InvalidReplyError(f"reply is for {key} {found}, expected {expected!r}")
+    if info.get("architecture") != task.architecture.to_list():
+        raise InvalidReplyError("reply is for another architecture")
+
+
+def _check_declared(record: ArrayRecord, returns: Shapes) -> None:
+    """Compare what the arrays say of themselves with what was ordered; no byte of them is read."""
+    if set(record) != set(returns):
+        wrong = sorted(set(record) ^ set(returns))
+        first = brief(repr(wrong[0]), 80)
+        raise InvalidReplyError(f"{len(wrong)} wrong array names, the first: {first}")
+    for name, shape in returns.items():
+        array = record[name]
+        if tuple(array.shape) != tuple(shape):
+            found = brief(str(tuple(array.shape)), 80)
+            raise InvalidReplyError(f"{name} has shape {found}, expected {tuple(shape)}")
+        if array.dtype not in FLOATS:
+            problem = f"{name} holds {brief(str(array.dtype), 40)}"
+            raise InvalidReplyError(f"{problem}, expected numbers with a point")
+
+
+def _values(name: str, array: Array, order: Order) -> np.ndarray:
+    """Return what came, in the type that it will be used in: there it must be finite, too."""
+    try:
+        came = decoded(array)
+    except ValueError as error:
+        raise InvalidReplyError(f"{name} {error}") from error
+    sent = order.arrays.get(name)
+    wanted = sent.dtype if sent is not None and sent.dtype.kind == "f" else np.dtype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        values: np.ndarray = came.astype(wanted, copy=False)
+    if not values.size:
+        return values
+    # Both pass NaN on and, unlike isfinite over all entries, need no array of their own.
+    least, most = float(values.min()), float(values.max())
+    if not np.isfinite([least, most]).all():
+        raise InvalidReplyError(f"{name} holds NaN or infinite values")
+    if least < -LARGEST or most > LARGEST:
+        raise InvalidReplyError(f"{name} holds values beyond {LARGEST:g}: its training diverged")
+    if name.rpartition(".")[2] == "running_var" and least < 0:
+        raise InvalidReplyError(f"{name} holds {least:g}, and no variance is below 0")
+    return values
+
+
+def _item_bytes(array: Array) -> int:
+    return np.dtype(array.dtype).itemsize

@@ -1,0 +1,23 @@
+"""What came from outside, as a short line of a log or a record."""
+
+from __future__ import annotations
+
+_MOST = 300  # characters
+
+
+def brief(text: str, most: int = _MOST) -> str:
+    """Return ``text`` in one printable line of at most ``most`` characters, its middle left out."""
+    if len(text) > 4 * most:  # before anything looks at all of a very long one
+        text = f"{text[: 2 * most]}{text[-2 * most :]}"
+    line = "".join(one if one.isprintable() else " " for one in text)
+    line = " ".join(line.split())
+    if len(line) <= most:
+        return line
+    half = (most - 5) // 2
+    return f"{line[:half]} ... {line[-half:]}"
+
+
+def last_line(text: str, most: int = _MOST) -> str:
+    """Return the last line of ``text`` that is not empty, as `brief` does; nothing where there is none."""
+    lines = text[-4 * most :].strip().splitlines()
+    return brief(lines[-1], most) if lines else ""

@@ -1,0 +1,266 @@
+"""What is made of replies: whatever is wrong with one is its client's failure, and nothing else's."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.common.constant import ErrorCode
+from flwr.supercore.task_identity import TaskIdentity
+
+from clients.wire import to_record
+from corolla.errors import RunFailedError
+from corolla.spaces.architecture import Architecture
+from corolla.tasks import Failure, Reply, Task
+from strategies.exchange import Exchange, Order, Terms
+from strategies.metrics import CHOICES, REPLY_METRICS, Admission, Metric, Text
+
+NAMES = ("w", "bn.running_var")
+Change = Callable[[RecordDict], Any]
+
+
+def _exchange(**terms: Any) -> tuple[Exchange, dict[str, Message]]:
+    """Return an exchange with clients 0 and 1, and its messages."""
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    sent = {name: np.ones(3, np.float32) for name in NAMES}
+    orders = [
+        Order(
+            task=Task(client=client, round=4, architecture=Architecture((1, 0))),
+            arrays=sent,
+            returns=dict.fromkeys(NAMES, (3,)),
+            needs=("val_accuracy",),
+        )
+        for client in "01"
+    ]
+    exchange = Exchange(orders, {"0": 10, "1": 11}, terms=Terms(**terms))
+    messages = {}
+    for message in exchange.messages():
+        client = str(message.content["task"]["client"])
+        message.metadata.__dict__["_message_id"] = f"to {client}"
+        messages[client] = message
+    return exchange, messages
+
+
+def _content(client: str) -> RecordDict:
+    info = {"round": 4, "client": client, "architecture": [1, 0]}
+    metrics = {"num_examples": 8, "val_accuracy": 0.5, "handling_s": 1.5, "val_loss": 2.0}
+    arrays = {name: np.full(3, 2.0, np.float32) for name in NAMES}
+    return RecordDict(
+        {
+            "info": ConfigRecord(info),  # type: ignore[arg-type]
+            "metrics": MetricRecord(metrics),  # type: ignore[arg-type]
+            "arrays": to_record(arrays),
+        }
+    )
+
+
+def _sorted(change: Change, **terms: Any) -> tuple[list[Reply], list[Failure]]:
+    """Return what is made of client 0's good reply and client 1's changed one."""
+    exchange, messages = _exchange(**terms)
+    changed = _content("1")
+    change(changed)
+    return exchange.sort(
+        [
+            Message(_content("0"), reply_to=messages["0"]),
+            Message(changed, reply_to=messages["1"]),
+        ]
+    )
+
+
+def _arrays(**arrays: Any) -> Change:
+    def change(content: RecordDict) -> None:
+        for name, array in arrays.items():
+            known = content["arrays"]
+            known[name.replace("__", ".")] = array if isinstance(array, Array) else Array(array)
+
+    return change
+
+
+def _past_flower(record: str, values: dict[str, Any]) -> Change:
+    """Set values of a record past Flower's own checks: another release may have others."""
+    return lambda content: content[record].__dict__["_data"].update(values)
+
+
+def _metrics(**metrics: Any) -> Change:
+    return _past_flower("metrics", metrics)
+
+
+def _info(**info: Any) -> Change:
+    return _past_flower("info", info)
+
+
+def _raw(array: np.ndarray, **fields: Any) -> Array:
+    good = Array(array)
+    known = {"dtype": good.dtype, "shape": good.shape, "stype": good.stype, "data": good.data}
+    return Array(**(known | fields))
+
+
+ONES = np.ones(3, np.float32)
+BAD: dict[str, tuple[Change, str]] = {
+    "float64 beyond float32": (_arrays(w=np.array([1, 1e39, 1])), "NaN or infinite"),
+    "near the limit": (_arrays(w=np.array([1, -3e38, 1], np.float32)), "beyond 1e\\+18"),
+    "NaN": (_arrays(w=np.array([1, np.nan, 1], np.float32)), "NaN or infinite"),
+    "variance": (_arrays(bn__running_var=np.array([1, -1e-3, 1], np.float32)), "no variance"),
+    "type": (_arrays(w=np.ones(3, np.int32)), "w holds int32, expected"),
+    "shape": (_arrays(w=np.ones((3, 1), np.float32)), r"w has shape \(3, 1\), expected \(3,\)"),
+    "one name more": (_arrays(v=ONES), "1 wrong array names, the first: 'v'"),
+    "cut": (_arrays(w=_raw(ONES, data=Array(ONES).data[:-1])), "w has 11 bytes of numbers"),
+    "zip": (_arrays(w=_raw(ONES, data=b"PK\x03\x04" + bytes(300))), "w has a header"),
+    "name of a type": (_arrays(w=_raw(ONES, dtype="f4," * 10_000)), "expected numbers"),
+    "no metrics": (lambda content: content.pop("metrics"), "reply holds"),
+    "another record": (
+        lambda content: content.__setitem__("more", ArrayRecord()),
+        "'more', which is not asked for",
+    ),
+    "info as arrays": (lambda content: content.__setitem__("info", ArrayRecord()), "'info'"),
+    "other round": (_info(round=3), "reply is for round 3, expected 4"),
+    "long round": (_info(round="9" * 10**6), "reply is for round '999"),
+    "other client": (_info(client="0"), "reply is for client '0'"),
+    "architecture": (_info(architecture=[1, 1]), "another architecture"),
+    "own architecture": (_info(own_architecture=[1, "1"]), "own_architecture has an entry"),
+    "own architecture of another space": (_info(own_architecture=[7, 7]), "7, 7 is none of ours"),
+    "text": (_info(told="x" * 101), "told must have 100 characters at most"),
+    "accuracy": (_metrics(val_accuracy=1.1), "val_accuracy is 1.1, must lie in 0..1"),
+    "no accuracy": (
+        lambda content: content["metrics"].pop("val_accuracy"),
+        "the reply lacks val_accuracy",
+    ),
+    "fine-tuned": (_metrics(fine_tuned_val_accuracy=math.nan), "is nan, must be finite"),
+    "time": (_metrics(handling_s=-1e-9), "handling_s is -1e-09, must lie in"),
+    "samples": (_metrics(samples_processed=math.nan), "samples_processed is nan"),
+    "half a sample": (_metrics(samples_processed=1.5), "must be whole"),
+    "no examples": (_metrics(num_examples=0), "num_examples is 0, must lie in"),
+    "loss": (_metrics(train_loss=1e308), r"train_loss is 1e\+308"),
+    "best of losses": (_metrics(val_loss=-math.inf), "val_loss is -inf, must be finite"),
+    "list": (_metrics(val_accuracy=[0.5]), "val_accuracy must be a number"),
+    "truth": (_metrics(val_accuracy=True), "val_accuracy must be a number"),
+    "overflow": (_metrics(val_accuracy=10**5000), "val_accuracy must lie in 0..1"),
+    "word": (_metrics(handling_s="soon"), "handling_s must be a number"),
+    "of the method": (_metrics(phase=4), "phase is 4, must lie in 1..3"),
+}
+
+
+def _check(architecture: Architecture) -> Architecture:
+    if max(architecture.choices) > 1:
+        raise ValueError(f"{str(architecture.to_list())[1:-1]} is none of ours")
+    return architecture
+
+
+def _admission() -> Admission:
+    phase = Metric(least=1, most=3, whole=True)
+    notes = {"own_architecture": CHOICES, "told": Text(most=100)}
+    return Admission(metrics={**REPLY_METRICS, "phase": phase}, notes=notes)
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_reply_that_is_not_what_was_ordered_is_its_clients_failure(kind: str) -> None:
+    change, reason = BAD[kind]
+    valid, (failure,) = _sorted(change, admission=_admission(), check=_check)
+    assert [reply.client for reply in valid] == ["0"]
+    assert failure.client == "1"
+    assert len(failure.reason) <= 300
+    assert failure.reason.isprintable()
+    assert re.search(reason, failure.reason), failure.reason
+
+
+def test_what_is_in_bounds_is_taken() -> None:
+    def change(content: RecordDict) -> None:
+        _arrays(w=np.array([-0.0, 1e-40, 1e18]))(content)
+        _metrics(val_loss=math.nan, phase=3, train_loss=0.0)(content)
+        _info(own_architecture=[0, 1], told="yes")(content)
+
+    (_, reply), failures = _sorted(change, admission=_admission(), check=_check)
+    assert failures == []
+    assert reply.arrays["w"].dtype == np.float32  # what came as float64 is used as what was sent
+    assert reply.arrays["w"].tobytes() == np.array([-0.0, 1e-40, 1e18], np.float32).tobytes()
+    assert reply.bytes_up == 3 * 8 + 3 * 4  # as it came
+    assert (reply.own_architecture, reply.notes) == (Architecture((0, 1)), {"told": "yes"})
+    assert reply.metrics["phase"] == 3.0
+    assert math.isnan(reply.metrics["val_loss"])
+
+
+def test_what_nobody_asked_for_is_dropped_with_one_warning_of_each_name(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def change(content: RecordDict) -> None:
+        _metrics(round=math.nan, extra="x" * 10**6)(content)
+        _info(own_architecture=[0, 1], decisions="[" * 10**5)(content)
+
+    admission = Admission()
+    for _ in range(2):
+        (_, reply), failures = _sorted(change, admission=admission)
+        assert failures == []
+        assert sorted(reply.metrics) == ["handling_s", "num_examples", "val_accuracy", "val_loss"]
+        assert reply.architecture == Architecture((1, 0))
+        assert reply.notes == {}
+    dropped = [record.getMessage() for record in caplog.records]
+    names = ["own_architecture", "decisions", "round", "extra"]
+    assert dropped == [f"replies hold {n!r}, which nobody asked for: dropped" for n in names]
+
+
+def test_names_that_nobody_asked_for_cannot_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    _sorted(_metrics(**{f"m{n}": 1 for n in range(10_000)}))
+    assert len(caplog.records) == 21
+
+
+def test_a_client_counts_for_no_more_examples_than_it_was_known_to_have() -> None:
+    known: dict[str, int | None] = {"0": None, "1": 100}
+    for claimed, counted in ((7, 7), (100, 100), (10**12, 100)):
+        (_, reply), _ = _sorted(_metrics(num_examples=claimed), most_examples=known.get)
+        assert reply.num_examples == counted
+
+
+def test_the_first_answer_to_a_message_of_this_round_counts() -> None:
+    exchange, messages = _exchange()
+    older, _ = _exchange()
+    late = Message(_content("1"), reply_to=_exchange()[1]["1"])
+    late.metadata.__dict__["_reply_to_message_id"] = "of an older round"
+    second = _content("0")
+    _metrics(val_accuracy=0.9)(second)
+    valid, failures = exchange.sort(
+        [
+            late,
+            Message(_content("0"), reply_to=messages["0"]),
+            Message(second, reply_to=messages["0"]),
+        ]
+    )
+    assert [(reply.client, reply.metrics["val_accuracy"]) for reply in valid] == [("0", 0.5)]
+    assert failures == [Failure("1", "no reply before the round's deadline")]
+    assert older is not exchange
+
+
+DIED = "<class 'ray.exceptions.ActorDiedError'>:<'The actor died.\nIts process is gone'>"
+
+
+def _failed(error: Error, *, on_ray: bool) -> list[Failure]:
+    exchange, messages = _exchange(on_ray=on_ray)
+    return exchange.sort([Message(error, reply_to=messages["1"])])[1]
+
+
+def test_a_dead_actor_of_flowers_simulation_ends_the_run() -> None:
+    with pytest.raises(RunFailedError, match="a client process died under Ray"):
+        _failed(Error(ErrorCode.UNKNOWN, DIED), on_ray=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "on_ray"),
+    [
+        (Error(ErrorCode.UNKNOWN, DIED), False),  # a real node, or the engine inline
+        (Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, DIED), True),  # a client's own words
+        (Error(ErrorCode.UNKNOWN, f"it says {DIED}"), True),
+        (Error(ErrorCode.UNKNOWN, "\x1b[2J" + "ActorDiedError\n" * 10**5), True),
+    ],
+)
+def test_a_text_of_a_client_ends_no_run(error: Error, on_ray: bool) -> None:
+    _, failure = _failed(error, on_ray=on_ray)
+    assert failure.client == "1"
+    assert failure.reason.startswith(f"error {error.code}: ")
+    assert len(failure.reason) <= 300
+    assert failure.reason.isprintable()
