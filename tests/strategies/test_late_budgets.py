@@ -15,6 +15,7 @@ from corolla.config.schema import RunConfig
 from corolla.errors import RefusedError
 from corolla.federation import Federation
 from corolla.launch import plan_run
+from corolla.records.client_facts import write_client_facts
 from corolla.records.run_directory import RunDirectory
 from corolla.spaces.supernet import Supernet
 from corolla.state import State
@@ -163,6 +164,7 @@ def _node_run(path: Path, roster: _Roster, *overrides: str) -> FederatedRun:
     engine = {**plan.config.engine, "kind": "superlink", "node_timeout_s": 1.0}
     config = plan.config.model_copy(update={"engine": engine})
     RunDirectory.create(path, config_yaml=config.to_yaml(), environment={})
+    write_client_facts(path, {})
     (path / ".launch").write_text("token")
     run = FederatedRun(config=config, launch="token")
     run._roster = roster

@@ -40,7 +40,8 @@ class Reward(ABC):
 
     Args:
         budgets: whether clients have memory budgets: the value of ``memory="auto"``.
-        received: whether clients score what they receive (evaluation.received); for rewards that need it.
+        received: whether clients score what they receive (evaluation.received; ``auto``: where a reward
+            needs it); for rewards that need it.
         memory: subtract the share of the memory budget used (equation 9): true, false or ``auto``.
         lambda_time: score given up for a second of round time.
         baseline, decay, prior_weight, normalise, normalise_decay, advantage_limit: see `RewardSettings`.
@@ -57,7 +58,7 @@ class Reward(ABC):
         self,
         *,
         budgets: bool,
-        received: bool = True,
+        received: bool | Literal["auto"] = True,
         memory: bool | Literal["auto"] = "auto",
         lambda_time: float = RewardSettings.lambda_time,
         baseline: Baseline = RewardSettings.baseline,
