@@ -12,6 +12,11 @@ MOST = 10**9
 """Of rounds, epochs, images and other counts: what is more, is a slip."""
 
 
+def is_count(value: object, *, least: int, most: int = MOST) -> bool:
+    """Tell whether ``value`` is a whole number from ``least`` to ``most``, which true and false are not."""
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
 class Checker:
     """What is wrong with one settings object; ``prefix`` comes before all keys."""
 
@@ -40,7 +45,7 @@ class Checker:
 
     def count(self, key: str, value: Any, *, least: int, most: int = MOST) -> None:
         """Want a whole number from ``least`` to ``most``."""
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        if not is_count(value, least=least, most=most):
             limit = f"to {most:,}" if isinstance(value, int) and value > most else "or more"
             self.add(key, value, "is out of range", f"Use a whole number, {least} {limit}")
 

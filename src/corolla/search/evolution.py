@@ -14,6 +14,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from corolla.checker import is_count
 from corolla.errors import Fault, RefusedError, is_number
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.space import SearchSpace
@@ -49,7 +50,7 @@ class EvolutionSettings:
             ("crossovers", 0),
         ):
             value = getattr(self, key)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            if not is_count(value, least=least):
                 remedy = f"Use a whole number, {least} or more"
                 faults.append(Fault(f"evolution.{key}", value, "is out of range", remedy))
         probability = self.mutation_probability

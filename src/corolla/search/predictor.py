@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from corolla.checker import is_count
 from corolla.errors import Fault, RefusedError
 from corolla.search.measured import Measured, finite
 from corolla.spaces.architecture import Architecture
@@ -33,7 +34,7 @@ class ForestSettings:
             value = getattr(self, key)
             if key == "max_depth" and value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            if not is_count(value, least=least):
                 also = ", or null for no limit" if key == "max_depth" else ""
                 remedy = f"Use a whole number, {least} or more{also}"
                 faults.append(Fault(f"forest.{key}", value, "is out of range", remedy))
