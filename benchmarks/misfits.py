@@ -1,8 +1,8 @@
 """How should a policy learn from draws that do not fit its client?
 
-The toy of `benchmarks.policy`, with 40 clients of 75 participations, under caps: a choice costs the more the larger it is,
-dimensions cost differently, larger choices are a little better, and a tenth or a hundredth of all
-architectures fit. Whoever finds no fitting draw in 20 is sent the smallest. Rules: a step away from each
+The toy of `benchmarks.policy`, with 40 clients of 75 participations, under caps: a choice costs the more the
+larger it is, dimensions cost differently, larger choices are a little better, and a tenth or a hundredth of
+all architectures fit. Whoever finds no fitting draw in 20 is sent the smallest. Rules: a step away from each
 misfit (published), one bounded step towards what fits (`corolla.search.proposals.policy_gradient`), and the
 gradient under the condition that a draw fits, whose expectation is estimated from up to 16 fitting draws of
 at most 200.

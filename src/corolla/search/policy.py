@@ -33,9 +33,7 @@ class PolicySettings:
     entropy_bonus: float = 0.0  # nats are worth this much advantage; keeps a policy exploring
     logit_limit: float | None = None  # logits stay within +-limit, so no choice ever dies out
     misfits: Literal["step", "published"] = "step"  # what is learned from draws that do not fit
-    misfit_step: float = (
-        0.2  # share of a misfit's advantage that moves towards what fits; of `step`
-    )
+    misfit_step: float = 0.2  # share of a misfit's advantage that moves towards what fits
 
     def __post_init__(self) -> None:
         faults = []
