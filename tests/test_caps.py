@@ -24,6 +24,7 @@ from corolla.federation import Federation
 from corolla.gain.finished_run import FinishedRun
 from corolla.launch import plan_run
 from corolla.limits import ClientLimits, Limits, limits_of, require_room
+from corolla.records.client_facts import read_client_facts
 from corolla.report.architecture_strip import StripLayout
 from corolla.report.clients import client_table
 from corolla.report.facts import facts as report_facts
@@ -279,7 +280,7 @@ def test_a_runs_caps_are_recorded_and_kept(tmp_path: Path) -> None:
     directory = run(
         tmp_path / "run", *FEW, "cap=data_size", "evaluation.return_models=true", "rounds=2"
     )
-    facts = json.loads((directory.path / "clients.json").read_text())
+    facts = read_client_facts(directory.path)
     sizes = {client: known["num_examples"]["train"] for client, known in facts.items()}
     caps_ = {client: known["macs_cap"] for client, known in facts.items()}
     assert max(caps_, key=lambda c: caps_[c]) == max(sizes, key=lambda c: sizes[c])

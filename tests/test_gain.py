@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -121,9 +122,12 @@ def test_a_cell_from_the_supernet_is_a_training_by_hand(
     architecture = Architecture.of(directory.summary()["per_client"]["1"]["choices"])
     model = space.load(architecture, space.cut(state.part(prefix), architecture))
     data = FederationData(dataset, build_partition(config, dataset)).client("0")
+    merged = data.train_on_validation().train
+    again = {"mean": data.mean, "std": data.std, "batch_size": config.batch_size}
+    trainer.recalibrate(model, merged, **again)  # as every model of the server that is scored
     trainer.train(
         model,
-        data.train_on_validation().train,
+        merged,
         mean=data.mean,
         std=data.std,
         epochs=3,
@@ -131,11 +135,14 @@ def test_a_cell_from_the_supernet_is_a_training_by_hand(
         lr=0.05,
         seed=(config.seed, 0, _GAIN),
     )
-    by_hand = trainer.evaluate(model, data.test, mean=data.mean, std=data.std).accuracy
+    scored = deepcopy(model)
+    trainer.recalibrate(scored, merged, **again)
+    by_hand = trainer.evaluate(scored, data.test, mean=data.mean, std=data.std).accuracy
 
     finished = FinishedRun.open(directory.path, starts=["supernet"])
     found = space.load(architecture, finished.supernet().slice_of("1"))
-    accuracies = fine_tune(finished, finished.training_data("0"), found, epochs=3, lr=0.05)
+    images = finished.training_data("0")
+    accuracies = fine_tune(finished, images, found, shared=True, epochs=3, lr=0.05)
     assert len(accuracies) == 3
     assert accuracies[-1] == by_hand
     trained = to_arrays(model)

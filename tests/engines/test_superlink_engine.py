@@ -85,7 +85,7 @@ class TestCheck:
             ("engine.address", "nothing answers ther"),
             ("engine.root_certificates", "is no file"),
             ("engine.server_runs", "is not an absolute p"),
-            ("engine.node_timeout_s", "is not a whole numbe"),
+            ("engine.node_timeout_s", "is not a time to wai"),
             ("engine.root", "Flower submits a pro"),
         ]
 

@@ -10,9 +10,11 @@ from corolla.errors import RefusedError
 from corolla.launch import plan_run
 from tests.strategies.conftest import SMALL, results, run
 
+CONSTANT = "trainer.lr_schedule=constant"  # or the step would depend on the number of rounds
+
 
 def test_settled_rounds_train_what_is_deployed_and_policies_rest(tmp_path: Path) -> None:
-    directory = run(tmp_path / "run", "rounds=6", "method.strategy.settle=0.5")
+    directory = run(tmp_path / "run", CONSTANT, "rounds=6", "method.strategy.settle=0.5")
     deployed = {c: e["choices"] for c, e in directory.summary()["per_client"].items()}
     late = [row for row in directory.clients() if row["round"] > 3]  # half of six rounds
     assert len(late) == 6
@@ -21,7 +23,7 @@ def test_settled_rounds_train_what_is_deployed_and_policies_rest(tmp_path: Path)
     early = [row for row in directory.clients() if row["round"] <= 3]
     assert any(row["architecture"] != deployed[row["client"]] for row in early)
     # What a client deploys was decided in the first half: a run of those rounds alone agrees.
-    half = run(tmp_path / "half", "rounds=3")
+    half = run(tmp_path / "half", CONSTANT, "rounds=3")
     assert {c: e["choices"] for c, e in half.summary()["per_client"].items()} == deployed
 
 
