@@ -27,7 +27,7 @@ from corolla.state import State
 from corolla.types import Arrays
 from tests.deployment.federation import Federation, lines, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 SITES = ["site-a", "site-b"]
 NEW = "site-c"
 SPIDER = [
@@ -81,7 +81,7 @@ def wait_for_round(run: psutil.Popen, run_dir: Path, number: int, federation: Fe
         assert run.poll() is None, federation.log("user")
         return len(lines(run_dir / "metrics.jsonl")) >= number
 
-    wait_until(there, 300, f"round {number}")
+    wait_until(there, 700, f"round {number}")
 
 
 def test_a_run_whose_server_dies_after_round_2_is_resumed(federation: Federation) -> None:
@@ -89,12 +89,12 @@ def test_a_run_whose_server_dies_after_round_2_is_resumed(federation: Federation
     run = federation.run(run_dir, "rounds=3")
     wait_for_round(run, run_dir, 2, federation)
     federation.kill_server_app()
-    assert run.wait(timeout=200) == 3
+    assert run.wait(timeout=700) == 3
     assert "corolla resume" in federation.log("user")
     assert not (run_dir / "summary.json").exists()
 
     resumed = federation.corolla("resume", str(run_dir))
-    assert resumed.wait(timeout=300) == 0, federation.log("user")
+    assert resumed.wait(timeout=700) == 0, federation.log("user")
     metrics = lines(run_dir / "metrics.jsonl")
     assert [line["round"] for line in metrics] == [1, 2, 3]
     assert [sorted(line["participants"]) for line in metrics] == [SITES] * 3
@@ -107,7 +107,7 @@ def test_a_site_killed_during_a_round_is_counted_as_failed(federation: Federatio
     wait_for_round(run, run_dir, 1, federation)
     wait_until(lambda: federation.training("site-b"), 120, "site-b to train")
     federation.kill_node("site-b")
-    assert run.wait(timeout=300) == 0, federation.log("user")
+    assert run.wait(timeout=700) == 0, federation.log("user")
 
     first, second = lines(run_dir / "metrics.jsonl")
     assert (sorted(first["participants"]), first["failures"]) == (SITES, 0)
@@ -132,7 +132,7 @@ def test_a_site_killed_between_two_rounds_goes_on_with_the_model_of_its_own(
     before = own_state(federation, "site-b")
     wait_for_round(run, run_dir, 3, federation)  # with this the SuperLink has missed the site
     federation.start_node("site-b")
-    assert run.wait(timeout=400) == 0, federation.log("user")
+    assert run.wait(timeout=700) == 0, federation.log("user")
 
     rows = lines(run_dir / "clients.jsonl")
     phases = {site: [row["phase"] for row in rows if row["client"] == site] for site in SITES}
@@ -188,7 +188,7 @@ def test_sites_search_a_supernet_that_was_distilled_on_the_servers_own_pictures(
     run = federation.run(
         run_dir, *HAPFNAS, f"server_set.root={pictures}", "cap=speed", "cap.latency_ms=1000"
     )
-    assert run.wait(timeout=400) == 0, federation.log("user")
+    assert run.wait(timeout=700) == 0, federation.log("user")
 
     metrics, rows = lines(run_dir / "metrics.jsonl"), lines(run_dir / "clients.jsonl")
     assert [(line["stage"], line["failures"]) for line in metrics] == [(1, 0), (2, 0), (3, 0)]
@@ -231,13 +231,13 @@ def test_only_the_new_site_is_searched_though_the_old_ones_stay_connected(
 ) -> None:
     trained, stage = federation.runs / "trained", federation.runs / "stage"
     run = federation.run(trained, "rounds=1")
-    assert run.wait(timeout=200) == 0, federation.log("user")
+    assert run.wait(timeout=700) == 0, federation.log("user")
 
     federation.start_node(NEW)
     federation.wait_for_nodes(3)
     alone = ["clients=1", "clients_per_round=1"]
     run = federation.run(stage, "rounds=1", "stage=new_clients", f"from={trained}", *alone)
-    assert run.wait(timeout=200) == 0, federation.log("user")
+    assert run.wait(timeout=700) == 0, federation.log("user")
 
     (row,) = lines(stage / "clients.jsonl")
     assert (row["client"], row["bytes_up"]) == (NEW, 0)
