@@ -63,5 +63,12 @@ class KnnPerClient(SubnetClient):
         return found
 
     def _embed(self, model: nn.Module, images: Images) -> Embedded:
-        data = self._site.data
-        return embed(model, images, trainer=self._site.trainer, mean=data.mean, std=data.std)
+        site, data = self._site, self._site.data
+        return embed(
+            model,
+            images,
+            trainer=site.trainer,
+            classes=site.space.num_classes,
+            mean=data.mean,
+            std=data.std,
+        )

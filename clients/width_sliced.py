@@ -34,7 +34,7 @@ class WidthSlicedClient(SubnetClient):
         space = require_width_sliced(site.space, type(self).__name__)
         self._classes = sorted(set(site.data.train.labels.tolist()))
         self._tell = class_rows
-        self._rows = space.class_tensors
+        self._rows = space.parts["head"]
         here = set(self._classes) if mask_absent else set(range(space.num_classes))
         self._absent = [one for one in range(space.num_classes) if one not in here]
 

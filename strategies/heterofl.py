@@ -167,7 +167,7 @@ class HeteroFL(CorollaStrategy):
         if len(classes) == self.space.num_classes:
             return update
         arrays, regions = dict(update.arrays), dict(update.regions)
-        for name in self._sliced.class_tensors:
+        for name in self._sliced.parts["head"]:
             arrays[name] = arrays[name][list(classes)]
             regions[name] = (classes, *regions[name][1:])
         return replace(update, arrays=arrays, regions=regions)

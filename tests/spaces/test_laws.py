@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from corolla.aggregation.coverage import coverage_average
 from corolla.aggregation.regions import region_size
+from corolla.aggregation.statistics import is_statistic
 from corolla.aggregation.updates import Update
+from corolla.spaces.model_parts import parts_of
 from corolla.spaces.supernet import ElasticSupernet, Supernet
 from corolla.training.prior import fold
 from corolla.types import Arrays
@@ -114,6 +116,29 @@ def test_a_class_prior_is_added_to_the_logits_through_the_bias(name: str, seed: 
         before = model(images)
         fold(model, offset)
         torch.testing.assert_close(model(images), before + offset)
+
+
+@pytest.mark.parametrize("name", SMALL)
+@settings(max_examples=4)
+@given(seed=SEEDS)
+def test_parts_divide_the_arrays_and_those_of_a_cut_are_cuts_of_the_parts(
+    name: str, seed: int
+) -> None:
+    space, architecture = _space(name), _drawn(name, seed)
+    head, norm, stem, stages = (space.parts[part] for part in ("head", "norm", "stem", "stages"))
+    assert sorted(head + stem + stages) == sorted(space.supernet_shapes)
+    assert {key.rpartition(".")[2] for key in head} == {"weight", "bias"}
+    assert all(space.supernet_shapes[key][0] == space.num_classes for key in head)
+    assert space.supernet_shapes[stem[0]][1] == space.in_channels  # it reads the images
+    assert set(space.supernet_shapes) >= set(norm) > {key for key in norm if key in stem}
+    statistics = {key for key in space.supernet_shapes if is_statistic(key)}
+    assert statistics <= set(norm)
+    module = space.subnet(architecture)
+    held = module.state_dict()
+    assert parts_of(module, space.num_classes) == {
+        part: tuple(key for key in held if key in names) for part, names in space.parts.items()
+    }
+    assert space.names_in(["head", "stem"]) == {*head, *stem}
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -8,7 +8,7 @@ per edge, rolling windows) override `regions`; spaces with closed forms override
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from typing import NamedTuple, cast
@@ -22,6 +22,7 @@ from corolla.errors import Fault, RefusedError
 from corolla.spaces.architecture import Architecture, Dimension
 from corolla.spaces.blank import on_meta
 from corolla.spaces.costs import Costs, count_macs, saved_bytes
+from corolla.spaces.model_parts import Parts, parts_of
 from corolla.spaces.space import SearchSpace
 from corolla.types import Arrays
 
@@ -84,6 +85,18 @@ class Supernet(SearchSpace):
     def supernet_shapes(self) -> Shapes:
         """Name -> shape of every entry of the supernet."""
         return _shapes(on_meta(self.supernet))
+
+    @cached_property
+    def parts(self) -> Parts:
+        """Names of the supernet's arrays by part; a subnet's parts are those of its arrays' names.
+
+        `corolla.spaces.model_parts` says what the parts are. A space that knows better overrides this.
+        """
+        return parts_of(on_meta(self.supernet), self.num_classes)
+
+    def names_in(self, parts: Iterable[str]) -> frozenset[str]:
+        """Return the names of all arrays in any of these `parts`."""
+        return frozenset(name for part in parts for name in self.parts[part])
 
     def regions(self, architecture: Architecture) -> Mapping[str, Region]:
         """Return for each tensor of the subnet the block of the supernet's tensor that it owns."""

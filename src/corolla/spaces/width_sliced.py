@@ -112,12 +112,6 @@ class WidthSlicedSpace(Supernet):
             )
         return shapes
 
-    @property
-    def class_tensors(self) -> tuple[str, ...]:
-        """Names of the tensors that have a row per class: the last layer's weight and bias."""
-        names = (f"{self._last}.weight", f"{self._last}.bias")
-        return tuple(name for name in names if name in self.supernet_shapes)
-
     def window(self, architecture: Architecture, shift: int) -> Regions:
         """Return the regions with every window moved on by ``shift`` channels, 0 or more (cached).
 

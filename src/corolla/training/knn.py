@@ -1,8 +1,8 @@
 """Nearest neighbours in a model's features, mixed with the model's own prediction; no Flower in it.
 
 Marfoq et al., "Personalized Federated Learning through Local Memorization" (kNN-Per), ICML 2022,
-https://arxiv.org/abs/2111.09360. Features phi(x) are what the last linear layer reads, in evaluation
-mode; the datastore holds those of a client's training images and their labels. With the k images i
+https://arxiv.org/abs/2111.09360. Features phi(x) are what the classifier reads, in evaluation mode;
+the datastore holds those of a client's training images and their labels. With the k images i
 that are nearest to x, d_i = ||phi(x) - phi(x_i)||_2 and dim the number of features
 
     p_knn(c) ~ sum over i of class c of exp(-d_i^2 / (dim * scale))
@@ -25,6 +25,7 @@ from torch.nn import functional
 
 from corolla.data.images import Images
 from corolla.errors import Fault, RefusedError, is_number
+from corolla.spaces.model_parts import classifier_name
 from corolla.training.batches import consecutive_batches
 from corolla.training.modes import in_mode, lay_out
 from corolla.training.results import Evaluation, NoBatchError
@@ -115,6 +116,7 @@ def embed(
     images: Images,
     *,
     trainer: LocalTrainer,
+    classes: int,
     mean: Sequence[float],
     std: Sequence[float],
 ) -> Embedded:
@@ -122,7 +124,7 @@ def embed(
 
     Raises:
         NoBatchError: there are no images.
-        ValueError: the model calls no linear layer, or its last one reads no vectors.
+        ValueError: the model calls no classifier, or it reads no vectors.
 
     """
     if not len(images):
@@ -135,14 +137,14 @@ def embed(
         torch.inference_mode(),
         in_mode(model, training=False),
         seeded_torch(_SCORING_SEED, trainer.device),
-        _last_linear_input(model) as seen,
+        _classifier_input(model, classes) as seen,
     ):
         for where in consecutive_batches(len(images), trainer.settings.eval_batch_size):
             seen.clear()
             output = model(floats.normalised(floats.pixels(where))).float()
             if not seen or seen[0].shape[:-1] != output.shape[:1]:
                 kind = type(model).__name__
-                raise ValueError(f"{kind} ends in no linear layer that reads a vector per image")
+                raise ValueError(f"{kind} has no classifier that reads a vector per image")
             features.append(seen[0].double())
             logits.append(output)
     return Embedded(torch.cat(features), torch.cat(logits), floats.labels)
@@ -175,17 +177,19 @@ def choose_lambda(validation: Mixture, grid: Sequence[float]) -> float:
 
 
 @contextmanager
-def _last_linear_input(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Hold what the linear layer that is called last was given: whatever it is named."""
+def _classifier_input(model: nn.Module, classes: int) -> Iterator[list[Tensor]]:
+    """Hold what the classifier was given last."""
     seen: list[Tensor] = []
 
     def keep(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         seen[:] = inputs[:1]
 
-    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    handles = [layer.register_forward_pre_hook(keep) for layer in layers]
+    name = classifier_name(model, classes)
+    if name is None:
+        yield seen
+        return
+    handle = model.get_submodule(name).register_forward_pre_hook(keep)
     try:
         yield seen
     finally:
-        for handle in handles:
-            handle.remove()
+        handle.remove()

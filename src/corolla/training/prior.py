@@ -11,8 +11,12 @@ the same formulas the other way round.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
+
+from corolla.spaces.model_parts import classifier_name
 
 _SMOOTHING = 0.5  # images added to each class: one without an image is rare, not impossible
 
@@ -32,16 +36,13 @@ def log_prior(labels: Tensor, classes: int) -> Tensor:
 
 
 def classifier_of(model: nn.Module, classes: int) -> nn.Linear | None:
-    """Return the layer whose bias is added to the logits: the last linear one with a row per class.
+    """Return the layer whose bias is added to the logits: the classifier of `corolla.spaces.model_parts`.
 
     None where there is none, or it has no bias.
     """
-    layers = [
-        module
-        for module in model.modules()
-        if isinstance(module, nn.Linear) and module.out_features == classes
-    ]
-    return layers[-1] if layers and layers[-1].bias is not None else None
+    name = classifier_name(model, classes)
+    layer = None if name is None else cast(nn.Linear, model.get_submodule(name))
+    return None if layer is None or layer.bias is None else layer
 
 
 def fold(model: nn.Module, offset: Tensor) -> None:
