@@ -1,15 +1,13 @@
-"""Between Flower's messages and a NumPyClient's methods; array names survive the way.
+"""Between Flower's messages and a client's methods.
 
 Flower 1.41 keeps NumPyClient but connects nothing of its message API to it: a ClientApp's handlers get a
-Message. This is the only file that imports NumPyClient's module.
+Message. This is the only file that imports NumPyClient's module. There an array has a place, with us a name:
+``config`` holds the task's scalars and, under ``names``, the names of ``parameters``; ``fit`` tells the names
+of what it returns under ``names`` of its metrics.
 
-    train    -> fit(parameters, config)      -> arrays, num_examples, metrics
-    evaluate -> evaluate(parameters, config) -> loss, num_examples, metrics
-    query    -> get_properties(config)       -> properties
-
-``config`` holds the task's scalars and, under ``names``, the names of ``parameters``. What comes back is
-named alike: ``fit`` returns its arrays in the order of ``names``, or of a list of names that it puts into
-its metrics under ``names``.
+    train    -> fit, or deploy, as the task says -> arrays, num_examples, metrics
+    evaluate -> evaluate                         -> loss, num_examples, metrics
+    query    -> facts                            -> properties
 """
 
 from __future__ import annotations
@@ -22,36 +20,59 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.client import NumPyClient
 
+from clients.client import Client
 from clients.wire import from_record, to_record
-
-__all__ = ["NumPyClient", "answer_evaluate", "answer_failure", "answer_query", "answer_train"]
+from corolla.tasks import Task
+from corolla.types import Arrays
 
 _ECHOED = ("client", "round", "architecture")
 
 
-def answer_train(client: NumPyClient, message: Message) -> Message:
-    """Have ``client`` train and return the reply."""
+class FlowerClient(NumPyClient):
+    """A client as Flower knows clients."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def get_properties(self, config: Any) -> dict[str, Any]:
+        """Return what the client says of itself."""
+        return self._client.facts()
+
+    def fit(self, parameters: list[Any], config: Any) -> tuple[list[Any], int, dict[str, Any]]:
+        """Train, or deploy where the task says so."""
+        task, arrays = _task(parameters, config)
+        work = self._client.deploy if task.is_deployment else self._client.fit
+        answer = work(task, arrays)
+        names = {"names": list(answer.arrays)}
+        return list(answer.arrays.values()), answer.num_examples, {**answer.metrics, **names}
+
+    def evaluate(self, parameters: list[Any], config: Any) -> tuple[float, int, dict[str, Any]]:
+        """Evaluate; the loss is that on the validation images."""
+        answer = self._client.evaluate(*_task(parameters, config))
+        metrics = dict(answer.metrics)
+        return metrics["val_loss"], answer.num_examples, metrics
+
+
+def answer_train(client: Client, message: Message) -> Message:
+    """Have ``client`` train, or deploy, and return the reply."""
     start = time.perf_counter()
     parameters, config = _read(message)
-    arrays, num_examples, metrics = client.fit(parameters, config)
-    names = metrics.pop("names", config["names"])
-    if not isinstance(names, list) or len(names) != len(arrays):
-        raise ValueError(f"fit returned {len(arrays)} arrays for {len(list(names))} names")
-    record = to_record(dict(zip(names, arrays, strict=True)))
+    arrays, num_examples, metrics = FlowerClient(client).fit(parameters, config)
+    record = to_record(dict(zip(metrics.pop("names"), arrays, strict=True)))
     return _reply(message, config, num_examples, metrics, start, record)
 
 
-def answer_evaluate(client: NumPyClient, message: Message) -> Message:
+def answer_evaluate(client: Client, message: Message) -> Message:
     """Have ``client`` evaluate and return the reply."""
     start = time.perf_counter()
     parameters, config = _read(message)
-    loss, num_examples, metrics = client.evaluate(parameters, config)
+    loss, num_examples, metrics = FlowerClient(client).evaluate(parameters, config)
     return _reply(message, config, num_examples, {**metrics, "loss": loss}, start, None)
 
 
-def answer_query(client: NumPyClient, message: Message) -> Message:
+def answer_query(client: Client, message: Message) -> Message:
     """Return what ``client`` says of itself."""
-    properties = client.get_properties({})
+    properties = FlowerClient(client).get_properties({})
     return Message(RecordDict({"info": ConfigRecord(dict(properties))}), reply_to=message)
 
 
@@ -59,6 +80,10 @@ def answer_failure(kind: str, reason: str, message: Message) -> Message:
     """Return word of a task that cannot be done on this device: a kind of `corolla.tasks.FAILURE_KINDS`."""
     record = ConfigRecord({"kind": kind, "reason": reason})
     return Message(RecordDict({"failure": record}), reply_to=message)
+
+
+def _task(parameters: list[Any], config: Mapping[str, Any]) -> tuple[Task, Arrays]:
+    return Task.from_config(config), dict(zip(config["names"], parameters, strict=True))
 
 
 def _read(message: Message) -> tuple[list[Any], dict[str, Any]]:

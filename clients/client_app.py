@@ -1,4 +1,4 @@
-"""The ClientApp: messages in, answers of the method's NumPyClient out."""
+"""The ClientApp: messages in, answers of the method's client out."""
 
 from __future__ import annotations
 
@@ -10,13 +10,8 @@ import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from clients.adapter import (
-    NumPyClient,
-    answer_evaluate,
-    answer_failure,
-    answer_query,
-    answer_train,
-)
+from clients.adapter import answer_evaluate, answer_failure, answer_query, answer_train
+from clients.client import Client
 from clients.failures import kind_of
 from clients.site import shared, site_of
 from corolla.config.build import build_client
@@ -50,7 +45,7 @@ def query(message: Message, context: Context) -> Message:
 
 
 def _told(
-    answer: Callable[[NumPyClient, Message], Message], message: Message, context: Context
+    answer: Callable[[Client, Message], Message], message: Message, context: Context
 ) -> Message:
     """Answer the task, or tell in a word that the server understands why this device cannot do it."""
     try:
@@ -66,9 +61,9 @@ def _told(
     return answer_failure(kind, reason, message)
 
 
-def _client(message: Message, context: Context) -> NumPyClient:
+def _client(message: Message, context: Context) -> Client:
     site = site_of(context, dict(message.content["task"]))
-    client: NumPyClient = build_client(site.config, site=site)
+    client: Client = build_client(site.config, site=site)
     return client
 
 

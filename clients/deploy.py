@@ -9,7 +9,7 @@ from torch import nn
 from clients.site import Site
 from corolla.records.client_models import save_model
 from corolla.spaces.supernet import to_arrays
-from corolla.tasks import Task
+from corolla.tasks import Answer, Task
 from corolla.training.measure import latency
 from corolla.training.results import TrainResult
 from corolla.training.sandwich import SupernetResult
@@ -73,7 +73,7 @@ def training_metrics(result: TrainResult | SupernetResult) -> dict[str, Any]:
 
 def deploy(
     site: Site, task: Task, model: nn.Module, *, shared: bool, score: Score = plain_scores
-) -> tuple[list[Any], int, dict[str, Any]]:
+) -> Answer:
     """Make ``model`` what the client runs and score it, fine-tune that, score it again, keep one of the two.
 
     `corolla.config.schema.EvaluationConfig.deploy` says which. ``shared`` and ``score`` as in `scores`.
@@ -106,11 +106,10 @@ def deploy(
         metrics["samples_processed"] = result.samples_processed
         if config.evaluation.deploy == "fine_tuned":
             kept = to_arrays(model)
-    if task.extra["keep"]:
+    if task.keeps_model:
         _keep(site, task, kept)
     arrays = kept if task.return_arrays else {}
-    metrics["names"] = list(arrays)
-    return list(arrays.values()), len(data.train), metrics
+    return Answer(num_examples=len(data.train), arrays=arrays, metrics=metrics)
 
 
 def _keep(site: Site, task: Task, arrays: Arrays) -> None:

@@ -11,7 +11,7 @@ from clients.deploy import scores
 from clients.private_model import PrivateModelClient
 from clients.site import Site
 from corolla.spaces.supernet import to_arrays
-from corolla.tasks import Task
+from corolla.tasks import Answer, Task
 from corolla.training.learner import Trainee
 from corolla.training.mutual import train_mutually
 from corolla.types import Arrays, client_seed
@@ -25,14 +25,11 @@ class FedKemfClient(PrivateModelClient):
         super().__init__(site=site)
         self._knowledge, self._alpha = site.space.named(knowledge), alpha
 
-    def fit(self, parameters: list[Any], config: Any) -> tuple[list[Any], int, dict[str, Any]]:
+    def fit(self, task: Task, arrays: Arrays) -> Answer:
         """Train both networks on the same batches; keep the one, return the other."""
-        site, task = self._site, Task.from_config(config)
-        received: Arrays = dict(zip(config["names"], parameters, strict=True))
-        if "deploy" in task.extra:
-            return self._deploy(task, received)
+        site = self._site
         data, own = site.data, self._private(task)
-        knowledge = self._shared(received)
+        knowledge = self._shared(arrays)
         private, shared = train_mutually(
             Trainee(model=own.model, lr=task.lr, optimizer_state=own.optimizer),
             Trainee(model=knowledge, lr=task.lr),
@@ -55,7 +52,9 @@ class FedKemfClient(PrivateModelClient):
             "samples_processed": private.samples_processed + shared.samples_processed,
             "peak_memory_mib": private.peak_memory_mib,
         }
-        return list(to_arrays(knowledge).values()), private.num_examples, metrics
+        return Answer(
+            num_examples=private.num_examples, arrays=to_arrays(knowledge), metrics=metrics
+        )
 
     def _shared(self, received: Arrays) -> nn.Module:
         return self._site.space.load(self._knowledge, received).to(self._site.trainer.device)

@@ -12,7 +12,7 @@ from clients.deploy import scores
 from clients.private_model import PrivateModel, PrivateModelClient
 from clients.site import Site
 from corolla.data.images import Images
-from corolla.tasks import Task
+from corolla.tasks import Answer, Task
 from corolla.training.digest import Distance, train_on_logits
 from corolla.training.ensemble import ensemble_of
 from corolla.training.learner import Trainee
@@ -45,20 +45,17 @@ class FedMDClient(PrivateModelClient):
         self._digest_batch_size = digest_batch_size or site.config.batch_size
         self._digest_lr, self._pretrain_epochs = digest_lr, pretrain_epochs
 
-    def fit(self, parameters: list[Any], config: Any) -> tuple[list[Any], int, dict[str, Any]]:
+    def fit(self, task: Task, arrays: Arrays) -> Answer:
         """Digest, revisit, keep the model; return its logits on this round's public images."""
-        site, task = self._site, Task.from_config(config)
-        received: Arrays = dict(zip(config["names"], parameters, strict=True))
-        if "deploy" in task.extra:
-            return self._deploy(task, received)
+        site = self._site
         data = site.data
         own = self._private(task)
         results: list[TrainResult] = []
         told: dict[str, Any] = {}
-        if own.fresh and "labelled_pixels" in received:
-            results.append(self._pretrain(task, own, received))
-        if self._digest_epochs and "digest_pixels" in received:
-            results.append(self._digest(task, own, received))
+        if own.fresh and "labelled_pixels" in arrays:
+            results.append(self._pretrain(task, own, arrays))
+        if self._digest_epochs and "digest_pixels" in arrays:
+            results.append(self._digest(task, own, arrays))
             told["digest_loss"] = results[-1].train_loss
         revisit = site.trainer.train(
             own.model,
@@ -78,7 +75,7 @@ class FedMDClient(PrivateModelClient):
             [
                 (1.0, deepcopy(own.model))
             ],  # a copy: its statistics may become those of public images
-            _images(received["pixels"]),
+            _images(arrays["pixels"]),
             trainer=site.trainer,
             mean=data.mean,
             std=data.std,
@@ -90,9 +87,9 @@ class FedMDClient(PrivateModelClient):
             "train_s": sum(result.train_s for result in results),
             "samples_processed": sum(result.samples_processed for result in results),
             "peak_memory_mib": max(result.peak_memory_mib for result in results),
-            "names": ["logits"],
         }
-        return [answers.logits.numpy()], revisit.num_examples, metrics
+        logits = {"logits": answers.logits.numpy()}
+        return Answer(num_examples=revisit.num_examples, arrays=logits, metrics=metrics)
 
     def _digest(self, task: Task, own: PrivateModel, received: Arrays) -> TrainResult:
         """Train the model towards the consensus on the images that it was found on."""

@@ -13,8 +13,9 @@ from clients.deploy import deploy, plain_scores, scores
 from clients.site import Site
 from clients.subnet import SubnetClient
 from corolla.data.images import Images
-from corolla.tasks import Task
+from corolla.tasks import Answer, Task
 from corolla.training.knn import Embedded, KnnSettings, choose_lambda, embed, mixture
+from corolla.types import Arrays
 
 
 class KnnPerClient(SubnetClient):
@@ -24,25 +25,16 @@ class KnnPerClient(SubnetClient):
         super().__init__(site=site)
         self._settings = KnnSettings(k=k, scale=scale, lambda_step=lambda_step)
 
-    def fit(self, parameters: list[Any], config: Any) -> tuple[list[Any], int, dict[str, Any]]:
-        """Train as FedAvg does; when asked to deploy, score the mixture before and after fine-tuning."""
-        site, task = self._site, Task.from_config(config)
-        if "deploy" not in task.extra:
-            return super().fit(parameters, config)
-        model = self._received(task, parameters, config)
-        alone = scores(site, model, shared=True, prefix="global_")
-        arrays, num_examples, metrics = deploy(site, task, model, shared=True, score=self._mixed)
-        return arrays, num_examples, alone | metrics
-
-    def evaluate(self, parameters: list[Any], config: Any) -> tuple[float, int, dict[str, Any]]:
+    def evaluate(self, task: Task, arrays: Arrays) -> Answer:
         """Evaluate the mixture, and the received model alone."""
-        site, task = self._site, Task.from_config(config)
-        model = self._received(task, parameters, config)
-        metrics = scores(site, model, shared=True, score=self._both)
-        return metrics["val_loss"], len(site.data.train), metrics
+        model = self._load(task, arrays)
+        return self._answer(scores(self._site, model, shared=True, score=self._both))
 
-    def _received(self, task: Task, parameters: list[Any], config: Any) -> nn.Module:
-        return self._load(task, dict(zip(config["names"], parameters, strict=True)))
+    def deploy(self, task: Task, arrays: Arrays) -> Answer:
+        """Score the mixture before and after fine-tuning, and the received model alone."""
+        model = self._load(task, arrays)
+        alone = scores(self._site, model, shared=True, prefix="global_")
+        return deploy(self._site, task, model, shared=True, score=self._mixed).saying(alone)
 
     def _both(self, site: Site, model: nn.Module) -> dict[str, Any]:
         alone = {f"global_{key}": value for key, value in plain_scores(site, model).items()}

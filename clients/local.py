@@ -6,33 +6,26 @@ from typing import Any
 
 from torch import nn
 
-from clients.adapter import NumPyClient
+from clients.client import Client
 from clients.deploy import deploy, scores, training_metrics
 from clients.own_model import pack_model, unpack_model
 from clients.site import Site, require_store
-from clients.subnet import facts
-from corolla.tasks import Task
+from corolla.tasks import Answer, Task
 from corolla.training.results import Evaluation, OptimizerState, TrainResult
-from corolla.types import client_seed
+from corolla.types import Arrays, client_seed
 
 
-class LocalClient(NumPyClient):
+class LocalClient(Client):
     """Model and optimiser state are files of the client's own; a repeated round starts where it started."""
 
     def __init__(self, *, site: Site) -> None:
-        self._site = site
+        super().__init__(site=site)
         self._store = require_store(site)
 
-    def get_properties(self, config: Any) -> dict[str, Any]:
-        """Return who this is and how many images it holds."""
-        return facts(self._site)
-
-    def fit(self, parameters: list[Any], config: Any) -> tuple[list[Any], int, dict[str, Any]]:
+    def fit(self, task: Task, arrays: Arrays) -> Answer:
         """Train on from where the client stopped; with a patience, until validation stops improving."""
-        site, task = self._site, Task.from_config(config)
+        site = self._site
         model, optimizer_state = self._load(task)
-        if "deploy" in task.extra:
-            return deploy(site, task, model, shared=False)
         data = site.data
         common: dict[str, Any] = {
             "mean": data.mean,
@@ -60,15 +53,18 @@ class LocalClient(NumPyClient):
                 **common,
             )
         self._save(task, model, result.optimizer_state)
-        metrics = scores(site, model, shared=False) | training_metrics(result) | {"names": []}
-        return [], result.num_examples, metrics
+        metrics = scores(site, model, shared=False) | training_metrics(result)
+        return Answer(num_examples=result.num_examples, metrics=metrics)
 
-    def evaluate(self, parameters: list[Any], config: Any) -> tuple[float, int, dict[str, Any]]:
+    def evaluate(self, task: Task, arrays: Arrays) -> Answer:
         """Evaluate the client's own model as it is after the task's round."""
-        site, task = self._site, Task.from_config(config)
         model, _ = self._load(task, after=True)
-        metrics = scores(site, model, shared=False)
-        return metrics["val_loss"], len(site.data.train), metrics
+        return self._answer(scores(self._site, model, shared=False))
+
+    def deploy(self, task: Task, arrays: Arrays) -> Answer:
+        """Deploy the client's own model as it is after the task's round."""
+        model, _ = self._load(task, after=True)
+        return deploy(self._site, task, model, shared=False)
 
     def _validate(self, model: nn.Module) -> Evaluation:
         """Return the validation score of what ``model`` would be, were it deployed."""
@@ -79,7 +75,6 @@ class LocalClient(NumPyClient):
     def _load(self, task: Task, *, after: bool = False) -> tuple[nn.Module, OptimizerState | None]:
         """Return the newest model of an earlier round (or of this one), or the common initial one."""
         site = self._site
-        after = after or "deploy" in task.extra
         found = self._store.load(site.client, task.round + 1 if after else task.round)
         if found is None:
             whole = site.space.initial_state(site.config.seed)

@@ -27,7 +27,7 @@ from corolla.search.decisions import Search
 from corolla.spaces.darts_cells import DartsNetwork
 from corolla.spaces.darts_mixed import MixedDartsSpace
 from corolla.spaces.supernet import to_arrays
-from corolla.tasks import Task
+from corolla.tasks import Answer, Task
 from corolla.training.batches import EndlessBatches
 from corolla.training.learner import Hook, Trainee
 from corolla.training.pull import Pull
@@ -70,17 +70,14 @@ class LocalGlobalClient(SubnetClient):
         own_word = site.shares_architecture
         self._share = share is not False if own_word is None else own_word
 
-    def fit(self, parameters: list[Any], config: Any) -> tuple[list[Any], int, dict[str, Any]]:
+    def fit(self, task: Task, arrays: Arrays) -> Answer:
         """Search if it is time, train both models, keep the local one, return the global one."""
-        site, task = self._site, Task.from_config(config)
-        received: Arrays = dict(zip(config["names"], parameters, strict=True))
-        if "deploy" in task.extra:
-            return self._deploy(task, received)
-        own = self._own(task, received)
+        site = self._site
+        own = self._own(task, arrays)
         decided = self._step(own, task)
         data = self._data(own)
-        pull = Pull(strength=self._lambda, targets=received)  # before training writes to them
-        model = self._load(task, received)
+        pull = Pull(strength=self._lambda, targets=arrays)  # before training writes to them
+        model = self._load(task, arrays)
         outer, inner = site.trainer.train_together(
             [
                 Trainee(model=model, lr=task.lr, optimizer_state=own.global_optimizer),
@@ -102,7 +99,7 @@ class LocalGlobalClient(SubnetClient):
         own.optimizer = inner.optimizer_state
         own.global_optimizer = outer.optimizer_state if self._keep_global else None
         own.participations += 1
-        metrics = scores(site, own.network, shared=False) | self._facts(own, decided)
+        metrics = scores(site, own.network, shared=False) | self._told(own, decided)
         self._store.save(site.client, task.round, own.to_state())
         metrics |= {
             "train_loss": inner.train_loss,
@@ -111,20 +108,18 @@ class LocalGlobalClient(SubnetClient):
             "samples_processed": inner.samples_processed + outer.samples_processed,
             "peak_memory_mib": inner.peak_memory_mib,
         }
-        return list(to_arrays(model).values()), inner.num_examples, metrics
+        return Answer(num_examples=inner.num_examples, arrays=to_arrays(model), metrics=metrics)
 
-    def evaluate(self, parameters: list[Any], config: Any) -> tuple[float, int, dict[str, Any]]:
+    def evaluate(self, task: Task, arrays: Arrays) -> Answer:
         """Evaluate the local model as it is after the task's round, and the received global one."""
-        task = Task.from_config(config)
-        received: Arrays = dict(zip(config["names"], parameters, strict=True))
-        own = self._own(task, received, after=True)
-        metrics = scores(self._site, own.network, shared=False) | self._facts(own, [])
-        metrics |= self._global_scores(task, received)
-        return metrics["val_loss"], len(self._site.data.train), metrics
+        own = self._own(task, arrays, after=True)
+        metrics = scores(self._site, own.network, shared=False) | self._told(own, [])
+        return self._answer(metrics | self._global_scores(task, arrays))
 
-    def _deploy(self, task: Task, received: Arrays) -> tuple[list[Any], int, dict[str, Any]]:
-        own = self._own(task, received, after=True)
-        known = self._global_scores(task, received) | self._facts(own, [])
+    def deploy(self, task: Task, arrays: Arrays) -> Answer:
+        """Deploy the local model as it is after the task's round; score the received global one."""
+        own = self._own(task, arrays, after=True)
+        known = self._global_scores(task, arrays) | self._told(own, [])
         site = replace(self._site, data=self._data(own), model_dir=self._site.own_model_dir)
         private = self._search is not None
         changed = replace(
@@ -132,8 +127,7 @@ class LocalGlobalClient(SubnetClient):
             architecture=own.architecture,
             return_arrays=task.return_arrays and not private,
         )
-        arrays, num_examples, metrics = deploy(site, changed, own.network, shared=False)
-        return arrays, num_examples, known | metrics
+        return deploy(site, changed, own.network, shared=False).saying(known)
 
     def _global_scores(self, task: Task, received: Arrays) -> dict[str, Any]:
         model = self._load(task, received)
@@ -211,7 +205,7 @@ class LocalGlobalClient(SubnetClient):
         search = self._search
         return search is not None and not search.undecided(_darts(own.network))
 
-    def _facts(self, own: OwnState, decided: list[dict[str, Any]]) -> dict[str, Any]:
+    def _told(self, own: OwnState, decided: list[dict[str, Any]]) -> dict[str, Any]:
         """Return what is told of the local model: how far it is, and, where shared, what it is."""
         facts: dict[str, Any] = {"state_restarted": float(own.restarted)}
         if self._search is None:

@@ -12,10 +12,10 @@ from torch import nn
 from clients.deploy import deploy, scores
 from clients.site import Site
 from clients.subnet import SubnetClient
-from corolla.tasks import Task
+from corolla.tasks import Answer, Task
 from corolla.training.meta import MetaSettings, adapt, meta_train
 from corolla.training.results import TrainResult
-from corolla.types import client_seed
+from corolla.types import Arrays, client_seed
 
 _ADAPTATION = 0xADA9  # keeps the adaptation's batch order apart from the rounds'
 
@@ -38,17 +38,6 @@ class PerFedAvgClient(SubnetClient):
             alpha=alpha, beta=beta, variant=variant, delta=delta, adapt_epochs=adapt_epochs
         )
 
-    def fit(self, parameters: list[Any], config: Any) -> tuple[list[Any], int, dict[str, Any]]:
-        """Meta-train the received model; or, when asked to deploy, adapt and fine-tune it."""
-        site, task = self._site, Task.from_config(config)
-        if "deploy" in task.extra:
-            model = self._load(task, dict(zip(config["names"], parameters, strict=True)))
-            alone, samples = self._adapted(task, model)
-            arrays, num_examples, metrics = deploy(site, task, model, shared=False)
-            metrics["samples_processed"] = metrics.get("samples_processed", 0) + samples
-            return arrays, num_examples, alone | metrics
-        return super().fit(parameters, config)
-
     def _train(self, model: nn.Module, task: Task) -> TrainResult:
         site, data = self._site, self._site.data
         return meta_train(
@@ -64,13 +53,19 @@ class PerFedAvgClient(SubnetClient):
             seed=(site.config.seed, task.round, client_seed(site.client)),
         )
 
-    def evaluate(self, parameters: list[Any], config: Any) -> tuple[float, int, dict[str, Any]]:
+    def evaluate(self, task: Task, arrays: Arrays) -> Answer:
         """Evaluate the received model as it is, and adapted."""
-        site, task = self._site, Task.from_config(config)
-        model = self._load(task, dict(zip(config["names"], parameters, strict=True)))
+        model = self._load(task, arrays)
         alone, _ = self._adapted(task, model)
-        metrics = scores(site, model, shared=False) | alone
-        return metrics["val_loss"], len(site.data.train), metrics
+        return self._answer(scores(self._site, model, shared=False) | alone)
+
+    def deploy(self, task: Task, arrays: Arrays) -> Answer:
+        """Adapt the received model, and deploy what comes of it."""
+        model = self._load(task, arrays)
+        alone, samples = self._adapted(task, model)
+        answer = deploy(self._site, task, model, shared=False)
+        samples += answer.metrics.get("samples_processed", 0)
+        return answer.saying({**alone, "samples_processed": samples})
 
     def _adapted(self, task: Task, model: nn.Module) -> tuple[dict[str, Any], int]:
         """Score ``model`` as it was received, then adapt it; return scores and images gone through."""

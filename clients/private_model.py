@@ -8,14 +8,14 @@ from typing import Any
 
 from torch import nn
 
+from clients.client import Client
 from clients.deploy import deploy, scores
 from clients.own_model import pack_model, unpack_model
 from clients.site import Site, require_store
-from clients.subnet import SubnetClient
 from corolla.errors import RefusedError
 from corolla.records.errors import CorruptStateError
 from corolla.spaces.architecture import Architecture
-from corolla.tasks import Task
+from corolla.tasks import Answer, Task
 from corolla.training.results import OptimizerState
 from corolla.types import Arrays
 
@@ -32,29 +32,26 @@ class PrivateModel:
     restarted: bool = False  # what was saved could not be used
 
 
-class PrivateModelClient(SubnetClient):
+class PrivateModelClient(Client):
     """Keeps its model by round: a repeated round starts where it first started."""
 
     def __init__(self, *, site: Site) -> None:
         super().__init__(site=site)
         self._store = require_store(site)
 
-    def evaluate(self, parameters: list[Any], config: Any) -> tuple[float, int, dict[str, Any]]:
+    def evaluate(self, task: Task, arrays: Arrays) -> Answer:
         """Evaluate the private model as it is after the task's round."""
-        site, task = self._site, Task.from_config(config)
         own = self._private(task, after=True)
-        metrics = scores(site, own.model, shared=False) | self._told(own)
-        metrics |= self._shared_scores(dict(zip(config["names"], parameters, strict=True)))
-        return metrics["val_loss"], len(site.data.train), metrics
+        metrics = scores(self._site, own.model, shared=False) | self._told(own)
+        return self._answer(metrics | self._shared_scores(arrays))
 
-    def _deploy(self, task: Task, received: Arrays) -> tuple[list[Any], int, dict[str, Any]]:
+    def deploy(self, task: Task, arrays: Arrays) -> Answer:
         """Score and fine-tune the private model; it is kept at the site and not returned."""
         own = self._private(task, after=True)
-        known = self._shared_scores(received) | self._told(own)
+        known = self._shared_scores(arrays) | self._told(own)
         site = replace(self._site, model_dir=self._site.own_model_dir)
         kept = replace(task, return_arrays=False)
-        arrays, num_examples, metrics = deploy(site, kept, own.model, shared=False)
-        return arrays, num_examples, known | metrics
+        return deploy(site, kept, own.model, shared=False).saying(known)
 
     def _shared_scores(self, received: Arrays) -> dict[str, Any]:
         """Return the scores of what the server has, where it has a model, as ``global_...``."""

@@ -15,7 +15,7 @@ from corolla.search.measured import Measured
 from corolla.search.measured_lists import from_choices, to_lists
 from corolla.search.predictor_search import PredictorSearch, search_seed
 from corolla.spaces.architecture import Architecture
-from corolla.tasks import Task, TaskError
+from corolla.tasks import Answer, Task, TaskError
 from corolla.training.sandwich import SandwichSettings, SupernetTrainer
 from corolla.training.subnet_scorer import SubnetScorer
 from corolla.types import Arrays, client_seed
@@ -32,27 +32,24 @@ class SupernetClient(SubnetClient):
         self._recalibration_images = int(search["recalibration_images"])
         self._search = PredictorSearch(site.space, **search["predictor"])
 
-    def fit(self, parameters: list[Any], config: Any) -> tuple[list[Any], int, dict[str, Any]]:
+    def fit(self, task: Task, arrays: Arrays) -> Answer:
         """Do the task's work."""
-        task = Task.from_config(config)
-        work = task.extra.get("work")
-        if work is None:
-            return super().fit(parameters, config)
-        known: dict[str, Callable[[Task, Arrays], tuple[Arrays, dict[str, Any]]]] = {
+        known: dict[Any, Callable[[Task, Arrays], Answer]] = {
+            None: super().fit,
             "search": self._do_search,
             "score": self._do_score,
             "sandwich": self._do_sandwich,
         }
+        work = task.extra.get("work")
         if work not in known:
             raise TaskError(
                 f"work={work!r} is not known; do server and client run the same release?"
             )
-        arrays, metrics = known[work](task, dict(zip(config["names"], parameters, strict=True)))
-        return list(arrays.values()), len(self._site.data.train), {**metrics, "names": list(arrays)}
+        return known[work](task, arrays)
 
     # --- search -----------------------------------------------------------------------------------------
 
-    def _do_search(self, task: Task, supernet: Arrays) -> tuple[Arrays, dict[str, Any]]:
+    def _do_search(self, task: Task, supernet: Arrays) -> Answer:
         """Search in the received supernet; return the architecture found and all that was measured."""
         site, started = self._site, time.perf_counter()
         scorer = self._scorer(supernet)
@@ -73,14 +70,14 @@ class SupernetClient(SubnetClient):
         arrays = site.space.cut(supernet, result.architecture)
         model = site.space.load(result.architecture, arrays).to(site.trainer.device)
         metrics = scores(site, model, shared=True) | to_lists(result.measured)
-        return {}, {
-            **metrics,
+        metrics |= {
             **result.correlations,
             "own_architecture": result.architecture.to_list(),
             "measured": len(result.measured),
             "scoring_s": scored_s,
             "search_s": time.perf_counter() - started - scored_s,
         }
+        return self._answer(metrics)
 
     def _memory(self, supernet: Arrays) -> SearchMemory:
         """Return where the pairs measured in exactly this supernet, on these images, are kept."""
@@ -92,7 +89,7 @@ class SupernetClient(SubnetClient):
 
     # --- the other kinds of work ------------------------------------------------------------------------
 
-    def _do_score(self, task: Task, parts: Arrays) -> tuple[Arrays, dict[str, Any]]:
+    def _do_score(self, task: Task, parts: Arrays) -> Answer:
         """Score the subnets that were sent, each under its number: ``0/<name>``, ``1/<name>`` ..."""
         site, scorer = self._site, self._scorer({})
         found = []
@@ -104,12 +101,10 @@ class SupernetClient(SubnetClient):
                 if name.startswith(prefix)
             }
             found.append(scorer.score(site.space.load(architecture, arrays)))
-        return {}, {
-            "losses": [one.loss for one in found],
-            "accuracies": [one.accuracy for one in found],
-        }
+        losses, accuracies = ([one.loss for one in found], [one.accuracy for one in found])
+        return self._answer({"losses": losses, "accuracies": accuracies})
 
-    def _do_sandwich(self, task: Task, supernet: Arrays) -> tuple[Arrays, dict[str, Any]]:
+    def _do_sandwich(self, task: Task, supernet: Arrays) -> Answer:
         """Train the whole supernet on the client's labels."""
         site, data = self._site, self._site.data
         settings = SandwichSettings(random_subnets=int(task.extra["random_subnets"]))
@@ -124,7 +119,9 @@ class SupernetClient(SubnetClient):
             seed=(site.config.seed, task.round, client_seed(site.client)),
             fits=self._fits(task),
         )
-        return result.arrays, training_metrics(result)
+        return Answer(
+            num_examples=len(data.train), arrays=result.arrays, metrics=training_metrics(result)
+        )
 
     def _fits(self, task: Task) -> Callable[[Architecture], bool]:
         """Return what tells whether an architecture is within the limits that the task names."""

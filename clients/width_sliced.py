@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import nn
@@ -20,7 +19,8 @@ from clients.site import Site
 from clients.subnet import SubnetClient
 from corolla.spaces.supernet import to_arrays
 from corolla.spaces.width_sliced import require_width_sliced
-from corolla.tasks import Task
+from corolla.tasks import Answer, Task
+from corolla.types import Arrays
 
 
 class WidthSlicedClient(SubnetClient):
@@ -38,13 +38,10 @@ class WidthSlicedClient(SubnetClient):
         here = set(self._classes) if mask_absent else set(range(space.num_classes))
         self._absent = [one for one in range(space.num_classes) if one not in here]
 
-    def fit(self, parameters: list[Any], config: Any) -> tuple[list[Any], int, dict[str, Any]]:
-        """Train the received network; or, when asked to deploy, fine-tune it."""
-        site, task = self._site, Task.from_config(config)
-        model = self._load(task, dict(zip(config["names"], parameters, strict=True)))
-        if "deploy" in task.extra:
-            with self._masked(model):
-                return deploy(site, task, model, shared=True)
+    def fit(self, task: Task, arrays: Arrays) -> Answer:
+        """Train the received network."""
+        site = self._site
+        model = self._load(task, arrays)
         with self._masked(model):
             metrics = self._scores_before(model, task)
         result = self._train(model, task)
@@ -53,15 +50,19 @@ class WidthSlicedClient(SubnetClient):
         metrics |= training_metrics(result)
         if self._tell:
             metrics["classes"] = self._classes
-        return list(to_arrays(model).values()), result.num_examples, metrics
+        return Answer(num_examples=result.num_examples, arrays=to_arrays(model), metrics=metrics)
 
-    def evaluate(self, parameters: list[Any], config: Any) -> tuple[float, int, dict[str, Any]]:
+    def evaluate(self, task: Task, arrays: Arrays) -> Answer:
         """Evaluate the received network with the mask."""
-        site, task = self._site, Task.from_config(config)
-        model = self._load(task, dict(zip(config["names"], parameters, strict=True)))
+        model = self._load(task, arrays)
         with self._masked(model):
-            metrics = scores(site, model, shared=True)
-        return metrics["val_loss"], len(site.data.train), metrics
+            return self._answer(scores(self._site, model, shared=True))
+
+    def deploy(self, task: Task, arrays: Arrays) -> Answer:
+        """Deploy the received network with the mask."""
+        model = self._load(task, arrays)
+        with self._masked(model):
+            return deploy(self._site, task, model, shared=True)
 
     @contextmanager
     def _masked(self, model: nn.Module) -> Iterator[None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from corolla.spaces.architecture import Architecture
@@ -30,6 +30,16 @@ class Task:
     lr: float = 0.0  # step of this round's schedule
     return_arrays: bool = True
     extra: Mapping[str, Any] = field(default_factory=dict)  # a method's own scalars and lists
+
+    @property
+    def is_deployment(self) -> bool:
+        """Whether the client is to make the model that it runs, and not to train for the round."""
+        return "deploy" in self.extra
+
+    @property
+    def keeps_model(self) -> bool:
+        """Whether a deployed model is written to the client's own disk, where there is a place for it."""
+        return bool(self.extra["keep"])
 
     def to_config(self) -> dict[str, Any]:
         """Return what a Flower ConfigRecord carries."""
@@ -69,8 +79,24 @@ class Task:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a client makes of a task: what leaves it, before any transport.
+
+    ``metrics`` are plain numbers; texts, lists and booleans among them travel as notes.
+    """
+
+    num_examples: int  # training images of the client
+    arrays: Arrays = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+    def saying(self, metrics: Mapping[str, Any]) -> Answer:
+        """Return this answer with further ``metrics``."""
+        return replace(self, metrics={**self.metrics, **metrics})
+
+
+@dataclass(frozen=True, kw_only=True)
 class Reply:
-    """A client's valid answer to ``task``."""
+    """A client's valid answer to ``task``, as the server read it."""
 
     task: Task
     arrays: Arrays

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from clients.adapter import NumPyClient
+from clients.client import Client
 from clients.knn_per import KnnPerClient
 from clients.per_fedavg import PerFedAvgClient
 from clients.site import Site, site_of
@@ -36,8 +36,8 @@ def _site(method: str, *overrides: str, model_dir: Path | None = None) -> Site:
     return replace(site_of(context, {"client": "1"}), model_dir=model_dir)
 
 
-def _message(site: Site, **settings: Any) -> tuple[list[Any], dict[str, Any]]:
-    """Return a slightly trained model and the task to do with it, as the adapter hands them over."""
+def _message(site: Site, **settings: Any) -> tuple[Task, Arrays]:
+    """Return a task and the slightly trained model that comes with it."""
     architecture = site.space.named("middle")
     arrays = site.space.cut(site.space.initial_state(3), architecture)
     model = site.space.load(architecture, {n: a.copy() for n, a in arrays.items()})
@@ -54,7 +54,7 @@ def _message(site: Site, **settings: Any) -> tuple[list[Any], dict[str, Any]]:
     )
     found = {name: tensor.numpy().copy() for name, tensor in model.state_dict().items()}
     task = Task(client="1", round=2, architecture=architecture, lr=0.02, **settings)
-    return list(found.values()), {**task.to_config(), "names": list(found)}
+    return task, found
 
 
 def _deploying(**settings: Any) -> dict[str, Any]:
@@ -67,20 +67,19 @@ def _strange_test_images(site: Site) -> Site:
     return replace(site, data=replace(site.data, test=other))
 
 
-def _client(site: Site) -> NumPyClient:
-    client: NumPyClient = build_client(site.config, site=site)
+def _client(site: Site) -> Client:
+    client: Client = build_client(site.config, site=site)
     return client
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_global_model_is_scored_as_fedavg_scores_it(method: str) -> None:
     site = _site(method)
-    _, _, metrics = _client(site).evaluate(*_message(site))
-    loss, _, plain = SubnetClient(site=site).evaluate(*_message(site))
+    metrics = _client(site).evaluate(*_message(site)).metrics
+    plain = SubnetClient(site=site).evaluate(*_message(site)).metrics
     assert {key: metrics[f"global_{key}"] for key in SCORES} == {key: plain[key] for key in SCORES}
-    assert loss == plain["val_loss"]
     assert metrics["val_loss"] != plain["val_loss"]
-    _, _, deployed = _client(site).fit(*_message(site, **_deploying()))
+    deployed = _client(site).deploy(*_message(site, **_deploying())).metrics
     for key in SCORES:
         assert deployed[f"global_{key}"] == plain[key]
         assert deployed[key] == metrics[key]  # the same personalised model, by the same seed
@@ -95,27 +94,28 @@ def test_test_images_decide_nothing(method: str) -> None:
         found = []
         for own in (site, strange):
             client = _client(own)
-            answer = client.fit if settings else client.evaluate
+            answer = client.deploy if settings else client.evaluate
             found.append(answer(*_message(own, **settings)))
-        first, second = (metrics for *_, metrics in found)
+        first, second = (answer.metrics for answer in found)
         kept = {key for key in first if "test_" not in key and not key.endswith("_s")}
         assert {key: first[key] for key in kept} == {key: second[key] for key in kept}
         assert first["test_loss"] != second["test_loss"]
-        if settings:
-            pairs = zip(found[0][0], found[1][0], strict=True)
-            assert all(left.tobytes() == right.tobytes() for left, right in pairs)
+        left, right = (answer.arrays for answer in found)
+        assert left.keys() == right.keys()
+        assert bool(left) is bool(settings)
+        assert all(left[name].tobytes() == right[name].tobytes() for name in left)
 
 
 def test_knn_per_chooses_lambda_per_model_and_keeps_the_networks_weights(tmp_path: Path) -> None:
     site = _site("knn_per", model_dir=tmp_path / "model")
-    message = _message(site, **_deploying(return_arrays=True))
-    arrays, _, metrics = KnnPerClient(site=site, k=10, scale=1.0, lambda_step=0.1).fit(*message)
+    client = KnnPerClient(site=site, k=10, scale=1.0, lambda_step=0.1)
+    answer = client.deploy(*_message(site, **_deploying(return_arrays=True)))
+    metrics, sent = answer.metrics, answer.arrays
     assert 0 <= metrics["knn_lambda"] <= 1
     assert 0 <= metrics["fine_tuned_knn_lambda"] <= 1
     assert metrics["val_accuracy"] >= metrics["global_val_accuracy"]  # 0 is among the lambdas
     _, saved = load_model(tmp_path / "model")
-    received: Arrays = dict(zip(message[1]["names"], _message(site)[0], strict=True))
-    sent = dict(zip(metrics["names"], arrays, strict=True))
+    _, received = _message(site)
     for name, array in received.items():
         if "running" not in name:  # statistics are recalibrated before the model is scored
             assert array.tobytes() == saved[name].tobytes() == sent[name].tobytes()
@@ -128,12 +128,11 @@ def test_knn_per_where_validation_images_are_in_the_datastore_is_refused() -> No
 
 def test_per_fedavg_keeps_and_sends_the_adapted_model(tmp_path: Path) -> None:
     site = _site("per_fedavg", model_dir=tmp_path / "model")
-    message = _message(site, **_deploying(return_arrays=True))
-    arrays, _, metrics = _client(site).fit(*message)
+    answer = _client(site).deploy(*_message(site, **_deploying(return_arrays=True)))
+    metrics, sent = answer.metrics, answer.arrays
     _, saved = load_model(tmp_path / "model")
-    sent = dict(zip(metrics["names"], arrays, strict=True))
     assert all(sent[name].tobytes() == saved[name].tobytes() for name in saved)
-    received = dict(zip(message[1]["names"], _message(site)[0], strict=True))
+    _, received = _message(site)
     assert any((received[name] != saved[name]).any() for name in saved if "running" not in name)
     model = site.space.load(site.space.named("middle"), saved)
     score = site.trainer.evaluate(model, site.data.test, mean=site.data.mean, std=site.data.std)
@@ -148,8 +147,8 @@ def test_per_fedavg_trains_with_every_variant(variant: str) -> None:
     site = _site("per_fedavg", f"method.strategy.variant={variant}", *overrides)
     client = _client(site)
     assert isinstance(client, PerFedAvgClient)
-    arrays, count, metrics = client.fit(*_message(site, epochs=1))
-    assert count == len(site.data.train)
-    assert metrics["samples_processed"] >= count
-    assert metrics["received_val_accuracy"] >= 0
-    assert all(torch.from_numpy(array).isfinite().all() for array in arrays)
+    answer = client.fit(*_message(site, epochs=1))
+    assert answer.num_examples == len(site.data.train)
+    assert answer.metrics["samples_processed"] >= answer.num_examples
+    assert answer.metrics["received_val_accuracy"] >= 0
+    assert all(torch.from_numpy(array).isfinite().all() for array in answer.arrays.values())

@@ -31,8 +31,7 @@ def test_what_was_measured_under_a_higher_cap_is_neither_chosen_nor_told(tmp_pat
     def search(server_round: int, cap: float) -> dict[str, Any]:
         extra = {"work": "search", "macs_cap": cap}
         task = Task(client="1", round=server_round, architecture=space.smallest(), extra=extra)
-        config = {**task.to_config(), "names": list(weights)}
-        return client.fit(list(weights.values()), config)[2]
+        return dict(client.fit(task, weights).metrics)
 
     low, high = space.macs(space.smallest()), space.macs(space.largest())
     first = search(2, high)

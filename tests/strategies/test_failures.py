@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,97 +13,75 @@ import pytest
 from clients.subnet import SubnetClient
 from corolla.cli import main
 from corolla.records.run_directory import RunDirectory
+from corolla.tasks import Answer, Task
+from corolla.types import Arrays
 from tests.strategies.conftest import SMALL, run
 
-Fit = Callable[[SubnetClient, list[Any], Any], tuple[list[Any], int, dict[str, Any]]]
-FIT: Fit = SubnetClient.fit
+FIT = SubnetClient.fit
+Fault = Callable[[Answer], Answer]
 
 
-def _raise(client: SubnetClient, parameters: list[Any], config: Any) -> Any:
+def _raise(answer: Answer) -> Answer:
     raise ValueError("out of paper")
 
 
-def _nan(client: SubnetClient, parameters: list[Any], config: Any) -> Any:
-    arrays, number, metrics = FIT(client, parameters, config)
-    return [np.full_like(arrays[0], np.nan), *arrays[1:]], number, metrics
+def _with(change: Callable[[str, np.ndarray], tuple[str, np.ndarray]]) -> Fault:
+    """Return a fault that changes the name or the numbers of the first array."""
+
+    def fault(answer: Answer) -> Answer:
+        first, *others = answer.arrays.items()
+        return replace(answer, arrays=dict([change(*first), *others]))
+
+    return fault
 
 
-def _infinite(client: SubnetClient, parameters: list[Any], config: Any) -> Any:
-    arrays, number, metrics = FIT(client, parameters, config)
-    return [*arrays[:-1], np.full_like(arrays[-1], np.inf)], number, metrics
+def _saying(**metrics: Any) -> Fault:
+    return lambda answer: answer.saying(metrics)
 
 
-def _wrong_shape(client: SubnetClient, parameters: list[Any], config: Any) -> Any:
-    arrays, number, metrics = FIT(client, parameters, config)
-    return [arrays[0][:1], *arrays[1:]], number, metrics
+def _no_accuracy(answer: Answer) -> Answer:
+    kept = {key: value for key, value in answer.metrics.items() if key != "val_accuracy"}
+    return replace(answer, metrics=kept)
 
 
-def _wrong_names(client: SubnetClient, parameters: list[Any], config: Any) -> Any:
-    arrays, number, metrics = FIT(client, parameters, config)
-    return arrays, number, metrics | {"names": [name + "x" for name in config["names"]]}
+FAULTS: dict[str, tuple[Fault, str]] = {
+    "raises": (_raise, "out of paper"),
+    "nan": (_with(lambda n, a: (n, np.full_like(a, np.nan))), "NaN or infinite"),
+    "infinite": (_with(lambda n, a: (n, np.full_like(a, np.inf))), "NaN or infinite"),
+    "shape": (_with(lambda n, a: (n, a[:1])), "has shape"),
+    "names": (_with(lambda n, a: (n + "x", a)), "wrong array names"),
+    "no_examples": (lambda answer: replace(answer, num_examples=0), "num_examples is 0"),
+    "nan_accuracy": (_saying(val_accuracy=float("nan")), "val_accuracy is nan"),
+    "percent": (_saying(val_accuracy=61.5), "val_accuracy is 61.5, must lie in 0..1"),
+    "integers": (
+        _with(lambda n, a: (n, a.astype(np.int64))),
+        "holds int64, expected numbers with a point",
+    ),
+    "words": (
+        _with(lambda n, a: (n, np.full(a.shape, "x"))),
+        "holds <U1, expected numbers with a point",
+    ),
+    "other_client": (_saying(client="2"), "reply is for client"),
+}
 
 
-def _no_examples(client: SubnetClient, parameters: list[Any], config: Any) -> Any:
-    arrays, _, metrics = FIT(client, parameters, config)
-    return arrays, 0, metrics
+def _failing(monkeypatch: pytest.MonkeyPatch, fault: Fault) -> None:
+    """Let client 1 answer what ``fault`` makes of its answers to training tasks."""
 
+    def fit(self: SubnetClient, task: Task, arrays: Arrays) -> Answer:
+        answer = FIT(self, task, arrays)
+        return fault(answer) if task.client == "1" else answer
 
-def _nan_accuracy(client: SubnetClient, parameters: list[Any], config: Any) -> Any:
-    arrays, number, metrics = FIT(client, parameters, config)
-    return arrays, number, metrics | {"val_accuracy": float("nan")}
-
-
-def _no_accuracy(client: SubnetClient, parameters: list[Any], config: Any) -> Any:
-    arrays, number, metrics = FIT(client, parameters, config)
-    return arrays, number, {k: v for k, v in metrics.items() if k != "val_accuracy"}
-
-
-def _percent(client: SubnetClient, parameters: list[Any], config: Any) -> Any:
-    arrays, number, metrics = FIT(client, parameters, config)
-    return arrays, number, metrics | {"val_accuracy": 61.5}
-
-
-def _integers(client: SubnetClient, parameters: list[Any], config: Any) -> Any:
-    arrays, number, metrics = FIT(client, parameters, config)
-    return [arrays[0].astype(np.int64), *arrays[1:]], number, metrics
-
-
-def _words(client: SubnetClient, parameters: list[Any], config: Any) -> Any:
-    arrays, number, metrics = FIT(client, parameters, config)
-    return [np.full(arrays[0].shape, "x"), *arrays[1:]], number, metrics
-
-
-def _other_round(client: SubnetClient, parameters: list[Any], config: Any) -> Any:
-    result = FIT(client, parameters, config)
-    config["round"] += 1  # the adapter echoes what the client was asked
-    return result
-
-
-FAULTS = [
-    (_raise, "out of paper"),
-    (_nan, "NaN or infinite"),
-    (_infinite, "NaN or infinite"),
-    (_wrong_shape, "has shape"),
-    (_wrong_names, "wrong array names"),
-    (_no_examples, "num_examples is 0"),
-    (_nan_accuracy, "val_accuracy is nan"),
-    (_percent, "val_accuracy is 61.5, must lie in 0..1"),
-    (_integers, "holds int64, expected numbers with a point"),
-    (_words, "holds <U1, expected numbers with a point"),
-    (_other_round, "reply is for round"),
-]
+    monkeypatch.setattr(SubnetClient, "fit", fit)
 
 
 @pytest.mark.parametrize("method", ["perfedrlnas", "fedavg"])
-@pytest.mark.parametrize(("fault", "reason"), FAULTS, ids=[f[0].__name__ for f in FAULTS])
+@pytest.mark.parametrize("name", FAULTS)
 def test_a_failing_client_is_dropped_and_named(
-    fault: Fit, reason: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fit(self: SubnetClient, parameters: list[Any], config: Any) -> Any:
-        failing = config["client"] == "1" and "extra.deploy" not in config
-        return (fault if failing else FIT)(self, parameters, config)
-
-    monkeypatch.setattr(SubnetClient, "fit", fit)
+    fault, reason = FAULTS[name]
+    _failing(monkeypatch, fault)
     directory = run(tmp_path / "run", f"method={method}", "clients_per_round=4", "rounds=1")
     (line,) = directory.metrics()
     assert line["participants"] == ["0", "2", "3"]
@@ -116,11 +95,7 @@ def test_a_failing_client_is_dropped_and_named(
 def test_a_reply_without_what_the_method_needs_is_dropped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fit(self: SubnetClient, parameters: list[Any], config: Any) -> Any:
-        failing = config["client"] == "1" and "extra.deploy" not in config
-        return (_no_accuracy if failing else FIT)(self, parameters, config)
-
-    monkeypatch.setattr(SubnetClient, "fit", fit)
+    _failing(monkeypatch, _no_accuracy)
     directory = run(tmp_path / "run", "clients_per_round=4", "rounds=1")
     (line,) = directory.metrics()
     assert line["failed"] == [{"client": "1", "reason": "the reply lacks val_accuracy"}]
@@ -149,10 +124,8 @@ def test_a_reply_that_cannot_be_decoded_is_dropped(
 def test_rounds_in_which_all_fail_leave_the_supernet_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fit(self: SubnetClient, parameters: list[Any], config: Any) -> Any:
-        if "extra.deploy" in config:
-            return FIT(self, parameters, config)
-        raise ValueError(f"out of {'paper' * (1 + int(config['client']))}")  # each its own reason
+    def fit(self: SubnetClient, task: Task, arrays: Arrays) -> Answer:
+        raise ValueError(f"out of {'paper' * (1 + int(task.client))}")  # each its own reason
 
     monkeypatch.setattr(SubnetClient, "fit", fit)
     directory = run(tmp_path / "run", "rounds=2", "evaluation.every=0")
@@ -173,10 +146,10 @@ def test_a_first_round_that_loses_everybody_for_one_reason_ends_the_run(
 ) -> None:
     works = False
 
-    def fit(self: SubnetClient, parameters: list[Any], config: Any) -> Any:
-        if works and config["round"] == 1:
-            return FIT(self, parameters, config)
-        raise ValueError(f"sheet {config['client']}: out of paper")
+    def fit(self: SubnetClient, task: Task, arrays: Arrays) -> Answer:
+        if works and task.round == 1:
+            return FIT(self, task, arrays)
+        raise ValueError(f"sheet {task.client}: out of paper")
 
     monkeypatch.setattr(SubnetClient, "fit", fit)
     path = tmp_path / "run"

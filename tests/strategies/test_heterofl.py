@@ -256,15 +256,17 @@ def _site(*overrides: str, labels: int = 4, model_dir: Path | None = None) -> Si
     return replace(site, data=data, model_dir=model_dir)
 
 
-def _message(site: Site, **settings: Any) -> tuple[list[Any], dict[str, Any], Arrays]:
+def _message(site: Site, **settings: Any) -> tuple[Task, Arrays]:
     architecture = Architecture((2,))
     arrays = site.space.cut(site.space.initial_state(3), architecture)
     rng = np.random.default_rng(0)
     arrays[BIAS] = rng.normal(0, 1, 10).astype(np.float32)
     values = {"epochs": 1, "lr": 0.05, **settings}
-    task = Task(client="1", round=2, architecture=architecture, **values)
-    config = {**task.to_config(), "names": list(arrays)}
-    return [array.copy() for array in arrays.values()], config, arrays
+    return Task(client="1", round=2, architecture=architecture, **values), arrays
+
+
+def _copies(arrays: Arrays) -> Arrays:
+    return {name: array.copy() for name, array in arrays.items()}
 
 
 class _Masked(nn.Module):
@@ -281,34 +283,32 @@ class _Masked(nn.Module):
 
 def test_scores_are_those_of_logits_with_the_mask() -> None:
     site = _site("evaluation.statistics=aggregate")
-    parameters, config, arrays = _message(site)
+    task, arrays = _message(site)
     client = WidthSlicedClient(site=site, mask_absent=True, class_rows=True)
-    loss, count, metrics = client.evaluate(parameters, config)
+    metrics = client.evaluate(task, _copies(arrays)).metrics
     data = site.data
-    model = site.space.load(Architecture((2,)), {n: a.copy() for n, a in arrays.items()})
+    model = site.space.load(Architecture((2,)), arrays)
     for split, images in (("val", data.validation), ("test", data.test)):
         found = site.trainer.evaluate(_Masked(model, 4), images, mean=data.mean, std=data.std)
         assert metrics[f"{split}_accuracy"] == found.accuracy
         assert metrics[f"{split}_loss"] == pytest.approx(found.loss, rel=1e-6)
-    assert (loss, count) == (metrics["val_loss"], len(data.train))
 
 
 def test_training_sends_back_absent_rows_as_they_came_and_tells_the_classes() -> None:
     site = _site()
-    parameters, config, arrays = _message(site)
+    task, arrays = _message(site)
     client = WidthSlicedClient(site=site, mask_absent=True, class_rows=True)
-    returned, _, metrics = client.fit(parameters, config)
-    trained = dict(zip(config["names"], returned, strict=True))
+    answer = client.fit(task, _copies(arrays))
+    trained = answer.arrays
     for name in ROWS:
         np.testing.assert_array_equal(trained[name][4:], arrays[name][4:])
         assert not np.isclose(trained[name][:4], arrays[name][:4], atol=1e-6).all()
     assert not np.array_equal(trained["stem.conv.weight"], arrays["stem.conv.weight"])
-    assert metrics["classes"] == [0, 1, 2, 3]
+    assert answer.metrics["classes"] == [0, 1, 2, 3]
     again = WidthSlicedClient(site=site, mask_absent=False, class_rows=False)
-    returned, _, metrics = again.fit(*_message(site)[:2])
-    trained = dict(zip(config["names"], returned, strict=True))
-    assert not np.isclose(trained[BIAS][4:], arrays[BIAS][4:], atol=1e-6).any()
-    assert "classes" not in metrics
+    answer = again.fit(*_message(site))
+    assert not np.isclose(answer.arrays[BIAS][4:], arrays[BIAS][4:], atol=1e-6).any()
+    assert "classes" not in answer.metrics
 
 
 def test_scores_before_training_do_not_change_the_training() -> None:
@@ -319,18 +319,18 @@ def test_scores_before_training_do_not_change_the_training() -> None:
         for flag in ("true", "false")
     )
     site = _site()
-    first, second = (each.fit(*_message(site)[:2]) for each in (with_scores, without))
-    assert all(np.array_equal(a, b) for a, b in zip(first[0], second[0], strict=True))
-    assert "received_val_accuracy" in first[2]
-    assert "received_val_accuracy" not in second[2]
+    first, second = (each.fit(*_message(site)) for each in (with_scores, without))
+    assert first.arrays.keys() == second.arrays.keys()
+    assert all(np.array_equal(array, second.arrays[n]) for n, array in first.arrays.items())
+    assert "received_val_accuracy" in first.metrics
+    assert "received_val_accuracy" not in second.metrics
 
 
 @pytest.mark.parametrize("deploy", ["as_trained", "fine_tuned"])
 def test_the_model_that_is_kept_has_the_mask_in_it(deploy: str, tmp_path: Path) -> None:
     site = _site(f"evaluation.deploy={deploy}", model_dir=tmp_path)
-    parameters, config, _ = _message(site, extra={"deploy": True, "keep": True})
     client = WidthSlicedClient(site=site, mask_absent=True, class_rows=True)
-    _, _, metrics = client.fit(parameters, config)
+    metrics = client.deploy(*_message(site, extra={"deploy": True, "keep": True})).metrics
     _, kept = load_model(tmp_path)
     for name in ROWS:
         assert not kept[name][4:].any()

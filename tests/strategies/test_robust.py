@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +11,8 @@ import pytest
 from clients.subnet import SubnetClient
 from corolla.errors import RefusedError
 from corolla.launch import plan_run
-from corolla.tasks import Reply
-from corolla.types import ClientId
+from corolla.tasks import Answer, Reply, Task
+from corolla.types import Arrays, ClientId
 from strategies.base import CorollaStrategy
 from tests.strategies.conftest import run, small
 from tests.strategies.test_contract import METHODS, _config, _replies, _strategy
@@ -150,12 +149,13 @@ def test_five_clients_learn_beside_one_that_sends_garbage(
     honest = _accuracy(tmp_path / "honest", *settings)
     fit = SubnetClient.fit
 
-    def lying(self: SubnetClient, parameters: list[Any], config: Any) -> Any:
-        arrays, count, metrics = fit(self, parameters, config)
-        if self._site.client == "0":
+    def lying(self: SubnetClient, task: Task, arrays: Arrays) -> Answer:
+        answer = fit(self, task, arrays)
+        if task.client == "0":
             rng = np.random.default_rng(0)
-            arrays = [rng.normal(0, 10, array.shape).astype(array.dtype) for array in arrays]
-        return arrays, count, metrics
+            lies = {n: rng.normal(0, 10, a.shape).astype(a.dtype) for n, a in answer.arrays.items()}
+            answer = replace(answer, arrays=lies)
+        return answer
 
     monkeypatch.setattr(SubnetClient, "fit", lying)
     poisoned = _accuracy(tmp_path / "poisoned", *settings)

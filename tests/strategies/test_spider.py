@@ -19,7 +19,10 @@ from corolla.errors import RefusedError
 from corolla.launch import plan_run, start
 from corolla.records.client_store import ClientStore
 from corolla.records.run_directory import RunDirectory
+from corolla.spaces.architecture import Architecture
 from corolla.state import State
+from corolla.tasks import Answer, Task
+from corolla.types import Arrays
 from engines.grid import InlineGrid
 from tests.conftest import make_space
 from tests.strategies.conftest import SMALL, results, resumed
@@ -74,11 +77,12 @@ def test_a_state_of_another_experiment_is_refused_and_left_alone(tmp_path: Path)
     content = [file.read_bytes() for file in kept]
     config = plan_run([*SMALL, *SPIDER, *ALL, "seed=5", f"run_dir={first.path}"]).config
     context = SimpleNamespace(run_config={"config": config.to_yaml()}, node_config={})
-    architecture = [3, 3, 3, 3]
-    task = {"client": "1", "round": 4, "architecture": architecture, "epochs": 1, "lr": 0.1}
-    client = build_client(config, site=site_of(context, task))  # type: ignore[arg-type]
+    architecture = Architecture((3, 3, 3, 3))
+    task = Task(client="1", round=4, architecture=architecture, epochs=1, lr=0.1)
+    site = site_of(context, {"client": "1"})  # type: ignore[arg-type]
+    client = build_client(config, site=site)
     with pytest.raises(RefusedError, match=r"another experiment: seed is '0' there, '5' here"):
-        client.fit([], {**task, "return_arrays": True, "names": []})
+        client.fit(task, {})
     assert [file.read_bytes() for file in kept] == content
 
 
@@ -234,11 +238,11 @@ def test_a_damaged_state_starts_anew_from_the_global_model(
     directory = tmp_path / "run"
     fit = LocalGlobalClient.fit
 
-    def damage(self: LocalGlobalClient, parameters: Any, config: Any) -> Any:
-        if (config["client"], config["round"]) == ("1", 3):
+    def damage(self: LocalGlobalClient, task: Task, arrays: Arrays) -> Answer:
+        if (task.client, task.round) == ("1", 3):
             for file in (directory / "state" / "1").glob("*.safetensors"):
                 file.write_bytes(file.read_bytes()[:100])
-        return fit(self, parameters, config)
+        return fit(self, task, arrays)
 
     monkeypatch.setattr(LocalGlobalClient, "fit", damage)
     with caplog.at_level(logging.WARNING, logger="corolla"):
@@ -256,19 +260,19 @@ def test_a_damaged_state_starts_anew_from_the_global_model(
 def test_what_a_client_says_of_its_decisions_cannot_stop_a_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    facts = LocalGlobalClient._facts
+    told = LocalGlobalClient._told
 
     def lie(self: LocalGlobalClient, own: Any, decided: Any) -> dict[str, Any]:
-        return facts(self, own, decided) | {"decisions": "{not JSON"}
+        return told(self, own, decided) | {"decisions": "{not JSON"}
 
-    monkeypatch.setattr(LocalGlobalClient, "_facts", lie)
+    monkeypatch.setattr(LocalGlobalClient, "_told", lie)
     directory = run(tmp_path / "run", *SPIDER, *ALL)
     assert all("decisions" not in row for row in directory.clients())
 
     def boast(self: LocalGlobalClient, own: Any, decided: Any) -> dict[str, Any]:
-        return facts(self, own, decided) | {"own_architecture": [99, 99, 99, 99]}
+        return told(self, own, decided) | {"own_architecture": [99, 99, 99, 99]}
 
-    monkeypatch.setattr(LocalGlobalClient, "_facts", boast)
+    monkeypatch.setattr(LocalGlobalClient, "_told", boast)
     with pytest.raises(Exception, match="lost all 3 of its clients for the same reason"):
         run(tmp_path / "other", *SPIDER, *ALL)
 

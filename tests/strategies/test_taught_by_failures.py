@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +13,9 @@ from corolla.config.build import build_space, header_of
 from corolla.launch import plan_run
 from corolla.records.run_directory import RunDirectory
 from corolla.state import State, differences
-from corolla.tasks import Failure
+from corolla.tasks import Answer, Failure, Task
 from corolla.training.results import DivergedError
+from corolla.types import Arrays
 from tests.strategies.conftest import SMALL, run
 from tests.strategies.test_contract import _config, _replies, _strategy
 
@@ -49,10 +49,10 @@ def test_what_a_client_cannot_train_is_told_and_learned(
 ) -> None:
     error, kind = RAISED[name]
 
-    def fit(self: SubnetClient, parameters: list[Any], config: Any) -> Any:
-        if config["client"] == "1" and "extra.deploy" not in config:
+    def fit(self: SubnetClient, task: Task, arrays: Arrays) -> Answer:
+        if task.client == "1":
             raise error
-        return FIT(self, parameters, config)
+        return FIT(self, task, arrays)
 
     monkeypatch.setattr(SubnetClient, "fit", fit)
     directory = run(tmp_path / "run", *PLAIN)

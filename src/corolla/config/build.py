@@ -173,7 +173,7 @@ def build_trainer(config: RunConfig) -> LocalTrainer:
 
 
 def build_client(config: RunConfig, **known: Any) -> Any:
-    """Return the method's NumPyClient."""
+    """Return the method's client: `clients.client.Client`."""
     return build(config.method.client, "method.client", **known)
 
 

@@ -38,7 +38,7 @@ class _Strict(BaseModel):
 
 
 class MethodConfig(_Strict):
-    """A method: its Strategy and its NumPyClient as ``_target_`` nodes."""
+    """A method: its Strategy and its client as ``_target_`` nodes."""
 
     name: str = Field(pattern=_NAME)
     strategy: dict[str, Any]

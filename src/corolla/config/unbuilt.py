@@ -20,7 +20,7 @@ _GIVEN = {  # arguments that no YAML holds
     "proposals": ("context",),
     "reward": ("budgets", "received"),
 }
-_CLIENT = ("fit", "evaluate", "get_properties")
+_CLIENT = ("fit", "evaluate", "deploy", "facts")
 
 
 def check_unbuilt(config: RunConfig) -> None:
