@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from corolla.data.partition import Partition
 from corolla.data.partition.file import File
 from corolla.data.partition.lda_official import LdaOfficial, _alike
-from corolla.data.server_set import HeldOut
+from corolla.data.server_set import FEWEST, HeldOut
 from corolla.errors import RefusedError
 from tests.data.conftest import Labels
 
@@ -41,7 +41,11 @@ POOL = Official(np.arange(5000) % 10, np.arange(1000) % 10)  # CIFAR-10, a tenth
 
 
 @settings(max_examples=15)
-@given(clients=st.integers(1, 20), seed=st.integers(0, 10**6), held=st.integers(0, 500))
+@given(
+    clients=st.integers(1, 20),
+    seed=st.integers(0, 10**6),
+    held=st.just(0) | st.integers(FEWEST, 500),
+)
 def test_parts_stay_apart_and_all_images_are_given_once(clients: int, seed: int, held: int) -> None:
     kept = HeldOut(images=held, seed=seed, part="train").held_out(6000, 5000) if held else ()
     partition = rule().split(POOL, clients=clients, seed=seed, held_out=kept)
