@@ -35,8 +35,10 @@ def _spoiling(*, stops_in: int | None) -> Any:
             return reply
         # Whether evaluation or training: the same again after a restart.
         rng = random.Random(repr((task["round"], message.metadata.message_type, len(task))))
-        arrived = mutated(reply, rng, [])
-        return arrived[0] if arrived else _ANSWER(self, message)
+        # What answers another message is awaited until the deadline: tests/strategies/test_waiting.py.
+        known = message.metadata.message_id
+        arrived = [m for m in mutated(reply, rng, []) if m.metadata.reply_to_message_id == known]
+        return arrived[0] if arrived else reply
 
     return answer
 
