@@ -62,8 +62,6 @@ def naive_round(setting: Setting, work: Sequence[Work]) -> Cost:
         tutorial_loop(
             model,
             item.data.train,
-            mean=item.data.mean,
-            std=item.data.std,
             epochs=setting.epochs,
             batch_size=setting.batch_size,
             settings=setting.settings,
@@ -85,8 +83,6 @@ def best_round(setting: Setting, work: Sequence[Work]) -> Cost:
         bare_loop(
             model,
             item.data.train,
-            mean=item.data.mean,
-            std=item.data.std,
             epochs=setting.epochs,
             batch_size=setting.batch_size,
             settings=setting.settings,
@@ -107,7 +103,9 @@ def _timed(participate: Callable[[Work], None], work: Sequence[Work]) -> Cost:
 def _score(
     model: nn.Module, data: ClientData, memory: torch.memory_format = torch.contiguous_format
 ) -> None:
-    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (data.mean, data.std))
+    mean, std = (
+        torch.tensor(values).view(1, -1, 1, 1) for values in (data.train.mean, data.train.std)
+    )
     model.eval()
     with torch.inference_mode():
         for images in (data.validation, data.test):

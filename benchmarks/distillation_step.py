@@ -51,7 +51,6 @@ SETTINGS = TrainerSettings(
     optimizer="sgd", lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-5, clip_norm=1.0
 )
 SEED = (0,)
-FLAT: dict[str, Any] = {"mean": (0.5,), "std": (0.25,)}
 
 
 def main() -> None:
@@ -115,12 +114,12 @@ class _Sides:
         shape = (count, space.in_channels, space.resolution, space.resolution)
         rng = torch.Generator().manual_seed(0)
         pixels = torch.randint(0, 256, shape, generator=rng, dtype=torch.uint8)
-        self._images = Images(pixels, torch.full((count,), -1))
+        self._images = Images(pixels, torch.full((count,), -1), (0.5,), (0.25,))
         self._teacher = torch.randn((count, space.num_classes), generator=rng)
         self._state = space.initial_state(0)
         self._trainer = LocalTrainer(settings=SETTINGS, loop=LoopSettings())
         self._optimizer_state = self._distil(None)
-        floats = self._trainer.floats(self._images, **FLAT)
+        floats = self._trainer.floats(self._images)
         self._floats = floats.normalised(floats.pixels(slice(None)))
         draws = SubnetDraws(space, random_subnets=2, seed=SEED)
         self._models = [
@@ -137,7 +136,6 @@ class _Sides:
             self._state,
             self._images,
             self._teacher,
-            **FLAT,
             epochs=1,
             batch_size=self._batch_size,
             lr=0.1,

@@ -53,7 +53,6 @@ CAPS = {"tightest": 0.26, "half": 0.5, "none": 1.0}
 BEYOND = {"tenth": 0.1}
 SCORED = ("mobilenetv2", "mobilenetv2_small")
 IMAGES, BATCH = 250, 125
-FLAT: dict[str, Any] = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
 
 
 def main() -> None:
@@ -154,7 +153,6 @@ def _evaluations(name: str, repeats: int) -> list[dict[str, float]]:
         LocalTrainer(settings=settings, loop=loop),
         validation=images,
         recalibration=images,
-        **FLAT,
         batch_size=BATCH,
     )
     floats = images.pixels.float().div(64).sub(2).to(memory_format=torch.channels_last)
@@ -193,7 +191,7 @@ def _images(space: Supernet) -> Images:
     rng = torch.Generator().manual_seed(0)
     shape = (IMAGES, space.in_channels, space.resolution, space.resolution)
     pixels = torch.randint(0, 256, shape, generator=rng, dtype=torch.uint8)
-    return Images(pixels, torch.arange(IMAGES) % space.num_classes)
+    return Images(pixels, torch.arange(IMAGES) % space.num_classes, (0.5,) * 3, (0.25,) * 3)
 
 
 def _ratio(found: list[dict[str, float]]) -> float:

@@ -54,7 +54,6 @@ BATCH, STEPS = 32, 4
 _EACH = 5  # steps of the search between two rows of the curve: 17 in all
 SIZES = {"small4": {"channels": 8, "cells": 4}, "paper": {"channels": 16, "cells": 8}}
 LAMBDA = 0.01
-FLAT: dict[str, Any] = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
 
 
 def main() -> None:
@@ -107,7 +106,7 @@ def _ratio(found: dict[str, list[float]], top: str, bottom: str) -> float:
 def _images(count: int) -> Images:
     rng = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (count, 3, 32, 32), generator=rng, dtype=torch.uint8)
-    return Images(pixels, torch.arange(count) % 10)
+    return Images(pixels, torch.arange(count) % 10, (0.5,) * 3, (0.25,) * 3)
 
 
 class _Bench:
@@ -144,7 +143,7 @@ class _Bench:
     def scoring(self, space: MixedDartsSpace) -> dict[str, list[float]]:
         """Return milliseconds of scoring both operations of an edge, and of two passes over the images."""
         images, network = _images(250), self._model(space)
-        scorer = VariantScorer(self._trainer, images, **FLAT, batch_size=250)
+        scorer = VariantScorer(self._trainer, images, batch_size=250)
         variants = [partial(network.masked, "normal", 3, o) for o in space.plan.operations]
         batch = self._batch(250)
 
@@ -214,7 +213,6 @@ class _Bench:
             settings=self._settings,
             loop=self._loop,
             device=torch.device("cpu"),
-            **FLAT,
             batch_size=BATCH,
             seed=(0,),
         )

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,6 @@ class PooledRun:
         self._dataset, self._partition = dataset, build_partition(config, dataset)
         data = FederationData(dataset, self._partition)
         clients = [data.client(client) for client in config.population]
-        self.mean, self.std = clients[0].mean, clients[0].std
         self.train = self.recalibration = _together([client.train for client in clients])
         self.validation = _together([client.validation for client in clients])
         self.test = _together([client.test for client in clients])
@@ -99,8 +99,6 @@ class PooledRun:
             build_trainer(self.config),
             validation=self.validation,
             recalibration=self.recalibration,
-            mean=self.mean,
-            std=self.std,
             batch_size=100,
             recalibration_images=1000,
         )
@@ -117,14 +115,12 @@ class PooledRun:
             trainer.train(
                 model,
                 self.train,
-                mean=self.mean,
-                std=self.std,
                 epochs=1,
                 batch_size=self.config.batch_size,
                 lr=trainer.settings.learning_rate(epoch + 1, epochs),
                 seed=(self.config.seed, epoch),
             )
-        return trainer.evaluate(model, self.test, mean=self.mean, std=self.std).accuracy
+        return trainer.evaluate(model, self.test).accuracy
 
 
 def main() -> None:
@@ -221,9 +217,8 @@ def spread_out(space: Supernet, count: int) -> list[Architecture]:
 
 
 def _together(parts: list[Images]) -> Images:
-    return Images(
-        torch.cat([part.pixels for part in parts]), torch.cat([part.labels for part in parts])
-    )
+    pixels = torch.cat([part.pixels for part in parts])
+    return replace(parts[0], pixels=pixels, labels=torch.cat([part.labels for part in parts]))
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def plain_scores(site: Site, model: nn.Module) -> dict[str, Any]:
     """Return accuracy and loss of ``model`` as it is, on the client's validation and test images."""
     found: dict[str, Any] = {}
     for split, images in (("val", site.data.validation), ("test", site.data.test)):
-        result = site.trainer.evaluate(model, images, mean=site.data.mean, std=site.data.std)
+        result = site.trainer.evaluate(model, images)
         found[f"{split}_accuracy"] = result.accuracy
         found[f"{split}_loss"] = result.loss
     return found
@@ -94,8 +94,6 @@ def deploy(
         result = trainer.train(
             model,
             data.train,
-            mean=data.mean,
-            std=data.std,
             epochs=task.epochs,
             batch_size=config.batch_size,
             lr=task.lr,

@@ -36,8 +36,6 @@ class FedKemfClient(PrivateModelClient):
             data.train,
             alpha=self._alpha,
             trainer=site.trainer,
-            mean=data.mean,
-            std=data.std,
             epochs=task.epochs,
             batch_size=site.config.batch_size,
             seed=(site.config.seed, task.round, client_seed(site.client)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -60,8 +61,6 @@ class FedMDClient(PrivateModelClient):
         revisit = site.trainer.train(
             own.model,
             data.train,
-            mean=data.mean,
-            std=data.std,
             epochs=task.epochs,
             batch_size=site.config.batch_size,
             lr=task.lr,
@@ -75,10 +74,8 @@ class FedMDClient(PrivateModelClient):
             [
                 (1.0, deepcopy(own.model))
             ],  # a copy: its statistics may become those of public images
-            _images(arrays["pixels"]),
+            self._images(arrays["pixels"]),
             trainer=site.trainer,
-            mean=data.mean,
-            std=data.std,
             recalibration_batch_size=self._digest_batch_size if self._recalibrates else None,
         )
         metrics = scores(site, own.model, shared=False) | told | self._told(own)
@@ -91,17 +88,21 @@ class FedMDClient(PrivateModelClient):
         logits = {"logits": answers.logits.numpy()}
         return Answer(num_examples=revisit.num_examples, arrays=logits, metrics=metrics)
 
+    def _images(self, pixels: np.ndarray, labels: np.ndarray | None = None) -> Images:
+        """Return received pixels, normalised as the client's own; without labels none are read."""
+        known = np.zeros(len(pixels), np.int64) if labels is None else labels
+        own = self._site.data.train
+        return replace(own, pixels=torch.from_numpy(pixels), labels=torch.from_numpy(known))
+
     def _digest(self, task: Task, own: PrivateModel, received: Arrays) -> TrainResult:
         """Train the model towards the consensus on the images that it was found on."""
         site = self._site
         return train_on_logits(
             Trainee(model=own.model, lr=task.lr if self._digest_lr is None else self._digest_lr),
-            _images(received["digest_pixels"]),
+            self._images(received["digest_pixels"]),
             torch.from_numpy(received["logits"]),
             distance=self._digest_loss,
             trainer=site.trainer,
-            mean=site.data.mean,
-            std=site.data.std,
             epochs=self._digest_epochs,
             batch_size=self._digest_batch_size,
             seed=(site.config.seed, task.round, client_seed(site.client), _DIGEST),
@@ -112,17 +113,9 @@ class FedMDClient(PrivateModelClient):
         site = self._site
         return site.trainer.train(
             own.model,
-            _images(received["labelled_pixels"], received["labels"]),
-            mean=site.data.mean,
-            std=site.data.std,
+            self._images(received["labelled_pixels"], received["labels"]),
             epochs=self._pretrain_epochs,
             batch_size=site.config.batch_size,
             lr=task.lr,
             seed=(site.config.seed, task.round, client_seed(site.client), _PRETRAINING),
         )
-
-
-def _images(pixels: np.ndarray, labels: np.ndarray | None = None) -> Images:
-    """Return received pixels as images; where there are no labels, none are read."""
-    known = np.zeros(len(pixels), np.int64) if labels is None else labels
-    return Images(torch.from_numpy(pixels), torch.from_numpy(known))

@@ -55,12 +55,10 @@ class KnnPerClient(SubnetClient):
         return found
 
     def _embed(self, model: nn.Module, images: Images) -> Embedded:
-        site, data = self._site, self._site.data
+        site = self._site
         return embed(
             model,
             images,
             trainer=site.trainer,
             classes=site.space.num_classes,
-            mean=data.mean,
-            std=data.std,
         )

@@ -28,8 +28,6 @@ class LocalClient(Client):
         model, optimizer_state = self._load(task)
         data = site.data
         common: dict[str, Any] = {
-            "mean": data.mean,
-            "std": data.std,
             "batch_size": site.config.batch_size,
             "lr": task.lr,
             "seed": (site.config.seed, task.round, client_seed(site.client)),
@@ -70,7 +68,7 @@ class LocalClient(Client):
         """Return the validation score of what ``model`` would be, were it deployed."""
         site, data = self._site, self._site.data
         with site.scoring.applied(model, shared=False):
-            return site.trainer.evaluate(model, data.validation, mean=data.mean, std=data.std)
+            return site.trainer.evaluate(model, data.validation)
 
     def _load(self, task: Task, *, after: bool = False) -> tuple[nn.Module, OptimizerState | None]:
         """Return the newest model of an earlier round (or of this one), or the common initial one."""

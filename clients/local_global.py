@@ -89,8 +89,6 @@ class LocalGlobalClient(SubnetClient):
                 ),
             ],
             data.train,
-            mean=data.mean,
-            std=data.std,
             epochs=task.epochs,
             batch_size=site.config.batch_size,
             seed=(site.config.seed, task.round, client_seed(site.client)),
@@ -149,8 +147,6 @@ class LocalGlobalClient(SubnetClient):
         judge = VariantScorer(
             site.trainer,
             data.validation,
-            mean=data.mean,
-            std=data.std,
             batch_size=site.trainer.settings.eval_batch_size,
             statistics=search.statistics,
         )
@@ -193,7 +189,7 @@ class LocalGlobalClient(SubnetClient):
 
     def _validation_batches(self, task: Task) -> EndlessBatches:
         site, data = self._site, self._site.data
-        floats = site.trainer.floats(data.validation, mean=data.mean, std=data.std)
+        floats = site.trainer.floats(data.validation)
         seed = (site.config.seed, task.round, client_seed(site.client), _VALIDATION)
         return EndlessBatches(floats, batch_size=site.config.batch_size, seed=seed)
 

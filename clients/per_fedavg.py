@@ -45,8 +45,6 @@ class PerFedAvgClient(SubnetClient):
             data.train,
             settings=self._settings,
             trainer=site.trainer,
-            mean=data.mean,
-            std=data.std,
             epochs=task.epochs,
             batch_size=site.config.batch_size,
             lr=task.lr,
@@ -76,8 +74,6 @@ class PerFedAvgClient(SubnetClient):
             site.data.train,
             settings=self._settings,
             trainer=site.trainer,
-            mean=site.data.mean,
-            std=site.data.std,
             batch_size=site.config.batch_size,
             seed=(site.config.seed, task.round, client_seed(site.client), _ADAPTATION),
         )

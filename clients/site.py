@@ -60,8 +60,6 @@ class Site:
         return Scoring(
             trainer=self.trainer,
             train=data.train,
-            mean=data.mean,
-            std=data.std,
             batch_size=self.config.batch_size,
             classes=self.space.num_classes,
             statistics=evaluation.statistics,

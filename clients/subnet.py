@@ -47,8 +47,6 @@ class SubnetClient(Client):
         return trainer.train(
             model,
             data.train,
-            mean=data.mean,
-            std=data.std,
             epochs=task.epochs,
             batch_size=site.config.batch_size,
             lr=task.lr,

@@ -111,8 +111,6 @@ class SupernetClient(SubnetClient):
         result = SupernetTrainer(site.space, site.trainer, settings).train(
             supernet,
             data.train,
-            mean=data.mean,
-            std=data.std,
             epochs=task.epochs,
             batch_size=site.config.batch_size,
             lr=task.lr,
@@ -136,8 +134,6 @@ class SupernetClient(SubnetClient):
             self._site.trainer,
             validation=data.test if self._fitness == "test" else data.validation,
             recalibration=data.train if recalibrated else None,
-            mean=data.mean,
-            std=data.std,
             batch_size=self._site.config.batch_size,
             recalibration_images=self._recalibration_images or None,
             prior=self._site.scoring.offset(shared=True),

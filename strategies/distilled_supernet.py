@@ -166,7 +166,6 @@ class Distilled(SupernetTraining):
         return augmented_view(
             server.images.images,
             settings=server.trainer.settings,
-            mean=server.images.mean,
             seed=(self.federation.seed, server_round, _VIEW),
         )
 
@@ -175,8 +174,6 @@ class Distilled(SupernetTraining):
             self._models(robust_updates(self.federation.robust, self._arrays, updates)),
             view,
             trainer=server.trainer,
-            mean=server.images.mean,
-            std=server.images.std,
             # Statistics of what it answers on: the students' are those of its batches.
             recalibration_batch_size=self._batch_size if self._recalibrate else None,
             rule=self.federation.robust,
@@ -198,8 +195,6 @@ class Distilled(SupernetTraining):
             weight_decay=self._weight_decay,
             seed=(seed, server_round, _DRAW),
             optimizer_state=self._optimizer,
-            mean=own.mean,
-            std=own.std,
         )
         self._optimizer = result.optimizer_state
         metrics = {"distillation_loss": result.train_loss}
@@ -232,8 +227,6 @@ class Distilled(SupernetTraining):
             server.trainer,
             validation=own.images,
             recalibration=own.images,
-            mean=own.mean,
-            std=own.std,
             batch_size=self._batch_size,
             recalibration_images=None,
         )

@@ -176,8 +176,6 @@ class FedKEMF(FedAvg):
             self._members(replies),
             own.images,
             trainer=server.trainer,
-            mean=own.mean,
-            std=own.std,
             recalibration_batch_size=settings.batch_size if settings.recalibrate else None,
             rule=self.federation.robust,
         )
@@ -193,8 +191,6 @@ class FedKEMF(FedAvg):
             distance="kl",
             temperature=settings.temperature,
             trainer=server.trainer,
-            mean=own.mean,
-            std=own.std,
             epochs=settings.epochs,
             batch_size=settings.batch_size,
             seed=(self.federation.seed, server_round, _DISTILLATION),

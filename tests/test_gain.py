@@ -123,21 +123,20 @@ def test_a_cell_from_the_supernet_is_a_training_by_hand(
     model = space.load(architecture, space.cut(state.part(prefix), architecture))
     data = FederationData(dataset, build_partition(config, dataset)).client("0")
     merged = data.train_on_validation().train
-    again = {"mean": data.mean, "std": data.std, "batch_size": config.batch_size}
-    trainer.recalibrate(model, merged, **again)  # as every model of the server that is scored
+    trainer.recalibrate(
+        model, merged, batch_size=config.batch_size
+    )  # as every model of the server that is scored
     trainer.train(
         model,
         merged,
-        mean=data.mean,
-        std=data.std,
         epochs=3,
         batch_size=config.batch_size,
         lr=0.05,
         seed=(config.seed, 0, _GAIN),
     )
     scored = deepcopy(model)
-    trainer.recalibrate(scored, merged, **again)
-    by_hand = trainer.evaluate(scored, data.test, mean=data.mean, std=data.std).accuracy
+    trainer.recalibrate(scored, merged, batch_size=config.batch_size)
+    by_hand = trainer.evaluate(scored, data.test).accuracy
 
     finished = FinishedRun.open(directory.path, starts=["supernet"])
     found = space.load(architecture, finished.supernet().slice_of("1"))

@@ -54,8 +54,6 @@ class ServerSide:
             self._scorers[statistics] = VariantScorer(
                 self.trainer,
                 own.images,
-                mean=own.mean,
-                std=own.std,
                 batch_size=self.trainer.settings.eval_batch_size,
                 statistics=statistics,
             )

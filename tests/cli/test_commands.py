@@ -132,7 +132,7 @@ def test_saved_model_reproduces_the_reported_accuracy(tmp_path: Path) -> None:
     for client, accuracy in directory.summary()["test_accuracy"]["per_client"].items():
         own = data.client(client)
         model = load_client_model(directory.path, client)
-        result = trainer.evaluate(model, own.test, mean=own.mean, std=own.std)
+        result = trainer.evaluate(model, own.test)
         assert result.accuracy == pytest.approx(accuracy)
 
 

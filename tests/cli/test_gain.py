@@ -100,9 +100,7 @@ def test_the_diagonal_of_own_is_what_the_run_scored(copy: Path) -> None:
         for matrix in (result["starts"]["own"], result["starts"]["own"]["best_epoch"]):
             assert matrix["accuracy"][i][i] == summary[client]
         data = opened.data.client(client)  # and the saved models are those that were scored
-        score = build_trainer(config).evaluate(
-            load_client_model(copy, client), data.test, mean=data.mean, std=data.std
-        )
+        score = build_trainer(config).evaluate(load_client_model(copy, client), data.test)
         assert score.accuracy == summary[client]
 
 

@@ -16,7 +16,6 @@ from clients.per_fedavg import PerFedAvgClient
 from clients.site import Site, site_of
 from clients.subnet import SubnetClient
 from corolla.config.build import build_client
-from corolla.data.images import Images
 from corolla.errors import RefusedError
 from corolla.launch import plan_run
 from corolla.records.client_models import load_model
@@ -45,8 +44,6 @@ def _message(site: Site, **settings: Any) -> tuple[Task, Arrays]:
     site.trainer.train(
         model,
         data.train,
-        mean=data.mean,
-        std=data.std,
         epochs=2,
         batch_size=16,
         lr=0.02,
@@ -63,7 +60,7 @@ def _deploying(**settings: Any) -> dict[str, Any]:
 
 def _strange_test_images(site: Site) -> Site:
     test = site.data.test
-    other = Images(255 - test.pixels, (test.labels + 1) % 10)
+    other = replace(test, pixels=255 - test.pixels, labels=(test.labels + 1) % 10)
     return replace(site, data=replace(site.data, test=other))
 
 
@@ -135,7 +132,7 @@ def test_per_fedavg_keeps_and_sends_the_adapted_model(tmp_path: Path) -> None:
     _, received = _message(site)
     assert any((received[name] != saved[name]).any() for name in saved if "running" not in name)
     model = site.space.load(site.space.named("middle"), saved)
-    score = site.trainer.evaluate(model, site.data.test, mean=site.data.mean, std=site.data.std)
+    score = site.trainer.evaluate(model, site.data.test)
     assert metrics["test_accuracy"] == score.accuracy
     images = len(site.data.train)
     assert metrics["samples_processed"] == pytest.approx(2 * images, abs=2)  # adapted, fine-tuned

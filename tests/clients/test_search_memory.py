@@ -27,7 +27,8 @@ def _memory(path: Path, of: str, store: bool = True) -> SearchMemory:
 
 
 def _images(value: int = 0) -> Images:
-    return Images(torch.full((2, 1, 8, 8), value, dtype=torch.uint8), torch.tensor([0, 1]))
+    pixels = torch.full((2, 1, 8, 8), value, dtype=torch.uint8)
+    return Images(pixels, torch.tensor([0, 1]), (0.5,), (0.25,))
 
 
 def test_pairs_of_an_earlier_round_are_taken_up(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from corolla.data.images import Images
 def images(first: int, count: int) -> Images:
     """Return images of one pixel whose values and labels count on from ``first``."""
     values = torch.arange(first, first + count)
-    return Images(values.to(torch.uint8).view(-1, 1, 1, 1), values)
+    return Images(values.to(torch.uint8).view(-1, 1, 1, 1), values, (0.5,), (0.25,))
 
 
 def client(train: int = 3, validation: int = 2, test: int = 4) -> ClientData:
@@ -21,8 +21,6 @@ def client(train: int = 3, validation: int = 2, test: int = 4) -> ClientData:
         validation=images(100, validation),
         test=images(200, test),
         class_names=("a", "b"),
-        mean=(0.5,),
-        std=(0.25,),
     )
 
 
@@ -35,7 +33,7 @@ def test_validation_images_are_trained_on_after_the_others() -> None:
     assert merged.validation is data.validation
     assert merged.test is data.test
     assert (merged.client, merged.class_names) == ("7", ("a", "b"))
-    assert (merged.mean, merged.std) == ((0.5,), (0.25,))
+    assert (merged.train.mean, merged.train.std) == ((0.5,), (0.25,))
 
 
 def test_the_data_it_came_from_stays_as_it_was() -> None:

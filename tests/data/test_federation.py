@@ -30,7 +30,7 @@ def test_a_client_gets_the_images_of_its_positions() -> None:
         assert images.pixels.equal(direct.pixels)
     assert client.client == "3"
     assert client.class_names == tuple("0123456789")
-    assert (client.mean, client.std) == (digits.mean, digits.std)
+    assert (client.train.mean, client.test.std) == (digits.mean, digits.std)
     assert client.bytes_ == len(partition.clients["3"].all()) * (64 + 8)
     assert data.check() == []
 

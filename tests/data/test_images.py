@@ -10,7 +10,7 @@ from corolla.data.images import Images
 
 def make(number: int) -> Images:
     pixels = torch.arange(number, dtype=torch.uint8).reshape(number, 1, 1, 1)
-    return Images(pixels, torch.arange(number))
+    return Images(pixels, torch.arange(number), (0.5,), (0.25,))
 
 
 def test_select_keeps_the_order_asked_for_and_copies() -> None:
@@ -21,20 +21,27 @@ def test_select_keeps_the_order_asked_for_and_copies() -> None:
     chosen.pixels.zero_()
     assert images.pixels.flatten().tolist() == [0, 1, 2, 3, 4]
     assert len(images.select([])) == 0
+    assert (chosen.mean, chosen.std) == ((0.5,), (0.25,))
 
 
 def test_between_shares_memory() -> None:
     images = make(5)
     part = images.between(1, 3)
+    assert (part.mean, part.std) == ((0.5,), (0.25,))
     assert part.labels.tolist() == [1, 2]
     assert part.pixels.untyped_storage().data_ptr() == images.pixels.untyped_storage().data_ptr()
 
 
 def test_other_types_and_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"pixels are torch.float32 \(2, 1, 1, 1\); need uint8"):
-        Images(torch.zeros(2, 1, 1, 1), torch.zeros(2, dtype=torch.int64))
+        Images(torch.zeros(2, 1, 1, 1), torch.zeros(2, dtype=torch.int64), (0.5,), (0.25,))
     with pytest.raises(ValueError, match=r"labels are torch.int64 \(3,\); need int64 \(2,\)"):
-        Images(torch.zeros(2, 1, 1, 1, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))
+        Images(
+            torch.zeros(2, 1, 1, 1, dtype=torch.uint8),
+            torch.zeros(3, dtype=torch.int64),
+            (0.5,),
+            (0.25,),
+        )
 
 
 def test_bytes() -> None:

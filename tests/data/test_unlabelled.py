@@ -60,7 +60,7 @@ def test_all_pictures_at_any_depth_with_the_runs_shape(
     assert reds(loaded) == [1, 2, 3, 4, 5]
     assert loaded.images.labels.tolist() == [-1] * 5
     assert (loaded.labelled, own.labelled) == (False, False)
-    assert (loaded.mean, loaded.std) == ((0.1,) * 3, (0.2,) * 3)
+    assert (loaded.images.mean, loaded.images.std) == ((0.1,) * 3, (0.2,) * 3)
     assert loaded.class_names == ("cat", "dog")
     assert own.held_out(100, 80).tolist() == []
     gray = own.load(Digits())

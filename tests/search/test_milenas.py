@@ -19,7 +19,6 @@ from corolla.training.settings import LoopSettings
 from tests.search.judges import in_edges, nobody, tiny_space
 from tests.training.conftest import PLAIN, colourful, sgd, state_of
 
-RGB: dict[str, Any] = {"mean": (0.5, 0.4, 0.6), "std": (0.25, 0.2, 0.3)}
 TRAIN, VALIDATION = colourful(6, seed=1), colourful(5, seed=2)
 
 
@@ -49,7 +48,7 @@ def starting(network: DartsNetwork, seed: int = 0) -> dict[str, Tensor]:
 
 
 def floats(images: Any) -> Tensor:
-    mean, std = (torch.tensor(RGB[key]).view(-1, 1, 1) for key in ("mean", "std"))
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (images.mean, images.std))
     normalised: Tensor = (images.pixels / 255 - mean) / std
     return normalised
 
@@ -60,7 +59,7 @@ def validation_loss(network: nn.Module) -> Tensor:
 
 def train(network: DartsNetwork, hook: Any, *, lr: float = 0.1, **changes: Any) -> None:
     sgd(changes.pop("loop", PLAIN), **changes).train(
-        network, TRAIN, epochs=1, batch_size=8, lr=lr, seed=(0,), after_backward=hook, **RGB
+        network, TRAIN, epochs=1, batch_size=8, lr=lr, seed=(0,), after_backward=hook
     )
 
 
@@ -168,7 +167,6 @@ def test_every_batch_looks_at_one_validation_batch() -> None:
         lr=0.1,
         seed=(0,),
         after_backward=searcher.hook(memory, loss),
-        **RGB,
     )
     assert seen == 6
 

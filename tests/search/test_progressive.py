@@ -198,8 +198,7 @@ def test_a_client_makes_100_validation_passes_in_all() -> None:
     """The count of the public code: 14 + 14 edges of two operations, then 3, 4 + 3 and 5 + 4 + 3 edges."""
     torch.manual_seed(0)
     network = tiny_space().supernet()
-    rgb: dict[str, Any] = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
-    scorer = VariantScorer(sgd(), colourful(4), batch_size=4, **rgb)
+    scorer = VariantScorer(sgd(), colourful(4), batch_size=4)
     searcher = search(warmup_rounds=0, recovery_rounds=1)
     made = step(searcher, network, scorer)
     assert [len(decision.scores) for decision in made] == [2, 2]

@@ -11,6 +11,7 @@ import torch
 
 import strategies.fedkemf
 from corolla.config.build import build_space, build_strategy, build_trainer_settings
+from corolla.data.images import Images
 from corolla.errors import RefusedError
 from corolla.federation import Federation
 from corolla.launch import plan_run
@@ -121,11 +122,11 @@ def test_the_server_distils_the_weighted_ensemble_into_the_average(
 def _logits(space: Supernet, arrays: Arrays, seen: dict[str, Any], batch_size: int | None) -> Any:
     model = space.load(space.smallest(), {n: a.copy() for n, a in arrays.items()}).eval()
     if batch_size:
-        given = {key: seen[key] for key in ("mean", "std")}
-        seen["trainer"].recalibrate(model, seen["images"], batch_size=batch_size, **given)
-    mean, std = (torch.tensor(seen[key]).view(1, -1, 1, 1) for key in ("mean", "std"))
+        seen["trainer"].recalibrate(model, seen["images"], batch_size=batch_size)
+    images: Images = seen["images"]
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (images.mean, images.std))
     with torch.no_grad():
-        return model((seen["images"].pixels / 255 - mean) / std).numpy()
+        return model((images.pixels / 255 - mean) / std).numpy()
 
 
 def test_a_network_that_exploded_is_in_neither_ensemble_nor_average() -> None:

@@ -41,7 +41,8 @@ def federation_of(*overrides: str, **changes: Any) -> tuple[Federation, Any]:
 def _strategy(*overrides: str, labelled: bool = True) -> FedMD:
     """Return a strategy whose server has five images, each of one grey."""
     pixels = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 1, 8, 8).contiguous()
-    images = Images(pixels, torch.tensor(LABELS if labelled else [-1] * 5))
+    labels = torch.tensor(LABELS if labelled else [-1] * 5)
+    images = Images(pixels, labels, (0.5,), (0.25,))
     server: Any = SimpleNamespace(images=SimpleNamespace(images=images, labelled=labelled))
     federation, config = federation_of("method.strategy.subset_images=3", *overrides)
     strategy = build_strategy(config, federation=replace(federation, server=server))
@@ -241,16 +242,16 @@ def test_answers_have_the_statistics_of_the_public_images_or_the_clients_own(
     federation, config = federation_of(*chosen)
     strategy = build_strategy(config, federation=federation)
     pixels = torch.from_numpy(strategy.orders(1, ["0"])[0].arrays["pixels"])
-    images = Images(pixels, torch.zeros(len(pixels), dtype=torch.int64))
     assert federation.server is not None
     server = federation.server
-    given: dict[str, Any] = {"mean": server.images.mean, "std": server.images.std}
+    labels = torch.zeros(len(pixels), dtype=torch.int64)
+    images = replace(server.images.images, pixels=pixels, labels=labels)
     answers = []
     for arrays in private_models(directory).values():
         model = federation.space.load(federation.space.smallest(), arrays).eval()
         if recalibrate:
-            server.trainer.recalibrate(model, images, batch_size=10, **given)
-        floats = server.trainer.floats(images, **given)
+            server.trainer.recalibrate(model, images, batch_size=10)
+        floats = server.trainer.floats(images)
         with torch.no_grad():
             answers.append(model(floats.normalised(floats.pixels(slice(None)))).numpy())
     consensus = weights_of(directory, "strategy/")["consensus"]

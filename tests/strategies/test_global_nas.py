@@ -109,7 +109,7 @@ def test_scores_are_those_of_the_servers_images(monkeypatch: pytest.MonkeyPatch)
 
     def watch(self: VariantScorer, trainer: Any, images: Any, **settings: Any) -> None:
         seen.append((len(images), images.labels.tolist()))
-        assert (settings["mean"], settings["std"]) == ((0.3053,), (0.3759,))
+        assert (images.mean, images.std) == ((0.3053,), (0.3759,))
         make(self, trainer, images, **settings)
 
     monkeypatch.setattr(VariantScorer, "__init__", watch)
@@ -263,7 +263,10 @@ def test_a_folder_of_the_servers_own_takes_nothing_from_the_clients(
     assert all(a * 20 == pytest.approx(round(a * 20)) for a in accuracies)
     side = _strategy(plan.config).federation.server
     assert side is not None
-    assert (side.images.mean, side.images.std) == ((0.3053,), (0.3759,))  # the clients'
+    assert (side.images.images.mean, side.images.images.std) == (
+        (0.3053,),
+        (0.3759,),
+    )  # the clients'
     assert side.images.images.labels.bincount().tolist() == [2] * 10
 
 

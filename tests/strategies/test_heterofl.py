@@ -19,7 +19,6 @@ from clients.site import Site, site_of
 from clients.width_sliced import WidthSlicedClient
 from corolla.aggregation.regions import region_size
 from corolla.config.build import build_space, build_strategy, build_trainer_settings
-from corolla.data.images import Images
 from corolla.errors import RefusedError
 from corolla.federation import Federation
 from corolla.launch import plan_run
@@ -252,7 +251,7 @@ def _site(*overrides: str, labels: int = 4, model_dir: Path | None = None) -> Si
     site = site_of(context, {"client": "1"})
     train = site.data.train
     keep = (train.labels < labels).nonzero()[:, 0]
-    data = replace(site.data, train=Images(train.pixels[keep], train.labels[keep]))
+    data = replace(site.data, train=train.select(keep.numpy()))
     return replace(site, data=data, model_dir=model_dir)
 
 
@@ -289,7 +288,7 @@ def test_scores_are_those_of_logits_with_the_mask() -> None:
     data = site.data
     model = site.space.load(Architecture((2,)), arrays)
     for split, images in (("val", data.validation), ("test", data.test)):
-        found = site.trainer.evaluate(_Masked(model, 4), images, mean=data.mean, std=data.std)
+        found = site.trainer.evaluate(_Masked(model, 4), images)
         assert metrics[f"{split}_accuracy"] == found.accuracy
         assert metrics[f"{split}_loss"] == pytest.approx(found.loss, rel=1e-6)
 
@@ -337,7 +336,7 @@ def test_the_model_that_is_kept_has_the_mask_in_it(deploy: str, tmp_path: Path) 
         assert kept[name][:4].all()
     model = site.space.load(Architecture((2,)), kept)
     data = site.data
-    found = site.trainer.evaluate(model, data.test, mean=data.mean, std=data.std)
+    found = site.trainer.evaluate(model, data.test)
     prefix = "" if deploy == "as_trained" else "fine_tuned_"
     assert metrics[f"{prefix}test_accuracy"] == found.accuracy
 

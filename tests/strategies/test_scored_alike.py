@@ -36,19 +36,19 @@ class _Watch:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.scored, self.stale = 0, 0
-        self._train: tuple[Images, Any, Any, int] | None = None
+        self._train: tuple[Images, int] | None = None
         evaluate, applied = LocalTrainer.evaluate, Scoring.apply
 
         def noted(scoring: Any, model: nn.Module, **settings: Any) -> None:
-            self._train = (scoring._train, scoring._mean, scoring._std, scoring._batch_size)
+            self._train = (scoring._train, scoring._batch_size)
             applied(scoring, model, **settings)
 
         def watched(trainer: LocalTrainer, model: nn.Module, *args: Any, **settings: Any) -> Any:
             self.scored += 1
             assert self._train is not None, "a model is scored without Scoring"
-            images, mean, std, batch_size = self._train
+            images, batch_size = self._train
             fresh = deepcopy(model)
-            trainer.recalibrate(fresh, images, mean=mean, std=std, batch_size=batch_size)
+            trainer.recalibrate(fresh, images, batch_size=batch_size)
             mine, theirs = dict(model.named_buffers()), dict(fresh.named_buffers())
             self.stale += any(not torch.equal(mine[name], theirs[name]) for name in mine)
             return evaluate(trainer, model, *args, **settings)
@@ -97,7 +97,7 @@ def test_saved_models_carry_the_prior_and_are_the_scored_ones(balanced: RunDirec
         model = load_client_model(balanced.path, client)
         mine = data.client(client)
         trainer = build_trainer(plan.config)
-        found = trainer.evaluate(model, mine.test, mean=mine.mean, std=mine.std)
+        found = trainer.evaluate(model, mine.test)
         assert found.accuracy == accuracy
         layer = classifier_of(model, 10)
         assert layer is not None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor, nn
 
@@ -13,7 +12,6 @@ from corolla.training.settings import LoopSettings, TrainerSettings
 from corolla.training.trainer import LocalTrainer
 
 PLAIN = LoopSettings(channels_last=False, fused=False, foreach=False)
-AS_IS: dict[str, Any] = {"mean": (0.0,), "std": (1.0,)}  # pixel 255 becomes 1.0
 
 
 class Affine(nn.Module):
@@ -58,17 +56,18 @@ def convolutional(seed: int = 0, *, dropout: float = 0.0) -> nn.Module:
         )
 
 
-def dots(values: list[int], labels: list[int]) -> Images:
-    """Return images of a single pixel."""
+def dots(values: list[int], labels: list[int], mean: float = 0.0, std: float = 1.0) -> Images:
+    """Return images of a single pixel; 255 becomes 1.0 unless told otherwise."""
     pixels = torch.tensor(values, dtype=torch.uint8).view(-1, 1, 1, 1)
-    return Images(pixels, torch.tensor(labels))
+    return Images(pixels, torch.tensor(labels), (mean,), (std,))
 
 
 def colourful(count: int, *, side: int = 8, seed: int = 0) -> Images:
     """Return random 3-channel images of 4 classes."""
     rng = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=rng)
-    return Images(pixels, torch.randint(0, 4, (count,), generator=rng))
+    labels = torch.randint(0, 4, (count,), generator=rng)
+    return Images(pixels, labels, (0.5, 0.4, 0.6), (0.25, 0.2, 0.3))
 
 
 def sgd(loop: LoopSettings = PLAIN, **settings: Any) -> LocalTrainer:
@@ -81,9 +80,3 @@ def sgd(loop: LoopSettings = PLAIN, **settings: Any) -> LocalTrainer:
 def state_of(model: nn.Module) -> dict[str, Tensor]:
     """Return copies of all weights and buffers."""
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-@pytest.fixture
-def rgb() -> dict[str, Any]:
-    """Mean and std of three channels."""
-    return {"mean": (0.5, 0.4, 0.6), "std": (0.25, 0.2, 0.3)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import assume, given
@@ -83,9 +85,7 @@ def test_floats_are_normalised_in_the_layout_asked_for(
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=rng)
     mean, std = (0.5, 0.4, 0.6)[:channels], (0.25, 0.2, 0.3)[:channels]
     floats = Floats(
-        Images(pixels, torch.zeros(4, dtype=torch.int64)),
-        mean=mean,
-        std=std,
+        Images(pixels, torch.zeros(4, dtype=torch.int64), mean, std),
         device=torch.device("cpu"),
         channels_last=channels_last,
     )
@@ -109,9 +109,7 @@ def test_floats_are_normalised_in_the_layout_asked_for(
 def test_a_spread_of_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="need 3 numbers each, std above 0"):
         Floats(
-            colourful(2),
-            mean=(0.5,) * 3,
-            std=(0.2, 0.0, 0.2),
+            replace(colourful(2), std=(0.2, 0.0, 0.2)),
             device=torch.device("cpu"),
             channels_last=True,
         )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.training.conftest import AS_IS, Affine, colourful, convolutional, dots, sgd, state_of
+from tests.training.conftest import Affine, colourful, convolutional, dots, sgd, state_of
 
 COMMON: dict[str, Any] = {"batch_size": 4, "lr": 0.1, "seed": (0, 1, 2)}
 
@@ -19,11 +19,10 @@ def test_goes_back_to_the_start_when_every_epoch_makes_it_worse() -> None:
     result = sgd().train_until_converged(
         model,
         dots([255], [0]),
-        validate=partial(sgd().evaluate, images=dots([255], [1]), **AS_IS),
+        validate=partial(sgd().evaluate, images=dots([255], [1])),
         patience_epochs=3,
         max_epochs=50,
         **COMMON,
-        **AS_IS,
     )
     assert model.weights() == [0.0, 0.0]
     assert (result.epochs, result.best_epoch, result.samples_processed) == (3, 0, 3)
@@ -37,37 +36,35 @@ def test_goes_on_to_the_end_when_every_epoch_makes_it_better() -> None:
     result = sgd().train_until_converged(
         model,
         images,
-        validate=partial(sgd().evaluate, images=images, **AS_IS),
+        validate=partial(sgd().evaluate, images=images),
         patience_epochs=1,
         max_epochs=5,
         **COMMON,
-        **AS_IS,
     )
-    sgd().train(alike, images, epochs=5, **COMMON, **AS_IS)
+    sgd().train(alike, images, epochs=5, **COMMON)
     assert model.weights() == alike.weights()
     assert (result.epochs, result.best_epoch) == (5, 5)
     # Accuracy was 1 from the start (argmax of equal logits is class 0): the loss decided.
     assert result.best_validation.accuracy == 1.0
 
 
-def test_the_model_is_that_of_the_best_epoch(rgb: dict[str, Any]) -> None:
+def test_the_model_is_that_of_the_best_epoch() -> None:
     images, validation = colourful(24), colourful(24, seed=1)
     model, alike = convolutional(), convolutional()
     trainer = sgd(momentum=0.9)
     result = trainer.train_until_converged(
         model,
         images,
-        validate=partial(trainer.evaluate, images=validation, **rgb),
+        validate=partial(trainer.evaluate, images=validation),
         patience_epochs=4,
         max_epochs=60,
         **COMMON,
-        **rgb,
     )
     assert 0 < result.best_epoch == result.epochs - 4
-    trainer.train(alike, images, epochs=result.best_epoch, **COMMON, **rgb)
+    trainer.train(alike, images, epochs=result.best_epoch, **COMMON)
     expected = state_of(alike)
     assert all(torch.equal(tensor, expected[n]) for n, tensor in model.state_dict().items())
-    assert trainer.evaluate(model, validation, **rgb) == result.best_validation
+    assert trainer.evaluate(model, validation) == result.best_validation
 
 
 @pytest.mark.parametrize(("patience", "most"), [(0, 5), (5, 0)])
@@ -79,9 +76,8 @@ def test_limits_below_one_are_refused(patience: int, most: int) -> None:
         sgd().train_until_converged(
             Affine(),
             images,
-            validate=partial(sgd().evaluate, images=images, **AS_IS),
+            validate=partial(sgd().evaluate, images=images),
             patience_epochs=patience,
             max_epochs=most,
             **COMMON,
-            **AS_IS,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -148,18 +147,19 @@ def test_features_are_what_the_classifier_reads(
     model: nn.Module, layer: str, channels: int
 ) -> None:
     images = colourful(7)
-    images = Images(images.pixels[:, :channels], images.labels)
-    scale: dict[str, Any] = {"mean": (0.5,) * channels, "std": (0.25,) * channels}
+    images = Images(
+        images.pixels[:, :channels], images.labels, (0.5,) * channels, (0.25,) * channels
+    )
     trainer = sgd(eval_batch_size=3)
     before = state_of(model)
     classes = 4 if isinstance(model, Reversed) else 10
-    found = embed(model, images, trainer=trainer, classes=classes, **scale)
+    found = embed(model, images, trainer=trainer, classes=classes)
     last = model.get_submodule(layer)
     assert isinstance(last, nn.Linear)
     with torch.no_grad():
         np.testing.assert_allclose(last(found.features.float()), found.logits, atol=1e-6)
     assert found.features.shape == (7, last.in_features)
-    score = trainer.evaluate(model, images, **scale)
+    score = trainer.evaluate(model, images)
     mixed = Mixture(found.logits, torch.zeros(7, found.logits.shape[1]).double(), found.labels)
     assert mixed.score(0.0).accuracy == score.accuracy
     assert mixed.score(0.0).loss == pytest.approx(score.loss, rel=1e-6)
@@ -168,10 +168,10 @@ def test_features_are_what_the_classifier_reads(
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
-def test_a_model_without_a_classifier_is_named(rgb: dict[str, Any]) -> None:
+def test_a_model_without_a_classifier_is_named() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 8), nn.Flatten())
     with pytest.raises(ValueError, match="Sequential has no classifier"):
-        embed(model, colourful(2), trainer=sgd(), classes=4, **rgb)
-    empty = Images(torch.zeros(0, 3, 8, 8, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
+        embed(model, colourful(2), trainer=sgd(), classes=4)
+    empty = colourful(2).between(0, 0)
     with pytest.raises(NoBatchError, match="0 images"):
-        embed(convolutional(), empty, trainer=sgd(), classes=4, **rgb)
+        embed(convolutional(), empty, trainer=sgd(), classes=4)

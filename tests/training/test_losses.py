@@ -14,7 +14,7 @@ from torch.nn import functional
 from corolla.errors import RefusedError
 from corolla.training.losses import classification_loss, soft_cross_entropy, split_counts
 from corolla.training.settings import TrainerSettings
-from tests.training.conftest import AS_IS, Affine, dots, sgd
+from tests.training.conftest import Affine, dots, sgd
 
 CPU = torch.device("cpu")
 
@@ -94,21 +94,19 @@ def test_training_takes_the_loss_that_the_settings_name() -> None:
     images = dots([0] * 4, [0, 0, 0, 1])
     for loss, counts in (("balanced_softmax", (3, 1)), ("balanced_softmax_client", (3, 1))):
         model = Affine(bias=(0.0, 0.0))
-        result = sgd(loss=loss).train(
-            model, images, epochs=1, batch_size=4, lr=1.0, seed=(0,), **AS_IS
-        )
+        result = sgd(loss=loss).train(model, images, epochs=1, batch_size=4, lr=1.0, seed=(0,))
         shares = [count / sum(counts) for count in counts]
         expected = -(3 * math.log(shares[0]) + math.log(shares[1])) / 4
         assert result.train_loss == pytest.approx(expected)
         # The gradient is p minus the shares of labels: 0, since p already is those shares.
         assert model.biases() == pytest.approx([0.0, 0.0], abs=1e-7)
     split = sgd(loss="balanced_softmax_client").train(
-        Affine(bias=(0.0, 0.0)), images, epochs=1, batch_size=1, lr=0.0, seed=(0,), **AS_IS
+        Affine(bias=(0.0, 0.0)), images, epochs=1, batch_size=1, lr=0.0, seed=(0,)
     )
     assert split.train_loss == pytest.approx(-(3 * math.log(3 / 4) + math.log(1 / 4)) / 4)
     # In a batch of one image n = (1, 1): nothing is balanced.
     single = sgd(loss="balanced_softmax").train(
-        Affine(bias=(0.0, 0.0)), images, epochs=1, batch_size=1, lr=0.0, seed=(0,), **AS_IS
+        Affine(bias=(0.0, 0.0)), images, epochs=1, batch_size=1, lr=0.0, seed=(0,)
     )
     assert single.train_loss == pytest.approx(math.log(2))
 

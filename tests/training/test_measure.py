@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import pytest
 import torch
@@ -51,14 +50,13 @@ def test_trainers_count_is_close_to_the_measured_peak_of_a_subnet() -> None:
     space = make_space("mobilenetv3_32")
     model = space.subnet(space.smallest()).to(memory_format=torch.channels_last)
     images = colourful(32, side=32)
-    rgb: dict[str, Any] = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
     model.train()
     floats = torch.rand(32, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     optimizer = partial(SGD, lr=0.1, momentum=0.9, foreach=False)
     measured = measured_step_peak_mib(model, floats, images.labels, optimizer)
     settings = TrainerSettings(optimizer="sgd", lr=0.1, momentum=0.9)
     counted = LocalTrainer(settings=settings, loop=LoopSettings()).train(
-        model, images, epochs=1, batch_size=32, lr=0.1, seed=(0,), **rgb
+        model, images, epochs=1, batch_size=32, lr=0.1, seed=(0,)
     )
     # Gradients come as activations go, so counting both in full is a little too much.
     assert measured <= counted.peak_memory_mib <= 1.1 * measured

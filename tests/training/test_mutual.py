@@ -20,7 +20,6 @@ from corolla.training.results import DivergedError, TrainResult
 from corolla.training.settings import LoopSettings, TrainerSettings
 from corolla.training.trainer import LocalTrainer
 from tests.training.conftest import (
-    AS_IS,
     PLAIN,
     Affine,
     colourful,
@@ -77,7 +76,6 @@ def test_a_step_of_both_by_hand_is_of_the_weights_before_either() -> None:
         epochs=1,
         batch_size=1,
         seed=(0,),
-        **AS_IS,
     )
     # Gradient of the logits: (1 - a) (p - label) + a (p - p_peer).
     # First: 0.75 * (-0.25) + 0.25 * 0.25 = -0.125; second: 0.75 * (-0.5) + 0.25 * (-0.25) = -0.4375.
@@ -90,10 +88,10 @@ def test_a_step_of_both_by_hand_is_of_the_weights_before_either() -> None:
 @pytest.mark.parametrize("kind", SETTINGS)
 @pytest.mark.parametrize("loop", [LoopSettings(), PLAIN])
 def test_alpha_0_is_independent_training_bit_for_bit(
-    kind: TrainerSettings, loop: LoopSettings, rgb: dict[str, Any]
+    kind: TrainerSettings, loop: LoopSettings
 ) -> None:
     trainer = LocalTrainer(settings=kind, loop=loop)
-    common: dict[str, Any] = {"epochs": 2, "batch_size": 8, "seed": (0, 1, 2), **rgb}
+    common: dict[str, Any] = {"epochs": 2, "batch_size": 8, "seed": (0, 1, 2)}
     common["keep_optimizer_state"] = True
     builds = [partial(convolutional, 0, dropout=0.5), partial(convolutional, 1, dropout=0.2)]
 
@@ -124,7 +122,7 @@ def test_alpha_0_is_independent_training_bit_for_bit(
         )
 
 
-def test_alpha_moves_models_towards_each_other(rgb: dict[str, Any]) -> None:
+def test_alpha_moves_models_towards_each_other() -> None:
     gaps = []
     for alpha in (0.0, 0.9):
         models = [convolutional(0), convolutional(1)]
@@ -136,7 +134,6 @@ def test_alpha_moves_models_towards_each_other(rgb: dict[str, Any]) -> None:
             epochs=8,
             batch_size=8,
             seed=(0,),
-            **rgb,
         )
         images = colourful(32).pixels.float() / 255
         with torch.no_grad():
@@ -157,7 +154,6 @@ def test_alpha_must_be_a_share(alpha: float) -> None:
             epochs=1,
             batch_size=1,
             seed=(0,),
-            **AS_IS,
         )
 
 
@@ -171,7 +167,6 @@ def _digest(model: nn.Module, images: Images, wanted: Any, **changes: Any) -> Tr
         "epochs": 1,
         "batch_size": 4,
         "seed": (0,),
-        **AS_IS,
     }
     return train_on_logits(
         Trainee(model=model, lr=1.0), images, torch.as_tensor(wanted), **(arguments | changes)
@@ -199,13 +194,13 @@ def test_a_digest_step_by_hand(
     assert model.weights() == pytest.approx(weights, abs=1e-5)
 
 
-def test_public_images_are_not_augmented(rgb: dict[str, Any]) -> None:
+def test_public_images_are_not_augmented() -> None:
     seen: list[Tensor] = []
     model, images = convolutional(), colourful(8)
     model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
     augmented = LocalTrainer(settings=SETTINGS[0], loop=PLAIN)
-    _digest(model, images, torch.zeros(8, 4), trainer=augmented, **rgb)
-    plain = augmented.floats(images, **rgb)
+    _digest(model, images, torch.zeros(8, 4), trainer=augmented)
+    plain = augmented.floats(images)
     wanted = plain.normalised(plain.pixels(slice(None)))
     found = torch.cat(seen)
     assert len(found) == 8

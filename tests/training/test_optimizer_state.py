@@ -9,7 +9,7 @@ import torch
 
 from corolla.training.settings import LoopSettings, TrainerSettings
 from corolla.training.trainer import LocalTrainer
-from tests.training.conftest import AS_IS, Affine, colourful, convolutional, dots, sgd, state_of
+from tests.training.conftest import Affine, colourful, convolutional, dots, sgd, state_of
 
 SETTINGS = [
     TrainerSettings(optimizer="sgd", lr=0.05, momentum=0.9, weight_decay=1e-3, augment="crop_flip"),
@@ -25,10 +25,10 @@ LOOPS = [
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize("loop", LOOPS)
 def test_two_pieces_give_the_bits_of_one_training(
-    settings: TrainerSettings, loop: LoopSettings, rgb: dict[str, Any]
+    settings: TrainerSettings, loop: LoopSettings
 ) -> None:
     trainer = LocalTrainer(settings=settings, loop=loop)
-    common: dict[str, Any] = {"batch_size": 8, "lr": settings.lr, "seed": (0, 1, 2), **rgb}
+    common: dict[str, Any] = {"batch_size": 8, "lr": settings.lr, "seed": (0, 1, 2)}
     whole = convolutional(dropout=0.3)
     trainer.train(whole, colourful(20), epochs=3, **common)
 
@@ -48,7 +48,7 @@ def test_two_pieces_give_the_bits_of_one_training(
 
 def test_the_state_is_a_copy_and_the_present_lr_counts() -> None:
     trainer, model = sgd(momentum=0.5), Affine()
-    common: dict[str, Any] = {"epochs": 1, "batch_size": 1, "seed": (0,), **AS_IS}
+    common: dict[str, Any] = {"epochs": 1, "batch_size": 1, "seed": (0,)}
     images = dots([255], [0])
     state = trainer.train(
         model, images, lr=0.0, keep_optimizer_state=True, **common
@@ -62,21 +62,21 @@ def test_the_state_is_a_copy_and_the_present_lr_counts() -> None:
     assert momentum.flatten().tolist() == pytest.approx([-0.5, 0.5])
 
 
-def test_a_state_of_another_model_is_refused(rgb: dict[str, Any]) -> None:
+def test_a_state_of_another_model_is_refused() -> None:
     trainer = sgd(momentum=0.5)
     common: dict[str, Any] = {"epochs": 1, "batch_size": 4, "lr": 0.1, "seed": (0,)}
     state = trainer.train(
-        convolutional(), colourful(4), keep_optimizer_state=True, **common, **rgb
+        convolutional(), colourful(4), keep_optimizer_state=True, **common
     ).optimizer_state
     with pytest.raises(
         ValueError,
         match="optimizer_state has entries for 10 parameters that the model does not train; the first",
     ):
-        trainer.train(Affine(), dots([1], [0]), optimizer_state=state, **common, **AS_IS)
+        trainer.train(Affine(), dots([1], [0]), optimizer_state=state, **common)
     assert state is not None
     name = next(name for name, _ in Affine().named_parameters())
     short = {name: next(iter(state.values()))}
     with pytest.raises(
         ValueError, match=r"optimizer_state\[.*\].momentum_buffer has shape \(8, 3, 3, 3\), its"
     ):
-        trainer.train(Affine(), dots([1], [0]), optimizer_state=short, **common, **AS_IS)
+        trainer.train(Affine(), dots([1], [0]), optimizer_state=short, **common)

@@ -18,7 +18,6 @@ from corolla.training.settings import LoopSettings
 from corolla.types import Arrays
 from tests.conftest import make_space
 from tests.training.conftest import (
-    AS_IS,
     PLAIN,
     Affine,
     colourful,
@@ -48,7 +47,6 @@ def one_step(model: nn.Module, hook: Any, *, lr: float = 1.0, **changes: Any) ->
         lr=lr,
         seed=(0,),
         after_backward=hook,
-        **AS_IS,
     )
 
 
@@ -93,11 +91,11 @@ def _images() -> Tensor:
 
 
 @pytest.mark.parametrize("loop", [PLAIN, FAST])
-def test_strength_0_leaves_every_bit(loop: LoopSettings, rgb: dict[str, Any]) -> None:
+def test_strength_0_leaves_every_bit(loop: LoopSettings) -> None:
     """Not even -0.0 may become 0.0, and targets that are no numbers at all must not matter."""
     named = convolutional().named_parameters()
     targets = {name: np.full(p.shape, np.nan, dtype=np.float32) for name, p in named}
-    common: dict[str, Any] = {"epochs": 2, "batch_size": 4, "lr": 0.05, "seed": (0,), **rgb}
+    common: dict[str, Any] = {"epochs": 2, "batch_size": 4, "lr": 0.05, "seed": (0,)}
     pulled, alone = convolutional(dropout=0.3), convolutional(dropout=0.3)
     trainer = sgd(loop, momentum=0.9, clip_norm=1.0)
     hook = Pull(strength=0.0, targets=targets)
@@ -121,14 +119,14 @@ def test_targets_are_copies(after_first_call: bool) -> None:
     assert model.linear.weight.grad.flatten().tolist() == [1.0, -3.0]
 
 
-def test_they_do_not_move_with_the_model_they_came_from(rgb: dict[str, Any]) -> None:
+def test_they_do_not_move_with_the_model_they_came_from() -> None:
     """The received arrays become the global model's memory and are trained on: w^t must stay."""
     arrays = to_arrays(convolutional(seed=1))
     expected = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
     pull, local = Pull(strength=1.0, targets=arrays), convolutional(seed=2)
     shared = convolutional()
     shared.load_state_dict({n: torch.from_numpy(a) for n, a in arrays.items()}, assign=True)
-    sgd().train(shared, colourful(8), epochs=1, batch_size=4, lr=1.0, seed=(0,), **rgb)
+    sgd().train(shared, colourful(8), epochs=1, batch_size=4, lr=1.0, seed=(0,))
     assert not np.array_equal(arrays["0.weight"], expected["0.weight"].numpy())
     pull(local)
     for name, parameter in local.named_parameters():
@@ -183,9 +181,9 @@ def test_another_model_is_pulled_by_its_own_parameters() -> None:
 @pytest.mark.parametrize(
     "loop", [FAST, LoopSettings(channels_last=True, fused=False, foreach=True)]
 )
-def test_the_layout_does_not_matter(loop: LoopSettings, rgb: dict[str, Any]) -> None:
+def test_the_layout_does_not_matter(loop: LoopSettings) -> None:
     targets = to_arrays(convolutional(seed=2))
-    common: dict[str, Any] = {"epochs": 2, "batch_size": 4, "lr": 0.05, "seed": (0,), **rgb}
+    common: dict[str, Any] = {"epochs": 2, "batch_size": 4, "lr": 0.05, "seed": (0,)}
     found = []
     for each in (PLAIN, loop):
         model = convolutional(seed=1)
@@ -199,13 +197,13 @@ def test_the_layout_does_not_matter(loop: LoopSettings, rgb: dict[str, Any]) -> 
         torch.testing.assert_close(found[1][name], tensor, rtol=1e-4, atol=1e-5)
 
 
-def test_a_strong_pull_holds_the_model_where_it_is_pulled_to(rgb: dict[str, Any]) -> None:
+def test_a_strong_pull_holds_the_model_where_it_is_pulled_to() -> None:
     """With lr * lambda = 1 every step lands on the target, but for the step of the images."""
     target = convolutional(seed=2)
     model = convolutional(seed=1)
     hook = Pull(strength=1e4, targets=to_arrays(target))
     sgd().train(
-        model, colourful(8), epochs=2, batch_size=4, lr=1e-4, seed=(0,), after_backward=hook, **rgb
+        model, colourful(8), epochs=2, batch_size=4, lr=1e-4, seed=(0,), after_backward=hook
     )
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter, target.get_parameter(name), rtol=0, atol=5e-3)

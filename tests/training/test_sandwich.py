@@ -41,7 +41,6 @@ ONE: Supernet = make_space(
     **(FEW | {"stem": [8]}),
 )  # fmt: skip
 DARTS: Supernet = make_space("darts_small", channels=2, cells=3, resolution=8)
-GREY: dict[str, Any] = {"mean": (0.5,), "std": (0.25,)}
 SEED = (3, 1)
 FAST = LoopSettings()
 
@@ -59,7 +58,8 @@ def state_of(space: Supernet) -> Arrays:
 def grey(count: int, *, labels: Tensor | None = None) -> Images:
     rng = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (count, 1, 8, 8), dtype=torch.uint8, generator=rng)
-    return Images(pixels, torch.arange(count) % 10 if labels is None else labels)
+    labels = torch.arange(count) % 10 if labels is None else labels
+    return Images(pixels, labels, (0.5,), (0.25,))
 
 
 def teacher_of(count: int) -> Tensor:
@@ -79,7 +79,7 @@ def supernet_trainer(
 def distilled(
     trainer: SupernetTrainer, state: Arrays, count: int = 12, **changes: Any
 ) -> SupernetResult:
-    arguments: dict[str, Any] = {"epochs": 1, "batch_size": 12, "lr": 1.0, "seed": SEED, **GREY}
+    arguments: dict[str, Any] = {"epochs": 1, "batch_size": 12, "lr": 1.0, "seed": SEED}
     return trainer.distil(state, grey(count), teacher_of(count), **(arguments | changes))
 
 
@@ -140,7 +140,7 @@ def test_on_one_architecture_a_certain_teacher_is_training_on_labels() -> None:
     state, count = state_of(ONE), 30
     images = grey(count)
     settings: dict[str, Any] = {"momentum": 0.9, "nesterov": True, "weight_decay": 1e-3}
-    common: dict[str, Any] = {"epochs": 3, "batch_size": 8, "lr": 0.05, "seed": SEED, **GREY}
+    common: dict[str, Any] = {"epochs": 3, "batch_size": 8, "lr": 0.05, "seed": SEED}
     module = ONE.load(ONE.largest(), ONE.cut(state, ONE.largest()))
     plain = sgd(FAST, **settings).train(module, images, **common)
     trainer = supernet_trainer(ONE, loop=FAST, **settings)
@@ -160,7 +160,7 @@ def test_on_one_architecture_training_is_the_local_trainers(loss: str) -> None:
     images = grey(21, labels=torch.tensor([0] * 12 + [1] * 6 + [2] * 3))
     settings: dict[str, Any] = {"momentum": 0.9, "loss": loss, "label_smoothing": 0.1}
     settings |= {"augment": "crop_flip", "clip_norm": 1.0}
-    common: dict[str, Any] = {"epochs": 2, "batch_size": 8, "lr": 0.05, "seed": SEED, **GREY}
+    common: dict[str, Any] = {"epochs": 2, "batch_size": 8, "lr": 0.05, "seed": SEED}
     module = ONE.load(ONE.largest(), ONE.cut(state, ONE.largest()))
     plain = sgd(FAST, **settings).train(module, images, **common)
     found = supernet_trainer(ONE, loop=FAST, **settings).train(state, images, **common)
@@ -173,7 +173,7 @@ def test_labels_are_not_read_and_images_not_augmented() -> None:
     found = []
     for labels, augment in ((None, "none"), (torch.full((12,), -1), "crop_flip")):
         trainer = supernet_trainer(augment=augment)
-        common: dict[str, Any] = {"epochs": 2, "batch_size": 6, "lr": 0.1, "seed": SEED, **GREY}
+        common: dict[str, Any] = {"epochs": 2, "batch_size": 6, "lr": 0.1, "seed": SEED}
         found.append(trainer.distil(state, grey(12, labels=labels), teacher_of(12), **common))
     assert all(np.array_equal(found[0].arrays[n], found[1].arrays[n]) for n in state)
     other = distilled(supernet_trainer(), state, epochs=2, batch_size=6, lr=0.1, seed=(3, 2))
@@ -293,7 +293,7 @@ def test_a_client_trains_what_fits_alone(loop: LoopSettings) -> None:
 
     state = state_of(SPACE)
     trainer = supernet_trainer(loop=loop, momentum=0.9, weight_decay=0.1)
-    common: dict[str, Any] = {"epochs": 2, "batch_size": 8, "lr": 0.1, "seed": SEED, **GREY}
+    common: dict[str, Any] = {"epochs": 2, "batch_size": 8, "lr": 0.1, "seed": SEED}
     found = trainer.train(state, grey(16), **common, fits=shallow).arrays
     for name, array in state.items():
         assert np.array_equal(found[name], array) == name.startswith("stages.1.1."), name
@@ -316,7 +316,7 @@ def test_fused_sgd_takes_parameters_that_come_late() -> None:
         ]
         == [False, True]
     )
-    common: dict[str, Any] = {"epochs": 1, "batch_size": 8, "lr": 0.05, "seed": (seed,), **GREY}
+    common: dict[str, Any] = {"epochs": 1, "batch_size": 8, "lr": 0.05, "seed": (seed,)}
     state = state_of(SPACE)
     found = trainer.train(state, grey(16), **common, fits=fits)
     name = "stages.0.1.project.conv.weight"
@@ -376,7 +376,6 @@ def test_memory_is_that_of_one_subnet_at_a_time() -> None:
             elastic,
             images,
             trainer=trainer,
-            **GREY,
             draws=SubnetDraws(SPACE, random_subnets=subnets, seed=SEED),
             supervise=lambda logits, where: soft_cross_entropy(logits, teacher[where], 1.0),
             temperature=1.0,
@@ -389,9 +388,7 @@ def test_memory_is_that_of_one_subnet_at_a_time() -> None:
 
     module = SPACE.load(SPACE.largest(), SPACE.cut(state_of(SPACE), SPACE.largest()))
     alone = peak_of_tensors(
-        lambda: trainer.train(
-            module, images, epochs=1, batch_size=count, lr=0.1, seed=SEED, **GREY
-        ),
+        lambda: trainer.train(module, images, epochs=1, batch_size=count, lr=0.1, seed=SEED),
         list(module.parameters()),
     )
     assert peak(6) <= 1.05 * peak(0) <= 1.15 * alone
@@ -445,7 +442,7 @@ def test_arguments_that_do_not_fit_are_named() -> None:
         with pytest.raises(ValueError, match=message):
             distilled(trainer, state, lr=lr)
     images = grey(4)
-    common: dict[str, Any] = {"epochs": 1, "batch_size": 4, "lr": 0.1, "seed": SEED, **GREY}
+    common: dict[str, Any] = {"epochs": 1, "batch_size": 4, "lr": 0.1, "seed": SEED}
     with pytest.raises(ValueError, match=r"shape \(3, 10\): need finite logits of shape \(4, 10\)"):
         trainer.distil(state, images, teacher_of(3), **common)
     with pytest.raises(ValueError, match="need finite logits"):

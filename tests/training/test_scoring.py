@@ -12,7 +12,7 @@ from torch import nn
 from corolla.errors import RefusedError
 from corolla.training.prior import classifier_of, fold, log_prior
 from corolla.training.scoring import Scoring, require_bias, takes_prior
-from tests.training.conftest import AS_IS, Affine, colourful, convolutional, dots, sgd, state_of
+from tests.training.conftest import Affine, colourful, convolutional, dots, sgd, state_of
 
 # Of three images of class 0 and one of class 1: (3.5 and 1.5) of 5.
 SKEWED = [math.log(0.7), math.log(0.3)]
@@ -25,7 +25,6 @@ def scoring(labels: list[int], **settings: Any) -> Scoring:
         train=dots([0] * len(labels), labels),
         batch_size=4,
         classes=2,
-        **AS_IS,
         **given,
     )
 
@@ -74,7 +73,7 @@ def test_a_model_that_knows_nothing_else_guesses_the_most_frequent_class() -> No
     test, trainer = dots([0, 0, 0], [1, 0, 1]), sgd()
     with balanced.applied(model, shared=True):
         assert model.biases() == pytest.approx(SKEWED)
-        found = trainer.evaluate(model, test, **AS_IS)
+        found = trainer.evaluate(model, test)
     assert found.accuracy == pytest.approx(1 / 3)
     assert found.loss == pytest.approx(-(2 * SKEWED[1] + SKEWED[0]) / 3)
     assert model.biases() == [0.0, 0.0]
@@ -91,9 +90,7 @@ def test_the_loss_that_last_trained_the_model_decides() -> None:
 
 
 @pytest.mark.parametrize("statistics", ["recalibrate", "aggregate"])
-def test_a_model_that_is_trained_on_or_sent_stays_as_it_is(
-    statistics: Any, rgb: dict[str, Any]
-) -> None:
+def test_a_model_that_is_trained_on_or_sent_stays_as_it_is(statistics: Any) -> None:
     model, alike, images = convolutional(), convolutional(), colourful(12)
     trainer = sgd(loss="balanced_softmax")
     found = Scoring(
@@ -103,10 +100,9 @@ def test_a_model_that_is_trained_on_or_sent_stays_as_it_is(
         classes=4,
         statistics=statistics,
         prior="auto",
-        **rgb,
     )
     before = state_of(model)
-    trainer.recalibrate(alike, images, batch_size=6, **rgb)
+    trainer.recalibrate(alike, images, batch_size=6)
     with found.applied(model, shared=True):
         stale = torch.equal(model[1].running_mean, before["1.running_mean"])
         assert stale is (statistics == "aggregate")

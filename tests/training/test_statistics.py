@@ -12,7 +12,7 @@ from corolla.spaces.layers import BatchNorm
 from corolla.training.batches import shuffled_batches
 from corolla.training.results import NoBatchError
 from corolla.training.statistics import recalibrate
-from tests.training.conftest import AS_IS, Affine, colourful, convolutional, dots, sgd, state_of
+from tests.training.conftest import Affine, colourful, convolutional, dots, sgd, state_of
 
 
 def column(*values: float) -> Tensor:
@@ -50,12 +50,12 @@ def test_later_layers_see_what_earlier_ones_normalise_by_the_batch() -> None:
     assert model[1].running_var.item() == pytest.approx(18.0)
 
 
-def test_only_statistics_change(rgb: dict[str, Any]) -> None:
+def test_only_statistics_change() -> None:
     model = convolutional(dropout=0.5)
     model[1].momentum = None
     model.eval()
     before = state_of(model)
-    sgd().recalibrate(model, colourful(9), batch_size=4, **rgb)
+    sgd().recalibrate(model, colourful(9), batch_size=4)
     changed = {n for n, tensor in state_of(model).items() if not torch.equal(tensor, before[n])}
     assert changed == {f"{i}.running_{what}" for i in (1, 4) for what in ("mean", "var")}
     assert (model[1].momentum, model[4].momentum) == (None, 0.1)
@@ -66,15 +66,15 @@ def test_only_statistics_change(rgb: dict[str, Any]) -> None:
 
 def test_trainer_recalibrates_with_normalised_images_in_a_fixed_order() -> None:
     model = nn.Sequential(BatchNorm(1), Affine())
-    images = dots([0, 0, 255, 255], [0, 0, 1, 1])  # stored class by class
-    sgd().recalibrate(model, images, batch_size=2, mean=(0.5,), std=(0.25,))
+    images = dots([0, 0, 255, 255], [0, 0, 1, 1], 0.5, 0.25)  # stored class by class
+    sgd().recalibrate(model, images, batch_size=2)
     values = torch.tensor([-2.0, -2.0, 2.0, 2.0])
     batches = shuffled_batches(4, 2, seed=(0,), epoch=0, drop_single=True)
     variances = [values[batch].var().item() for batch in batches]
     assert model[0].running_mean.item() == pytest.approx(0.0, abs=1e-6)
     assert model[0].running_var.item() == pytest.approx(sum(variances) / 2)
     once = state_of(model)
-    sgd().recalibrate(model, images, batch_size=2, mean=(0.5,), std=(0.25,))
+    sgd().recalibrate(model, images, batch_size=2)
     assert all(torch.equal(once[name], tensor) for name, tensor in model.state_dict().items())
 
 
@@ -87,6 +87,6 @@ def test_a_layer_without_running_statistics_is_left_alone() -> None:
 
 
 def test_one_image_is_too_few() -> None:
-    sgd().recalibrate(Affine(), dots([1], [0]), batch_size=8, **AS_IS)  # nothing to do
+    sgd().recalibrate(Affine(), dots([1], [0]), batch_size=8)  # nothing to do
     with pytest.raises(NoBatchError, match="no batch: 1 images, batch_size=8; BatchNorm needs"):
-        sgd().recalibrate(BatchNorm(1), dots([1], [0]), batch_size=8, **AS_IS)
+        sgd().recalibrate(BatchNorm(1), dots([1], [0]), batch_size=8)

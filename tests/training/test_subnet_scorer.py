@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,13 @@ from corolla.types import Arrays
 from tests.conftest import make_space
 from tests.training.conftest import PLAIN, sgd
 
-GREY: dict[str, Any] = {"mean": (0.5,), "std": (0.25,)}
 CHANNELS_LAST = LoopSettings(channels_last=True)
 
 
 def grey(count: int, *, seed: int = 0) -> Images:
     rng = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 256, (count, 1, 8, 8), dtype=torch.uint8, generator=rng)
-    return Images(pixels, torch.randint(0, 10, (count,), generator=rng))
+    return Images(pixels, torch.randint(0, 10, (count,), generator=rng), (0.5,), (0.25,))
 
 
 def supernet_of(space: Supernet) -> Arrays:
@@ -46,7 +46,6 @@ def scorer_of(
         "recalibration": grey(24, seed=1),
         "batch_size": 8,
         "recalibration_images": None,
-        **GREY,
     }
     return SubnetScorer(space, state, sgd(loop, eval_batch_size=13), **(settings | given))
 
@@ -57,8 +56,8 @@ def by_hand(space: Supernet, state: Arrays, architecture: Any, images: Images | 
     cut = space.cut(state, architecture)
     model.load_state_dict({name: torch.from_numpy(array) for name, array in cut.items()})
     if images is not None:
-        trainer.recalibrate(model, images, **GREY, batch_size=8)
-    return trainer.evaluate(model, grey(30), **GREY)
+        trainer.recalibrate(model, images, batch_size=8)
+    return trainer.evaluate(model, grey(30))
 
 
 @pytest.mark.parametrize("name", ["mobilenetv3_8", "resnet18"])
@@ -96,7 +95,7 @@ def test_the_supernet_is_never_written_to_and_the_order_does_not_matter() -> Non
 def test_recalibration_changes_the_score_and_labels_are_not_read() -> None:
     space = make_space("mobilenetv3_8")
     state, images = supernet_of(space), grey(24, seed=1)
-    unlabelled = Images(images.pixels, torch.full_like(images.labels, -1))
+    unlabelled = replace(images, labels=torch.full_like(images.labels, -1))
     with_labels = scorer_of(space, state)(space.middle())
     assert scorer_of(space, state, recalibration=unlabelled)(space.middle()) == with_labels
     assert scorer_of(space, state, recalibration=None)(space.middle()).loss != with_labels.loss
@@ -109,7 +108,8 @@ def test_a_part_of_the_images_is_drawn_once_over_all_of_them() -> None:
     pixels = torch.repeat_interleave(torch.tensor([0, 80, 160, 240], dtype=torch.uint8), 24)
     rng = torch.Generator().manual_seed(0)
     noise = torch.randint(0, 16, (96, 1, 8, 8), dtype=torch.uint8, generator=rng)
-    images = Images(pixels.view(-1, 1, 1, 1) + noise, torch.zeros(96, dtype=torch.int64))
+    labels = torch.zeros(96, dtype=torch.int64)
+    images = Images(pixels.view(-1, 1, 1, 1) + noise, labels, (0.5,), (0.25,))
 
     def loss(recalibration: Images, most: int | None) -> float:
         scorer = scorer_of(space, state, recalibration=recalibration, recalibration_images=most)

@@ -17,7 +17,7 @@ from corolla.training.results import TrainResult
 from corolla.training.settings import LoopSettings, TrainerSettings
 from corolla.training.trainer import LocalTrainer
 from tests.conftest import make_space
-from tests.training.conftest import AS_IS, PLAIN, Affine, colourful, convolutional, dots, state_of
+from tests.training.conftest import PLAIN, Affine, colourful, convolutional, dots, state_of
 
 SETTINGS = [
     TrainerSettings(
@@ -84,7 +84,7 @@ def same(left: TrainResult, right: TrainResult) -> bool:
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize("loop", LOOPS)
 def test_each_gets_bit_for_bit_what_it_gets_alone(
-    settings: TrainerSettings, loop: LoopSettings, rgb: dict[str, Any]
+    settings: TrainerSettings, loop: LoopSettings
 ) -> None:
     trainer = LocalTrainer(settings=settings, loop=loop)
     builds: list[Callable[[], nn.Module]] = [
@@ -94,7 +94,7 @@ def test_each_gets_bit_for_bit_what_it_gets_alone(
     ]
     lrs, hooks = (0.05, 0.02, 0.01), (None, shrink, None)
     common: dict[str, Any] = {"batch_size": 8, "seed": (0, 1, 2), "keep_optimizer_state": True}
-    common |= {"epochs": 2, **rgb}
+    common |= {"epochs": 2}
 
     def both(first: Any, second: Any) -> Any:
         """Train for two epochs, go on for two others: the optimiser's state is each one's own."""
@@ -142,7 +142,7 @@ def test_each_gets_bit_for_bit_what_it_gets_alone(
         assert found[0][index].num_examples == found[0][index].samples_processed / 2 == 20
 
 
-def test_the_order_of_the_models_does_not_matter(rgb: dict[str, Any]) -> None:
+def test_the_order_of_the_models_does_not_matter() -> None:
     trainer = LocalTrainer(settings=SETTINGS[0], loop=PLAIN)
     found = []
     for order in ((0, 1), (1, 0)):
@@ -153,14 +153,13 @@ def test_the_order_of_the_models_does_not_matter(rgb: dict[str, Any]) -> None:
             epochs=1,
             batch_size=4,
             seed=(1,),
-            **rgb,
         )
         found.append([state_of(model) for model in models])
     for left, right in zip(*found, strict=True):
         assert all(torch.equal(tensor, right[name]) for name, tensor in left.items())
 
 
-def test_models_alternate_and_gradients_are_gone_after_each_step(rgb: dict[str, Any]) -> None:
+def test_models_alternate_and_gradients_are_gone_after_each_step() -> None:
     models = [convolutional(), other()]
     log: list[str] = []
 
@@ -191,14 +190,13 @@ def test_models_alternate_and_gradients_are_gone_after_each_step(rgb: dict[str, 
         epochs=1,
         batch_size=4,
         seed=(0,),
-        **rgb,
     )
     assert log == ["forward 0", "backward 0", "forward 1", "backward 1"] * 2
     assert not held(models[0])
     assert not held(models[1])
 
 
-def test_both_see_the_same_augmented_batch(rgb: dict[str, Any]) -> None:
+def test_both_see_the_same_augmented_batch() -> None:
     seen: list[list[Tensor]] = [[], []]
     models = [convolutional(), other()]
     for model, kept in zip(models, seen, strict=True):
@@ -209,7 +207,6 @@ def test_both_see_the_same_augmented_batch(rgb: dict[str, Any]) -> None:
         epochs=2,
         batch_size=4,
         seed=(0,),
-        **rgb,
     )
     assert [len(batch) for batch in seen[0]] == [4, 4] * 2  # a rest of one: BatchNorm
     assert all(torch.equal(a, b) for a, b in zip(*seen, strict=True))
@@ -225,7 +222,6 @@ def test_losses_are_each_ones_own() -> None:
         epochs=1,
         batch_size=1,
         seed=(0,),
-        **AS_IS,
     )
     # ln 2; and ln(1 + e): logits 0 and 1, the class is the first.
     assert [r.train_loss for r in results] == pytest.approx([0.693147, 1.313262], abs=1e-5)
@@ -243,7 +239,6 @@ def test_a_bad_step_of_one_is_refused_before_either_trains(lr: float) -> None:
             epochs=1,
             batch_size=1,
             seed=(0,),
-            **AS_IS,
         )
     assert models[0].weights() == [1.0, 2.0]
 
@@ -269,8 +264,6 @@ def measured(count: int) -> tuple[float, float]:
             epochs=1,
             batch_size=32,
             seed=(0,),
-            mean=(0.5,) * 3,
-            std=(0.25,) * 3,
         )
     (counted,) = {result.peak_memory_mib for result in results}
     return counted, live.peak_bytes / MIB

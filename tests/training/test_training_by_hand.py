@@ -11,7 +11,7 @@ from torch import nn
 from corolla.training.results import DivergedError
 from corolla.training.settings import LoopSettings, TrainerSettings
 from corolla.training.trainer import LocalTrainer
-from tests.training.conftest import AS_IS, PLAIN, Affine, dots, sgd
+from tests.training.conftest import PLAIN, Affine, dots, sgd
 
 KERNELS = [PLAIN, LoopSettings(fused=True, foreach=False), LoopSettings(fused=False, foreach=True)]
 
@@ -20,7 +20,7 @@ KERNELS = [PLAIN, LoopSettings(fused=True, foreach=False), LoopSettings(fused=Fa
 def test_one_step_of_sgd(loop: LoopSettings) -> None:
     model = Affine()
     result = sgd(loop).train(
-        model, dots([255, 0], [0, 1]), epochs=1, batch_size=2, lr=0.2, seed=(0, 1, 2), **AS_IS
+        model, dots([255, 0], [0, 1]), epochs=1, batch_size=2, lr=0.2, seed=(0, 1, 2)
     )
     # Both images get p = (1/2, 1/2). dL/dw = mean of (p - y) x = ((-1/2, 1/2) * 1 + (..) * 0) / 2.
     assert model.weights() == pytest.approx([0.05, -0.05])
@@ -31,9 +31,7 @@ def test_one_step_of_sgd(loop: LoopSettings) -> None:
 
 def test_momentum_over_two_epochs() -> None:
     model = Affine()
-    sgd(momentum=0.5).train(
-        model, dots([255], [0]), epochs=2, batch_size=1, lr=1.0, seed=(0,), **AS_IS
-    )
+    sgd(momentum=0.5).train(model, dots([255], [0]), epochs=2, batch_size=1, lr=1.0, seed=(0,))
     # Step 1: g = (-1/2, 1/2), w = (1/2, -1/2). Then p = softmax(w) = (s, 1 - s), s = 1/(1 + e^-1);
     # g = (s - 1, 1 - s), v = 1/2 (-1/2, 1/2) + g, w = w - v.
     s = 1 / (1 + math.exp(-1))
@@ -42,9 +40,7 @@ def test_momentum_over_two_epochs() -> None:
 
 def test_pixels_are_normalised_by_mean_and_std() -> None:
     model = Affine()
-    sgd().train(
-        model, dots([51], [0]), epochs=1, batch_size=1, lr=1.0, seed=(0,), mean=(0.5,), std=(0.25,)
-    )
+    sgd().train(model, dots([51], [0], 0.5, 0.25), epochs=1, batch_size=1, lr=1.0, seed=(0,))
     # x = (51/255 - 0.5) / 0.25 = -1.2; w = -(p - y) x = (1/2) * -1.2
     assert model.weights() == pytest.approx([-0.6, 0.6])
 
@@ -60,7 +56,7 @@ def test_weight_decay_of_sgd_spares_biases_unless_told(
     model = Affine(weight=(1.0, 1.0), bias=(1.0, 1.0))
     # The pixel is 0, so weights have no gradient of their own: 1 - 0.1 * 0.5 * 1.
     sgd(weight_decay=0.5, decay_norm_and_bias=everything).train(
-        model, dots([0], [0]), epochs=1, batch_size=1, lr=0.1, seed=(0,), **AS_IS
+        model, dots([0], [0]), epochs=1, batch_size=1, lr=0.1, seed=(0,)
     )
     assert model.weights() == pytest.approx([0.95, 0.95])
     assert model.biases() == pytest.approx(biases)
@@ -71,7 +67,7 @@ def test_weight_decay_of_adamw_is_apart_from_the_gradient(loop: LoopSettings) ->
     settings = TrainerSettings(optimizer="adamw", lr=1.0, weight_decay=0.5)
     model = Affine(weight=(1.0, 1.0), bias=(1.0, 1.0))
     LocalTrainer(settings=settings, loop=loop).train(
-        model, dots([0], [0]), epochs=1, batch_size=1, lr=0.1, seed=(0,), **AS_IS
+        model, dots([0], [0]), epochs=1, batch_size=1, lr=0.1, seed=(0,)
     )
     # Adam's first step is lr in the gradient's direction, whatever its size.
     assert model.weights() == pytest.approx([0.95, 0.95])
@@ -82,7 +78,7 @@ def test_batch_norm_parameters_are_spared_too() -> None:
     model = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(1, 2, bias=False))
     nn.init.zeros_(model[2].weight)  # so gamma and beta get no gradient
     sgd(weight_decay=0.5).train(
-        model, dots([0, 255], [0, 1]), epochs=1, batch_size=2, lr=0.1, seed=(0,), **AS_IS
+        model, dots([0, 255], [0, 1]), epochs=1, batch_size=2, lr=0.1, seed=(0,)
     )
     assert (model[0].weight.item(), model[0].bias.item()) == (1.0, 0.0)
 
@@ -91,8 +87,8 @@ def test_label_smoothing_is_in_the_training_loss_only() -> None:
     model = Affine(bias=(math.log(3), 0.0))  # p = (3/4, 1/4)
     trainer = sgd(label_smoothing=0.2)
     images = dots([0], [0])
-    evaluation = trainer.evaluate(model, images, **AS_IS)
-    result = trainer.train(model, images, epochs=1, batch_size=1, lr=0.0, seed=(0,), **AS_IS)
+    evaluation = trainer.evaluate(model, images)
+    result = trainer.train(model, images, epochs=1, batch_size=1, lr=0.0, seed=(0,))
     # Target (0.8 + 0.1, 0.1).
     assert result.train_loss == pytest.approx(-0.9 * math.log(0.75) - 0.1 * math.log(0.25))
     assert evaluation.loss == pytest.approx(-math.log(0.75))
@@ -101,7 +97,7 @@ def test_label_smoothing_is_in_the_training_loss_only() -> None:
 def test_train_loss_weighs_batches_by_images() -> None:
     model = Affine(weight=(math.log(3), 0.0))  # x = 1: p = (3/4, 1/4)
     result = sgd().train(
-        model, dots([255] * 3, [0, 0, 1]), epochs=1, batch_size=2, lr=0.0, seed=(0,), **AS_IS
+        model, dots([255] * 3, [0, 0, 1]), epochs=1, batch_size=2, lr=0.0, seed=(0,)
     )
     assert result.train_loss == pytest.approx((-2 * math.log(0.75) - math.log(0.25)) / 3)
 
@@ -115,15 +111,13 @@ def test_hook_adds_to_the_gradient_before_clipping_and_the_step() -> None:
         model.linear.weight.grad += torch.tensor([[3.5], [3.5]])
 
     images = dots([255], [0])
-    sgd().train(
-        model, images, epochs=1, batch_size=1, lr=0.1, seed=(0,), after_backward=add, **AS_IS
-    )
+    sgd().train(model, images, epochs=1, batch_size=1, lr=0.1, seed=(0,), after_backward=add)
     # (-1/2, 1/2) + 3.5 = (3, 4)
     assert model.weights() == pytest.approx([-0.3, -0.4])
 
     model = Affine()
     sgd(clip_norm=1.0).train(
-        model, images, epochs=1, batch_size=1, lr=0.1, seed=(0,), after_backward=add, **AS_IS
+        model, images, epochs=1, batch_size=1, lr=0.1, seed=(0,), after_backward=add
     )
     # Its norm is 5, so it is divided by 5.
     assert model.weights() == pytest.approx([-0.06, -0.08], rel=1e-5)
@@ -146,7 +140,6 @@ def test_a_loss_that_is_not_finite_is_named() -> None:
             lr=0.25,
             seed=(3,),
             after_backward=overflow,
-            **AS_IS,
         )
     error = caught.value
     # The first batch was still sound: its loss came before the weights went to minus infinity.
@@ -161,7 +154,7 @@ def test_evaluation_counts_right_answers_and_averages_the_loss() -> None:
     model = Affine(weight=(math.log(3), 0.0))  # x = 1: p = (3/4, 1/4); x = 0: (1/2, 1/2), argmax 0
     images = dots([255, 255, 0, 0, 0], [0, 1, 0, 1, 1])
     for size in (1, 2, 5, 100):
-        found = sgd(eval_batch_size=size).evaluate(model, images, **AS_IS)
+        found = sgd(eval_batch_size=size).evaluate(model, images)
         assert found.accuracy == 2 / 5
         expected = (-math.log(0.75) - math.log(0.25) + 3 * math.log(2)) / 5
         assert found.loss == pytest.approx(expected)

@@ -19,12 +19,10 @@ SETTINGS = TrainerSettings(
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
-def test_the_reference_loops_compute_what_the_trainer_computes(
-    channels_last: bool, rgb: dict[str, Any]
-) -> None:
+def test_the_reference_loops_compute_what_the_trainer_computes(channels_last: bool) -> None:
     # One batch holds everything, so that the order of images, which is each loop's own, counts not.
     images = colourful(12)
-    common: dict[str, Any] = {"epochs": 3, "batch_size": 12, **rgb}
+    common: dict[str, Any] = {"epochs": 3, "batch_size": 12}
     loop = LoopSettings(channels_last=channels_last)
     ours, tutorial, bare = convolutional(), convolutional(), convolutional()
     LocalTrainer(settings=SETTINGS, loop=loop).train(
@@ -52,7 +50,7 @@ def test_candidates_are_all_combinations() -> None:
     )
 
 
-def test_tune_measures_every_way_for_every_model(rgb: dict[str, Any]) -> None:
+def test_tune_measures_every_way_for_every_model() -> None:
     ticks: list[tuple[int, int]] = []
     rows = tune(
         {"one": convolutional, "two": lambda: convolutional(1)},
@@ -62,7 +60,6 @@ def test_tune_measures_every_way_for_every_model(rgb: dict[str, Any]) -> None:
         loops=[LoopSettings(), PLAIN],
         repeats=2,
         progress=lambda done, total: ticks.append((done, total)),
-        **rgb,
     )
     assert [(row.model, row.name) for row in rows] == [
         (model, name)

@@ -21,10 +21,9 @@ from corolla.training.results import NoBatchError
 from corolla.training.settings import LoopSettings
 from corolla.training.variants import Statistics, VariantScorer
 from tests.conftest import make_space
-from tests.training.conftest import AS_IS, PLAIN, Affine, colourful, convolutional, dots, sgd
+from tests.training.conftest import PLAIN, Affine, colourful, convolutional, dots, sgd
 
 MODES: tuple[Statistics, ...] = ("batch", "running")
-RGB: dict[str, Any] = {"mean": (0.5, 0.4, 0.6), "std": (0.25, 0.2, 0.3)}
 
 
 def darts(name: str = "darts_s2_mixed_small") -> DartsNetwork:
@@ -41,7 +40,7 @@ def darts(name: str = "darts_s2_mixed_small") -> DartsNetwork:
 
 
 def scorer(images: Images, *, loop: LoopSettings = PLAIN, **changes: Any) -> VariantScorer:
-    return VariantScorer(sgd(loop), images, **({"batch_size": 16, **RGB} | changes))
+    return VariantScorer(sgd(loop), images, **({"batch_size": 16} | changes))
 
 
 @pytest.mark.parametrize("statistics", MODES)
@@ -112,7 +111,7 @@ def test_the_score_of_a_masked_network_is_that_of_the_pruned_one(statistics: Sta
 def test_running_statistics_score_as_an_evaluation_does() -> None:
     network, images = darts(), colourful(33)
     (found,) = scorer(images, statistics="running")(network, [nullcontext])
-    expected = sgd().evaluate(network, images, **RGB)
+    expected = sgd().evaluate(network, images)
     assert found.accuracy == expected.accuracy
     assert found.loss == pytest.approx(expected.loss, rel=1e-5)
 
@@ -120,7 +119,7 @@ def test_running_statistics_score_as_an_evaluation_does() -> None:
 def test_batch_statistics_score_as_the_training_mode_does() -> None:
     network, images = darts(), colourful(10)
     (found,) = scorer(images, statistics="batch")(network, [nullcontext])
-    mean, std = (torch.tensor(RGB[key]).view(-1, 1, 1) for key in ("mean", "std"))
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (images.mean, images.std))
     with torch.no_grad():
         logits = copy.deepcopy(network).train()((images.pixels / 255 - mean) / std)
     assert found.accuracy == int((logits.argmax(1) == images.labels).sum()) / 10
@@ -149,7 +148,7 @@ class Spy(nn.Module):
 def test_batches_cover_every_image_once_and_are_about_equal(count: int, sizes: list[int]) -> None:
     """Dropping the rest, as the public code does, scores 33 images by 32, and 31 by nothing at all."""
     spy = Spy()
-    judge = scorer(dots(list(range(count)), [1] * count), batch_size=32, **AS_IS)
+    judge = scorer(dots(list(range(count)), [1] * count), batch_size=32)
     (found,) = judge(spy, [nullcontext])
     assert [len(batch) for batch in spy.batches] == sizes
     seen = list(chain(*spy.batches))
@@ -177,11 +176,11 @@ def test_small_clients_are_scored(statistics: Statistics, count: int) -> None:
 
 def test_each_batch_is_loaded_once_for_all_variants_in_the_same_order() -> None:
     spy = Spy()
-    judge = scorer(dots(list(range(9)), [1] * 9), batch_size=4, **AS_IS)
+    judge = scorer(dots(list(range(9)), [1] * 9), batch_size=4)
     judge(spy, [nullcontext] * 2)
     assert spy.batches[::2] == spy.batches[1::2]
     again = Spy()
-    scorer(dots(list(range(9)), [1] * 9), batch_size=4, **AS_IS)(again, [nullcontext])
+    scorer(dots(list(range(9)), [1] * 9), batch_size=4)(again, [nullcontext])
     assert again.batches == spy.batches[::2]
 
 

@@ -40,8 +40,6 @@ def tune_space(overrides: list[str], console: Console) -> None:
         rows = tune(
             models,
             data.train,
-            mean=data.mean,
-            std=data.std,
             settings=build_trainer_settings(config),
             batch_size=config.batch_size,
             device=device,

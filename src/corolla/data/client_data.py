@@ -12,7 +12,7 @@ from corolla.types import ClientId
 
 @dataclass(frozen=True, eq=False)
 class ClientData:
-    """One client's three disjoint splits, and what is needed to read them.
+    """One client's three disjoint splits.
 
     Args:
         client: partition id or site name.
@@ -20,8 +20,6 @@ class ClientData:
         validation: images for rewards and for every choice.
         test: images for reporting only.
         class_names: name of each label.
-        mean: per channel, of pixels / 255.
-        std: per channel, of pixels / 255.
     """
 
     client: ClientId
@@ -29,8 +27,6 @@ class ClientData:
     validation: Images
     test: Images
     class_names: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
     def train_on_validation(self) -> ClientData:
         """Return the same data with the validation images in the training split as well.
@@ -39,7 +35,7 @@ class ClientData:
         """
         pixels = torch.cat((self.train.pixels, self.validation.pixels))
         labels = torch.cat((self.train.labels, self.validation.labels))
-        return replace(self, train=Images(pixels, labels))
+        return replace(self, train=replace(self.train, pixels=pixels, labels=labels))
 
     @property
     def bytes_(self) -> int:

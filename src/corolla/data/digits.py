@@ -42,7 +42,9 @@ class Digits:
         """Return the images at ``indices``, uint8 (n, 1, 8, 8)."""
         pixels, labels = self._pool
         at = positions(indices, len(labels))
-        return Images(torch.from_numpy(pixels[at]), torch.from_numpy(labels[at]))
+        return Images(
+            torch.from_numpy(pixels[at]), torch.from_numpy(labels[at]), self.mean, self.std
+        )
 
     def fingerprint(self) -> str:
         """Return a digest of all pixels and labels."""

@@ -98,6 +98,4 @@ def client_data(
         validation=block.between(train, train + validation),
         test=block.between(train + validation, len(block)),
         class_names=tuple(dataset.class_names),
-        mean=tuple(dataset.mean),
-        std=tuple(dataset.std),
     )

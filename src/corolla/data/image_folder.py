@@ -127,7 +127,8 @@ class ImageFolder:
         if pixels is None:
             pixels = self._decode(at)
             self._disk.store(key, pixels)
-        images = Images(torch.from_numpy(pixels), torch.from_numpy(listing.labels[at]))
+        labels = torch.from_numpy(listing.labels[at])
+        images = Images(torch.from_numpy(pixels), labels, tuple(self.mean), tuple(self.std))
         return self._memory.put(key, images)
 
     def check(self, indices: Indices | None = None) -> list[Fault]:

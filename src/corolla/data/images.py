@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ class Images:
     Args:
         pixels: uint8, (n, channels, height, width).
         labels: int64, (n,).
+        mean: per channel, of pixels / 255: what a network is shown is (pixels / 255 - mean) / std.
+        std: per channel, of pixels / 255.
 
     Raises:
         ValueError: another type or shape than these.
@@ -27,6 +29,8 @@ class Images:
 
     pixels: torch.Tensor
     labels: torch.Tensor
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
     def __post_init__(self) -> None:
         if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4:
@@ -43,11 +47,12 @@ class Images:
     def select(self, indices: Indices) -> Images:
         """Return a copy of the images at ``indices``, in that order."""
         at = torch.from_numpy(np.array(indices, dtype=np.int64))
-        return Images(self.pixels[at], self.labels[at])
+        return replace(self, pixels=self.pixels[at], labels=self.labels[at])
 
     def between(self, start: int, stop: int) -> Images:
         """Return images ``start`` to ``stop`` (exclusive) without copying them."""
-        return Images(self.pixels[start:stop], self.labels[start:stop])
+        part = slice(start, stop)
+        return replace(self, pixels=self.pixels[part], labels=self.labels[part])
 
     @property
     def bytes_(self) -> int:

@@ -30,20 +30,17 @@ _HELD_OUT = 0x5E7F0  # keeps this draw apart from the partition's, of the same s
 
 @dataclass(frozen=True, eq=False)
 class ServerImages:
-    """The server's images, and what is needed to read them.
+    """The server's images.
 
     Args:
-        images: uint8 pixels, with labels that count as the clients' do, or all `UNKNOWN`.
+        images: uint8 pixels, with labels that count as the clients' do, or all `UNKNOWN`; with the clients'
+            mean and std, as it is their networks that are shown the images.
         class_names: name of each label.
-        mean: per channel, of pixels / 255: the clients', as it is their networks that are shown the images.
-        std: likewise.
         labelled: whether the labels say anything.
     """
 
     images: Images
     class_names: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
     labelled: bool
 
 
@@ -240,12 +237,14 @@ def named_as_server() -> Iterator[None]:
 
 def server_images(images: Images, dataset: Dataset, *, labelled: bool) -> ServerImages:
     """Return ``images`` for networks of the run's ``dataset``; not ``labelled``: without their labels."""
-    if not labelled:
-        images = Images(images.pixels, torch.full_like(images.labels, UNKNOWN))
+    images = dataclasses.replace(
+        images,
+        labels=images.labels if labelled else torch.full_like(images.labels, UNKNOWN),
+        mean=tuple(dataset.mean),
+        std=tuple(dataset.std),
+    )
     return ServerImages(
         images=images,
         class_names=tuple(dataset.class_names),
-        mean=tuple(dataset.mean),
-        std=tuple(dataset.std),
         labelled=labelled,
     )

@@ -72,7 +72,8 @@ class TorchvisionPool(ABC):
         pixels, labels, _ = self._pool
         at = positions(indices, len(labels))
         block = np.ascontiguousarray(pixels[at].transpose(0, 3, 1, 2))
-        return Images(torch.from_numpy(block), torch.from_numpy(labels[at]))
+        mean, std = tuple(self.mean), tuple(self.std)
+        return Images(torch.from_numpy(block), torch.from_numpy(labels[at]), mean, std)
 
     def fingerprint(self) -> str:
         """Return a digest of the name and of all labels (torchvision has verified the files)."""

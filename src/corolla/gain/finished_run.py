@@ -115,8 +115,6 @@ class FinishedRun:
         return Scoring(
             trainer=self.trainer,
             train=data.train,
-            mean=data.mean,
-            std=data.std,
             batch_size=self.config.batch_size,
             classes=self.space.num_classes,
             statistics=self.config.evaluation.statistics,

@@ -118,8 +118,6 @@ def fine_tune(
         result = trainer.train(
             model,
             data.train,
-            mean=data.mean,
-            std=data.std,
             epochs=1,
             first_epoch=epoch,
             batch_size=run.config.batch_size,
@@ -130,7 +128,7 @@ def fine_tune(
         )
         state = result.optimizer_state
         with scoring.applied(model, shared=False, loss=trainer.settings.loss):
-            score = trainer.evaluate(model, data.test, mean=data.mean, std=data.std)
+            score = trainer.evaluate(model, data.test)
         accuracies.append(score.accuracy)
     return accuracies
 

@@ -57,13 +57,11 @@ class Floats:
 
     Args:
         images: pixels (n, c, h, w) uint8 and labels; moved to ``device`` as bytes.
-        mean: per channel, of pixels / 255.
-        std: likewise.
         device: where batches are made.
         channels_last: memory layout of the batches.
 
     Raises:
-        ValueError: ``mean`` or ``std`` do not have one number per channel, or a std is not
+        ValueError: the images' mean or std does not have one number per channel, or a std is not
         positive.
 
     """
@@ -72,17 +70,13 @@ class Floats:
         self,
         images: Images,
         *,
-        mean: Sequence[float],
-        std: Sequence[float],
         device: torch.device,
         channels_last: bool,
     ) -> None:
-        channels = images.pixels.shape[1]
+        channels, mean, std = images.pixels.shape[1], images.mean, images.std
         if len(mean) != channels or len(std) != channels or min(std) <= 0:
-            raise ValueError(
-                f"mean={tuple(mean)} std={tuple(std)}: need {channels} numbers each, std above 0"
-            )
-        self._mean = tuple(mean)
+            raise ValueError(f"mean={mean} std={std}: need {channels} numbers each, std above 0")
+        self._mean = mean
         self._pixels = images.pixels.to(device)
         self.labels = images.labels.to(device)
         # (pixel / 255 - mean) / std as one multiplication and one addition.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -43,8 +43,6 @@ def ensemble_of(
     images: Images,
     *,
     trainer: LocalTrainer,
-    mean: Sequence[float],
-    std: Sequence[float],
     recalibration_batch_size: int | None,
     rule: RobustRule | None = None,
 ) -> Ensemble:
@@ -60,8 +58,6 @@ def ensemble_of(
             moved to the trainer's device and memory layout.
         images: 1 or more; labels are not read.
         trainer: for its device, loop settings and evaluation batch size.
-        mean: per channel, of pixels / 255.
-        std: likewise.
         recalibration_batch_size: BN statistics of the models are first recomputed on ``images``, in
             batches of this size, and stay so: whoever learns from the logits in training mode sees
             the images normalised by such batches. None: the models' own statistics.
@@ -78,7 +74,7 @@ def ensemble_of(
     if not len(images):
         raise NoBatchError("no images for an ensemble to answer on: 0 images")
     configure_torch(trainer.loop)
-    floats = trainer.floats(images, mean=mean, std=std)
+    floats = trainer.floats(images)
     total, weights, place, left_out = None, 0.0, -1, []
     said_by: list[tuple[float, Tensor]] = []
     for weight, model in models:  # enumerate() would hold on to a model while the next one is built
@@ -135,9 +131,7 @@ def _logits(model: nn.Module, floats: Floats, trainer: LocalTrainer) -> Tensor:
         )
 
 
-def augmented_view(
-    images: Images, *, settings: TrainerSettings, mean: Sequence[float], seed: Sequence[int]
-) -> Images:
+def augmented_view(images: Images, *, settings: TrainerSettings, seed: Sequence[int]) -> Images:
     """Return one augmented copy of ``images``, as ``settings.augment`` says, for teacher and students.
 
     The draws follow from ``seed`` and the number of images alone. Without augmentation ``images``
@@ -147,7 +141,7 @@ def augmented_view(
         return images
     rng = augmentation_generator(seed, 0)
     views = [
-        augment(pixels, settings.augment, rng, mean=mean)
+        augment(pixels, settings.augment, rng, mean=images.mean)
         for pixels in torch.split(images.pixels, _CHUNK)
     ]
-    return Images(torch.cat(views), images.labels)
+    return replace(images, pixels=torch.cat(views))

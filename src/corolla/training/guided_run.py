@@ -41,8 +41,6 @@ class _GuidedRun:
         losses: Losses,
         *,
         trainer: LocalTrainer,
-        mean: Sequence[float],
-        std: Sequence[float],
         batch_size: int,
         seed: Sequence[int],
     ) -> None:
@@ -52,7 +50,7 @@ class _GuidedRun:
             for trainee in trainees
         ]
         self._feed = Feed(
-            floats=trainer.floats(images, mean=mean, std=std),
+            floats=trainer.floats(images),
             augment=trainer.settings.augment,
             batch_size=batch_size,
             seed=self._seed,
@@ -109,8 +107,6 @@ def train_guided(
     losses: Losses,
     *,
     trainer: LocalTrainer,
-    mean: Sequence[float],
-    std: Sequence[float],
     epochs: int,
     batch_size: int,
     seed: Sequence[int],
@@ -138,8 +134,6 @@ def train_guided(
         images,
         losses,
         trainer=trainer,
-        mean=mean,
-        std=std,
         batch_size=batch_size,
         seed=seed,
     )

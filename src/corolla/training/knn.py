@@ -117,8 +117,6 @@ def embed(
     *,
     trainer: LocalTrainer,
     classes: int,
-    mean: Sequence[float],
-    std: Sequence[float],
 ) -> Embedded:
     """Run ``model`` over ``images`` as `LocalTrainer.evaluate` does, and keep features and logits.
 
@@ -131,7 +129,7 @@ def embed(
         raise NoBatchError("nothing to embed: 0 images")
     configure_torch(trainer.loop)
     lay_out(model, trainer.loop, trainer.device)
-    floats = trainer.floats(images, mean=mean, std=std)
+    floats = trainer.floats(images)
     features, logits = [], []
     with (
         torch.inference_mode(),

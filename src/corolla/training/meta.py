@@ -145,8 +145,6 @@ def meta_train(
     *,
     settings: MetaSettings,
     trainer: LocalTrainer,
-    mean: Sequence[float],
-    std: Sequence[float],
     epochs: int,
     batch_size: int,
     lr: float,
@@ -167,8 +165,6 @@ def meta_train(
         images,
         settings=settings,
         trainer=trainer,
-        mean=mean,
-        std=std,
         lr=lr if settings.beta is None else settings.beta,
     )
     for epoch in range(epochs):
@@ -192,7 +188,7 @@ def adapt(
 ) -> TrainResult:
     """Make the personalised model of w, in place: ``adapt_epochs`` of plain SGD at alpha.
 
-    ``common``: mean, std, batch_size and seed of `LocalTrainer.train`.
+    ``common``: batch_size and seed of `LocalTrainer.train`.
     """
     return trainer.replaced(**_PLAIN).train(
         model, images, epochs=settings.adapt_epochs, lr=settings.alpha, **common
@@ -209,12 +205,10 @@ class _MetaTraining:
         *,
         settings: MetaSettings,
         trainer: LocalTrainer,
-        mean: Sequence[float],
-        std: Sequence[float],
         lr: float,
     ) -> None:
         self._model, self._settings, self._trainer, self._lr = model, settings, trainer, lr
-        self._floats = trainer.floats(images, mean=mean, std=std)
+        self._floats = trainer.floats(images)
         self._class_counts = split_counts(images.labels, trainer.settings, trainer.device)
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._names, self._parameters = list(named), list(named.values())

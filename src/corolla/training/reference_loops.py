@@ -6,7 +6,6 @@ memory counts or reproducible order.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -26,10 +25,10 @@ _DEFAULTS = LoopSettings(channels_last=False, fused=False, foreach=False)
 class _PerImage(TorchDataset[tuple[Tensor, Tensor]]):
     """Normalises image by image, as ``ToTensor`` and ``Normalize`` in a data set's transform do."""
 
-    def __init__(self, images: Images, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, images: Images) -> None:
         self._images = images
-        self._mean = torch.tensor(mean).view(-1, 1, 1)
-        self._std = torch.tensor(std).view(-1, 1, 1)
+        self._mean = torch.tensor(images.mean).view(-1, 1, 1)
+        self._std = torch.tensor(images.std).view(-1, 1, 1)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -43,8 +42,6 @@ def tutorial_loop(
     model: nn.Module,
     images: Images,
     *,
-    mean: Sequence[float],
-    std: Sequence[float],
     epochs: int,
     batch_size: int,
     settings: TrainerSettings,
@@ -54,7 +51,7 @@ def tutorial_loop(
     Runs on the model's device; returns the last loss.
     """
     device = next(model.parameters()).device
-    loader = DataLoader(_PerImage(images, mean, std), batch_size=batch_size, shuffle=True)
+    loader = DataLoader(_PerImage(images), batch_size=batch_size, shuffle=True)
     optimizer = build_optimizer(model, settings=settings, loop=_DEFAULTS, lr=settings.lr)
     model.train()
     for _ in range(epochs):
@@ -73,8 +70,6 @@ def bare_loop(
     model: nn.Module,
     images: Images,
     *,
-    mean: Sequence[float],
-    std: Sequence[float],
     epochs: int,
     batch_size: int,
     settings: TrainerSettings,
@@ -87,7 +82,7 @@ def bare_loop(
     """
     device = next(model.parameters()).device
     lay_out(model, loop, device)
-    average, spread = torch.tensor(mean).to(device), torch.tensor(std).to(device)
+    average, spread = (torch.tensor(values).to(device) for values in (images.mean, images.std))
     # Channels last, so that picking rows keeps that layout: (n, h, w, c).
     floats = (images.pixels.to(device).permute(0, 2, 3, 1) / 255).sub_(average).div_(spread)
     if not loop.channels_last:

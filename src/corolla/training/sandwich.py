@@ -89,8 +89,6 @@ class SupernetTrainer:
         images: Images,
         teacher: Tensor,
         *,
-        mean: Sequence[float],
-        std: Sequence[float],
         epochs: int,
         batch_size: int,
         lr: float | Sequence[float],
@@ -107,8 +105,6 @@ class SupernetTrainer:
             state: of the whole supernet; not written to.
             images: what the teacher saw, to the pixel; see `corolla.training.ensemble.augmented_view`.
             teacher: logits of these images, (n, classes), in their order.
-            mean: per channel, of pixels / 255.
-            std: likewise.
             epochs: passes over the images, 1 or more.
             batch_size: images.
             lr: step, or one of each epoch.
@@ -140,8 +136,6 @@ class SupernetTrainer:
             images,
             trainer,
             supervise=supervise,
-            mean=mean,
-            std=std,
             epochs=epochs,
             batch_size=batch_size,
             lr=lr,
@@ -155,8 +149,6 @@ class SupernetTrainer:
         state: Arrays,
         images: Images,
         *,
-        mean: Sequence[float],
-        std: Sequence[float],
         epochs: int,
         batch_size: int,
         lr: float | Sequence[float],
@@ -188,8 +180,6 @@ class SupernetTrainer:
             images,
             self._trainer,
             supervise=supervise,
-            mean=mean,
-            std=std,
             epochs=epochs,
             batch_size=batch_size,
             lr=lr,

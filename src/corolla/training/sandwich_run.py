@@ -37,8 +37,6 @@ class SandwichRun:
         elastic: the supernet.
         images: what it is trained on.
         trainer: for its settings, loop and device.
-        mean: per channel, of pixels / 255.
-        std: likewise.
         draws: the subnets of each batch, the largest first.
         supervise: the largest subnet's loss.
         temperature: at which the others learn from the largest; None: they have its loss too.
@@ -54,8 +52,6 @@ class SandwichRun:
         images: Images,
         *,
         trainer: LocalTrainer,
-        mean: Sequence[float],
-        std: Sequence[float],
         draws: SubnetDraws,
         supervise: Supervision,
         temperature: float | None,
@@ -79,7 +75,7 @@ class SandwichRun:
         if trainer.settings.optimizer == "sgd" and trainer.settings.momentum:
             self._start_momentum()
         self._feed = Feed(
-            floats=trainer.floats(images, mean=mean, std=std),
+            floats=trainer.floats(images),
             augment=trainer.settings.augment,
             batch_size=batch_size,
             seed=self._seed,

@@ -54,8 +54,6 @@ class Scoring:
     Args:
         trainer: for its device, loop and loss.
         train: the client's training images: of their statistics, and of their classes' counts.
-        mean: per channel, of pixels / 255.
-        std: likewise.
         batch_size: of the recalibration, in images.
         classes: of the model.
         statistics: ``recalibrate``, or ``aggregate``: as they came.
@@ -68,15 +66,12 @@ class Scoring:
         *,
         trainer: LocalTrainer,
         train: Images,
-        mean: Sequence[float],
-        std: Sequence[float],
         batch_size: int,
         classes: int,
         statistics: Statistics,
         prior: Prior,
     ) -> None:
         self._trainer, self._train, self._batch_size = trainer, train, batch_size
-        self._mean, self._std = mean, std
         self._classes, self._statistics, self._prior = classes, statistics, prior
 
     def offset(self, *, shared: bool, loss: str | None = None) -> Tensor | None:
@@ -96,9 +91,7 @@ class Scoring:
 
         """
         if self._statistics == "recalibrate":
-            self._trainer.recalibrate(
-                model, self._train, mean=self._mean, std=self._std, batch_size=self._batch_size
-            )
+            self._trainer.recalibrate(model, self._train, batch_size=self._batch_size)
         self._fold(model, self.offset(shared=shared, loss=loss))
 
     @contextmanager

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 
 from corolla.data.images import Images
@@ -31,8 +29,6 @@ class SubnetScorer:
         validation: what is scored on; 1 or more.
         recalibration: images whose statistics BatchNorm gets anew for every subnet (labels are not
             read); None: the supernet's own statistics are used, which suit its subnets badly.
-        mean: per channel, of pixels / 255.
-        std: likewise.
         batch_size: of the recalibration, in images.
         prior: added to every subnet's logits, (classes,), as `corolla.training.scoring` does where it is
             deployed; None: nothing.
@@ -53,8 +49,6 @@ class SubnetScorer:
         *,
         validation: Images,
         recalibration: Images | None,
-        mean: Sequence[float],
-        std: Sequence[float],
         batch_size: int,
         recalibration_images: int | None = None,
         prior: Tensor | None = None,
@@ -67,13 +61,13 @@ class SubnetScorer:
             )
         self._space, self._supernet, self._trainer = space, supernet, trainer
         self._batch_size = batch_size
-        self._validation = trainer.floats(validation, mean=mean, std=std)
+        self._validation = trainer.floats(validation)
         self._recalibration = None
         if recalibration is not None:
             if recalibration_images is not None and recalibration_images < len(recalibration):
                 order = order_generator(_SEED, 0).permutation(len(recalibration))
                 recalibration = recalibration.select(order[:recalibration_images])
-            self._recalibration = trainer.floats(recalibration, mean=mean, std=std)
+            self._recalibration = trainer.floats(recalibration)
         self._prior = prior
         self.scored = 0  # subnets so far
 

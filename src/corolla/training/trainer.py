@@ -55,8 +55,6 @@ class LocalTrainer:
         model: nn.Module,
         images: Images,
         *,
-        mean: Sequence[float],
-        std: Sequence[float],
         epochs: int,
         batch_size: int,
         lr: float,
@@ -75,8 +73,6 @@ class LocalTrainer:
         Args:
             model: takes (n, c, h, w) floats, gives (n, classes) logits.
             images: the training split.
-            mean: per channel, of pixels / 255.
-            std: likewise.
             epochs: passes over the images, 1 or more.
             batch_size: images.
             lr: step, as `TrainerSettings.learning_rate` gives it for the round.
@@ -98,8 +94,6 @@ class LocalTrainer:
         (result,) = self.train_together(
             [trainee],
             images,
-            mean=mean,
-            std=std,
             epochs=epochs,
             batch_size=batch_size,
             seed=seed,
@@ -113,8 +107,6 @@ class LocalTrainer:
         trainees: Sequence[Trainee],
         images: Images,
         *,
-        mean: Sequence[float],
-        std: Sequence[float],
         epochs: int,
         batch_size: int,
         seed: Sequence[int],
@@ -131,7 +123,7 @@ class LocalTrainer:
         if epochs < 1:
             raise ValueError(f"epochs={epochs}: need 1 or more")
         configure_torch(self.loop)
-        run = self._run(trainees, images, mean=mean, std=std, batch_size=batch_size, seed=seed)
+        run = self._run(trainees, images, batch_size=batch_size, seed=seed)
         for epoch in range(first_epoch, first_epoch + epochs):
             losses = run.epoch(epoch)
         states = run.optimizer_states() if keep_optimizer_state else [None] * len(trainees)
@@ -153,8 +145,6 @@ class LocalTrainer:
         images: Images,
         *,
         validate: Callable[[nn.Module], Evaluation],
-        mean: Sequence[float],
-        std: Sequence[float],
         patience_epochs: int,
         max_epochs: int,
         batch_size: int,
@@ -174,7 +164,7 @@ class LocalTrainer:
             )
         configure_torch(self.loop)
         trainee = Trainee(model=model, lr=lr, after_backward=after_backward)
-        run = self._run([trainee], images, mean=mean, std=std, batch_size=batch_size, seed=seed)
+        run = self._run([trainee], images, batch_size=batch_size, seed=seed)
         best, best_epoch = validate(model), 0
         weights = _copy_of(model)
         for epoch in range(1, max_epochs + 1):
@@ -196,16 +186,14 @@ class LocalTrainer:
             best_validation=best,
         )
 
-    def evaluate(
-        self, model: nn.Module, images: Images, *, mean: Sequence[float], std: Sequence[float]
-    ) -> Evaluation:
+    def evaluate(self, model: nn.Module, images: Images) -> Evaluation:
         """Score ``model`` in evaluation mode, in float32 whatever ``loop.autocast`` says.
 
         Raises:
             NoBatchError: there are no images.
 
         """
-        return self.evaluate_on(model, self.floats(images, mean=mean, std=std))
+        return self.evaluate_on(model, self.floats(images))
 
     def evaluate_on(self, model: nn.Module, floats: Floats) -> Evaluation:
         """Do as `evaluate`, on images that `floats` prepared once for many models."""
@@ -237,8 +225,6 @@ class LocalTrainer:
         model: nn.Module,
         images: Images,
         *,
-        mean: Sequence[float],
-        std: Sequence[float],
         batch_size: int,
     ) -> None:
         """Compute BN's running statistics anew, as the mean over batches of ``images``.
@@ -250,7 +236,7 @@ class LocalTrainer:
             NoBatchError: fewer than 2 images, for a model with BatchNorm.
 
         """
-        floats = self.floats(images, mean=mean, std=std)
+        floats = self.floats(images)
         self.recalibrate_on(model, floats, batch_size=batch_size)
 
     def recalibrate_on(self, model: nn.Module, floats: Floats, *, batch_size: int) -> None:
@@ -280,11 +266,9 @@ class LocalTrainer:
             **arguments,
         )
 
-    def floats(self, images: Images, *, mean: Sequence[float], std: Sequence[float]) -> Floats:
+    def floats(self, images: Images) -> Floats:
         """Return ``images`` on this trainer's device, handed out in its memory layout."""
-        return Floats(
-            images, mean=mean, std=std, device=self.device, channels_last=self.loop.channels_last
-        )
+        return Floats(images, device=self.device, channels_last=self.loop.channels_last)
 
 
 def _copy_of(model: nn.Module) -> dict[str, Tensor]:

@@ -34,8 +34,6 @@ class TrainingRun:
         settings: TrainerSettings,
         loop: LoopSettings,
         device: torch.device,
-        mean: Sequence[float],
-        std: Sequence[float],
         batch_size: int,
         seed: Sequence[int],
     ) -> None:
@@ -46,9 +44,7 @@ class TrainingRun:
             Learner(trainee, settings=settings, loop=loop, device=device) for trainee in trainees
         ]
         self._feed = Feed(
-            floats=Floats(
-                images, mean=mean, std=std, device=device, channels_last=loop.channels_last
-            ),
+            floats=Floats(images, device=device, channels_last=loop.channels_last),
             augment=settings.augment,
             batch_size=batch_size,
             seed=self._seed,

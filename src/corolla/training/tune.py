@@ -65,8 +65,6 @@ def tune(
     models: Mapping[str, Callable[[], nn.Module]],
     images: Images,
     *,
-    mean: Sequence[float],
-    std: Sequence[float],
     settings: TrainerSettings,
     batch_size: int,
     loops: Sequence[LoopSettings] | None = None,
@@ -84,8 +82,6 @@ def tune(
     Args:
         models: name -> function that builds a freshly initialised model.
         images: one client's training images.
-        mean: per channel, of pixels / 255.
-        std: likewise.
         settings: of the optimiser.
         batch_size: images.
         loops: what to try; None: `candidates`.
@@ -97,7 +93,7 @@ def tune(
     if repeats < 1:
         raise ValueError(f"repeats={repeats}: need 1 or more")
     tried = list(candidates() if loops is None else loops)
-    work = _Work(images, tuple(mean), tuple(std), without_extras(settings), batch_size, device)
+    work = _Work(images, without_extras(settings), batch_size, device)
     ways: dict[str, Callable[[nn.Module], object]] = {"tutorial": work.tutorial}
     ways |= {describe(loop): work.trainer(loop) for loop in tried}
     kinds: dict[str, LoopSettings | None] = {describe(loop): loop for loop in tried}
@@ -161,8 +157,6 @@ class _Work:
     """One epoch of training, in any of the ways."""
 
     images: Images
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
     settings: TrainerSettings
     batch_size: int
     device: str
@@ -171,8 +165,6 @@ class _Work:
         tutorial_loop(
             model,
             self.images,
-            mean=self.mean,
-            std=self.std,
             epochs=1,
             batch_size=self.batch_size,
             settings=self.settings,
@@ -185,8 +177,6 @@ class _Work:
             trainer.train(
                 model,
                 self.images,
-                mean=self.mean,
-                std=self.std,
                 epochs=1,
                 batch_size=self.batch_size,
                 lr=self.settings.lr,

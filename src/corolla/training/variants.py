@@ -41,8 +41,6 @@ class VariantScorer:
     Args:
         trainer: for its device and loop settings.
         images: what is scored on; 1 or more.
-        mean: per channel, of pixels / 255.
-        std: likewise.
         batch_size: the images are cut into near equal parts of at most this many, in one fixed
             shuffled order, as a split may be stored class by class.
         statistics: ``batch``: BatchNorm uses each batch's own, since running ones were collected with all
@@ -59,15 +57,13 @@ class VariantScorer:
         trainer: LocalTrainer,
         images: Images,
         *,
-        mean: Sequence[float],
-        std: Sequence[float],
         batch_size: int,
         statistics: Statistics = "batch",
     ) -> None:
         if not len(images):
             raise NoBatchError("nothing to score variants on: 0 images")
         self._trainer, self._statistics = trainer, statistics
-        self._floats = trainer.floats(images, mean=mean, std=std)
+        self._floats = trainer.floats(images)
         order = torch.from_numpy(order_generator(_SEED, 0).permutation(len(images)))
         self._batches = torch.tensor_split(order, -(-len(images) // batch_size))
         self.passes = 0  # over all images, of one variant each
