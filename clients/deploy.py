@@ -14,7 +14,7 @@ from corolla.training.measure import latency
 from corolla.training.results import TrainResult
 from corolla.training.sandwich import SupernetResult
 from corolla.training.settings import BALANCED
-from corolla.types import Arrays, client_seed
+from corolla.types import Arrays
 
 _FINE_TUNING = 0xF17E  # keeps the fine-tuning's batch order apart from the rounds'
 
@@ -87,19 +87,12 @@ def deploy(
             model, data.train.pixels.shape[1], data.train.pixels.shape[2], 1
         )
     if task.epochs:
-        trainer = site.trainer
-        if trainer.settings.loss in BALANCED:
+        loss = site.trainer.settings.loss
+        if loss in BALANCED:
             # It would unlearn what is personal: how frequent each class is here. The model has it already.
-            trainer = trainer.replaced(loss="cross_entropy")
-        result = trainer.train(
-            model,
-            data.train,
-            epochs=task.epochs,
-            batch_size=config.batch_size,
-            lr=task.lr,
-            seed=(config.seed, task.round, client_seed(site.client), _FINE_TUNING),
-        )
-        site.scoring.apply(model, shared=False, loss=trainer.settings.loss)
+            loss = "cross_entropy"
+        result = site.train(model, task, _FINE_TUNING, loss=loss)
+        site.scoring.apply(model, shared=False, loss=loss)
         metrics |= {f"fine_tuned_{key}": value for key, value in score(site, model).items()}
         metrics["samples_processed"] = result.samples_processed
         if config.evaluation.deploy == "fine_tuned":

@@ -8,17 +8,20 @@ from typing import Any
 from torch import nn
 
 from clients.deploy import scores
-from clients.private_model import PrivateModelClient
+from clients.own_model import OwnModel
+from clients.own_model_client import OwnModelClient
 from clients.site import Site
 from corolla.spaces.supernet import to_arrays
 from corolla.tasks import Answer, Task
 from corolla.training.learner import Trainee
 from corolla.training.mutual import train_mutually
-from corolla.types import Arrays, client_seed
+from corolla.types import Arrays
 
 
-class FedKemfClient(PrivateModelClient):
+class FedKemfClient(OwnModelClient[OwnModel]):
     """Keeps its own model and its optimiser; the knowledge network comes, is trained and goes."""
+
+    kept = OwnModel
 
     def __init__(self, *, site: Site, knowledge: str | Sequence[int], alpha: float) -> None:
         """``knowledge`` and ``alpha`` are those of `strategies.fedkemf.FedKEMF`."""
@@ -28,20 +31,19 @@ class FedKemfClient(PrivateModelClient):
     def fit(self, task: Task, arrays: Arrays) -> Answer:
         """Train both networks on the same batches; keep the one, return the other."""
         site = self._site
-        data, own = site.data, self._private(task)
+        own = self._own(task, arrays)
         knowledge = self._shared(arrays)
         private, shared = train_mutually(
             Trainee(model=own.model, lr=task.lr, optimizer_state=own.optimizer),
             Trainee(model=knowledge, lr=task.lr),
-            data.train,
+            site.data.train,
             alpha=self._alpha,
             trainer=site.trainer,
-            epochs=task.epochs,
-            batch_size=site.config.batch_size,
-            seed=(site.config.seed, task.round, client_seed(site.client)),
+            **site.passes(task),
             keep_optimizer_state=True,
         )
-        self._keep(task, own, private.optimizer_state)
+        own.optimizer = private.optimizer_state
+        self._keep(task, own)
         metrics = scores(site, own.model, shared=False) | self._told(own)
         metrics |= {
             "train_loss": private.train_loss,
@@ -57,5 +59,5 @@ class FedKemfClient(PrivateModelClient):
     def _shared(self, received: Arrays) -> nn.Module:
         return self._site.space.load(self._knowledge, received).to(self._site.trainer.device)
 
-    def _shared_scores(self, received: Arrays) -> dict[str, Any]:
-        return scores(self._site, self._shared(received), shared=True, prefix="global_")
+    def _global_scores(self, task: Task, arrays: Arrays) -> dict[str, Any]:
+        return scores(self._site, self._shared(arrays), shared=True, prefix="global_")

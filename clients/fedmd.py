@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from clients.deploy import scores
-from clients.private_model import PrivateModel, PrivateModelClient
+from clients.own_model import OwnModel
+from clients.own_model_client import OwnModelClient
 from clients.site import Site
 from corolla.data.images import Images
 from corolla.tasks import Answer, Task
@@ -18,16 +19,18 @@ from corolla.training.digest import Distance, train_on_logits
 from corolla.training.ensemble import ensemble_of
 from corolla.training.learner import Trainee
 from corolla.training.results import TrainResult
-from corolla.types import Arrays, client_seed
+from corolla.types import Arrays
 
 _DIGEST, _PRETRAINING = 0xD16E57, 0x97E7  # keep their batch orders apart from the revisit's
 
 
-class FedMDClient(PrivateModelClient):
+class FedMDClient(OwnModelClient[OwnModel]):
     """Arguments are those of `strategies.fedmd.FedMD`. Labels of public images are read in pretraining alone.
 
     Digest and pretraining each start their optimiser anew; the revisit carries on with its own.
     """
+
+    kept = OwnModel
 
     def __init__(
         self,
@@ -48,9 +51,7 @@ class FedMDClient(PrivateModelClient):
 
     def fit(self, task: Task, arrays: Arrays) -> Answer:
         """Digest, revisit, keep the model; return its logits on this round's public images."""
-        site = self._site
-        data = site.data
-        own = self._private(task)
+        site, own = self._site, self._own(task, arrays)
         results: list[TrainResult] = []
         told: dict[str, Any] = {}
         if own.fresh and "labelled_pixels" in arrays:
@@ -58,18 +59,12 @@ class FedMDClient(PrivateModelClient):
         if self._digest_epochs and "digest_pixels" in arrays:
             results.append(self._digest(task, own, arrays))
             told["digest_loss"] = results[-1].train_loss
-        revisit = site.trainer.train(
-            own.model,
-            data.train,
-            epochs=task.epochs,
-            batch_size=site.config.batch_size,
-            lr=task.lr,
-            seed=(site.config.seed, task.round, client_seed(site.client)),
-            optimizer_state=own.optimizer,
-            keep_optimizer_state=True,
+        revisit = site.train(
+            own.model, task, optimizer_state=own.optimizer, keep_optimizer_state=True
         )
         results.append(revisit)
-        self._keep(task, own, revisit.optimizer_state)
+        own.optimizer = revisit.optimizer_state
+        self._keep(task, own)
         answers = ensemble_of(
             [
                 (1.0, deepcopy(own.model))
@@ -94,7 +89,7 @@ class FedMDClient(PrivateModelClient):
         own = self._site.data.train
         return replace(own, pixels=torch.from_numpy(pixels), labels=torch.from_numpy(known))
 
-    def _digest(self, task: Task, own: PrivateModel, received: Arrays) -> TrainResult:
+    def _digest(self, task: Task, own: OwnModel, received: Arrays) -> TrainResult:
         """Train the model towards the consensus on the images that it was found on."""
         site = self._site
         return train_on_logits(
@@ -105,17 +100,11 @@ class FedMDClient(PrivateModelClient):
             trainer=site.trainer,
             epochs=self._digest_epochs,
             batch_size=self._digest_batch_size,
-            seed=(site.config.seed, task.round, client_seed(site.client), _DIGEST),
+            seed=site.seed(task, _DIGEST),
         )
 
-    def _pretrain(self, task: Task, own: PrivateModel, received: Arrays) -> TrainResult:
+    def _pretrain(self, task: Task, own: OwnModel, received: Arrays) -> TrainResult:
         """Train a new model on the public labels: the paper's transfer learning."""
-        site = self._site
-        return site.trainer.train(
-            own.model,
-            self._images(received["labelled_pixels"], received["labels"]),
-            epochs=self._pretrain_epochs,
-            batch_size=site.config.batch_size,
-            lr=task.lr,
-            seed=(site.config.seed, task.round, client_seed(site.client), _PRETRAINING),
-        )
+        images = self._images(received["labelled_pixels"], received["labels"])
+        epochs = self._pretrain_epochs
+        return self._site.train(own.model, task, _PRETRAINING, images=images, epochs=epochs)

@@ -15,7 +15,7 @@ from clients.subnet import SubnetClient
 from corolla.tasks import Answer, Task
 from corolla.training.meta import MetaSettings, adapt, meta_train
 from corolla.training.results import TrainResult
-from corolla.types import Arrays, client_seed
+from corolla.types import Arrays
 
 _ADAPTATION = 0xADA9  # keeps the adaptation's batch order apart from the rounds'
 
@@ -39,16 +39,14 @@ class PerFedAvgClient(SubnetClient):
         )
 
     def _train(self, model: nn.Module, task: Task) -> TrainResult:
-        site, data = self._site, self._site.data
+        site = self._site
         return meta_train(
             model,
-            data.train,
+            site.data.train,
             settings=self._settings,
             trainer=site.trainer,
-            epochs=task.epochs,
-            batch_size=site.config.batch_size,
             lr=task.lr,
-            seed=(site.config.seed, task.round, client_seed(site.client)),
+            **site.passes(task),
         )
 
     def evaluate(self, task: Task, arrays: Arrays) -> Answer:
@@ -75,6 +73,6 @@ class PerFedAvgClient(SubnetClient):
             settings=self._settings,
             trainer=site.trainer,
             batch_size=site.config.batch_size,
-            seed=(site.config.seed, task.round, client_seed(site.client), _ADAPTATION),
+            seed=site.seed(task, _ADAPTATION),
         )
         return alone, result.samples_processed

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 from flwr.app import Context
+from torch import nn
 
 from corolla.caps import node_cap
 from corolla.config.build import (
@@ -24,15 +25,20 @@ from corolla.config.build import (
 from corolla.config.schema import RunConfig, parse_config
 from corolla.data.client_data import ClientData
 from corolla.data.federation import FederationData
+from corolla.data.images import Images
 from corolla.data.node import node_data
 from corolla.errors import Fault, RefusedError
 from corolla.records.client_models import model_directory
 from corolla.records.client_store import ClientStore
 from corolla.spaces.supernet import Supernet
+from corolla.tasks import Task
 from corolla.training.available_memory import available_mib
+from corolla.training.feed import Passes
+from corolla.training.learner import Hook
+from corolla.training.results import OptimizerState, TrainResult
 from corolla.training.scoring import Scoring
 from corolla.training.trainer import LocalTrainer
-from corolla.types import ClientId
+from corolla.types import ClientId, client_seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +70,55 @@ class Site:
             classes=self.space.num_classes,
             statistics=evaluation.statistics,
             prior=evaluation.prior,
+        )
+
+    def seed(self, task: Task, *purpose: int) -> tuple[int, ...]:
+        """Return the seed of this client in the task's round; ``purpose`` keeps further draws apart."""
+        return (self.config.seed, task.round, client_seed(self.client), *purpose)
+
+    def passes(self, task: Task, *purpose: int) -> Passes:
+        """Return the task's epochs, in batches of the run's size."""
+        seed = self.seed(task, *purpose)
+        return {"epochs": task.epochs, "batch_size": self.config.batch_size, "seed": seed}
+
+    def train(
+        self,
+        model: nn.Module,
+        task: Task,
+        *purpose: int,
+        images: Images | None = None,
+        epochs: int | None = None,
+        loss: str | None = None,
+        optimizer_state: OptimizerState | None = None,
+        keep_optimizer_state: bool = False,
+        hook: Hook | None = None,
+    ) -> TrainResult:
+        """Train ``model`` in place as the task says; see `LocalTrainer.train`.
+
+        Args:
+            model: moved to the trainer's device.
+            task: of the round, its epochs and step.
+            purpose: numbers that keep the batch order apart from the round's own; none: it is the round's.
+            images: None: the client's training images.
+            epochs: None: the task's.
+            loss: None: the run's.
+            optimizer_state: to carry on from.
+            keep_optimizer_state: return the state at the end.
+            hook: called after each backward pass.
+
+        """
+        trainer = self.trainer if loss is None else self.trainer.replaced(loss=loss)
+        passes = self.passes(task, *purpose)
+        if epochs is not None:
+            passes["epochs"] = epochs
+        return trainer.train(
+            model,
+            self.data.train if images is None else images,
+            lr=task.lr,
+            optimizer_state=optimizer_state,
+            keep_optimizer_state=keep_optimizer_state,
+            after_backward=hook,
+            **passes,
         )
 
 

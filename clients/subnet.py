@@ -14,7 +14,7 @@ from clients.deploy import deploy, scores, training_metrics
 from corolla.spaces.supernet import to_arrays
 from corolla.tasks import Answer, Task
 from corolla.training.results import TrainResult
-from corolla.types import Arrays, client_seed
+from corolla.types import Arrays
 
 
 class SubnetClient(Client):
@@ -40,18 +40,7 @@ class SubnetClient(Client):
 
     def _train(self, model: nn.Module, task: Task) -> TrainResult:
         """Train the received model in place; what a method does otherwise, it does here."""
-        site, data = self._site, self._site.data
-        trainer = site.trainer
-        if "loss" in task.extra:  # of this task alone
-            trainer = trainer.replaced(loss=str(task.extra["loss"]))
-        return trainer.train(
-            model,
-            data.train,
-            epochs=task.epochs,
-            batch_size=site.config.batch_size,
-            lr=task.lr,
-            seed=(site.config.seed, task.round, client_seed(site.client)),
-        )
+        return self._site.train(model, task, loss=task.extra.get("loss"))
 
     def _scores_before(self, model: nn.Module, task: Task) -> dict[str, Any]:
         """Return the scores of the received model, where they are wanted; it stays as it is."""

@@ -18,7 +18,7 @@ from corolla.spaces.architecture import Architecture
 from corolla.tasks import Answer, Task, TaskError
 from corolla.training.sandwich import SandwichSettings, SupernetTrainer
 from corolla.training.subnet_scorer import SubnetScorer
-from corolla.types import Arrays, client_seed
+from corolla.types import Arrays
 
 _PIECE = 16  # architectures between two saves
 
@@ -111,10 +111,8 @@ class SupernetClient(SubnetClient):
         result = SupernetTrainer(site.space, site.trainer, settings).train(
             supernet,
             data.train,
-            epochs=task.epochs,
-            batch_size=site.config.batch_size,
             lr=task.lr,
-            seed=(site.config.seed, task.round, client_seed(site.client)),
+            **site.passes(task),
             fits=self._fits(task),
         )
         return Answer(

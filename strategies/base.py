@@ -84,6 +84,7 @@ class CorollaStrategy(Strategy):
         self.on_ray = False  # clients are Ray actors of Flower's simulation
         self._admission = self._declared()
         self._exchange: Exchange | None = None
+        self._restarted: set[ClientId] = set()  # known to have lost their models: told once
 
     # --- what a method implements -------------------------------------------------------------------
 
@@ -186,6 +187,7 @@ class CorollaStrategy(Strategy):
         if self._exchange is None:
             raise RuntimeError("aggregate_train before configure_train")
         valid, failures = self._exchange.sort(replies)
+        self._say_who_restarted(server_round, valid)
         self.learn_failures(server_round, failures)
         valid, unusable, outcome = absorbed(self, server_round, valid)
         failures = sorted(failures + unusable, key=lambda failure: client_order(failure.client))
@@ -277,6 +279,16 @@ class CorollaStrategy(Strategy):
             self.federation.rounds,
             self.federation.participants,
         )
+
+    def _say_who_restarted(self, server_round: int, replies: Sequence[Reply]) -> None:
+        lost = {reply.client for reply in replies if reply.metrics.get("state_restarted")}
+        for client in sorted(lost - self._restarted):
+            _LOG.warning(
+                "round %d: the saved state of client %s was damaged: its own model started anew",
+                server_round,
+                client,
+            )
+        self._restarted |= lost
 
     def _learn_budgets(self, nodes: Mapping[ClientId, int]) -> Mapping[ClientId, int]:
         """Take over the limits of nodes that joined after the start; return the nodes that stay.

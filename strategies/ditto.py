@@ -13,21 +13,18 @@ from typing import ClassVar, Literal
 
 from corolla.errors import Fault, RefusedError, is_number
 from corolla.federation import Federation
-from corolla.tasks import Reply
-from corolla.types import ClientId
-from strategies.base import Outcome
 from strategies.fedavg import FedAvg
-from strategies.metrics import FLAG, GLOBAL_METRICS, Metrics
+from strategies.metrics import GLOBAL_METRICS, Metrics
 
 _LOG = logging.getLogger("corolla")
 
 
 class Ditto(FedAvg):
-    """The server's part is FedAvg's; what differs happens in `clients.local_global`."""
+    """The server's part is FedAvg's; what differs happens in `clients.ditto`."""
 
     has_global = False  # clients report the global model's scores apart from their own's
     clients_keep_models = True
-    reply_metrics: ClassVar[Metrics] = {**GLOBAL_METRICS, "state_restarted": FLAG}
+    reply_metrics: ClassVar[Metrics] = GLOBAL_METRICS
 
     def __init__(
         self,
@@ -50,20 +47,6 @@ class Ditto(FedAvg):
             weights=weights,
             server_momentum=server_momentum,
         )
-        self._restarted: set[ClientId] = set()  # known to have lost their models: told once
-
-    def absorb(self, server_round: int, replies: Sequence[Reply]) -> Outcome:
-        """Average the global models; say whose own model was lost."""
-        lost = {reply.client for reply in replies if reply.metrics.get("state_restarted")}
-        for client in sorted(lost - self._restarted):
-            _LOG.warning(
-                "round %d: the saved state of client %s was damaged: its own model started anew from "
-                "the global one",
-                server_round,
-                client,
-            )
-        self._restarted |= lost
-        return super().absorb(server_round, replies)
 
 
 def _faults(lambda_local: float, local_lr_scale: float, global_optimizer: str) -> list[Fault]:

@@ -35,7 +35,7 @@ from corolla.types import ClientId, client_order
 from strategies.base import Deployment, Outcome
 from strategies.exchange import Order
 from strategies.fedavg import FedAvg
-from strategies.metrics import FLAG, GLOBAL_METRICS, Metrics
+from strategies.metrics import GLOBAL_METRICS, Metrics
 from strategies.private_architectures import PrivateArchitectures
 from strategies.updates import updates_of
 
@@ -93,7 +93,7 @@ class FedKEMF(FedAvg):
     has_global = False  # clients report the knowledge network's scores apart from their own's
     clients_keep_models = True
     returns_models = False  # private models never leave the client
-    reply_metrics: ClassVar[Metrics] = {**GLOBAL_METRICS, "state_restarted": FLAG}
+    reply_metrics: ClassVar[Metrics] = GLOBAL_METRICS
 
     def __init__(
         self,

@@ -28,7 +28,7 @@ from corolla.training.digest import DISTANCES, Distance
 from corolla.types import Arrays, ClientId, client_order, generator
 from strategies.base import CorollaStrategy, Deployment, Outcome
 from strategies.exchange import Order
-from strategies.metrics import FLAG, LOSS, Metrics
+from strategies.metrics import LOSS, Metrics
 from strategies.private_architectures import PrivateArchitectures
 
 _SUBSET = 0x5B5E7  # keeps the subset's draws apart from others of the same seed and round
@@ -54,7 +54,7 @@ class FedMD(CorollaStrategy):
     clients_keep_models = True
     takes_robust = True
     returns_models = False  # private models never leave the client
-    reply_metrics: ClassVar[Metrics] = {"digest_loss": LOSS, "state_restarted": FLAG}
+    reply_metrics: ClassVar[Metrics] = {"digest_loss": LOSS}
 
     def __init__(
         self,

@@ -110,6 +110,7 @@ REPLY_METRICS: Metrics = {
     "samples_processed": COUNT,
     "peak_memory_mib": MIB,
     "latency_ms": MILLISECONDS,
+    "state_restarted": FLAG,  # what the client kept was lost
     "loss": SCORED_LOSS,  # Flower's own name in an evaluation
     **SCORES,
     **prefixed("received_"),

@@ -1,7 +1,7 @@
 """SPIDER: FedAvg of a mixed DARTS network, while every client prunes a copy of its own to fit its data.
 
 SPIDER (TMLR), algorithm 1: the server averages supernets alone; local architectures and weights stay with the
-clients (`clients.local_global`), which search them as `corolla.search` says. docs/spider.md has formulas
+clients (`clients.spider`), which search them as `corolla.search` says. docs/spider.md has formulas
 and departures.
 """
 

@@ -159,10 +159,12 @@ def test_a_newer_format_is_refused(store: ClientStore, tmp_path: Path) -> None:
     store.save("0", 1, state_of(1))
     path = tmp_path / "state" / "0" / "round-000001.safetensors"
     arrays, metadata = read_tensors(path)
-    record = json.loads(metadata["state"]) | {"format_version": 2}
-    write_tensors(path, arrays, {"state": json.dumps(record)})
-    with pytest.raises(RefusedError, match=r"state_format=2: .*000001.*Install the newer release"):
-        store.load("0", 2)
+    for version, kind in ((1, "an older"), (3, "a newer")):
+        record = json.loads(metadata["state"]) | {"format_version": version}
+        write_tensors(path, arrays, {"state": json.dumps(record)})
+        told = rf"state_format={version}: .*000001.*Install {kind} release"
+        with pytest.raises(RefusedError, match=told):
+            store.load("0", 2)
 
 
 def test_a_meta_that_would_change_is_refused(store: ClientStore) -> None:
@@ -227,7 +229,7 @@ def test_a_newer_format_is_told_before_another_experiment(tmp_path: Path) -> Non
     ClientStore(tmp_path, experiment=HERE | {"seed": "1"}).save("0", 1, state_of(1))
     path = tmp_path / "0" / "round-000001.safetensors"
     arrays, metadata = read_tensors(path)
-    record = json.loads(metadata["state"]) | {"format_version": 2}
+    record = json.loads(metadata["state"]) | {"format_version": 3}
     write_tensors(path, arrays, {"state": json.dumps(record)})
-    with pytest.raises(RefusedError, match=r"state_format=2: .*clear its state directory"):
+    with pytest.raises(RefusedError, match=r"state_format=3: .*clear its state directory"):
         ClientStore(tmp_path, experiment=HERE).load("0", 2)

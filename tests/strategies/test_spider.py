@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
-from clients.local_global import LocalGlobalClient
 from clients.site import site_of
+from clients.spider import SpiderClient
 from corolla.config.build import build_client
 from corolla.errors import RefusedError
 from corolla.launch import plan_run, start
@@ -59,7 +59,7 @@ def test_the_global_model_of_spider_is_that_of_fedavg_on_the_supernet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever happens to the local models; but for the validation images of Phase 3."""
-    monkeypatch.setattr(LocalGlobalClient, "_merged", lambda self, own: False)
+    monkeypatch.setattr(SpiderClient, "_merged", lambda self, own: False)
     spider = run(tmp_path / "s", *SPIDER, *ALL, "method.strategy.global_optimizer=reset")
     fedavg = run(
         tmp_path / "f", "method=fedavg", *TINY, *ALL, "method.strategy.architecture=largest"
@@ -236,15 +236,15 @@ def test_a_damaged_state_starts_anew_from_the_global_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     directory = tmp_path / "run"
-    fit = LocalGlobalClient.fit
+    fit = SpiderClient.fit
 
-    def damage(self: LocalGlobalClient, task: Task, arrays: Arrays) -> Answer:
+    def damage(self: SpiderClient, task: Task, arrays: Arrays) -> Answer:
         if (task.client, task.round) == ("1", 3):
             for file in (directory / "state" / "1").glob("*.safetensors"):
                 file.write_bytes(file.read_bytes()[:100])
         return fit(self, task, arrays)
 
-    monkeypatch.setattr(LocalGlobalClient, "fit", damage)
+    monkeypatch.setattr(SpiderClient, "fit", damage)
     with caplog.at_level(logging.WARNING, logger="corolla"):
         run(directory, *SPIDER, *ALL)
     assert "STARTS ANEW" in caplog.text
@@ -260,19 +260,19 @@ def test_a_damaged_state_starts_anew_from_the_global_model(
 def test_what_a_client_says_of_its_decisions_cannot_stop_a_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = LocalGlobalClient._told
+    told = SpiderClient._told
 
-    def lie(self: LocalGlobalClient, own: Any, decided: Any) -> dict[str, Any]:
-        return told(self, own, decided) | {"decisions": "{not JSON"}
+    def lie(self: SpiderClient, own: Any) -> dict[str, Any]:
+        return told(self, own) | {"decisions": "{not JSON"}
 
-    monkeypatch.setattr(LocalGlobalClient, "_told", lie)
+    monkeypatch.setattr(SpiderClient, "_told", lie)
     directory = run(tmp_path / "run", *SPIDER, *ALL)
     assert all("decisions" not in row for row in directory.clients())
 
-    def boast(self: LocalGlobalClient, own: Any, decided: Any) -> dict[str, Any]:
-        return told(self, own, decided) | {"own_architecture": [99, 99, 99, 99]}
+    def boast(self: SpiderClient, own: Any) -> dict[str, Any]:
+        return told(self, own) | {"own_architecture": [99, 99, 99, 99]}
 
-    monkeypatch.setattr(LocalGlobalClient, "_told", boast)
+    monkeypatch.setattr(SpiderClient, "_told", boast)
     with pytest.raises(Exception, match="lost all 3 of its clients for the same reason"):
         run(tmp_path / "other", *SPIDER, *ALL)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from corolla.errors import Fault, RefusedError
@@ -17,7 +18,7 @@ from corolla.records.tensor_files import read_tensors, write_tensors
 from corolla.state import State
 from corolla.types import ClientId
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Of a client's state file."""
 
 _LOG = logging.getLogger(__name__)
@@ -70,21 +71,31 @@ class ClientStore:
     def load(self, client: ClientId, before_round: int) -> tuple[int, State] | None:
         """Return the newest state from before ``before_round`` with its round, else None.
 
-        Raises: CorruptStateError naming the damaged file; RefusedError if it is of a newer format or
+        Raises: CorruptStateError naming the damaged file; RefusedError if it is of another format or
             of another experiment.
+        """
+        for round, read in self.states(client, before_round):
+            return round, read()
+        return None
+
+    def states(
+        self, client: ClientId, before_round: int
+    ) -> Iterator[tuple[int, Callable[[], State]]]:
+        """Yield all rounds before ``before_round`` that there is a state of, the newest first.
+
+        Beside each is what reads it, or raises as `load` does.
         """
         saved = self._saved(client)
         earlier = [round for round in saved if round < before_round]
-        if not earlier:
-            if saved:
-                _LOG.warning(
-                    "client %s starts anew: it has no state from before round %d, only of %s",
-                    client,
-                    before_round,
-                    sorted(saved),
-                )
-            return None
-        return earlier[-1], self._read(saved[earlier[-1]])
+        if saved and not earlier:
+            _LOG.warning(
+                "client %s starts anew: it has no state from before round %d, only of %s",
+                client,
+                before_round,
+                sorted(saved),
+            )
+        for round in reversed(earlier):
+            yield round, partial(self._read, saved[round])
 
     def newest(self, client: ClientId, *, up_to: int) -> int | None:
         """Return the last round by ``up_to`` that ``client`` has a state of; no file is read."""
@@ -120,13 +131,14 @@ class ClientStore:
             version, meta = int(record["format_version"]), record.get("meta")
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptStateError(path, repr(error)) from error
-        if version > FORMAT_VERSION:
+        if version != FORMAT_VERSION:
+            kind = "a newer" if version > FORMAT_VERSION else "an older"
             raise RefusedError(
                 Fault(
                     "state_format",
                     version,
-                    f"{path} was written by a newer Corolla; this one reads up to {FORMAT_VERSION}",
-                    "Install the newer release on this node, or clear its state directory",
+                    f"{path} was written by {kind} Corolla; this one reads format {FORMAT_VERSION}",
+                    f"Install {kind} release on this node, or clear its state directory",
                 )
             )
         if not isinstance(meta, dict):

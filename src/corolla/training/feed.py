@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 from torch import Tensor
 
 from corolla.training.batches import Floats, shuffled_batches
 from corolla.training.torch_settings import augmentation_generator
+
+
+class Passes(TypedDict):
+    """How images are gone through: ``epochs`` times, by ``batch_size``, in orders that ``seed`` gives."""
+
+    epochs: int
+    batch_size: int
+    seed: Sequence[int]
 
 
 class Batch(NamedTuple):
