@@ -13,6 +13,7 @@ from flwr.clientapp import ClientApp
 from clients.adapter import answer_evaluate, answer_failure, answer_query, answer_train
 from clients.client import Client
 from clients.failures import kind_of
+from clients.private_parts import PrivatePartsClient
 from clients.site import shared, site_of
 from corolla.config.build import build_client
 from corolla.errors import RefusedError
@@ -64,7 +65,7 @@ def _told(
 def _client(message: Message, context: Context) -> Client:
     site = site_of(context, dict(message.content["task"]))
     client: Client = build_client(site.config, site=site)
-    return client
+    return PrivatePartsClient(site=site, client=client) if site.config.private else client
 
 
 @contextmanager

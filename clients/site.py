@@ -69,7 +69,8 @@ class Site:
             batch_size=self.config.batch_size,
             classes=self.space.num_classes,
             statistics=evaluation.statistics,
-            prior=evaluation.prior,
+            prior=self.config.class_prior,
+            keep=self.space.names_in(self.config.private),
         )
 
     def seed(self, task: Task, *purpose: int) -> tuple[int, ...]:
@@ -180,6 +181,7 @@ def site_of(context: Context, task: Mapping[str, Any]) -> Site:
         data = common.partitioned(str(node["partition-id"]) if real else client)
     if config.train_on_validation:
         data = data.train_on_validation()
+    own = _own_model_dir(state_dir, config, client)
     return Site(
         client=client,
         config=config,
@@ -187,8 +189,9 @@ def site_of(context: Context, task: Mapping[str, Any]) -> Site:
         trainer=common.trainer,
         data=data,
         store=_store(state_dir, config, common.space) if state_dir else None,
-        model_dir=state_dir / "model" if state_dir and real else None,
-        own_model_dir=_own_model_dir(state_dir, config, client),
+        # Where some of its arrays are private, a deployed model is sent to nobody.
+        model_dir=state_dir / "model" if state_dir and real else own if config.private else None,
+        own_model_dir=own,
         shares_architecture=_shares(node) if real else None,
         memory_budget_mib=_budget(node, common.trainer.device.type),
         max_macs=node_cap(node) if real else None,

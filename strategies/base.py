@@ -10,7 +10,7 @@ import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord
@@ -27,8 +27,17 @@ from corolla.tasks import Failure, Reply, Task
 from corolla.types import Arrays, ClientId, client_order, generator
 from strategies.absorbing import absorbed
 from strategies.exchange import Exchange, Order, Terms
-from strategies.metrics import ACCURACIES, REPLY_METRICS, Admission, Metric, Metrics, Note, Notes
+from strategies.metrics import (
+    ACCURACIES,
+    REPLY_METRICS,
+    Admission,
+    Metric,
+    Metrics,
+    Note,
+    Notes,
+)
 from strategies.roster import Roster, leave_out_short
+from strategies.withholding import private_names
 
 _LOG = logging.getLogger("corolla")
 _COHORT = 0xC0404  # keeps the cohort's draws apart from others of the same seed and round
@@ -40,6 +49,7 @@ class Deployment:
 
     architecture: Architecture
     arrays: Arrays
+    of: Architecture | Literal["task"] | None = "task"  # as in `strategies.reading.Order`
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,8 @@ class CorollaStrategy(Strategy):
     clients_keep_models = False  # what `deployed` gives is not all that a client runs
     returns_models = True  # clients may be asked for the weights that they deploy
     takes_robust = False  # what it averages goes through `Federation.robust`
+    # Why no part of its model can be private to clients, and what to do instead; None: any can.
+    refuses_private: ClassVar[tuple[str, str] | None] = None
     # What this class' clients say beyond `strategies.metrics`; its subclasses' clients say it, too.
     reply_metrics: ClassVar[Metrics] = {}
     reply_notes: ClassVar[Notes] = {}
@@ -77,6 +89,11 @@ class CorollaStrategy(Strategy):
             problem = f"{type(self).__name__} makes no average that a robust rule could make"
             rule = type(federation.robust).__name__
             raise RefusedError(Fault("robust", rule, problem, "Use robust=none"))
+        self._private_names = private_names(
+            federation, method=type(self).__name__, refused=self.refuses_private
+        )
+        if self._private_names:  # no model is whole without them, and they do not travel
+            self.returns_models, self.clients_keep_models = False, True
         self.federation = federation
         self.space = federation.space
         self.roster: Roster | None = None
@@ -177,6 +194,7 @@ class CorollaStrategy(Strategy):
             work=self._work,
             interchangeable=roster.interchangeable,
             terms=self._terms(link_mbit_s=self.federation.link_mbit_s),
+            private=self._private_names,
         )
         return self._exchange.messages()
 
@@ -250,8 +268,15 @@ class CorollaStrategy(Strategy):
                 extra=told,
             )
             returns = self.space.shapes(deployment.architecture) if return_arrays else {}
-            order = Order(task=task, arrays=deployment.arrays, returns=returns, needs=needs)
-            orders.append(order)
+            orders.append(
+                Order(
+                    task=task,
+                    arrays=deployment.arrays,
+                    returns=returns,
+                    needs=needs,
+                    of=deployment.of,
+                )
+            )
         trains = fine_tune_epochs > 0 or return_arrays or bool(extra)
         kind = MessageType.TRAIN if trains else MessageType.EVALUATE
         self._exchange = Exchange(
@@ -261,6 +286,7 @@ class CorollaStrategy(Strategy):
             work=self._work,
             interchangeable=self._roster().interchangeable,
             terms=self._terms(),
+            private=self._private_names,
         )
         return self._exchange.messages()
 

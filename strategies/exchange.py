@@ -14,6 +14,7 @@ from corolla.errors import RunFailedError
 from corolla.tasks import Failure, Reply, Task
 from corolla.types import ClientId, client_order
 from strategies.reading import InvalidReplyError, Order, Terms, payload_bytes, read_reply
+from strategies.withholding import Withholding
 from strategies.words import brief
 
 __all__ = ["Exchange", "Order", "Terms", "payload_bytes"]
@@ -31,14 +32,19 @@ class Exchange:
         work: Callable[[Task], float] | None = None,
         interchangeable: bool = False,
         terms: Terms | None = None,
+        private: frozenset[str] = frozenset(),
     ) -> None:
-        """``work`` ranks tasks by how long they take; ``interchangeable``: any node may act as any client."""
+        """``work`` ranks tasks by how long they take; ``interchangeable``: any node may act as any client.
+
+        ``private``: names of arrays that stay with the clients.
+        """
         self._orders = sorted(orders, key=lambda order: client_order(order.task.client))
         self._nodes = nodes
         self._message_type = message_type
         self._work = work or (lambda task: 0.0)
         self._interchangeable = interchangeable
         self._terms = terms or Terms()
+        self._withholding = Withholding(private)
         self._sent: list[tuple[Message, Order]] = []
 
     def messages(self) -> list[Message]:
@@ -55,11 +61,12 @@ class Exchange:
             # Flower's simulation hands messages out by node, in the order in which nodes were made.
             nodes = _dealt(nodes, list(self._nodes.values()))
         for order, node in zip(present, nodes, strict=True):
-            key = id(order.arrays)
+            public = self._withholding.public(order)
+            key = id(public.arrays)
             if key not in records:
-                records[key] = to_record(order.arrays)
+                records[key] = to_record(public.arrays)
             content = RecordDict(
-                {"arrays": records[key], "task": ConfigRecord(order.task.to_config())}
+                {"arrays": records[key], "task": ConfigRecord(public.task.to_config())}
             )
             message = Message(
                 content=content,
@@ -84,7 +91,8 @@ class Exchange:
             client = order.task.client
             try:
                 answer = answers.get(message.metadata.message_id)
-                valid.append(read_reply(order, answer, self._terms))
+                read = read_reply(self._withholding.public(order), answer, self._terms)
+                valid.append(self._withholding.completed(read, order))
             except RunFailedError:
                 raise
             except InvalidReplyError as error:

@@ -118,6 +118,10 @@ class FedKEMF(FedAvg):
                 "Use server_set=held_out or server_set=dataset, or method.strategy.fusion=average"
             )
             faults.append(Fault("server_set", "none", problem, remedy))
+        if fusion == "distil" and federation.private:
+            problem = "fusion=distil trains the knowledge network as a whole at the server"
+            remedy = "Use method.strategy.fusion=average, or private=[]"
+            faults.append(Fault("private", list(federation.private), problem, remedy))
         try:
             self._private = PrivateArchitectures(federation, architectures, candidates=candidates)
         except RefusedError as error:
@@ -142,6 +146,7 @@ class FedKEMF(FedAvg):
                 task=self.task(server_round, client, self._private.of(self.federation, client)),
                 arrays=self._arrays,
                 returns=self._shapes,
+                of=self._architecture,
             )
             for client in cohort
         ]
@@ -211,7 +216,8 @@ class FedKEMF(FedAvg):
 
     def deployed(self, client: ClientId) -> Deployment:
         """Return the private model's architecture, and the knowledge network; weights are the client's."""
-        return Deployment(self._private.of(self.federation, client), self._arrays)
+        own = self._private.of(self.federation, client)
+        return Deployment(own, self._arrays, of=self._architecture)
 
     def state(self) -> State:
         """Return the knowledge network, and the architectures that were trained."""

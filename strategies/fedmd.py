@@ -53,6 +53,7 @@ class FedMD(CorollaStrategy):
 
     clients_keep_models = True
     takes_robust = True
+    refuses_private = ("nothing of its models travels anyway", "Use private=[]")
     returns_models = False  # private models never leave the client
     reply_metrics: ClassVar[Metrics] = {"digest_loss": LOSS}
 
@@ -132,6 +133,7 @@ class FedMD(CorollaStrategy):
                 task=self.task(server_round, client, self._private.of(self.federation, client)),
                 arrays=arrays if self._private.knows(client) else first,
                 returns={"logits": shape},
+                of=None,
             )
             for client in cohort
         ]

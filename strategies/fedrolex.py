@@ -12,5 +12,10 @@ from strategies.heterofl import HeteroFL
 class FedRolex(HeteroFL):
     """Round t (1, 2, ...) trains channels {(i + t) mod C : i < m} of every axis."""
 
+    refuses_private = (
+        "its windows of channels move: what a client keeps would meet other channels in every round",
+        "Use private=[], or method=heterofl",
+    )
+
     def _shift(self, server_round: int) -> int:
         return server_round

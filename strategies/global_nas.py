@@ -56,6 +56,7 @@ class GlobalNas(CorollaStrategy):
 
     has_global = True
     takes_robust = True
+    refuses_private = ("its server scores the whole network", "Use private=[]")
 
     def __init__(
         self,

@@ -42,6 +42,10 @@ class Hapfnas(CorollaStrategy):
     """State: the supernet of stage 1, the weights of stage 3, and what each stage knows."""
 
     takes_robust = True
+    refuses_private = (
+        "its server trains the whole supernet, and clients search in it",
+        "Use private=[], or another method, such as method=perfedrlnas",
+    )
     reply_metrics: ClassVar[Metrics] = {
         "measured": COUNT,
         "scoring_s": SECONDS,

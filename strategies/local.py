@@ -25,6 +25,8 @@ from strategies.private_architectures import PrivateArchitectures
 class Local(CorollaStrategy):
     """The server only says whose turn it is; models stay on the clients' own disks."""
 
+    refuses_private = ("nothing of its models travels anyway", "Use private=[]")
+
     def __init__(
         self,
         *,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -30,12 +30,17 @@ _DIED = "<class 'ray.exceptions.ActorDiedError'>"
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """A task, what is sent with it, and the arrays that must come back (none: an empty mapping)."""
+    """A task, what is sent with it, and the arrays that must come back (none: an empty mapping).
+
+    ``of`` says whose arrays these are: of the task's model, of another network, or of none (images, logits).
+    Parts of a network may be private to the clients (`strategies.withholding`).
+    """
 
     task: Task
     arrays: Arrays
     returns: Shapes
     needs: tuple[str, ...] = ()  # metrics that the method cannot do without
+    of: Architecture | Literal["task"] | None = "task"
 
 
 class InvalidReplyError(Exception):

@@ -28,7 +28,7 @@ from corolla.limits import ClientLimits, limits_of, require_room, shortfalls
 from corolla.new_clients import source_state
 from corolla.records.client_facts import read_client_facts
 from corolla.records.client_models import model_directory
-from corolla.records.resumable import CLIENT_STATES
+from corolla.records.resumable import CLIENT_STATES, PRIVATE_STATES
 from corolla.records.run_directory import RunDirectory
 from corolla.records.summary import spread
 from corolla.state import State
@@ -60,6 +60,7 @@ class FederatedRun:
         self._totals = Totals()
         self._best: dict[str, Any] | None = None  # round chosen on validation, with its accuracies
         self._client_states: dict[ClientId, int] = {}  # simulated client -> round of its own state
+        self._private_states: dict[ClientId, int] = {}  # the same of its model's private parts
         self._header = header_of(config, self._space)
 
     def run(self, grid: Grid) -> None:
@@ -130,6 +131,7 @@ class FederatedRun:
         done, state = found
         strategy.load_state(State(state.part("strategy/"), state.meta["strategy"]))
         self._client_states = state.meta[CLIENT_STATES]
+        self._private_states = state.meta.get(PRIVATE_STATES, {})
         self._totals = Totals(**state.meta["totals"])
         self._best = state.meta["best"]
         self._directory.truncate_after(done)
@@ -202,13 +204,18 @@ class FederatedRun:
     def _checkpoint(self, strategy: CorollaStrategy, server_round: int, *, best: bool) -> None:
         if not self._config.on_nodes and strategy.report is not None:
             # So that a resumed run knows which states must be there: without one a client starts anew.
-            for client in (reply.client for reply in strategy.report.replies):
-                newest = self._directory.client_states.newest(client, up_to=server_round)
-                if newest is not None:
-                    self._client_states[client] = newest
+            for states, store in (
+                (self._client_states, self._directory.client_states),
+                (self._private_states, self._directory.private_states),
+            ):
+                for client in (reply.client for reply in strategy.report.replies):
+                    newest = store.newest(client, up_to=server_round)
+                    if newest is not None:
+                        states[client] = newest
         state = strategy.state()
         meta = {"strategy": state.meta, "totals": self._totals.to_dict(), "best": self._best}
         meta[CLIENT_STATES] = self._client_states
+        meta[PRIVATE_STATES] = self._private_states
         arrays = {f"strategy/{name}": array for name, array in state.arrays.items()}
         self._directory.save_checkpoint(
             State(arrays, meta), round=server_round, header=self._header, best=best

@@ -39,6 +39,7 @@ class Federation:
     examples: Mapping[ClientId, int] = field(default_factory=dict)  # training images, where known
     train_on_validation: bool = False  # clients train on their validation images all along
     robust: RobustRule | None = None  # what averages are made by; None: plain means
+    private: tuple[str, ...] = ()  # parts of the model that stay with the clients
     server: ServerSide | None = None  # None: the server has no images of its own
     on_nodes: bool = False  # clients are real nodes: limits come with them, and others may join
 
@@ -87,6 +88,7 @@ class Federation:
             examples=examples or {},
             train_on_validation=config.train_on_validation,
             robust=build_robust(config),
+            private=tuple(config.private),
             server=ServerSide(config) if config.server_set else None,
             on_nodes=config.on_nodes,
         )

@@ -78,6 +78,7 @@ def _differences(config: RunConfig, source: RunConfig, path: Path) -> list[Fault
         problem = f"its classes are not those of the run in {path}"
         remedy = "Use the same classes in the same order"
         faults.append(Fault("dataset", config.images.name, problem, remedy))
+    compare("private", config.private, source.private)  # the server's own were never trained
     compare("seed", config.seed, source.seed)  # of the partition, and of each node's own splits
     if config.on_nodes or faults:
         return faults

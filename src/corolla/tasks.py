@@ -30,6 +30,7 @@ class Task:
     lr: float = 0.0  # step of this round's schedule
     return_arrays: bool = True
     extra: Mapping[str, Any] = field(default_factory=dict)  # a method's own scalars and lists
+    withheld: Architecture | None = None  # whose private arrays the client adds; None: all are here
 
     @property
     def is_deployment(self) -> bool:
@@ -50,6 +51,7 @@ class Task:
             "epochs": self.epochs,
             "lr": self.lr,
             "return_arrays": self.return_arrays,
+            **({} if self.withheld is None else {"withheld": self.withheld.to_list()}),
             **{_EXTRA + key: value for key, value in self.extra.items()},
         }
 
@@ -70,6 +72,7 @@ class Task:
             epochs=int(config["epochs"]),
             lr=float(config["lr"]),
             return_arrays=bool(config["return_arrays"]),
+            withheld=Architecture.of(config["withheld"]) if "withheld" in config else None,
             extra={
                 key.removeprefix(_EXTRA): value
                 for key, value in config.items()

@@ -14,6 +14,9 @@ Arrays = dict[str, NDArray[Any]]
 ClientId = str
 """A partition id ("0", "1", ...) in simulation, a site's name on real nodes."""
 
+MODEL_PARTS = ("head", "norm", "stem", "stages")
+"""Parts of a network's arrays: `corolla.spaces.model_parts` says which."""
+
 
 def client_seed(client: ClientId) -> int:
     """Return the integer that stands for ``client`` in seeds such as ``[seed, round, client]``."""

@@ -38,6 +38,34 @@ def clients(*values: Sequence[float], weights: Sequence[float]) -> list[Update]:
     ]
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("rule", [None, *RULES])
+def test_what_nobody_changed_stays_to_the_bit_beside_what_everybody_did(
+    rule: RobustRule | None, momentum: float
+) -> None:
+    """Private parts: replies have the server's own values there, one of them steps far too far elsewhere."""
+    own = np.array([-0.0, 0.0, 0.1, -1e-30, 3e7], np.float32)
+    old = {"w": np.zeros(4, np.float32), "head": own, "bn.running_var": abs(own)}
+    whole = {"head": (slice(5),), "bn.running_var": (slice(5),)}
+    replies = [
+        Update(
+            arrays={"w": np.full(held, step, np.float32), "head": own, "bn.running_var": abs(own)},
+            regions={"w": (slice(held),), **whole},
+            weight=weight,
+            client=str(step),
+        )
+        for held, step, weight in ((4, 1.0, 3.0), (2, 2.0, 0.7), (4, 90.0, 1e9), (3, 4.0, 1.1))
+    ]
+    velocity: Arrays = {}
+    for _ in range(2):
+        found, velocity = momentum_average(
+            old, replies, velocity, momentum=momentum, damping=0.25, rule=rule
+        )
+        assert (found["w"] != 0).all()
+        for name in ("head", "bn.running_var"):
+            assert found[name].tobytes() == old[name].tobytes()
+
+
 # --- by hand --------------------------------------------------------------------------------------------
 
 

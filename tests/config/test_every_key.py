@@ -59,7 +59,7 @@ READS = {  # groups that the method reads; others are only looked at
         *("space", "dataset", "partition", "trainer", "engine", "evaluation", "rounds", "clients"),
         *("clients_per_round", "local_epochs", "batch_size", "seed", "stage", "from", "run_dir"),
         *("new_clients", "device", "round_timeout_s", "memory_budget_mib", "lambda_time"),
-        *("link_mbit_s", "train_on_validation", "report", "tensorboard", "cap"),
+        *("link_mbit_s", "train_on_validation", "report", "tensorboard", "cap", "private"),
     ),
 }
 METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))

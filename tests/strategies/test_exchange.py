@@ -169,6 +169,50 @@ def test_a_reply_that_is_not_what_was_ordered_is_its_clients_failure(kind: str) 
     assert re.search(reason, failure.reason), failure.reason
 
 
+def test_what_is_private_is_neither_sent_nor_taken() -> None:
+    sent = {name: np.ones(3, np.float32) for name in NAMES}
+    architecture = Architecture((1, 0))
+    orders = [
+        Order(
+            task=Task(client=client, round=4, architecture=architecture),
+            arrays=sent,
+            returns=dict.fromkeys(NAMES, (3,)),
+            of=of,
+        )
+        for client, of in (("0", "task"), ("1", Architecture((0, 0))), ("2", "task"), ("3", None))
+    ]
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    exchange = Exchange(orders, dict.fromkeys("0123", 10), private=frozenset({"bn.running_var"}))
+    messages = exchange.messages()
+    names = [list(message.content["arrays"]) for message in messages]
+    assert names == [["w"], ["w"], ["w"], ["w", "bn.running_var"]]
+    assert [message.content["task"].get("withheld") for message in messages] == [
+        *(
+            [1, 0],
+            [0, 0],
+            [1, 0],
+            None,
+        )  # the last are no network's arrays: their names mean nothing
+    ]
+    answers = []
+    for number, message in enumerate(messages):
+        message.metadata.__dict__["_message_id"] = f"to {number}"
+        content = _content(str(number))
+        if number in (0, 1):
+            content["arrays"].pop("bn.running_var")
+        answers.append(Message(content, reply_to=message))
+    valid, (failure,) = exchange.sort(answers)
+    assert [reply.client for reply in valid] == ["0", "1", "3"]
+    assert failure.client == "2"
+    assert failure.reason == "1 wrong array names, the first: 'bn.running_var'"
+    for reply, values, size in zip(valid, (1.0, 1.0, 2.0), (12, 12, 24), strict=True):
+        assert list(reply.arrays) == list(NAMES)
+        assert reply.arrays["w"].tolist() == [2.0] * 3
+        assert reply.arrays["bn.running_var"].tolist() == [values] * 3
+        assert (reply.bytes_down, reply.bytes_up) == (size, size)
+        assert reply.task.withheld is None
+
+
 def test_what_is_in_bounds_is_taken() -> None:
     def change(content: RecordDict) -> None:
         _arrays(w=np.array([-0.0, 1e-40, 1e18]))(content)

@@ -50,6 +50,19 @@ def test_later_layers_see_what_earlier_ones_normalise_by_the_batch() -> None:
     assert model[1].running_var.item() == pytest.approx(18.0)
 
 
+def test_statistics_to_keep_stay_and_are_what_later_layers_see() -> None:
+    """By the first layer's own mean 1 and variance 4, x becomes (x - 1) / 2: means 0, 3 of the batches."""
+    model = nn.Sequential(BatchNorm(1), BatchNorm(1))
+    model[0].eps = 1e-12
+    model[0].running_mean.fill_(1.0)
+    model[0].running_var.fill_(4.0)
+    recalibrate(model, [column(0, 2), column(4, 10)], keep={"0.running_mean", "0.running_var"})
+    assert (model[0].running_mean.item(), model[0].running_var.item()) == (1.0, 4.0)
+    assert model[1].running_mean.item() == pytest.approx((0 + 3) / 2)
+    assert model[1].running_var.item() == pytest.approx((0.5 + 4.5) / 2)
+    assert model[0].training
+
+
 def test_only_statistics_change() -> None:
     model = convolutional(dropout=0.5)
     model[1].momentum = None

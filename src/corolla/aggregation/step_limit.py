@@ -81,7 +81,8 @@ def _scaled(sent: Arrays, update: Update, names: Sequence[str], scale: float) ->
         array, whole = arrays[name], sent[name]
         held = whole[place(update.regions, name, whole.shape).key]
         if scale:  # else 0 times infinity
-            moved = held + scale * np.subtract(array, held, dtype=np.float64)
+            # Not held + scale * (array - held): that turns -0.0 into 0.0.
+            moved = held - scale * np.subtract(held, array, dtype=np.float64)
             arrays[name] = moved.astype(array.dtype)
         else:
             arrays[name] = held.astype(array.dtype)

@@ -17,8 +17,9 @@ from pydantic import (
 from corolla.checker import MOST
 from corolla.config.arguments import kind_problem
 from corolla.errors import Fault, nearest
-from corolla.types import ClientId
+from corolla.types import MODEL_PARTS, ClientId
 
+Prior = Literal["auto", "client", "none"]
 ENGINES = ("inline", "ray", "superlink")
 _MOST_CLIENTS = 10**6
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"  # it becomes a part of folders' names
@@ -64,7 +65,7 @@ class EvaluationConfig(_Strict):
     fine_tune_epochs: int = Field(ge=0, le=MOST)
     fine_tune_lr: float | None = Field(gt=0)
     statistics: Literal["aggregate", "recalibrate"]
-    prior: Literal["auto", "client", "none"] = "auto"
+    prior: Prior = "auto"
     deploy: Literal["as_trained", "fine_tuned"] = "as_trained"
     return_models: bool | Literal["auto"]
     latency: bool
@@ -109,6 +110,7 @@ class RunConfig(_Strict):
     device: Literal["auto", "cpu", "cuda"]
     round_timeout_s: float = Field(ge=0.1, le=10**8)  # three years; a message takes 0.01 s
     evaluation: EvaluationConfig
+    private: list[str] = Field(default_factory=list)
     memory_budget_mib: tuple[float, float] | Literal["space"] | None
     link_mbit_s: float | None = Field(ge=1e-3, le=1e6)
     damping: float = Field(ge=0, le=1, default=0.0)
@@ -134,6 +136,12 @@ class RunConfig(_Strict):
     def on_nodes(self) -> bool:
         """Whether clients are real nodes with their own data, not a partition in simulation."""
         return bool(self.engine.get("kind") == "superlink")
+
+    @property
+    def class_prior(self) -> Prior:
+        """``evaluation.prior``; a private classifier was never averaged: it knows its client's classes."""
+        prior = self.evaluation.prior
+        return "auto" if prior == "client" and "head" in self.private else prior
 
     @property
     def population(self) -> list[ClientId]:
@@ -179,6 +187,10 @@ def _across_keys(config: RunConfig) -> list[Fault]:
                 f"Lower clients_per_round or raise {count}",
             )
         )
+    wrong = [part for part in config.private if part not in MODEL_PARTS]
+    if wrong:
+        remedy = nearest(wrong[0], MODEL_PARTS)
+        faults.append(Fault("private", config.private, f"{wrong[0]!r} is no part", remedy))
     evaluation = config.evaluation
     if evaluation.deploy == "fine_tuned" and evaluation.fine_tune_epochs == 0:
         problem = "there is no fine-tuning: evaluation.fine_tune_epochs=0"

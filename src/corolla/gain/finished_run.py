@@ -118,7 +118,8 @@ class FinishedRun:
             batch_size=self.config.batch_size,
             classes=self.space.num_classes,
             statistics=self.config.evaluation.statistics,
-            prior=self.config.evaluation.prior,
+            prior=self.config.class_prior,
+            keep=self.space.names_in(self.config.private),
         )
 
     def own_weights(self, client: ClientId) -> Arrays:
@@ -139,6 +140,9 @@ class SharedWeights:
     """
 
     def __init__(self, run: FinishedRun) -> None:
+        if run.config.private:
+            problem = f"the server never had the clients' {', '.join(run.config.private)}"
+            raise RefusedError(Fault("start", "supernet", problem, "Give --start own"))
         self._run = run
         self._strategy = build_strategy(run.config, federation=run.federation)
         header = header_of(run.config, run.space)

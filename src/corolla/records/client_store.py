@@ -21,6 +21,9 @@ from corolla.types import ClientId
 FORMAT_VERSION = 2
 """Of a client's state file."""
 
+PRIVATE = "private"
+"""Name of the store, `ClientStore.apart`, of the parts of the model that are private to clients."""
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -45,6 +48,11 @@ class ClientStore:
             raise ValueError(f"keep={keep}: at least the state saved last must stay")
         self._root, self._keep = Path(root), keep
         self._experiment = dict(experiment or {})
+
+    def apart(self, name: str, *, keep: int | None = None) -> ClientStore:
+        """Return a store of other states of the same clients, in a folder that no client's name can be."""
+        keep = self._keep if keep is None else keep
+        return ClientStore(self._root / f"+{name}", keep=keep, experiment=self._experiment)
 
     def save(self, client: ClientId, round: int, state: State) -> None:
         """Write what ``client`` knows after ``round``, atomically and durably.

@@ -17,6 +17,9 @@ from corolla.records.run_directory import RunDirectory, has_round
 CLIENT_STATES = "client_states"
 """Entry of a checkpoint's meta: simulated client -> round that its state on the disk is from."""
 
+PRIVATE_STATES = "private_states"
+"""The same of the private parts of its model."""
+
 _FILES = (
     *(".launch", "run.log", "superlink.log", "environment.json", "partition.json", "clients.json"),
     *("metrics.jsonl", "clients.jsonl", "checkpoints/latest", "checkpoints/best"),
@@ -65,12 +68,14 @@ def _progress_faults(directory: RunDirectory, header: CheckpointHeader) -> list[
             directory.checkpoints.load("best", header)
     except CorruptStateError as error:
         faults += error.faults
-    states: Mapping[str, int] = found[1].meta.get(CLIENT_STATES, {})
-    for client, saved_in in states.items():
-        try:
-            directory.client_states.require(client, saved_in=saved_in, up_to=done)
-        except CorruptStateError as error:
-            faults += error.faults
+    stores = {CLIENT_STATES: directory.client_states, PRIVATE_STATES: directory.private_states}
+    for key, store in stores.items():
+        states: Mapping[str, int] = found[1].meta.get(key, {})
+        for client, saved_in in states.items():
+            try:
+                store.require(client, saved_in=saved_in, up_to=done)
+            except CorruptStateError as error:
+                faults += error.faults
     return faults
 
 

@@ -26,7 +26,7 @@ from corolla.records.atomic import is_temporary, sweep, write_text
 from corolla.records.checkpoints import CheckpointHeader, Checkpoints, Which
 from corolla.records.client_models import load_model, model_directory, save_model
 from corolla.records.client_names import client_of
-from corolla.records.client_store import ClientStore
+from corolla.records.client_store import PRIVATE, ClientStore
 from corolla.records.errors import CorruptStateError
 from corolla.records.event_mirror import EventMirror
 from corolla.records.json_lines import append_lines, keep_lines, read_lines
@@ -205,6 +205,11 @@ class RunDirectory:
     def client_states(self) -> ClientStore:
         """What simulated clients keep between rounds."""
         return ClientStore(self.path / "state")
+
+    @property
+    def private_states(self) -> ClientStore:
+        """Parts of the model that never leave simulated clients: what `clients.private_parts` keeps."""
+        return self.client_states.apart(PRIVATE)
 
     def load_checkpoint(
         self, which: Which = "latest", *, expected: CheckpointHeader

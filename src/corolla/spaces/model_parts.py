@@ -9,14 +9,12 @@ First, last and behind are meant in the order in which modules are registered.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Literal
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-Part = Literal["head", "norm", "stem", "stages"]
 Parts = Mapping[str, tuple[str, ...]]
-"""Part -> names of its arrays, in the order of the state_dict."""
+"""Part, of `MODEL_PARTS` -> names of its arrays, in the order of the state_dict."""
 
 _NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)  # the first: of batches, of instances
 

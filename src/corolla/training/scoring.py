@@ -8,7 +8,7 @@ images. A model that was taught to ignore how frequent classes are is told it ag
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Literal, get_args
 
@@ -58,6 +58,7 @@ class Scoring:
         classes: of the model.
         statistics: ``recalibrate``, or ``aggregate``: as they came.
         prior: see `takes_prior`.
+        keep: names of statistics that are never recalibrated: those that are private to the client.
 
     """
 
@@ -70,7 +71,9 @@ class Scoring:
         classes: int,
         statistics: Statistics,
         prior: Prior,
+        keep: Container[str] = (),
     ) -> None:
+        self._keep = keep
         self._trainer, self._train, self._batch_size = trainer, train, batch_size
         self._classes, self._statistics, self._prior = classes, statistics, prior
 
@@ -91,7 +94,9 @@ class Scoring:
 
         """
         if self._statistics == "recalibrate":
-            self._trainer.recalibrate(model, self._train, batch_size=self._batch_size)
+            self._trainer.recalibrate(
+                model, self._train, batch_size=self._batch_size, keep=self._keep
+            )
         self._fold(model, self.offset(shared=shared, loss=loss))
 
     @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -12,19 +12,22 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from corolla.training.modes import in_mode
 
 
-def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
+def recalibrate(model: nn.Module, batches: Iterable[Tensor], *, keep: Container[str] = ()) -> None:
     """Set running means and variances to the averages of the batch statistics, weighted by images.
 
     With batches of one size that is the plain mean over batches. Each layer sees its input
     normalised by the batch, as in training. Weights, momenta and modes are left as they were; a
-    model without running statistics is not run at all.
+    model without running statistics is not run at all. Layers whose statistics' names are in ``keep`` stay
+    as they are, and normalise by what they have.
 
     Izmailov et al., UAI 2018 (SWA), section 3.2 do the same for averaged weights.
     """
     layers = [
         module
-        for module in model.modules()
-        if isinstance(module, _BatchNorm) and module.running_mean is not None
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm)
+        and module.running_mean is not None
+        and f"{name}.running_mean" not in keep
     ]
     if not layers:
         return

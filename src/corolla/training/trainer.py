@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -226,6 +226,7 @@ class LocalTrainer:
         images: Images,
         *,
         batch_size: int,
+        keep: Container[str] = (),
     ) -> None:
         """Compute BN's running statistics anew, as the mean over batches of ``images``.
 
@@ -237,9 +238,11 @@ class LocalTrainer:
 
         """
         floats = self.floats(images)
-        self.recalibrate_on(model, floats, batch_size=batch_size)
+        self.recalibrate_on(model, floats, batch_size=batch_size, keep=keep)
 
-    def recalibrate_on(self, model: nn.Module, floats: Floats, *, batch_size: int) -> None:
+    def recalibrate_on(
+        self, model: nn.Module, floats: Floats, *, batch_size: int, keep: Container[str] = ()
+    ) -> None:
         """Do as `recalibrate`, on images that `floats` prepared once for many models."""
         if not has_batch_norm(model):
             return
@@ -254,7 +257,7 @@ class LocalTrainer:
                 yield floats.normalised(floats.pixels(indices.to(self.device)))
 
         with seeded_torch(_SCORING_SEED, self.device):  # for operations that draw (noise)
-            recalibrate(model, batches())
+            recalibrate(model, batches(), keep=keep)
 
     def _run(self, trainees: Sequence[Trainee], images: Images, **arguments: Any) -> TrainingRun:
         return TrainingRun(

@@ -1,0 +1,258 @@
+"""Parts of the model that never leave a client: FedPer, LG-FedAvg and FedBN as settings of any method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from flwr.app import ArrayRecord
+
+from clients.site import Shared
+from corolla.config.build import header_of
+from corolla.config.schema import RunConfig, parse_config
+from corolla.errors import RefusedError, RunFailedError
+from corolla.launch import plan_run
+from corolla.records.client_models import load_model, model_directory
+from corolla.records.run_directory import RunDirectory
+from corolla.spaces.supernet import Supernet, to_arrays
+from corolla.types import Arrays
+from tests.strategies.conftest import results, resumed, run, small
+
+TWO = ("clients=2", "clients_per_round=2", "rounds=2", "evaluation.every=0", "batch_size=128")
+TINY = (
+    "space=elastic_resnet",
+    "space.supernet.resolution=8",
+    "space.supernet.widths=[[4,8],[8,16]]",
+    "space.supernet.depths=[1,2]",
+)
+
+
+def _config(directory: RunDirectory) -> RunConfig:
+    config, faults = parse_config(yaml.safe_load(directory.config_text()))
+    assert config is not None, faults
+    return config
+
+
+def _server(directory: RunDirectory, space: Supernet, prefix: str) -> Arrays:
+    header = header_of(_config(directory), space)
+    _, state = directory.load_checkpoint("latest", expected=header)
+    return state.part(f"strategy/{prefix}/")
+
+
+def _same(left: Arrays, right: Arrays) -> None:
+    assert left.keys() == right.keys()
+    for name in left:
+        assert left[name].tobytes() == right[name].tobytes(), name
+
+
+@pytest.mark.parametrize("parts", [["head"], ["norm"], ["stem", "stages"], ["head", "norm"]])
+def test_fedavg_with_private_parts_by_hand(parts: list[str], tmp_path: Path) -> None:
+    """FedPer, FedBN, LG-FedAvg, and two parts at once: two clients, two rounds, bit for bit."""
+    # Private statistics are deployed as they are; a network all of whose statistics are is not recalibrated.
+    statistics = "aggregate" if parts == ["head"] else "recalibrate"
+    directory = run(
+        *(tmp_path / "run", "method=fedavg", "method.strategy.weights=uniform", *TWO, *TINY),
+        *(f"private=[{','.join(parts)}]", f"evaluation.statistics={statistics}"),
+    )
+    common = Shared(directory.config_text())
+    config, space, trainer = common.config, common.space, common.trainer
+    architecture = space.named(config.method.strategy["architecture"])
+    initial = space.initial_state(config.seed)
+    private = {name for part in parts for name in space.parts[part]}
+    shared = space.cut(initial, architecture)
+    own = [dict(shared), dict(shared)]
+    for server_round in (1, 2):
+        for client in (0, 1):
+            public = {name: array for name, array in shared.items() if name not in private}
+            mine = {name: array.copy() for name, array in {**own[client], **public}.items()}
+            model = space.load(architecture, mine).to(trainer.device)
+            data = common.partitioned(str(client))
+            trainer.train(
+                model,
+                data.train,
+                epochs=1,
+                batch_size=128,
+                lr=trainer.settings.learning_rate(server_round, 2),
+                seed=(config.seed, server_round, client),
+            )
+            own[client] = to_arrays(model)
+        # The mean of two floats as the running mean writes it, on what is public.
+        shared = {
+            name: array
+            if name in private
+            else own[0][name] - (own[0][name] - own[1][name]) * np.float32(0.5)
+            for name, array in shared.items()
+        }
+    _same(_server(directory, space, "model"), shared)
+    for client in (0, 1):
+        found = directory.private_states.load(str(client), 3)
+        assert found is not None
+        assert found[0] == 2
+        kept = space.cut(initial | found[1].arrays, architecture)
+        _same(
+            {name: kept[name] for name in private & kept.keys()},
+            {name: own[client][name] for name in private & kept.keys()},
+        )
+        _, deployed = load_model(model_directory(directory.path, str(client)))
+        _same(deployed, {n: own[client][n] if n in private else a for n, a in shared.items()})
+    sent = sum(array.nbytes for name, array in shared.items() if name not in private)
+    for row in directory.clients():
+        assert (row["bytes_down"], row["bytes_up"]) == (sent, sent)
+
+
+def _recorded(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
+    """Return what will hold the names of the arrays of every message, down and up."""
+    names: list[set[str]] = []
+    for module in ("strategies.exchange", "clients.adapter"):
+
+        def note(arrays: Arrays, to_record: Callable[[Arrays], ArrayRecord]) -> ArrayRecord:
+            names.append(set(arrays))
+            return to_record(arrays)
+
+        from clients.wire import to_record
+
+        monkeypatch.setattr(f"{module}.to_record", lambda arrays: note(arrays, to_record))
+    return names
+
+
+@pytest.mark.parametrize("parts", ["head", "head,norm"])
+def test_with_a_search_nothing_private_travels_and_a_resumed_run_is_the_same(
+    parts: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every client gets another architecture in every round."""
+    names = _recorded(monkeypatch)
+    arm = ("method=perfedrlnas", f"private=[{parts}]", "damping=0.25", *TINY, "batch_size=128")
+    arm = (*arm, "method.strategy.server_momentum=0.9", "clients_per_round=3")
+    whole = run(tmp_path / "whole", *arm)
+    space = Shared(whole.config_text()).space
+    private = space.names_in(_config(whole).private)
+    assert len({tuple(row["architecture"]) for row in whole.clients()}) > 1
+    assert names
+    assert not private & set().union(*names)
+    initial = space.initial_state(0)
+    server = _server(whole, space, "supernet")
+    _same({n: server[n] for n in private}, {n: initial[n] for n in private})
+    assert any(server[n].tobytes() != initial[n].tobytes() for n in server.keys() - private)
+    save = RunDirectory.save_checkpoint
+
+    def crash(self: RunDirectory, *arguments: Any, **settings: Any) -> None:
+        if settings["round"] == 2:
+            raise OSError("power cut")
+        save(self, *arguments, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "save_checkpoint", crash)
+        with pytest.raises(RunFailedError, match="power cut"):
+            run(tmp_path / "broken", *arm)
+    again = resumed(tmp_path / "broken")
+    assert results(again) == results(whole)
+    for client in whole.saved_clients():
+        paths = (model_directory(each.path, client) for each in (whole, again))
+        left, right = (load_model(path)[1] for path in paths)
+        _same(left, right)
+        assert private & left.keys()
+
+
+def test_a_resumed_run_misses_private_parts_that_are_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arm = ("method=fedavg", "private=[head]", *TWO, *TINY)
+    save = RunDirectory.save_checkpoint
+
+    def crash(self: RunDirectory, *arguments: Any, **settings: Any) -> None:
+        if settings["round"] == 2:
+            raise OSError("power cut")
+        save(self, *arguments, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "save_checkpoint", crash)
+        with pytest.raises(RunFailedError, match="power cut"):
+            run(tmp_path / "run", *arm)
+    directory = RunDirectory.open(tmp_path / "run")
+    directory.private_states.clear("1")
+    with pytest.raises(RefusedError, match=r"\+private/1.*after round 1 is missing"):
+        resumed(tmp_path / "run")
+
+
+def test_a_knowledge_network_has_private_parts_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FedKEMF: the clients' models have other architectures than the network that travels."""
+    names = _recorded(monkeypatch)
+    directory = run(
+        *(tmp_path / "run", "method=fedkemf", "method.strategy.fusion=average", *TWO, *TINY),
+        "private=[head]",
+    )
+    space = Shared(directory.config_text()).space
+    private = space.names_in(["head"])
+    assert not private & set().union(*names)
+    knowledge = space.named(_config(directory).method.strategy["knowledge"])
+    initial = space.cut(space.initial_state(0), knowledge)
+    server = _server(directory, space, "model")
+    _same({n: server[n] for n in private}, {n: initial[n] for n in private})
+    found = directory.private_states.load("0", 3)
+    assert found is not None
+    kept = space.cut(space.initial_state(0) | found[1].arrays, knowledge)
+    assert all(kept[name].tobytes() != initial[name].tobytes() for name in private)
+
+
+@pytest.mark.parametrize(
+    ("method", "remedy"),
+    [
+        ("local", "Use private=[]"),
+        ("fedmd", "Use private=[]"),
+        ("global_nas", "Use private=[]"),
+        ("hapfnas", "method=perfedrlnas"),
+        ("fedrolex", "method=heterofl"),
+        ("fedkemf", "fusion=average"),
+    ],
+)
+def test_a_method_whose_messages_are_no_such_models_says_so(
+    method: str, remedy: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RefusedError) as caught:
+        plan_run(small(f"method={method}", f"run_dir={tmp_path}", "private=[head]"))
+    (fault,) = caught.value.faults
+    assert fault.key == "private"
+    assert remedy in fault.remedy
+
+
+@pytest.mark.parametrize(("part", "prior"), [("head", "auto"), ("stages", "client")])
+def test_a_private_classifier_knows_its_clients_classes(
+    part: str, prior: str, tmp_path: Path
+) -> None:
+    overrides = small(f"run_dir={tmp_path}", f"private=[{part}]", "evaluation.prior=client")
+    assert plan_run(overrides).config.class_prior == prior
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("[head,haed]", "'haed' is no part. Did you mean"),
+        ("head", "private='head': is not a list"),
+        ("[1]", "private=\\[1\\]: is not a list"),
+    ],
+)
+def test_what_is_no_part_is_refused(value: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(RefusedError, match=said):
+        plan_run(small(f"run_dir={tmp_path}", f"private={value}"))
+
+
+@pytest.mark.parametrize("method", ["ditto", "heterofl", "knn_per", "per_fedavg", "spider"])
+def test_other_methods_keep_a_private_head_at_the_clients(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = _recorded(monkeypatch)
+    directory = run(tmp_path / "run", f"method={method}", "private=[head]", "batch_size=128")
+    space = Shared(directory.config_text()).space
+    private = space.names_in(["head"])
+    assert not private & set().union(*names)
+    assert not any(row["state_restarted"] for row in directory.clients())
+    server = _server(directory, space, "model")
+    initial = space.initial_state(0)
+    _same({n: server[n] for n in private}, {n: initial[n] for n in private})
+    assert all(load_model(model_directory(directory.path, c))[1] for c in directory.saved_clients())
