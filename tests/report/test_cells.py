@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from corolla.report.cell_cards import cell_section
 from corolla.report.cells import Network, differing, distances, searched
 from corolla.report.darts_edges import edge_names
-from corolla.report.heat_table import HeatCell, square
+from corolla.report.figures import Figure, brief, matrix
 from corolla.report.load import Run
 from corolla.report.wording import percent
 from corolla.spaces.darts_genotype import KINDS, edge_name, edge_pairs
@@ -25,6 +24,13 @@ def _run(choices: dict[str, Any], rows: list[dict[str, Any]] | None = None, node
     per_client = {name: {"choices": row} for name, row in choices.items()}
     summary = {"per_client": per_client, "dimensions": dimensions(nodes=nodes)}
     return Run(Path("run"), {}, {}, [], rows or [], summary)
+
+
+def _texts(figure: Figure) -> list[list[str]]:
+    lines: dict[str, list[str]] = {}
+    for row in figure.rows:
+        lines.setdefault(row["row"], []).append(row["text"])
+    return list(lines.values())
 
 
 def test_an_index_names_the_operations_of_its_bits() -> None:
@@ -111,8 +117,8 @@ def test_equal_networks_are_drawn_once_and_pairs_are_of_different_ones() -> None
     ]
     assert section.matrix is not None
     # ab 0, ac 1, ad 4, bc 1, bd 4, cd 3: 13 over six pairs.
-    assert "on average 2.2. 1\u00a0pair of clients are the same." in section.matrix.caption
-    assert [cell.text for cell in section.matrix.rows[0]] == ["\u2013", "0", "1", "4"]
+    assert "on average 2.2. 1\u00a0pair of clients are the same." in section.matrix.note
+    assert _texts(section.matrix)[0] == ["\u2013", "0", "1", "4"]
 
 
 def test_one_architecture_for_all_has_no_difference_to_show() -> None:
@@ -134,8 +140,8 @@ def test_many_networks_are_limited_and_counted() -> None:
     assert len(section.cards) == 12
     assert "88 networks are left out" in section.caption
     assert section.matrix is not None
-    assert len(section.matrix.rows) == 24
-    assert "Shown are the first 24 of 100 clients." in section.matrix.caption
+    assert len(_texts(section.matrix)) == 24
+    assert "Shown are the first 24 of 100 clients." in section.matrix.note
 
 
 def test_the_legend_names_what_is_drawn() -> None:
@@ -153,27 +159,35 @@ def test_the_legend_names_what_is_drawn() -> None:
     assert "<title>input 1 to node 2: sep_conv_3x3</title>" in svg
 
 
+def _cells(figure: Figure) -> list[tuple[str, float | None, str | None]]:
+    return [(row["text"], row.get("strength"), row.get("role")) for row in figure.rows]
+
+
 def test_colours_go_from_the_lowest_to_the_highest_value() -> None:
-    table = square("t", "", "c", ["a", "b"], [[0.5, 0.75], [1.0, None]], percent)
-    assert table.rows == [
-        [HeatCell("50.0", 6.0, "s1", own=True), HeatCell("75.0", 30.5)],
-        [HeatCell("100.0", 55.0), HeatCell("\u2013")],
+    table = matrix("t", "", ["a", "b"], [[0.5, 0.75], [1.0, None]], percent)
+    assert _cells(table) == [
+        *(("50.0", 0.0, "s1"), ("75.0", 0.5, "s1")),
+        *(("100.0", 1.0, "s1"), ("\u2013", None, None)),
     ]
+    assert [row["own"] for row in table.rows] == [True, False, False, True]
 
 
 def test_signed_values_have_a_colour_for_either_sign_from_zero() -> None:
+    gains = [1.0, -1.0]
     values = [[0.0, -0.5], [0.25, 0.0]]
-    table = square("t", "", "c", ["a", "b"], values, percent, signed=True, extra=[1.0, -1.0])
-    assert table.rows[0] == [HeatCell("0.0", own=True), HeatCell("-50.0", 30.5, "s2")]
-    assert table.rows[1][0] == HeatCell("25.0", 18.2, "s1")  # 6 + 49 / 4 = 18.25
-    assert [cell.role for cell in table.extra] == ["s1", "s2"]
+    table = matrix("t", "", ["a", "b"], values, percent, signed=True, extra_head="g", extra=gains)
+    assert _cells(table) == [
+        *(("0.0", None, None), ("-50.0", 0.5, "s2"), ("100.0", 1.0, "s1")),
+        *(("25.0", 0.25, "s1"), ("0.0", None, None), ("-100.0", 1.0, "s2")),
+    ]
 
 
-def test_long_names_keep_both_ends() -> None:
+def test_long_names_keep_both_ends_and_stay_apart() -> None:
     names = [f"hospital-north-{i}" for i in range(2)]
-    table = square("t", "", "c", names, [[0.0, 1.0], [1.0, 0.0]], percent)
-    assert [short for _, short in table.names] == ["hosp\u2026th-0", "hosp\u2026th-1"]
-    assert re.match("hospital-north-0", table.names[0][0])
+    table = matrix("t", "", names, [[0.0, 1.0], [1.0, 0.0]], percent)
+    assert [row["row"] for row in table.rows[::2]] == ["hospi\u2026rth-0", "hospi\u2026rth-1"]
+    assert table.rows[0]["client"] == "hospital-north-0, hospital-north-0"
+    assert len(set(brief(["a-long-first-x", "a-long-other-x"], 6).values())) == 2
 
 
 def test_distances_of_very_many_networks_are_those_of_the_first_400() -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import pytest
 
-from corolla.report.decision_timeline import timeline
+from corolla.report.decision_figure import timeline
 from corolla.report.decisions import choice_table, choices, summed_up
 from corolla.report.load import Run
 
@@ -78,10 +76,6 @@ def _usual() -> Run:
     )
 
 
-def _titles(svg: str) -> list[str]:
-    return [e.text or "" for e in ElementTree.fromstring(svg).iter() if e.tag == "title"]
-
-
 def test_a_choice_is_told_with_its_evidence() -> None:
     edge, node = choices(_usual())
     assert edge.of_edge
@@ -133,48 +127,59 @@ def test_choices_in_sum() -> None:
     )
 
 
-def test_marks_stand_at_their_rounds_with_a_tooltip_each() -> None:
+def test_marks_stand_at_their_rounds_and_tell_their_choice() -> None:
     made = choices(_usual())
     drawing = timeline(_usual(), made)
     assert drawing is not None
-    assert _titles(drawing.svg) == [choice.words for choice in made]
-    # 4 rounds on 1200 - 156 - 12 = 1032 pixels, 258 each: rounds 2 and 3 at 1.5 and 2.5 times that.
-    # Lanes begin 118 down; the normal cell's line is 10 below that, the reduction cell's 26.
-    places = re.findall(r'class="mark" transform="translate\(([\d.]+) ([\d.]+)\)"', drawing.svg)
-    assert places == [("543.0", "128"), ("801.0", "144")]
-    assert 'fill="var(--s3)"' in drawing.svg.split('class="mark"')[1]  # skip_connect
-    assert 'fill="var(--surface)" stroke="var(--ink)"' in drawing.svg.split('class="mark"')[2]
-    words = [entry for _, entry in drawing.legend]
-    assert words[:3] == ["edge keeps skip_connect", "node loses edges", "hollow: as good as equal"]
+    assert [row["words"] for row in drawing.rows] == [choice.words for choice in made]
+    assert [(row["lane"], row["x"], row["dy"], row["tied"]) for row in drawing.rows] == [
+        ("client a, normal", 2.0, 0.0, False),
+        ("client a, reduction", 3.0, 0.0, True),
+    ]
+    assert [row["series"] for row in drawing.rows] == list(drawing.looks)
+    assert drawing.looks["edge keeps skip_connect"] == ("s3", "triangle-up")
+    lanes = [row["lane"] for row in drawing.more["lanes"]]
+    assert lanes == [f"client {c}, {cell}" for c in "ab" for cell in ("normal", "reduction")]
 
 
-def test_phases_are_bands_of_each_client() -> None:
+def test_phases_are_stretches_of_each_client() -> None:
     drawing = timeline(_usual(), [])
     assert drawing is not None
-    bands = re.findall(r'<rect x="([\d.]+)" y="(\d+)" width="([\d.]+)"[^>]*--(s\d)', drawing.svg)
-    # Above, rounds 2 and 4 (where b is in phase 1) are neither all 1 nor all 3: means 1.5 and 2; then
-    # the lane of a, and none of b.
-    assert bands == [
-        ("414.0", "4", "258.0", "s5"),
-        ("672.0", "4", "258.0", "s3"),
-        ("930.0", "4", "258.0", "s5"),
-        ("414.0", "118", "258.0", "s5"),
-        ("672.0", "118", "516.0", "s3"),
+
+    def stretches(rows: Any) -> list[tuple[str, float, float]]:
+        return [(row["phase"][:7], row["start"], row["end"]) for row in rows]
+
+    # In rounds 2 and 4 (where b is in phase 1) the mean is neither 1 nor 3: 1.5 and 2.
+    assert stretches(drawing.more["mean_phases"]) == [
+        ("phase 2", 1.5, 2.5),
+        ("phase 3", 2.5, 3.5),
+        ("phase 2", 3.5, 4.5),
     ]
+    # Both lanes of a, and none of b, which never left the first.
+    both = [("phase 2", 1.5, 2.5), ("phase 3", 2.5, 4.5)]
+    assert stretches(drawing.more["phases"]) == both * 2
+    assert {row["lane"][:8] for row in drawing.more["phases"]} == {"client a"}
 
 
-def test_many_choices_of_one_round_become_a_bar() -> None:
-    made = [
-        _EDGE | {"where": f"{i}-5", "kept": "sep_conv_3x3" if i < 3 else "skip_connect"}
-        for i in range(4)
-    ]
+def test_choices_of_one_round_stand_apart() -> None:
+    made = [_EDGE | {"where": f"{i}-5"} for i in range(4)]
     run = _run(_row(2, "a", 2.0, *made))
     drawing = timeline(run, choices(run))
     assert drawing is not None
-    assert len(_titles(drawing.svg)) == 1
-    # 14 pixels for four: three of one, one of the other.
-    heights = re.findall(r'width="11" height="([\d.]+)" fill="var\(--(s\d)\)"', drawing.svg)
-    assert heights == [("10.5", "s1"), ("3.5", "s3")]
+    # Three beside each other, 0.3 rounds apart, the fourth below the first.
+    places = [(round(row["x"], 2), row["dy"]) for row in drawing.rows]
+    assert places == [(1.7, -0.5), (2.0, -0.5), (2.3, -0.5), (1.7, 0.5)]
+
+
+def test_the_losses_are_the_recorded_ones() -> None:
+    drawing = timeline(_usual(), [])
+    assert drawing is not None
+    assert [(row["x"], row["y"]) for row in drawing.more["loss"]] == [
+        *((1, 2.0), (2, 1.0), (3, 2 / 3), (4, 0.5)),
+    ]
+    assert [(row["client"], row["x"]) for row in drawing.more["own"]] == [
+        *(("a", 1), ("a", 2), ("b", 2), ("a", 3), ("a", 4), ("b", 4)),
+    ]
 
 
 def test_long_federations_are_limited_and_counted() -> None:
@@ -182,22 +187,12 @@ def test_long_federations_are_limited_and_counted() -> None:
     run = _run(*rows)
     drawing = timeline(run, choices(run))
     assert drawing is not None
-    assert len(_titles(drawing.svg)) == 40
-    assert "Shown are the first 20 of 150 clients." in drawing.caption
+    assert len(drawing.rows) == 40
+    assert "Shown are the first 20 of 150 clients." in drawing.note
     table = choice_table(choices(run))
     assert table is not None
     assert len(table.rows) == 240
     assert "300\u00a0decisions. Shown are the first 240" in table.caption
-
-
-def test_a_thousand_rounds_stay_light() -> None:
-    run = _run(*[_row(n, str(c), 3.0) for n in range(1, 1001) for c in range(8)])
-    drawing = timeline(run, [])
-    assert drawing is not None
-    (curve,) = re.findall(r'd="M([^"]*)" fill="none" stroke="var\(--s1\)"', drawing.svg)
-    assert len(curve.split()) == 2 * 500  # each the mean of two rounds
-    # By hand: rounds 1 and 2, 2.0 and 1.0; drawn at the second, 1.5 / 1000 of 1032 from 156.
-    assert curve.startswith("157.5 ")
 
 
 def test_there_is_no_timeline_where_nobody_tells() -> None:

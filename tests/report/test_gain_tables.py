@@ -35,18 +35,13 @@ def test_differences_are_to_the_own_architecture_of_the_row() -> None:
     )
     assert shared.mean == "mean gain 0.0 points"
     accuracy, apart = shared.tables
-    assert [[cell.text for cell in row] for row in accuracy.rows] == [
-        ["75.0", "50.0"],
-        ["50.0", "25.0"],
+    assert [row["text"] for row in accuracy.rows] == ["75.0", "50.0", "50.0", "25.0"]
+    assert [row["own"] for row in accuracy.rows] == [True, False, False, True]
+    # 0.75 - 0.5 in a's row, 0.25 - 0.5 in b's, each with its gain; nothing to compare on the diagonal.
+    assert [(row["column"], row["text"], row.get("role")) for row in apart.rows] == [
+        *(("a", "\u2013", None), ("b", "+25.0", "s1"), ("gain g", "+25.0", "s1")),
+        *(("a", "\u221225.0", "s2"), ("b", "\u2013", None), ("gain g", "\u221225.0", "s2")),
     ]
-    assert [row[i].own for i, row in enumerate(accuracy.rows)] == [True, True]
-    # 0.75 - 0.5 in a's row, 0.25 - 0.5 in b's; nothing to compare on the diagonal.
-    assert [[cell.text for cell in row] for row in apart.rows] == [
-        ["\u2013", "+25.0"],
-        ["\u221225.0", "\u2013"],
-    ]
-    assert [cell.role for cell in apart.extra] == ["s1", "s2"]
-    assert [cell.text for cell in apart.extra] == ["+25.0", "\u221225.0"]
     assert len(shared.best) == 2
     assert own.best == []
 
@@ -57,8 +52,8 @@ def test_many_clients_are_limited_and_counted() -> None:
     section = gain_section(_run({"clients": names, "starts": {"own": entry}}))
     assert section is not None
     assert "Shown are the first 16 of 40 clients: gain.json has all." in section.caption
-    assert [len(table.rows) for table in section.starts[0].tables] == [16, 16]
-    assert len(section.starts[0].tables[1].extra) == 16
+    # Rows of 16 columns, and of one more with the gains.
+    assert [len(table.rows) for table in section.starts[0].tables] == [16 * 16, 16 * 17]
 
 
 @pytest.mark.parametrize(
@@ -79,4 +74,4 @@ def test_a_cell_without_a_number_is_a_dash() -> None:
     entry = _ENTRY | {"accuracy": [[0.75, None], [0.5, 0.25]]}
     section = gain_section(_run({"clients": ["a", "b"], "starts": {"own": entry}}))
     assert section is not None
-    assert [t.rows[0][1].text for t in section.starts[0].tables] == ["\u2013", "\u2013"]
+    assert [t.rows[1]["text"] for t in section.starts[0].tables] == ["\u2013", "\u2013"]

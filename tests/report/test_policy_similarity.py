@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from corolla.report.client_figures import policy_similarity
 from corolla.report.load import Run
-from corolla.report.policy_similarity import policy_similarity
 
 
 def _run(per_client: dict[str, dict[str, Any]]) -> Run:
@@ -34,31 +34,30 @@ def test_like_data_and_like_policies_correlate() -> None:
                 "b": _client([5, 4, 1], [0.75, 0.25], [0.5, 0.5]),
                 "c": _client([0, 2, 8], [0.25, 0.75], [0.0, 1.0]),
             }
-        ),
-        "u",
+        )
     )
     assert chart is not None
-    assert "3\u00a0pairs" in chart.description
+    assert "3\u00a0pairs" in chart.note
     assert "+1.00" in chart.note  # ab > bc > ac in both
 
 
 def test_there_is_no_chart_without_policies_or_with_two_clients() -> None:
     clients = {name: _client([1, i], [0.5, 0.5]) for i, name in enumerate("ab")}
-    assert policy_similarity(_run(clients), "u") is None
-    assert policy_similarity(_run({n: {"label_counts": [1, 2]} for n in "abcd"}), "u") is None
+    assert policy_similarity(_run(clients)) is None
+    assert policy_similarity(_run({n: {"label_counts": [1, 2]} for n in "abcd"})) is None
 
 
 def test_policies_that_never_moved_have_no_relation_to_show() -> None:
     clients = {name: _client([1, i, 3], [0.5, 0.5]) for i, name in enumerate("abcd")}
-    assert policy_similarity(_run(clients), "u") is None
+    assert policy_similarity(_run(clients)) is None
 
 
 def test_many_clients_are_thinned_out() -> None:
     clients = {
         str(i): _client([1 + i, 200 - i], [i / 200, 1 - i / 200], [0.5, 0.5]) for i in range(200)
     }
-    chart = policy_similarity(_run(clients), "u")
+    chart = policy_similarity(_run(clients))
     assert chart is not None
     # Every fourth of 200: 50 clients, 50 * 49 / 2 pairs; both likenesses fall with the distance alone.
-    assert "1,225\u00a0pairs" in chart.description
+    assert "1,225\u00a0pairs" in chart.note
     assert "+1.00" in chart.note

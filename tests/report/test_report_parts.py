@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 import corolla.report
 from corolla.report import wording
 from corolla.report.architecture_strip import StripLayout
-from corolla.report.clients import client_table, heat_map
-from corolla.report.drawing import BYTES, SECONDS, draw, stroke, unit_ticks
+from corolla.report.clients import client_table, label_counts
+from corolla.report.figures import BYTES
 from corolla.report.load import Run, Spread, number
 
 _DIMENSIONS = [
@@ -61,23 +61,40 @@ def test_shares_count_the_clients_that_took_each_candidate() -> None:
     assert [(p["value"], p["count"]) for p in first["parts"]] == [("16", 1), ("24", 2)]
 
 
-def test_label_counts_of_a_few_clients_are_shown_as_they_are() -> None:
-    run = _run({"a": {"label_counts": [3, 1]}, "b": {"label_counts": [0, 4]}}, class_names=["x"])
-    heat = heat_map(run)
+def _lines(run: Run) -> dict[str, list[tuple[str, str, float | None]]]:
+    heat = label_counts(run)
     assert heat is not None
-    assert heat.columns == ["x", "1"]  # a class without a name is called by its number
-    assert heat.rows == [("a", 4, [(3, 0.75), (1, 0.25)]), ("b", 4, [(0, 0.0), (4, 1.0)])]
+    lines: dict[str, list[tuple[str, str, float | None]]] = {}
+    for row in heat.rows:
+        cell = (row["column"], row["text"], row.get("strength"))
+        lines.setdefault(row["row"], []).append(cell)
+    return lines
+
+
+def test_label_counts_of_a_few_clients_are_shown_as_they_are() -> None:
+    counts = {"a": {"label_counts": [3, 1]}, "b": {"label_counts": [0, 2]}}
+    # A class without a name is called by its number; sizes are 4 and 2: all and half of the largest.
+    assert _lines(_run(counts, class_names=["x"])) == {
+        "a": [("x", "3", 0.75), ("1", "1", 0.25), ("all", "4", 1.0)],
+        "b": [("x", "·", None), ("1", "2", 1.0), ("all", "2", 0.5)],
+    }
 
 
 def test_label_counts_of_many_clients_are_summed_by_their_most_common_class() -> None:
     counts = {str(i): {"label_counts": [2, 1] if i < 30 else [0, 3]} for i in range(50)}
-    heat = heat_map(_run(counts, class_names=["cat", "dog"]))
+    run = _run(counts, class_names=["cat", "dog"])
+    assert _lines(run) == {
+        "cat (30\u00a0clients)": [("cat", "60", 0.667), ("dog", "30", 0.333), ("all", "90", 1.0)],
+        "dog (20\u00a0clients)": [("cat", "·", None), ("dog", "60", 1.0), ("all", "60", 0.667)],
+    }
+    heat = label_counts(run)
     assert heat is not None
-    assert heat.rows == [
-        ("cat (30\u00a0clients)", 90, [(60, 60 / 90), (30, 30 / 90)]),
-        ("dog (20\u00a0clients)", 60, [(0, 0.0), (60, 1.0)]),
-    ]
-    assert "50\u00a0clients are too many for a row each" in heat.caption
+    assert "50\u00a0clients are too many for a row each" in heat.note
+
+
+def test_classes_of_one_name_keep_columns_of_their_own() -> None:
+    lines = _lines(_run({"a": {"label_counts": [3, 1]}}, class_names=["x", "x"]))
+    assert [column for column, *_ in lines["a"]] == ["x (1)", "x (2)", "all"]
 
 
 def test_columns_that_nobody_fills_are_left_out() -> None:
@@ -122,7 +139,7 @@ def test_wording(said: str, text: str) -> None:
 @given(st.floats(0, 1e14))
 def test_a_size_in_words_is_right_to_half_a_percent(value: float) -> None:
     text, _, unit = wording.size(value).partition("\u00a0")
-    scale = {name: factor for factor, name in BYTES}[unit]
+    scale = {name: factor for factor, name in BYTES.steps}[unit]
     assert float(text.replace(",", "")) * scale == pytest.approx(value, rel=0.0051, abs=0.051)
 
 
@@ -130,46 +147,6 @@ def test_a_size_in_words_is_right_to_half_a_percent(value: float) -> None:
 def test_what_is_no_finite_number_counts_as_absent(value: object) -> None:
     assert number(value) is None
     assert Spread.of({"mean": value}) is None
-
-
-@pytest.mark.parametrize(
-    ("units", "top", "labels"),
-    [
-        (BYTES, 6.2 * 2**20, ["0\u00a0MiB", "2\u00a0MiB", "4\u00a0MiB", "6\u00a0MiB"]),
-        (BYTES, 0, ["0\u00a0B"]),
-        (SECONDS, 200, ["0\u00a0min", "1\u00a0min", "2\u00a0min", "3\u00a0min"]),
-        (SECONDS, 0.5, ["0\u00a0ms", "150\u00a0ms", "300\u00a0ms", "450\u00a0ms"]),
-    ],
-)
-def test_ticks_are_round_numbers_of_their_unit(
-    units: tuple[tuple[float, str], ...], top: float, labels: list[str]
-) -> None:
-    from matplotlib.figure import Figure
-
-    axes = Figure().add_subplot()
-    axes.set_ylim(0, top or 0.9)
-    unit_ticks(axes.yaxis, units)
-    shown = [label.get_text() for label in axes.get_yticklabels()]
-    assert shown[: len(labels)] == labels
-
-
-def test_tooltips_belong_to_their_markers_in_order() -> None:
-    svg = draw(
-        "u",
-        lambda axes: axes.plot([1, 2], [1, 2], gid="tips", **stroke(0).dots),
-        description='"quoted" <drawn>',
-        tips={"tips": ["client <a>", "client b"]},
-    )
-    assert re.findall(r"<use[^>]*><title>(.*?)</title></use>", svg) == [
-        "client &lt;a&gt;",
-        "client b",
-    ]
-    assert 'aria-label="&#34;quoted&#34; &lt;drawn&gt;"' in svg
-
-
-def test_series_differ_in_more_than_colour() -> None:
-    looks = [stroke(i) for i in range(12)]
-    assert len({(look.dash, look.marker) for look in looks}) == 12
 
 
 def _themes() -> dict[str, dict[str, str]]:

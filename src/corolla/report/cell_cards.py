@@ -12,7 +12,7 @@ from corolla.report.cells import Network, Searched, differing, distances
 from corolla.report.darts_drawing import FIRST, SECOND, draw_compact, draw_difference
 from corolla.report.darts_edges import KINDS, edge_pairs
 from corolla.report.darts_looks import hue, in_order, short_name
-from corolla.report.heat_table import HeatTable, square
+from corolla.report.figures import Figure, matrix
 from corolla.report.load import Run, number
 from corolla.report.wording import count, listing, middle, percent, plural
 
@@ -39,7 +39,7 @@ class CellSection:
     legend: Sequence[tuple[Markup, str]]
     caption: str
     pairs: Sequence[CellCard]
-    matrix: HeatTable | None
+    matrix: Figure | None
 
 
 def cell_section(run: Run, found: Searched) -> CellSection | None:
@@ -126,7 +126,7 @@ def _pair(title: str, first: Network, second: Network) -> CellCard:
     return CellCard(f"{title}: {names[0]} and {names[1]}", note, drawings, legend)
 
 
-def _matrix(networks: Sequence[Network]) -> HeatTable | None:
+def _matrix(networks: Sequence[Network]) -> Figure | None:
     """Return on how many edges each two clients differ; two clients need no table."""
     if len(networks) < 3:
         return None
@@ -146,7 +146,7 @@ def _matrix(networks: Sequence[Network]) -> HeatTable | None:
         for i in range(len(shown))
     ]
     names = [network.name for network in shown]
-    return square("How far clients are apart", caption, "client", names, values, "{:.0f}".format)
+    return matrix("How far clients are apart", caption, names, values, "{:.0f}".format)
 
 
 def _named(operation: str) -> str:

@@ -10,6 +10,8 @@ import numpy as np
 from markupsafe import Markup
 
 from corolla.report.architecture_strip import StripLayout
+from corolla.report.figures import Figure, Row, brief, unique
+from corolla.report.figures import table as counted
 from corolla.report.load import Record, Run, number
 from corolla.report.wording import DASH, count, duration, mebibytes, percent, plural, share_of, size
 
@@ -45,22 +47,6 @@ class ClientTable:
     kinds: Mapping[str, str] | None = None
 
 
-@dataclass(frozen=True)
-class HeatMap:
-    """Label counts: rows of (name, examples, [(count, share 0..1)]), columns, and a caption."""
-
-    head: str
-    columns: Sequence[str]
-    rows: Sequence[tuple[str, int, Sequence[tuple[int, float]]]]
-    caption: str
-    numbers: bool
-
-    @property
-    def largest(self) -> int:
-        """Examples of the row that has the most of them."""
-        return max((total for _, total, _ in self.rows), default=1)
-
-
 def client_table(run: Run, layout: StripLayout) -> ClientTable | None:
     """Build the per-client table; None when nothing is known of any client."""
     records = run.per_client
@@ -87,7 +73,7 @@ def client_table(run: Run, layout: StripLayout) -> ClientTable | None:
     )
 
 
-def heat_map(run: Run) -> HeatMap | None:
+def label_counts(run: Run) -> Figure | None:
     """Build label counts per client; with many clients, per most common class of the client."""
     counts = {c: _counts(record) for c, record in run.per_client.items()}
     counts = {client: row for client, row in counts.items() if sum(row)}
@@ -97,7 +83,7 @@ def heat_map(run: Run) -> HeatMap | None:
     names = run.class_names
     names += [str(i) for i in range(len(names), classes)]
     table = np.array([row + [0] * (classes - len(row)) for row in counts.values()])
-    caption, head, labels = "Training examples per class.", "client", list(counts)
+    caption, labels = "Training examples per class.", list(counts)
     if len(counts) > _HEAT_ROWS:
         common = table.argmax(axis=1)
         present = sorted(set(common.tolist()))
@@ -106,7 +92,6 @@ def heat_map(run: Run) -> HeatMap | None:
         labels = [
             f"{names[k]} ({plural(n, 'client')})" for k, n in zip(present, sizes, strict=True)
         ]
-        head = "most common class"
         caption = (
             f"Training examples per class. {plural(len(counts), 'client')} are too many for a row "
             "each: a row sums the clients whose most common class it names."
@@ -121,17 +106,22 @@ def heat_map(run: Run) -> HeatMap | None:
         table = np.hstack([table[:, frequent], others])
         names = [*(names[k] for k in frequent), f"{classes - _HEAT_COLUMNS} others"]
         caption += f" The {_HEAT_COLUMNS} most frequent of {classes} classes have their own column."
-    shares = table / np.maximum(1, table.sum(axis=1, keepdims=True))
-    rows = [
-        (label, int(row.sum()), list(zip(row.tolist(), share.tolist(), strict=True)))
-        for label, row, share in zip(labels, table, shares, strict=True)
-    ]
-    return HeatMap(head, names[: table.shape[1]], rows, caption, numbers=True)
+    names, heaviest = unique(names[: table.shape[1]]), int(table.sum(axis=1).max())
+    rows: list[Row] = []
+    for label, own in zip(brief(labels, 24).values(), table.tolist(), strict=True):
+        total = sum(own)
+        for name, n in zip(names, own, strict=True):
+            cell: Row = {"row": label, "column": name, "text": f"{n:,}" if n else "·"}
+            rows.append(cell | ({"strength": round(n / total, 3), "role": "s1"} if n else {}))
+        size = {"strength": round(total / heaviest, 3), "role": "muted"}
+        rows.append({"row": label, "column": "all", "text": f"{total:,}"} | size)
+    caption += " The stronger the colour, the larger the class's share of the row."
+    return counted("Labels of every client", caption, rows)
 
 
 def architectures(run: Run) -> list[list[int]]:
     """Return the choice indices of every client that has an architecture."""
-    found = [_choices(record) for record in run.per_client.values()]
+    found = [choices_of(record) for record in run.per_client.values()]
     return [choices for choices in found if choices is not None]
 
 
@@ -148,7 +138,7 @@ def _row(
     for key in ("test_accuracy", "fine_tuned_accuracy", "global_accuracy", "val_accuracy"):
         value = number(record.get(key))
         put(key, value, percent(value))
-    strip = layout.strip(_choices(record)) if layout else None
+    strip = layout.strip(choices_of(record)) if layout else None
     if strip is not None:
         fields["architecture"] = Field(strip)
     for key, said in (("params", count), ("payload_bytes", size)):
@@ -244,7 +234,8 @@ def _counts(record: Record) -> list[int]:
     return [int(number(value) or 0) for value in values]
 
 
-def _choices(record: Record) -> list[int] | None:
+def choices_of(record: Record) -> list[int] | None:
+    """Return the choice indices of a client's record, if it holds some."""
     values = record.get("choices")
     if not isinstance(values, list) or not all(isinstance(value, int) for value in values):
         return None

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 _FAMILIES = (  # in the page's order of series; other operations are muted
-    ("sep_conv", "s1", "o", "sep"),
-    ("dil_conv", "s5", "v", "dil"),
-    ("skip", "s3", "^", "skip"),
-    ("max_pool", "s2", "s", "max"),
-    ("avg_pool", "s4", "D", "avg"),
-    ("noise", "s6", "P", "noise"),
+    ("sep_conv", "s1", "circle", "sep"),
+    ("dil_conv", "s5", "triangle-down", "dil"),
+    ("skip", "s3", "triangle-up", "skip"),
+    ("max_pool", "s2", "square", "max"),
+    ("avg_pool", "s4", "diamond", "avg"),
+    ("noise", "s6", "cross", "noise"),
 )
 KERNELS = ("3x3", "5x5", "7x7")
 
@@ -21,8 +21,10 @@ def hue(operation: str) -> str:
 
 
 def marker(operation: str) -> str:
-    """Return the family's marker, as matplotlib calls it."""
-    return next((shape for family, _, shape, _ in _FAMILIES if operation.startswith(family)), "*")
+    """Return the family's marker, as Vega calls it."""
+    return next(
+        (shape for family, _, shape, _ in _FAMILIES if operation.startswith(family)), "wedge"
+    )
 
 
 def short_name(operations: str | Sequence[str]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from corolla.report.heat_table import HeatTable, square
+from corolla.report.figures import Figure, matrix
 from corolla.report.load import Run, number
 from corolla.report.wording import percent, plural
 
@@ -31,9 +31,9 @@ class GainStart:
     title: str
     mean: str
     note: str
-    tables: Sequence[HeatTable]
+    tables: Sequence[Figure]
     best_mean: str
-    best: Sequence[HeatTable]
+    best: Sequence[Figure]
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def _start(key: str, entry: Any, clients: Sequence[str]) -> GainStart | None:
     return GainStart(title, _mean(entry), note, tables, _mean(best), _tables(best, clients))
 
 
-def _tables(entry: Mapping[str, Any], clients: Sequence[str]) -> list[HeatTable]:
+def _tables(entry: Mapping[str, Any], clients: Sequence[str]) -> list[Figure]:
     rows = entry.get("accuracy")
     if not isinstance(rows, list) or len(rows) != len(clients):
         return []
@@ -98,19 +98,11 @@ def _tables(entry: Mapping[str, Any], clients: Sequence[str]) -> list[HeatTable]
     ]
     gains = entry.get("gains")
     each = [number(value) for value in gains[:_UP_TO]] if isinstance(gains, list) else []
+    apart_words = "Own architecture less the other's, points"
+    gain: dict[str, Any] = {"signed": True, "extra_head": "gain g", "extra": each}
     return [
-        square("Accuracy p, %", "", "data of", shown, accuracy, percent),
-        square(
-            "Own architecture less the other's, points",
-            "",
-            "data of",
-            shown,
-            apart,
-            _points,
-            signed=True,
-            extra_head="gain g" if each else "",
-            extra=each,
-        ),
+        matrix("Accuracy p, %", "", shown, accuracy, percent),
+        matrix(apart_words, "", shown, apart, _points, **gain),
     ]
 
 

@@ -20,16 +20,17 @@ from corolla.report import wording
 from corolla.report.architecture_strip import StripLayout
 from corolla.report.cell_cards import cell_section
 from corolla.report.cells import searched, searches_locally
-from corolla.report.client_charts import client_charts, sorted_accuracy
-from corolla.report.clients import architectures, client_table, heat_map
-from corolla.report.compare_charts import GROUPS_UP_TO, compare_charts
-from corolla.report.decision_timeline import timeline
+from corolla.report.client_figures import client_figures, client_rows, sorted_accuracy
+from corolla.report.clients import architectures, client_table, label_counts
+from corolla.report.compare_figures import GROUPS_UP_TO, compare_figures
+from corolla.report.decision_figure import timeline
 from corolla.report.decisions import choice_table, choices
+from corolla.report.embed import Charts
 from corolla.report.facts import facts, failures, round_table, status
 from corolla.report.gain_tables import gain_section
 from corolla.report.load import Run, load_run, number
 from corolla.report.results import MEASURES, Group, grouped, in_words, over_seeds, result, results
-from corolla.report.run_charts import accuracy, round_charts
+from corolla.report.round_figures import accuracy, round_figures
 from corolla.report.wording import listing
 
 _HERE = Path(__file__).parent
@@ -85,11 +86,11 @@ def run_page(run: Run) -> str:
         results=results(run),
         facts=facts(run),
         failures=failures(run),
-        over_rounds=round_charts(run, "r"),
-        over_clients=client_charts(run, "c"),
+        over_rounds=round_figures(run),
+        over_clients=client_figures(run),
         table=client_table(run, layout),
         shares=layout.shares(taken) if len({tuple(a) for a in taken}) > 1 else [],
-        heat=heat_map(run),
+        heat=label_counts(run),
         **_own_search(run),
         rounds=round_table(run),
         config=yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True)
@@ -166,25 +167,22 @@ def compare_page(runs: Sequence[Run], output: Path) -> str:
         measures=used,
         table=table,
         listed=listed,
-        charts=compare_charts(groups),
+        figures=compare_figures(groups),
         undrawn=groups[GROUPS_UP_TO:],
-        cards=[_card(run, f"k{i}", top) for i, run in enumerate(shown)],
+        cards=[_card(run, top) for run in shown],
         cards_left_out=len(runs) - len(shown),
         chosen=_chosen(runs),
     )
 
 
-def _card(run: Run, uid: str, top: float) -> Mapping[str, Any]:
+def _card(run: Run, top: float) -> Mapping[str, Any]:
     """Return what the comparison shows of one run beside the others."""
-    charts = [
-        accuracy(run, f"{uid}-accuracy", top),
-        sorted_accuracy(run, f"{uid}-sorted", top),
-    ]
+    figures = [accuracy(run, top), sorted_accuracy(client_rows(run), top)]
     return {
         "run": run,
         "status": status(run),
         "facts": facts(run, brief=True),
-        "charts": [chart for chart in charts if chart is not None],
+        "figures": [figure for figure in figures if figure is not None],
     }
 
 
@@ -230,6 +228,7 @@ def _render(template: str, **context: Any) -> str:
         result=result,
         dash=wording.DASH,
         style=Markup((_HERE / "style.css").read_text(encoding="utf-8")),
+        charts=Charts(),
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=corolla.__version__,
     )
