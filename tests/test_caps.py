@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clients.site import Site, site_of
-from clients.subnet import facts as facts_of
+from clients.subnet import SubnetClient
 from corolla import caps, launch
 from corolla.caps import CapRule, DataSizeCap, RangeCap, SpeedCap, node_cap, with_caps
 from corolla.config.build import build, build_space, build_trainer_settings
@@ -206,14 +206,18 @@ def _site(*overrides: str) -> Site:
     return site_of(context, {"client": "1"})
 
 
+def _told(site: Site) -> dict[str, Any]:
+    return SubnetClient(site=site).facts()
+
+
 def test_a_node_measures_only_where_the_configuration_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caps, "latency", lambda *_: 2.0)
-    assert set(facts_of(_site())) == {"client", "num_examples"}
+    assert set(_told(_site())) == {"client", "num_examples"}
     site = _site("cap=speed")
-    assert set(facts_of(site)) == {"client", "num_examples", "macs_per_s"}
+    assert set(_told(site)) == {"client", "num_examples", "macs_per_s"}
     limited: Any = SimpleNamespace(**{**vars(site), "max_macs": 9e5})  # as max-macs=9e5 sets it
-    assert set(facts_of(limited)) == {"client", "num_examples", "macs_cap"}
-    assert facts_of(limited)["macs_cap"] == 9e5
+    assert set(_told(limited)) == {"client", "num_examples", "macs_cap"}
+    assert _told(limited)["macs_cap"] == 9e5
 
 
 # --- what fits ----------------------------------------------------------------------------------------------

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Message
+from flwr.app import Error, Message
 
 from corolla.config.build import build_space, build_strategy, build_trainer_settings
 from corolla.config.schema import RunConfig
@@ -24,9 +25,22 @@ from tests.conftest import CONF
 from tests.strategies.conftest import results, resumed, run, small
 
 METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
-LEAST = {"hapfnas": 3}  # rounds of the shortest run, where two are too few: one for each stage
 
 
+
+@pytest.fixture(scope="module", params=METHODS)
+def method(request: pytest.FixtureRequest) -> str:
+    """Every method, all of its tests in a row: they share one configuration and one run."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def whole(method: str, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """A run of the small federation that nothing disturbs."""
+    return run(tmp_path_factory.mktemp(method) / "whole", f"method={method}")
+
+
+@cache
 def _config(method: str, *overrides: str) -> RunConfig:
     return plan_run(small(f"method={method}", "run_dir=unused", *overrides)).config
 
@@ -63,7 +77,6 @@ def _replies(strategy: CorollaStrategy, round: int, clients: list[str]) -> list[
     return replies
 
 
-@pytest.mark.parametrize("method", METHODS)
 def test_orders_change_nothing_and_repeat(method: str) -> None:
     strategy = _strategy(_config(method))
     strategy.absorb(1, _replies(strategy, 1, ["0", "1"]))
@@ -73,7 +86,6 @@ def test_orders_change_nothing_and_repeat(method: str) -> None:
     assert not differences(before, strategy.state())
 
 
-@pytest.mark.parametrize("method", METHODS)
 def test_order_of_replies_does_not_matter(method: str) -> None:
     """The exchange sorts them; a strategy that is handed them otherwise may not differ either."""
     strategies = [_strategy(_config(method)) for _ in range(2)]
@@ -86,7 +98,6 @@ def test_order_of_replies_does_not_matter(method: str) -> None:
     assert not differences(*states)
 
 
-@pytest.mark.parametrize("method", METHODS)
 def test_a_round_without_replies_changes_no_number(method: str) -> None:
     strategy = _strategy(_config(method))
     strategy.absorb(1, _replies(strategy, 1, ["0", "1"]))
@@ -95,7 +106,6 @@ def test_a_round_without_replies_changes_no_number(method: str) -> None:
     assert not differences(before, strategy.state())
 
 
-@pytest.mark.parametrize("method", METHODS)
 def test_state_survives_the_round_trip(method: str) -> None:
     config = _config(method)
     strategy, other = _strategy(config), _strategy(config)
@@ -109,9 +119,8 @@ def test_state_survives_the_round_trip(method: str) -> None:
     assert strategy.deployed("1").architecture == other.deployed("1").architecture
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_run_leaves_what_the_contract_says(method: str, tmp_path: Path) -> None:
-    directory = run(tmp_path / "run", f"method={method}")
+def test_run_leaves_what_the_contract_says(method: str, whole: RunDirectory) -> None:
+    directory = whole
     summary = directory.summary()
     assert summary["method"] == method
     assert sorted(summary["test_accuracy"]["per_client"]) == ["0", "1", "2", "3"]
@@ -130,13 +139,16 @@ def test_run_leaves_what_the_contract_says(method: str, tmp_path: Path) -> None:
     assert directory.saved_clients() == ["0", "1", "2", "3"]
 
 
-@pytest.mark.parametrize("crash_round", [1, 2])
-@pytest.mark.parametrize("method", METHODS)
+# The first round is like the second, but that the state of before is the initial one.
+@pytest.mark.parametrize("crash_round", [2, pytest.param(1, marks=pytest.mark.slow)])
 def test_resumed_equals_uninterrupted(
-    method: str, crash_round: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str,
+    whole: RunDirectory,
+    crash_round: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The crash comes at the worst moment: the round's lines are written, its checkpoint is not."""
-    whole = run(tmp_path / "whole", f"method={method}")
     save = RunDirectory.save_checkpoint
 
     def crash(self: RunDirectory, *arguments: Any, **settings: Any) -> None:
@@ -152,11 +164,9 @@ def test_resumed_equals_uninterrupted(
     assert results(resumed(tmp_path / "broken")) == results(whole)
 
 
-@pytest.mark.parametrize("method", METHODS)
 def test_replies_that_arrive_in_another_order_change_nothing(
-    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, whole: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    straight = run(tmp_path / "straight", f"method={method}", f"rounds={LEAST.get(method, 2)}")
     pull = InlineGrid.pull_messages
     orders: list[list[str]] = []
 
@@ -167,6 +177,27 @@ def test_replies_that_arrive_in_another_order_change_nothing(
         return found
 
     monkeypatch.setattr(InlineGrid, "pull_messages", all_reversed)
-    turned = run(tmp_path / "turned", f"method={method}", f"rounds={LEAST.get(method, 2)}")
+    turned = run(tmp_path / "turned", f"method={method}")
     assert max(len(order) for order in orders) > 1
-    assert results(turned) == results(straight)
+    assert results(turned) == results(whole)
+
+
+def test_a_failing_client_costs_its_own_round_only(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = InlineGrid._answer
+
+    def fail(self: InlineGrid, message: Message) -> Message:
+        task = message.content["task"]
+        if (task["client"], task["round"]) == ("1", 1):
+            return Message(Error(0, "out of paper"), reply_to=message)
+        return answer(self, message)
+
+    monkeypatch.setattr(InlineGrid, "_answer", fail)
+    everybody = ["clients=2", "clients_per_round=2"]
+    first, *later = run(tmp_path / "run", f"method={method}", *everybody).metrics()
+    assert first["participants"] == ["0"]
+    (failed,) = first["failed"]
+    assert failed["client"] == "1"
+    assert "out of paper" in failed["reason"]
+    assert [line["failures"] for line in later] == [0, 0]
