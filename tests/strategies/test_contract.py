@@ -25,6 +25,15 @@ from tests.conftest import CONF
 from tests.strategies.conftest import results, resumed, run, small
 
 METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
+# Networks of two blocks, as small as can be and yet not all alike.
+_FIRST = "{width:[4],depth:[1],kernel:[3],expand:[1],stride:2,se:false}"
+_BLOCKS = f"[{_FIRST},{{width:[4,8],depth:[1,2],kernel:[3,5],expand:[2],stride:2,se:true}}]"
+_FIXED = f"[{_FIRST},{{width:[8],depth:[1],kernel:[5],expand:[2],stride:2,se:true}}]"
+BLOCKS = {
+    "mobilenetv3_8": [f"space.supernet.stages={_BLOCKS}", "space.supernet.last=16"],
+    "mobilenetv2_8": [f"space.supernet.stages={_BLOCKS}", "space.supernet.last=[16]"],
+    "mobilenetv2_width_8": [f"space.supernet.base.stages={_FIXED}"],
+}
 
 
 
@@ -37,12 +46,24 @@ def method(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def whole(method: str, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     """A run of the small federation that nothing disturbs."""
-    return run(tmp_path_factory.mktemp(method) / "whole", f"method={method}")
+    return _run(tmp_path_factory.mktemp(method) / "whole", method)
+
+
+def _settings(method: str) -> list[str]:
+    """Return the method on networks of two blocks; DARTS is as small as it can be already."""
+    settings = [f"method={method}"]
+    space = [text for text in small(*settings) if text.startswith("space=")]
+    name = space[-1].removeprefix("space=") if space else "mobilenetv3_8"
+    return [*settings, *BLOCKS.get(name, [])]
+
+
+def _run(run_dir: Path, method: str, *overrides: str) -> RunDirectory:
+    return run(run_dir, *_settings(method), *overrides)
 
 
 @cache
-def _config(method: str, *overrides: str) -> RunConfig:
-    return plan_run(small(f"method={method}", "run_dir=unused", *overrides)).config
+def _config(method: str) -> RunConfig:
+    return plan_run(small(*_settings(method), "run_dir=unused")).config
 
 
 def _strategy(config: RunConfig) -> CorollaStrategy:
@@ -159,7 +180,7 @@ def test_resumed_equals_uninterrupted(
     with monkeypatch.context() as patch:
         patch.setattr(RunDirectory, "save_checkpoint", crash)
         with pytest.raises(RunFailedError, match=r"power cut[\s\S]*corolla resume"):
-            run(tmp_path / "broken", f"method={method}")
+            _run(tmp_path / "broken", method)
     assert not (tmp_path / "broken" / "summary.json").exists()
     assert results(resumed(tmp_path / "broken")) == results(whole)
 
@@ -177,7 +198,7 @@ def test_replies_that_arrive_in_another_order_change_nothing(
         return found
 
     monkeypatch.setattr(InlineGrid, "pull_messages", all_reversed)
-    turned = run(tmp_path / "turned", f"method={method}")
+    turned = _run(tmp_path / "turned", method)
     assert max(len(order) for order in orders) > 1
     assert results(turned) == results(whole)
 
@@ -195,7 +216,7 @@ def test_a_failing_client_costs_its_own_round_only(
 
     monkeypatch.setattr(InlineGrid, "_answer", fail)
     everybody = ["clients=2", "clients_per_round=2"]
-    first, *later = run(tmp_path / "run", f"method={method}", *everybody).metrics()
+    first, *later = _run(tmp_path / "run", method, *everybody).metrics()
     assert first["participants"] == ["0"]
     (failed,) = first["failed"]
     assert failed["client"] == "1"
