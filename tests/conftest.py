@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,11 @@ from typing import Any
 import hypothesis
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import get_class
+from omegaconf import OmegaConf
 
-from corolla.config.compose import compose_values
 from corolla.spaces.mobilenetv3 import MobileNetV3Space
 
 # A law that holds does not fail because the machine is busy.
@@ -25,9 +29,14 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 
 @cache
 def _composed(name: str) -> dict[str, Any]:
-    """Return the supernet's node; a file may build on another one."""
-    settings: dict[str, Any] = compose_values([f"space={name}"])["space"]["supernet"]
-    return settings
+    """Return the supernet's node; a file may build on another one. The rest of a run is not composed."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+        node = compose(f"space/{name}")
+    settings = OmegaConf.to_container(node, resolve=True)
+    assert isinstance(settings, dict)
+    found: dict[str, Any] = settings["space"]["supernet"]
+    return found
 
 
 def make_space(name: str, **changes: Any) -> Any:
@@ -36,6 +45,22 @@ def make_space(name: str, **changes: Any) -> Any:
     kind = get_class(settings.pop("_target_"))
     settings |= {"name": name, "num_classes": 10, "in_channels": 1 if name.endswith("_8") else 3}
     return kind(**(settings | changes))
+
+
+def quick(values: Iterable[Any], *only: Any) -> list[Any]:
+    """Return a test's parameters, all but ``only`` marked slow: left to `make test-slow`."""
+    return [
+        value if value in only else pytest.param(value, marks=pytest.mark.slow) for value in values
+    ]
+
+
+def diagonal(rows: Sequence[Any], columns: Sequence[Any]) -> list[Any]:
+    """Return the cells of a grid, all slow but a diagonal that visits every row and every column."""
+    cells = []
+    for i, j in itertools.product(range(len(rows)), range(len(columns))):
+        visited = i % len(columns) == j or j % len(rows) == i
+        cells.append(pytest.param(rows[i], columns[j], marks=[] if visited else [pytest.mark.slow]))
+    return cells
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -33,7 +33,7 @@ from tests.conftest import make_space
 from tests.report.synthetic_run import SyntheticRun
 from tests.strategies.conftest import SMALL, run
 
-FEW = ["partition.alpha=1", "partition.balanced=false"]
+FEW = ["partition.alpha=1", "partition.balanced=false", "partition.images_per_client=null"]
 
 
 class _Space:

@@ -69,7 +69,7 @@ def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
         ("safetensors", "mobilenetv3_8"),
         ("torchscript", "mobilenetv3_8"),
         ("onnx", "mobilenetv3_8"),
-        ("onnx", "nasvit_32"),
+        pytest.param("onnx", "nasvit_32", marks=pytest.mark.slow),
     ],
 )
 def test_export_and_load_in_one_call(kind: str, space: str, tmp_path: Path) -> None:

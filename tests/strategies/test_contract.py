@@ -36,7 +36,6 @@ BLOCKS = {
 }
 
 
-
 @pytest.fixture(scope="module", params=METHODS)
 def method(request: pytest.FixtureRequest) -> str:
     """Every method, all of its tests in a row: they share one configuration and one run."""

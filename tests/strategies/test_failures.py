@@ -69,9 +69,7 @@ FAULTS: dict[str, tuple[Fault, str]] = {
 }
 
 
-@pytest.mark.parametrize(
-    "method", ["perfedrlnas", pytest.param("fedavg", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("method", ["perfedrlnas", pytest.param("fedavg", marks=pytest.mark.slow)])
 def test_failing_clients_are_dropped_and_named(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import CONF
+from tests.conftest import CONF, diagonal
 from tests.strategies.conftest import run
 
 # A round of them takes minutes, and their miniatures are below; whatever else is in conf/space is run.
@@ -58,8 +58,7 @@ def test_what_is_left_out_of_the_grid_is_there() -> None:
     assert {"mobilenetv2_small", "mobilenetv2_width_8"} <= set(SPACES)
 
 
-@pytest.mark.parametrize("proposals", PROPOSALS)
-@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize(("space", "proposals"), diagonal(SPACES, PROPOSALS))
 def test_a_cell_of_the_grid(space: str, proposals: str, tmp_path: Path) -> None:
     directory = run(
         tmp_path / "run",
@@ -73,8 +72,6 @@ def test_a_cell_of_the_grid(space: str, proposals: str, tmp_path: Path) -> None:
         "evaluation.every=0",
         "evaluation.fine_tune_epochs=0",
         "memory_budget_mib=space",
-        "partition.balanced=true",
-        "partition.images_per_client=30",
         *NEEDS.get(proposals, []),
     )
     summary = directory.summary()

@@ -52,7 +52,7 @@ def headline(summary: Mapping[str, Any]) -> Table:
         table.add_column(heading, justify="left" if heading == "model" else "right")
     tuned = summary.get("fine_tuned", {})
     own = "deployed"
-    if tuned.get("test_accuracy") == summary["test_accuracy"]:
+    if tuned and summary.get("deploy") == "fine_tuned":  # equal scores say nothing
         own = f"deployed: fine-tuned for {tuned['epochs']} epochs"
     rows = [(f"{own}, last round", summary["test_accuracy"])]
     if summary.get("best"):
