@@ -82,6 +82,8 @@ class CorollaStrategy(Strategy):
     # What this class' clients say beyond `strategies.metrics`; its subclasses' clients say it, too.
     reply_metrics: ClassVar[Metrics] = {}
     reply_notes: ClassVar[Notes] = {}
+    # Metrics of the last replies that summary.json has per client; its subclasses', too.
+    summary_metrics: ClassVar[tuple[str, ...]] = ("latency_ms", "state_restarted")
     may_be_infinite: tuple[str, ...] = ()  # beginnings of the names of arrays of `state`
 
     def __init__(self, *, federation: Federation) -> None:
@@ -144,6 +146,12 @@ class CorollaStrategy(Strategy):
     def describe(self, client: ClientId) -> dict[str, Any]:
         """Return a method's own per-client entries for summary.json (limits, policy entropy ...)."""
         return {**self.federation.limits(client).to_extra()}
+
+    def told_in_summary(self, reply: Reply) -> dict[str, float]:
+        """Return what the client's last reply says that summary.json is to have."""
+        classes = reversed(type(self).__mro__)
+        keys = [key for kind in classes for key in vars(kind).get("summary_metrics", ())]
+        return {key: reply.metrics[key] for key in keys if key in reply.metrics}
 
     def begin_from(self, state: State) -> None:
         """Start stage=new_clients from the state in which a training run ended."""

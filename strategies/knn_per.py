@@ -21,6 +21,7 @@ from strategies.search_faults import validation_faults
 class KnnPer(FedAvg):
     """FedAvg whose personalised model is the mixture, not the fine-tuned model."""
 
+    summary_metrics = ("knn_lambda",)
     reply_metrics: ClassVar[Metrics] = {
         **prefixed("global_"),
         "knn_lambda": SHARE,

@@ -328,9 +328,8 @@ class FederatedRun:
             "within_limits": strategy.federation.fits(reply.client, architecture),
             **strategy.describe(reply.client),
         }
-        told = ("latency_ms", "knn_lambda", "state_restarted", "phase")
-        known = {key: reply.metrics[key] for key in told if key in reply.metrics}
-        return _added(entry, {**self._facts.get(reply.client, {}), **known})
+        told = strategy.told_in_summary(reply)
+        return _added(entry, {**self._facts.get(reply.client, {}), **told})
 
     def _save_model(self, strategy: CorollaStrategy, reply: Reply) -> None:
         """Write the client's model: what it returned, else the server's slice for it."""

@@ -43,6 +43,7 @@ class Spider(Ditto):
     """Ditto on the largest architecture of a mixed DARTS space, whose local models are searched."""
 
     returns_models = False  # local weights never leave the client
+    summary_metrics = ("phase",)
     reply_metrics: ClassVar[Metrics] = {
         "phase": Metric(least=1, most=3, whole=True),
         "validation_in_training": FLAG,

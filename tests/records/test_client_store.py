@@ -155,7 +155,7 @@ def test_a_damaged_file_is_named(store: ClientStore, tmp_path: Path) -> None:
         store.load("0", 2)
 
 
-def test_a_newer_format_is_refused(store: ClientStore, tmp_path: Path) -> None:
+def test_another_format_is_refused(store: ClientStore, tmp_path: Path) -> None:
     store.save("0", 1, state_of(1))
     path = tmp_path / "state" / "0" / "round-000001.safetensors"
     arrays, metadata = read_tensors(path)

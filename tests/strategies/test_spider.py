@@ -5,21 +5,17 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from flwr.app import Message
 
-from clients.site import site_of
 from clients.spider import SpiderClient
-from corolla.config.build import build_client
 from corolla.errors import RefusedError
 from corolla.launch import plan_run, start
 from corolla.records.client_store import ClientStore
 from corolla.records.run_directory import RunDirectory
-from corolla.spaces.architecture import Architecture
 from corolla.state import State
 from corolla.tasks import Answer, Task
 from corolla.types import Arrays
@@ -68,22 +64,6 @@ def test_the_global_model_of_spider_is_that_of_fedavg_on_the_supernet(
     assert (
         spider.summary()["global"]["test_accuracy"] == fedavg.summary()["global"]["test_accuracy"]
     )
-
-
-def test_a_state_of_another_experiment_is_refused_and_left_alone(tmp_path: Path) -> None:
-    """As on a node whose state-dir and run_dir were used before, with another seed."""
-    first = run(tmp_path / "run", *SPIDER, *ALL)
-    kept = sorted((first.path / "state" / "1").iterdir())
-    content = [file.read_bytes() for file in kept]
-    config = plan_run([*SMALL, *SPIDER, *ALL, "seed=5", f"run_dir={first.path}"]).config
-    context = SimpleNamespace(run_config={"config": config.to_yaml()}, node_config={})
-    architecture = Architecture((3, 3, 3, 3))
-    task = Task(client="1", round=4, architecture=architecture, epochs=1, lr=0.1)
-    site = site_of(context, {"client": "1"})  # type: ignore[arg-type]
-    client = build_client(config, site=site)
-    with pytest.raises(RefusedError, match=r"another experiment: seed is '0' there, '5' here"):
-        client.fit(task, {})
-    assert [file.read_bytes() for file in kept] == content
 
 
 def test_ditto_without_a_pull_is_local_training(tmp_path: Path) -> None:

@@ -10,14 +10,14 @@ ensemble into one model. l are the model's logits, t the given ones, n images, C
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal, Unpack, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from corolla.data.images import Images
-from corolla.training.guided_run import train_guided
+from corolla.training.feed import Passes
 from corolla.training.learner import Trainee
 from corolla.training.losses import soft_cross_entropy
 from corolla.training.results import TrainResult
@@ -60,10 +60,7 @@ def train_on_logits(
     distance: Distance,
     temperature: float = 1.0,
     trainer: LocalTrainer,
-    epochs: int,
-    batch_size: int,
-    seed: Sequence[int],
-    keep_optimizer_state: bool = False,
+    **passes: Unpack[Passes],
 ) -> TrainResult:
     """Train a model in place towards ``wanted``; images are not augmented, labels are not read.
 
@@ -75,7 +72,7 @@ def train_on_logits(
         temperature: T > 0 of ``kl``; not used by ``mae``.
         trainer: for its optimiser, clipping and device.
 
-    Other arguments, results and errors are those of `corolla.training.guided_run.train_guided`.
+    Other arguments, results and errors are those of `LocalTrainer.train_together`.
 
     Raises:
         ValueError: logits that are not finite or not one row per image, or arguments out of range.
@@ -95,14 +92,5 @@ def train_on_logits(
         return [logit_distance(own, target, kind=distance, temperature=temperature)]
 
     plain = trainer.replaced(augment="none")
-    (result,) = train_guided(
-        [trainee],
-        images,
-        losses,
-        trainer=plain,
-        epochs=epochs,
-        batch_size=batch_size,
-        seed=seed,
-        keep_optimizer_state=keep_optimizer_state,
-    )
+    (result,) = plain.train_together([trainee], images, losses=losses, **passes)
     return result

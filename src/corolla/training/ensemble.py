@@ -14,15 +14,12 @@ from torch import Tensor, nn
 from corolla.aggregation.robust import RobustRule
 from corolla.data.images import Images
 from corolla.training.augmentation import augment
-from corolla.training.batches import Floats, consecutive_batches
-from corolla.training.modes import in_mode, lay_out
 from corolla.training.results import NoBatchError
 from corolla.training.settings import TrainerSettings
-from corolla.training.torch_settings import augmentation_generator, configure_torch, seeded_torch
+from corolla.training.torch_settings import augmentation_generator, configure_torch
 from corolla.training.trainer import LocalTrainer
 
 _LOG = logging.getLogger("corolla")
-_SCORING_SEED = (0,)  # that of LocalTrainer.evaluate: operations that draw, draw the same
 _CHUNK = 1024  # images augmented at once; the draws of a view depend on it
 
 
@@ -83,7 +80,7 @@ def ensemble_of(
             raise ValueError(f"an ensemble's weight is {weight}: need a finite number, 0 or more")
         if recalibration_batch_size is not None:
             trainer.recalibrate_on(model, floats, batch_size=recalibration_batch_size)
-        logits = _logits(model, floats, trainer)
+        logits = torch.cat(trainer.answers(model, floats, lambda said, where: said))
         # Recomputed statistics that overflowed turn whatever a model says into a constant.
         finite = all(bool(torch.isfinite(said).all()) for said in (logits, *model.buffers()))
         del model  # or it would live on likewise
@@ -114,21 +111,6 @@ def _robust_mean(rule: RobustRule, said_by: Sequence[tuple[float, Tensor]]) -> T
     values = np.stack([logits.numpy() for _, logits in said_by])
     mean = rule.mean(values, [weight for weight, _ in said_by])
     return None if mean is None else torch.from_numpy(mean).float()
-
-
-def _logits(model: nn.Module, floats: Floats, trainer: LocalTrainer) -> Tensor:
-    lay_out(model, trainer.loop, trainer.device)
-    with (
-        torch.inference_mode(),
-        in_mode(model, training=False),
-        seeded_torch(_SCORING_SEED, trainer.device),
-    ):
-        return torch.cat(
-            [
-                model(floats.normalised(floats.pixels(where))).float()
-                for where in consecutive_batches(len(floats), trainer.settings.eval_batch_size)
-            ]
-        )
 
 
 def augmented_view(images: Images, *, settings: TrainerSettings, seed: Sequence[int]) -> Images:

@@ -27,13 +27,10 @@ from corolla.data.images import Images
 from corolla.errors import Fault, RefusedError, is_number
 from corolla.spaces.model_parts import classifier_name
 from corolla.training.batches import consecutive_batches
-from corolla.training.modes import in_mode, lay_out
 from corolla.training.results import Evaluation, NoBatchError
-from corolla.training.torch_settings import configure_torch, seeded_torch
 from corolla.training.trainer import LocalTrainer
 
 _CHUNK = 256  # images whose distances to the whole datastore exist at once
-_SCORING_SEED = (0,)  # that of LocalTrainer.evaluate: operations that draw, draw the same
 _LEAST = math.log(
     torch.finfo(torch.float64).tiny
 )  # log of the smallest probability: losses stay finite
@@ -127,24 +124,16 @@ def embed(
     """
     if not len(images):
         raise NoBatchError("nothing to embed: 0 images")
-    configure_torch(trainer.loop)
-    lay_out(model, trainer.loop, trainer.device)
     floats = trainer.floats(images)
-    features, logits = [], []
-    with (
-        torch.inference_mode(),
-        in_mode(model, training=False),
-        seeded_torch(_SCORING_SEED, trainer.device),
-        _classifier_input(model, classes) as seen,
-    ):
-        for where in consecutive_batches(len(images), trainer.settings.eval_batch_size):
-            seen.clear()
-            output = model(floats.normalised(floats.pixels(where))).float()
-            if not seen or seen[0].shape[:-1] != output.shape[:1]:
-                kind = type(model).__name__
-                raise ValueError(f"{kind} has no classifier that reads a vector per image")
-            features.append(seen[0].double())
-            logits.append(output)
+
+    def both(logits: Tensor, where: slice) -> tuple[Tensor, Tensor]:
+        if not seen or seen[0].shape[:-1] != logits.shape[:1]:
+            kind = type(model).__name__
+            raise ValueError(f"{kind} has no classifier that reads a vector per image")
+        return seen.pop().double(), logits
+
+    with _classifier_input(model, classes) as seen:
+        features, logits = zip(*trainer.answers(model, floats, both), strict=True)
     return Embedded(torch.cat(features), torch.cat(logits), floats.labels)
 
 

@@ -71,6 +71,11 @@ class Learner:
     def step(self, loss: Tensor) -> Tensor:
         """Make one step down ``loss`` and return it."""
         loss.backward()  # type: ignore[no-untyped-call]
+        self.update()
+        return loss.detach()
+
+    def update(self) -> None:
+        """Make the step that the gradients ask for."""
         if self._after_backward is not None:
             self._after_backward(self.model)
         if self._clip_norm is not None:
@@ -78,7 +83,22 @@ class Learner:
         self._optimizer.step()
         self.memory.after_first_step()
         self._optimizer.zero_grad()  # frees the gradients before the next forward pass
-        return loss.detach()
+
+    def set_lr(self, lr: float) -> None:
+        """Take another step size from now on."""
+        self.lr = lr
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr
+
+    def start_momentum(self) -> None:
+        """Begin SGD's momentum at 0 for every parameter: the same as at its first gradient.
+
+        torch's fused SGD cannot take a parameter whose first gradient comes in a later step than others'.
+        """
+        for parameter in self._parameters:
+            state = self._optimizer.state[parameter]
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
 
     def optimizer_state(self) -> OptimizerState:
         """Return a copy of the optimiser's state, from which another training carries on."""

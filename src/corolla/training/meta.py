@@ -16,10 +16,10 @@ trainer's settings say; the inner step is not, since its derivative above is tha
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,12 +30,12 @@ from torch.overrides import TorchFunctionMode
 from corolla.data.images import Images
 from corolla.errors import Fault, RefusedError, is_number, nearest
 from corolla.training.batches import has_batch_norm, shuffled_batches
+from corolla.training.epochs import Epochs
+from corolla.training.learner import Learner, Trainee
 from corolla.training.losses import classification_loss, split_counts
-from corolla.training.memory import MemoryCount
-from corolla.training.modes import autocast, in_mode, lay_out
-from corolla.training.optimizers import build_optimizer
-from corolla.training.results import NoBatchError, TrainResult, mean_loss
-from corolla.training.torch_settings import augmentation_generator, configure_torch, seeded_torch
+from corolla.training.modes import autocast
+from corolla.training.results import NoBatchError, TrainResult
+from corolla.training.torch_settings import augmentation_generator, configure_torch
 from corolla.training.trainer import LocalTrainer
 
 _PLAIN: dict[str, Any] = {  # settings of a step
@@ -159,22 +159,23 @@ def meta_train(
         raise ValueError(f"epochs={epochs}: need 1 or more")
     configure_torch(trainer.loop)
     started = time.perf_counter()
-    lay_out(model, trainer.loop, trainer.device)
     training = _MetaTraining(
         model,
         images,
         settings=settings,
         trainer=trainer,
         lr=lr if settings.beta is None else settings.beta,
+        batch_size=batch_size,
+        seed=seed,
     )
     for epoch in range(epochs):
-        loss = training.epoch(epoch, batch_size=batch_size, seed=seed)
+        loss = training.run(epoch)
     return TrainResult(
         train_loss=loss,
         num_examples=len(images),
         samples_processed=training.samples_processed,
         train_s=time.perf_counter() - started,
-        peak_memory_mib=training.memory.peak_mib(),
+        peak_memory_mib=training.peak_memory_mib,
     )
 
 
@@ -195,6 +196,13 @@ def adapt(
     )
 
 
+class _MetaBatch(NamedTuple):
+    """Images and labels of D, D' and perhaps D''; and the positions of those of D', whose loss is told."""
+
+    where: Tensor
+    loaded: list[tuple[Tensor, Tensor]]
+
+
 class _MetaTraining:
     """One model, its images and what stays from step to step."""
 
@@ -206,42 +214,52 @@ class _MetaTraining:
         settings: MetaSettings,
         trainer: LocalTrainer,
         lr: float,
+        batch_size: int,
+        seed: Sequence[int],
     ) -> None:
-        self._model, self._settings, self._trainer, self._lr = model, settings, trainer, lr
+        self._model, self._settings, self._trainer = model, settings, trainer
+        self._batch_size, self._seed = batch_size, seed
         self._floats = trainer.floats(images)
         self._class_counts = split_counts(images.labels, trainer.settings, trainer.device)
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self._names, self._parameters = list(named), list(named.values())
-        self._optimizer = build_optimizer(
-            model, settings=trainer.replaced(**_PLAIN).settings, loop=trainer.loop, lr=lr
+        self._names = list(named)
+        clipped = {**_PLAIN, "clip_norm": trainer.settings.clip_norm}
+        self._learner = Learner(
+            Trainee(model=model, lr=lr),
+            settings=trainer.replaced(**clipped).settings,
+            loop=trainer.loop,
+            device=trainer.device,
         )
-        self._optimizer.zero_grad()  # whatever the caller left there
-        self.memory = MemoryCount(model, self._optimizer, trainer.device)
+        self._parameters = list(named.values())
+        self._epochs = Epochs(
+            self, lambda number: self._step, models=[model], device=trainer.device, seed=seed
+        )
         self.samples_processed = 0
 
-    def epoch(self, number: int, *, batch_size: int, seed: Sequence[int]) -> float:
+    def run(self, number: int) -> float:
         """Go through the images once; return the mean loss at w~."""
+        ((total, count),) = self._epochs.run(number, lr=lambda part: self._learner.lr).values()
+        return total / count
+
+    def epoch(self, number: int) -> Iterator[_MetaBatch]:
+        """Return each step's batches: what `corolla.training.epochs` asks for."""
         variant, device = self._settings.variant, self._trainer.device
-        steps = meta_batches(
+        rng = augmentation_generator(self._seed, number)
+        for batches in meta_batches(
             len(self._floats),
-            batch_size,
+            self._batch_size,
             _BATCHES[variant],
-            seed=seed,
+            seed=self._seed,
             epoch=number,
             least=2 if has_batch_norm(self._model) else 1,
-        )
-        rng = augmentation_generator(seed, number)
-        losses: list[Tensor] = []
-        with in_mode(self._model, training=True), seeded_torch(seed, device, number):
-            for batches in steps:
-                losses.append(self._step([batch.to(device) for batch in batches], rng))
-                passes = zip(batches, _PASSES[variant], strict=True)
-                self.samples_processed += sum(len(batch) * times for batch, times in passes)
-        sizes = [len(batches[1]) for batches in steps]
-        return mean_loss(torch.stack(losses).tolist(), sizes, epoch=number, lr=self._lr)
+        ):
+            passes = zip(batches, _PASSES[variant], strict=True)
+            self.samples_processed += sum(len(batch) * times for batch, times in passes)
+            loaded = [self._loaded(batch.to(device), rng) for batch in batches]
+            yield _MetaBatch(batches[1], loaded)
 
-    def _step(self, batches: Sequence[Tensor], rng: torch.Generator) -> Tensor:
-        probe, update, *rest = [self._loaded(batch, rng) for batch in batches]
+    def _step(self, batch: _MetaBatch) -> list[tuple[str, Tensor]]:
+        probe, update, *rest = batch.loaded
         gradient, loss = meta_gradient(
             self._parameters,
             probe=lambda weights: self._loss(weights, *probe, counts=False),
@@ -254,13 +272,13 @@ class _MetaTraining:
         for parameter, direction in zip(self._parameters, gradient, strict=True):
             # In the weight's memory layout, which autograd.grad does not keep and fused kernels need.
             parameter.grad = torch.empty_like(parameter).copy_(direction)
-        clip_norm = self._trainer.settings.clip_norm
-        if clip_norm is not None:
-            nn.utils.clip_grad_norm_(self._parameters, clip_norm)
-        self._optimizer.step()
-        self.memory.after_first_step()
-        self._optimizer.zero_grad()
-        return loss
+        self._learner.update()
+        return [("w", loss)]
+
+    @property
+    def peak_memory_mib(self) -> float:
+        """See `corolla.training.results.TrainResult`."""
+        return self._learner.memory.peak_mib()
 
     def _loaded(self, where: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         images = self._floats.augmented(where, self._trainer.settings.augment, rng)
@@ -282,7 +300,7 @@ class _MetaTraining:
         loop = self._trainer.loop
         precision = nullcontext() if full_precision else autocast(loop, self._trainer.device)
         # Counted is the largest pass: the last one here before the step is made.
-        with self.memory.first_forward(), precision:
+        with self._learner.memory.first_forward(), precision:
             logits = functional_call(self._model, tensors, (images,))
         return classification_loss(
             logits.float(),

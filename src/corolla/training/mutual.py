@@ -13,12 +13,13 @@ plain logits, whatever balance CE has. alpha = 0 is independent training of both
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Unpack
 
 from torch import Tensor
 
 from corolla.data.images import Images
 from corolla.training.digest import divergence
-from corolla.training.guided_run import train_guided
+from corolla.training.feed import Passes
 from corolla.training.learner import Trainee
 from corolla.training.losses import classification_loss, split_counts
 from corolla.training.results import TrainResult
@@ -60,14 +61,12 @@ def train_mutually(
     *,
     alpha: float,
     trainer: LocalTrainer,
-    epochs: int,
-    batch_size: int,
-    seed: Sequence[int],
     keep_optimizer_state: bool = False,
+    **passes: Unpack[Passes],
 ) -> tuple[TrainResult, TrainResult]:
     """Train both models in place on the same batches; each result's ``train_loss`` is its loss above.
 
-    Other arguments, results and errors are those of `corolla.training.guided_run.train_guided`.
+    Other arguments, results and errors are those of `LocalTrainer.train_together`.
 
     Raises:
         ValueError: ``alpha`` is no share.
@@ -82,14 +81,11 @@ def train_mutually(
         wanted = labels.index_select(0, where)
         return mutual_losses(logits, wanted, alpha=alpha, settings=settings, class_counts=counts)
 
-    one, other = train_guided(
+    one, other = trainer.train_together(
         [first, second],
         images,
-        losses,
-        trainer=trainer,
-        epochs=epochs,
-        batch_size=batch_size,
-        seed=seed,
+        losses=losses,
         keep_optimizer_state=keep_optimizer_state,
+        **passes,
     )
     return one, other

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ from torch import Tensor
 from corolla.data.images import Images
 from corolla.errors import Fault, RefusedError, is_number, nearest
 from corolla.spaces.supernet import ElasticSupernet, Supernet
+from corolla.training.feed import Passes
 from corolla.training.losses import classification_loss, soft_cross_entropy, split_counts
 from corolla.training.results import OptimizerState
 from corolla.training.sandwich_run import SandwichRun
@@ -89,12 +90,10 @@ class SupernetTrainer:
         images: Images,
         teacher: Tensor,
         *,
-        epochs: int,
-        batch_size: int,
         lr: float | Sequence[float],
         weight_decay: float | None = None,
-        seed: Sequence[int],
         optimizer_state: OptimizerState | None = None,
+        **passes: Unpack[Passes],
     ) -> SupernetResult:
         """Train the supernet on a teacher's logits; labels are not read, images not augmented.
 
@@ -105,11 +104,9 @@ class SupernetTrainer:
             state: of the whole supernet; not written to.
             images: what the teacher saw, to the pixel; see `corolla.training.ensemble.augmented_view`.
             teacher: logits of these images, (n, classes), in their order.
-            epochs: passes over the images, 1 or more.
-            batch_size: images.
             lr: step, or one of each epoch.
             weight_decay: in place of the trainer's; None: the trainer's.
-            seed: such as ``(run's seed, round)``.
+            passes: epochs, 1 or more; images in a batch; a seed such as ``(run's seed, round)``.
             optimizer_state: of an earlier call's result, to carry on from; None: start afresh.
 
         Raises:
@@ -136,10 +133,8 @@ class SupernetTrainer:
             images,
             trainer,
             supervise=supervise,
-            epochs=epochs,
-            batch_size=batch_size,
             lr=lr,
-            seed=seed,
+            **passes,
             fits=every,
             optimizer_state=optimizer_state,
         )
@@ -149,12 +144,10 @@ class SupernetTrainer:
         state: Arrays,
         images: Images,
         *,
-        epochs: int,
-        batch_size: int,
         lr: float | Sequence[float],
-        seed: Sequence[int],
         fits: Fits = every,
         optimizer_state: OptimizerState | None = None,
+        **passes: Unpack[Passes],
     ) -> SupernetResult:
         """Train the supernet on labels: `classification_loss`, images augmented as the trainer says.
 
@@ -180,10 +173,8 @@ class SupernetTrainer:
             images,
             self._trainer,
             supervise=supervise,
-            epochs=epochs,
-            batch_size=batch_size,
             lr=lr,
-            seed=seed,
+            **passes,
             fits=fits,
             optimizer_state=optimizer_state,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +24,11 @@ from corolla.training.results import (
 from corolla.training.settings import LoopSettings, TrainerSettings
 from corolla.training.statistics import recalibrate
 from corolla.training.torch_settings import configure_torch, seeded_torch
-from corolla.training.training_run import TrainingRun
+from corolla.training.training_run import Losses, TrainingRun
 
 _RECALIBRATION_SEED = (0,)
 _SCORING_SEED = (0,)
+_T = TypeVar("_T")
 
 
 class LocalTrainer:
@@ -110,6 +111,7 @@ class LocalTrainer:
         epochs: int,
         batch_size: int,
         seed: Sequence[int],
+        losses: Losses | None = None,
         keep_optimizer_state: bool = False,
         first_epoch: int = 0,
     ) -> list[TrainResult]:
@@ -119,13 +121,16 @@ class LocalTrainer:
         forward pass, so the peak of memory is about that of the largest. A rest of one image is left
         out if any of the models has BatchNorm. Seconds and peak of each result are those of all
         together. Other arguments and errors are those of `train`.
+
+        With ``losses`` labels are read by these alone, if at all, and all models' activations are held at
+        once: see `corolla.training.training_run`.
         """
         if epochs < 1:
             raise ValueError(f"epochs={epochs}: need 1 or more")
         configure_torch(self.loop)
-        run = self._run(trainees, images, batch_size=batch_size, seed=seed)
+        run = self._run(trainees, images, batch_size=batch_size, seed=seed, losses=losses)
         for epoch in range(first_epoch, first_epoch + epochs):
-            losses = run.epoch(epoch)
+            means = run.epoch(epoch)
         states = run.optimizer_states() if keep_optimizer_state else [None] * len(trainees)
         return [
             TrainResult(
@@ -136,7 +141,7 @@ class LocalTrainer:
                 peak_memory_mib=run.peak_memory_mib,
                 optimizer_state=state,
             )
-            for loss, state in zip(losses, states, strict=True)
+            for loss, state in zip(means, states, strict=True)
         ]
 
     def train_until_converged(
@@ -199,26 +204,39 @@ class LocalTrainer:
         """Do as `evaluate`, on images that `floats` prepared once for many models."""
         if not len(floats):
             raise NoBatchError("nothing to evaluate on: 0 images")
+
+        def score(logits: Tensor, where: slice) -> tuple[Tensor, Tensor]:
+            labels = floats.labels[where]
+            right = (logits.argmax(1) == labels).sum()
+            return right, functional.cross_entropy(logits, labels, reduction="sum")
+
+        right, losses = zip(*self.answers(model, floats, score), strict=True)
+        count = len(floats)
+        return Evaluation(
+            accuracy=int(torch.stack(right).sum()) / count,
+            loss=sum(torch.stack(losses).tolist()) / count,
+            num_examples=count,
+        )
+
+    def answers(
+        self, model: nn.Module, floats: Floats, use: Callable[[Tensor, slice], _T]
+    ) -> list[_T]:
+        """Return what ``use`` makes of each batch's logits (n, classes) and its place among the images.
+
+        The model answers in evaluation mode and in float32; operations that draw (noise), draw the same on
+        every call.
+        """
         configure_torch(self.loop)
         lay_out(model, self.loop, self.device)
-        correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        loss = torch.zeros((), dtype=torch.float64, device=self.device)
         with (
             torch.inference_mode(),
             in_mode(model, training=False),
-            seeded_torch(_SCORING_SEED, self.device),  # for operations that draw (noise)
+            seeded_torch(_SCORING_SEED, self.device),
         ):
-            for where in consecutive_batches(len(floats), self.settings.eval_batch_size):
-                logits, labels = (
-                    model(floats.normalised(floats.pixels(where))).float(),
-                    floats.labels[where],
-                )
-                correct += (logits.argmax(1) == labels).sum()
-                loss += functional.cross_entropy(logits, labels, reduction="sum")
-        count = len(floats)
-        return Evaluation(
-            accuracy=int(correct) / count, loss=float(loss) / count, num_examples=count
-        )
+            return [
+                use(model(floats.normalised(floats.pixels(where))).float(), where)
+                for where in consecutive_batches(len(floats), self.settings.eval_batch_size)
+            ]
 
     def recalibrate(
         self,

@@ -1,29 +1,36 @@
-"""One training of one or several models on the same batches: what stays from batch to batch, and an epoch."""
+"""One training of one or several models on the same batches: what a step is, and what stays between steps."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from corolla.data.images import Images
 from corolla.training.batches import Floats, has_batch_norm
-from corolla.training.feed import Feed
+from corolla.training.epochs import Epochs, Step
+from corolla.training.feed import Batch, Feed
 from corolla.training.learner import Learner, Trainee
 from corolla.training.losses import classification_loss, split_counts
-from corolla.training.modes import in_mode
-from corolla.training.results import OptimizerState, mean_loss
+from corolla.training.results import OptimizerState
 from corolla.training.settings import LoopSettings, TrainerSettings
-from corolla.training.torch_settings import seeded_torch, separate_draws
+from corolla.training.torch_settings import separate_draws
+
+Losses = Callable[[Sequence[Tensor], Tensor], Sequence[Tensor]]
+"""One mean loss per model, from all models' logits (n, classes) of the images at positions (n,).
+
+The graph of a model's loss must lead to that model alone: logits of others are detached.
+"""
 
 
 class TrainingRun:
     """Trains models in place, epoch by epoch; counts samples, seconds and memory.
 
-    Every batch is loaded and augmented once, then each trainee makes its step on it, in their order.
+    Every batch is loaded and augmented once. Without ``losses`` each trainee makes its step on its labels, in
+    their order, as if it were alone. With them a batch goes forward through all models first, then each makes
+    a step on its own loss: losses that do not look at other models give the same, to the bit.
     """
 
     def __init__(
@@ -36,10 +43,11 @@ class TrainingRun:
         device: torch.device,
         batch_size: int,
         seed: Sequence[int],
+        losses: Losses | None = None,
     ) -> None:
         started = time.perf_counter()
-        self._settings, self._device, self._seed = settings, device, tuple(seed)
-        self._class_counts = split_counts(images.labels, settings, device)
+        self._settings, self._device, self._losses = settings, device, losses
+        self._class_counts = None if losses else split_counts(images.labels, settings, device)
         self._learners = [
             Learner(trainee, settings=settings, loop=loop, device=device) for trainee in trainees
         ]
@@ -47,59 +55,81 @@ class TrainingRun:
             floats=Floats(images, device=device, channels_last=loop.channels_last),
             augment=settings.augment,
             batch_size=batch_size,
-            seed=self._seed,
+            seed=tuple(seed),
             drop_single=any(has_batch_norm(learner.model) for learner in self._learners),
         )
-        self.samples_processed = 0  # of each trainee
-        self.train_s = time.perf_counter() - started
+        self._epochs = Epochs(
+            self._feed,
+            self._begin,
+            models=[learner.model for learner in self._learners],
+            device=device,
+            seed=seed,
+        )
+        self._prepared_s = time.perf_counter() - started
 
     def epoch(self, number: int) -> list[float]:
         """Go through the images once; return each trainee's mean loss, each image counted once.
 
         ``number`` (0, 1, ...) decides with the seed about order, augmentation and dropout; every
-        trainee draws as if it were alone.
-
-        Raises:
-            DivergedError: a batch's loss was not finite.
-            NoBatchError: too few images.
-
+        trainee draws as if it were alone. Errors are those of `corolla.training.epochs.Epochs.run`.
         """
-        started = time.perf_counter()
-        sizes: list[int] = []
-        losses: list[list[Tensor]] = [[] for _ in self._learners]
-        with ExitStack() as stack:
-            for learner in self._learners:
-                stack.enter_context(in_mode(learner.model, training=True))
-            stack.enter_context(seeded_torch(self._seed, self._device, number))
-            draws = separate_draws(len(self._learners), self._device)
-            for where, images in self._feed.epoch(number):
-                sizes.append(len(where))
-                labels = self._feed.floats.labels.index_select(0, where)
-                for learner, kept, own in zip(self._learners, losses, draws, strict=True):
-                    with own:
-                        kept.append(self._step(learner, images, labels))
-        # Read at the end of the epoch: on a GPU every look at a loss would wait for the queue.
-        means = [
-            mean_loss(torch.stack(kept).tolist(), sizes, epoch=number, lr=learner.lr)
-            for learner, kept in zip(self._learners, losses, strict=True)
-        ]
-        self.samples_processed += sum(sizes)
-        self.train_s += time.perf_counter() - started
-        return means
+        found = self._epochs.run(number, lr=lambda part: self._learners[int(part)].lr)
+        return [total / count for total, count in found.values()]
 
-    def _step(self, learner: Learner, images: Tensor, labels: Tensor) -> Tensor:
-        """Make one step on a batch and return its loss."""
-        logits = learner.forward(images)
-        return learner.step(
-            classification_loss(
-                logits, labels, settings=self._settings, class_counts=self._class_counts
-            )
-        )
+    def _begin(self, number: int) -> Step[Batch]:
+        draws = separate_draws(len(self._learners), self._device)
+        turns = [
+            (str(index), *turn)
+            for index, turn in enumerate(zip(self._learners, draws, strict=True))
+        ]
+
+        def alternately(batch: Batch) -> list[tuple[str, Tensor]]:
+            labels = self._feed.floats.labels.index_select(0, batch.where)
+            found = []
+            for part, learner, own in turns:
+                with own:
+                    loss = classification_loss(
+                        learner.forward(batch.images),
+                        labels,
+                        settings=self._settings,
+                        class_counts=self._class_counts,
+                    )
+                    found.append((part, learner.step(loss)))
+            return found
+
+        def jointly(batch: Batch) -> list[tuple[str, Tensor]]:
+            logits = []
+            for _, learner, own in turns:
+                with own:  # each draws its dropout as if it were alone
+                    logits.append(learner.forward(batch.images))
+            losses = self._losses(logits, batch.where) if self._losses else ()
+            del logits
+            pairs = zip(turns, losses, strict=True)
+            return [(part, learner.step(loss)) for (part, learner, _), loss in pairs]
+
+        return jointly if self._losses else alternately
+
+    @property
+    def samples_processed(self) -> int:
+        """Images that each trainee has gone through."""
+        return self._epochs.images["0"]
+
+    @property
+    def train_s(self) -> float:
+        """Seconds of preparation and epochs."""
+        return self._prepared_s + self._epochs.seconds
 
     @property
     def peak_memory_mib(self) -> float:
-        """See `corolla.training.results.TrainResult`; of several trainees, with what the others hold."""
+        """See `corolla.training.results.TrainResult`; of several trainees, with what the others hold.
+
+        With losses of their own making all models' activations are held at once. The count on a CPU then adds
+        all gradients too, although a model's are freed before the next one's backward pass.
+        """
         counts = [learner.memory for learner in self._learners]
+        if self._losses and self._device.type != "cuda":
+            return sum(count.peak_mib() for count in counts)
+        # On CUDA the allocator's peak is that of all, less one's weights.
         held = sum(count.resident_mib() for count in counts)
         return max(count.peak_mib() + held - count.resident_mib() for count in counts)
 
