@@ -25,11 +25,7 @@ SPACE = make_space("elastic_resnet", resolution=8, widths=[[4, 8], [8, 16]], dep
 PARTS = ["head", "norm"]
 NAMES = SPACE.names_in(PARTS)
 INITIAL = SPACE.initial_state(0)
-ADDED = {
-    1: 0.5,
-    2: 0.25,
-    3: 2.0,
-}  # round -> what its training adds to every entry: exact in float32
+ADDED = {1: 0.5, 2: 0.25, 3: 2.0, 4: 4.0, 5: 8.0}  # round -> what is added to all: exact in float32
 
 
 class Adding:
@@ -52,9 +48,11 @@ class Adding:
     deploy = fit
 
 
-def _client(root: Path, inner: Adding, name: str = "1") -> PrivatePartsClient:
-    evaluation = SimpleNamespace(deploy="as_trained")
-    config = SimpleNamespace(private=PARTS, seed=0, rounds=3, evaluation=evaluation)
+def _client(
+    root: Path, inner: Adding, name: str = "1", *, deploys: str = "as_trained"
+) -> PrivatePartsClient:
+    evaluation = SimpleNamespace(deploy=deploys)
+    config = SimpleNamespace(private=PARTS, seed=0, rounds=5, evaluation=evaluation)
     site: Any = SimpleNamespace(client=name, config=config, space=SPACE, store=ClientStore(root))
     return PrivatePartsClient(site=site, client=inner)  # type: ignore[arg-type]
 
@@ -116,6 +114,17 @@ def test_scores_and_deployed_models_have_what_the_round_left(tmp_path: Path) -> 
     assert all((inner.seen[name] == INITIAL[name] + np.float32(0.5)).all() for name in NAMES)
     assert not NAMES & deployed.arrays.keys()  # nor was anything kept of its fine-tuning:
     assert (_kept(tmp_path, 1)["3.bias"] == INITIAL["3.bias"] + np.float32(0.5)).all()
+
+
+@pytest.mark.parametrize(("deploys", "rounds"), [("as_trained", 3), ("fine_tuned", 5)])
+def test_all_rounds_are_kept_where_one_of_long_ago_may_be_deployed(
+    deploys: str, rounds: int, tmp_path: Path
+) -> None:
+    smallest = SPACE.smallest()
+    for round in range(1, 6):
+        client = _client(tmp_path, Adding(), deploys=deploys)
+        client.fit(_task(round, smallest), _public(smallest))
+    assert len([*tmp_path.glob("+private/1/round-*")]) == rounds
 
 
 def test_arrays_of_no_network_pass_as_they_are(tmp_path: Path) -> None:

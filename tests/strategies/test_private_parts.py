@@ -22,7 +22,7 @@ from corolla.spaces.supernet import Supernet, to_arrays
 from corolla.types import Arrays
 from tests.strategies.conftest import results, resumed, run, small
 
-TWO = ("clients=2", "clients_per_round=2", "rounds=2", "evaluation.every=0", "batch_size=128")
+TWO = ("clients=2", "clients_per_round=2", "rounds=2", "evaluation.every=0")
 TINY = (
     "space=elastic_resnet",
     "space.supernet.resolution=8",
@@ -75,7 +75,7 @@ def test_fedavg_with_private_parts_by_hand(parts: list[str], tmp_path: Path) -> 
                 model,
                 data.train,
                 epochs=1,
-                batch_size=128,
+                batch_size=config.batch_size,
                 lr=trainer.settings.learning_rate(server_round, 2),
                 seed=(config.seed, server_round, client),
             )
@@ -119,13 +119,12 @@ def _recorded(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
     return names
 
 
-@pytest.mark.parametrize("parts", ["head", "head,norm"])
 def test_with_a_search_nothing_private_travels_and_a_resumed_run_is_the_same(
-    parts: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every client gets another architecture in every round."""
     names = _recorded(monkeypatch)
-    arm = ("method=perfedrlnas", f"private=[{parts}]", "damping=0.25", *TINY, "batch_size=128")
+    arm = ("method=perfedrlnas", "private=[head,norm]", "damping=0.25", *TINY)
     arm = (*arm, "method.strategy.server_momentum=0.9", "clients_per_round=3")
     whole = run(tmp_path / "whole", *arm)
     space = Shared(whole.config_text()).space
@@ -221,6 +220,22 @@ def test_a_method_whose_messages_are_no_such_models_says_so(
     assert remedy in fault.remedy
 
 
+@pytest.mark.slow
+def test_new_clients_start_from_the_initial_private_parts(tmp_path: Path) -> None:
+    arm = ("method=fedavg", *TWO, *TINY, "new_clients=1", "evaluation.statistics=aggregate")
+    trained = run(tmp_path / "trained", *arm, "private=[head]")
+    stage = (*arm, "stage=new_clients", f"from={tmp_path / 'trained'}", "clients_per_round=1")
+    with pytest.raises(RefusedError, match=r"private=\[\]: the run in .* has \['head'\]"):
+        plan_run(small(*stage, f"run_dir={tmp_path / 'other'}"))
+    directory = run(tmp_path / "new", *stage, "private=[head]")
+    space = Shared(directory.config_text()).space
+    _, deployed = load_model(model_directory(directory.path, "2"))
+    shared, initial = _server(trained, space, "model"), space.initial_state(0)
+    private = space.names_in(["head"])
+    _same({n: a for n, a in deployed.items() if n in private}, {n: initial[n] for n in private})
+    assert all(shared[n].tobytes() == a.tobytes() for n, a in deployed.items() if n not in private)
+
+
 @pytest.mark.parametrize(("part", "prior"), [("head", "auto"), ("stages", "client")])
 def test_a_private_classifier_knows_its_clients_classes(
     part: str, prior: str, tmp_path: Path
@@ -242,12 +257,21 @@ def test_what_is_no_part_is_refused(value: str, said: str, tmp_path: Path) -> No
         plan_run(small(f"run_dir={tmp_path}", f"private={value}"))
 
 
-@pytest.mark.parametrize("method", ["ditto", "heterofl", "knn_per", "per_fedavg", "spider"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "heterofl",
+        *(
+            pytest.param(method, marks=pytest.mark.slow)
+            for method in ("ditto", "knn_per", "per_fedavg", "spider")
+        ),
+    ],
+)
 def test_other_methods_keep_a_private_head_at_the_clients(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = _recorded(monkeypatch)
-    directory = run(tmp_path / "run", f"method={method}", "private=[head]", "batch_size=128")
+    directory = run(tmp_path / "run", f"method={method}", "private=[head]")
     space = Shared(directory.config_text()).space
     private = space.names_in(["head"])
     assert not private & set().union(*names)
