@@ -24,15 +24,14 @@ from corolla.tasks import Reply
 from strategies.base import CorollaStrategy
 from strategies.exchange import Exchange
 from strategies.run import FederatedRun, _global_scores, _round_metrics, _scores
+from tests.conftest import CONF
 from tests.strategies.conftest import SMALL, small, without_times
 
 TINY = ["clients=6", "clients_per_round=3", "rounds=2", "evaluation.every=1"]
-HAPFNAS = ["method=hapfnas", "rounds=3"]
-FEDERATIONS: dict[str, list[str]] = {
-    "fedavg": ["method=fedavg"],
-    "perfedrlnas": ["method=perfedrlnas"],
+METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
+FEDERATIONS: dict[str, list[str]] = {name: [f"method={name}"] for name in METHODS} | {
     "perfednas": ["method=perfednas", "reward=improvement", "proposals=evolution"],
-    "hapfnas": HAPFNAS,
+    "hapfnas": ["method=hapfnas", "rounds=3"],
     "one_shot": [
         "method=hapfnas", "supernet_training=one_shot", "space=mobilenetv2_8", "server_set=none",
         "supernet_training.rounds=1", "personal_search.where=server", "rounds=5",
@@ -40,12 +39,7 @@ FEDERATIONS: dict[str, list[str]] = {
     ],
     "fedmd": ["method=fedmd", "method.strategy.pretrain_epochs=0"],
     "fedkemf": ["method=fedkemf", "method.strategy.fusion=distil"],
-    "spider": ["method=spider"],
     "heterofl": ["method=heterofl", "method.strategy.class_rows=true"],
-    "local": ["method=local"],
-    "ditto": ["method=ditto"],
-    "knn_per": ["method=knn_per"],
-    "per_fedavg": ["method=per_fedavg"],
 }  # fmt: skip
 
 

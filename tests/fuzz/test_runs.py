@@ -23,7 +23,7 @@ def _run(run_dir: Path, settings: list[str]) -> RunDirectory:
     return start(plan_run([f"run_dir={run_dir}", *settings]))
 
 
-def _spoiling(*, stops_in: int | None) -> Any:
+def _spoiling(seed: str, *, stops_in: int | None) -> Any:
     """Return a grid's `_answer` that spoils client 1's; the process is stopped in round ``stops_in``."""
 
     def answer(self: InlineGrid, message: Message) -> Message:
@@ -34,7 +34,7 @@ def _spoiling(*, stops_in: int | None) -> Any:
         if task["client"] != "1":
             return reply
         # Whether evaluation or training: the same again after a restart.
-        rng = random.Random(repr((task["round"], message.metadata.message_type, len(task))))
+        rng = random.Random(repr((seed, task["round"], message.metadata.message_type, len(task))))
         # What answers another message is awaited until the deadline: tests/strategies/test_waiting.py.
         known = message.metadata.message_id
         arrived = [m for m in mutated(reply, rng, []) if m.metadata.reply_to_message_id == known]
@@ -49,13 +49,13 @@ def test_a_run_with_a_spoiler_ends_and_resumes(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = overrides(name, "clients=3", "clients_per_round=3", "rounds=3", "evaluation.every=1")
-    monkeypatch.setattr(InlineGrid, "_answer", _spoiling(stops_in=None))
+    monkeypatch.setattr(InlineGrid, "_answer", _spoiling(name, stops_in=None))
     whole = _run(tmp_path / "whole", settings)
     assert {line["client"] for line in whole.clients()} >= {"0", "2"}
     failed = {one["client"] for line in whole.metrics() for one in line["failed"]}
     assert failed <= {"1"}
-    monkeypatch.setattr(InlineGrid, "_answer", _spoiling(stops_in=2))
+    monkeypatch.setattr(InlineGrid, "_answer", _spoiling(name, stops_in=2))
     with pytest.raises(KeyboardInterrupt):
         _run(tmp_path / "stopped", settings)
-    monkeypatch.setattr(InlineGrid, "_answer", _spoiling(stops_in=None))
+    monkeypatch.setattr(InlineGrid, "_answer", _spoiling(name, stops_in=None))
     assert results(resumed(tmp_path / "stopped")) == results(whole)
