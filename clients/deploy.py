@@ -61,14 +61,20 @@ def plain_scores(site: Site, model: nn.Module) -> dict[str, Any]:
     return found
 
 
-def training_metrics(result: TrainResult | SupernetResult) -> dict[str, Any]:
-    """Return a training's entries for the records."""
-    return {
+def training_metrics(
+    result: TrainResult | SupernetResult, beside: TrainResult | None = None
+) -> dict[str, Any]:
+    """Return a training's entries for the records; ``beside``: the global model's, on the same batches."""
+    found = {
         "train_loss": result.train_loss,
         "train_s": result.train_s,
         "samples_processed": result.samples_processed,
         "peak_memory_mib": result.peak_memory_mib,
     }
+    if beside is not None:
+        found["global_train_loss"] = beside.train_loss
+        found["samples_processed"] += beside.samples_processed
+    return found
 
 
 def deploy(

@@ -11,7 +11,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from torch import nn
 
-from clients.deploy import scores
+from clients.deploy import scores, training_metrics
 from clients.own_model import OwnModel, pack_optimizer, unpack_optimizer
 from clients.own_model_client import OwnModelClient
 from clients.site import Site
@@ -99,13 +99,7 @@ class PairClient(OwnModelClient[Kept], Generic[Kept]):
         own.global_optimizer = outer.optimizer_state if self._keep_global else None
         self._keep(task, own)
         metrics = scores(site, own.model, shared=False) | self._told(own)
-        metrics |= {
-            "train_loss": inner.train_loss,
-            "global_train_loss": outer.train_loss,
-            "train_s": inner.train_s,
-            "samples_processed": inner.samples_processed + outer.samples_processed,
-            "peak_memory_mib": inner.peak_memory_mib,
-        }
+        metrics |= training_metrics(inner, beside=outer)
         return Answer(num_examples=inner.num_examples, arrays=to_arrays(model), metrics=metrics)
 
     def _hook(self, task: Task, own: Kept, pull: Pull) -> Hook:

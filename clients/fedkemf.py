@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from clients.deploy import scores
+from clients.deploy import scores, training_metrics
 from clients.own_model import OwnModel
 from clients.own_model_client import OwnModelClient
 from clients.site import Site
@@ -45,13 +45,7 @@ class FedKemfClient(OwnModelClient[OwnModel]):
         own.optimizer = private.optimizer_state
         self._keep(task, own)
         metrics = scores(site, own.model, shared=False) | self._told(own)
-        metrics |= {
-            "train_loss": private.train_loss,
-            "global_train_loss": shared.train_loss,
-            "train_s": private.train_s,
-            "samples_processed": private.samples_processed + shared.samples_processed,
-            "peak_memory_mib": private.peak_memory_mib,
-        }
+        metrics |= training_metrics(private, beside=shared)
         return Answer(
             num_examples=private.num_examples, arrays=to_arrays(knowledge), metrics=metrics
         )

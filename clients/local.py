@@ -23,16 +23,13 @@ class LocalClient(OwnModelClient[OwnModel]):
         """Train on from where the client stopped; with a patience, until validation stops improving."""
         site, own = self._site, self._own(task, arrays)
         if "patience_epochs" in task.extra:
-            passes = site.passes(task)
             result: TrainResult = site.trainer.train_until_converged(
                 own.model,
                 site.data.train,
                 validate=self._validate,
                 patience_epochs=int(task.extra["patience_epochs"]),
-                max_epochs=passes["epochs"],
-                batch_size=passes["batch_size"],
                 lr=task.lr,
-                seed=passes["seed"],
+                **site.passes(task),
             )
         else:
             result = site.train(

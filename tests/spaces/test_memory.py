@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from corolla.training.memory import measured_step_peak_mib
 from tests.conftest import make_space
+from tests.measured_memory import measured_step_peak_mib
 
 
 @pytest.mark.parametrize("name", ["mobilenetv3_8", "mobilenetv3_32"])

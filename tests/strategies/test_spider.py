@@ -110,6 +110,8 @@ def test_the_search_ends_and_the_local_models_are_small(tmp_path: Path) -> None:
     assert {n: a.shape for n, a in arrays.items()} == dict(space.shapes(architecture))
     assert all("+" not in value for value in description["architecture"].values())
     assert directory.summary()["best"] is None  # nothing is left to choose by
+    told = directory.summary()["per_client"]["1"]  # the method's own column, and every method's
+    assert (told["phase"], told["state_restarted"]) == (3, 0)
 
 
 def _tiny() -> dict[str, int]:

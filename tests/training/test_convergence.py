@@ -21,7 +21,7 @@ def test_goes_back_to_the_start_when_every_epoch_makes_it_worse() -> None:
         dots([255], [0]),
         validate=partial(sgd().evaluate, images=dots([255], [1])),
         patience_epochs=3,
-        max_epochs=50,
+        epochs=50,
         **COMMON,
     )
     assert model.weights() == [0.0, 0.0]
@@ -38,7 +38,7 @@ def test_goes_on_to_the_end_when_every_epoch_makes_it_better() -> None:
         images,
         validate=partial(sgd().evaluate, images=images),
         patience_epochs=1,
-        max_epochs=5,
+        epochs=5,
         **COMMON,
     )
     sgd().train(alike, images, epochs=5, **COMMON)
@@ -57,7 +57,7 @@ def test_the_model_is_that_of_the_best_epoch() -> None:
         images,
         validate=partial(trainer.evaluate, images=validation),
         patience_epochs=4,
-        max_epochs=60,
+        epochs=60,
         **COMMON,
     )
     assert 0 < result.best_epoch == result.epochs - 4
@@ -71,13 +71,13 @@ def test_the_model_is_that_of_the_best_epoch() -> None:
 def test_limits_below_one_are_refused(patience: int, most: int) -> None:
     images = dots([255], [0])
     with pytest.raises(
-        ValueError, match=f"patience_epochs={patience} max_epochs={most}: need 1 or more"
+        ValueError, match=f"patience_epochs={patience} epochs={most}: need 1 or more"
     ):
         sgd().train_until_converged(
             Affine(),
             images,
             validate=partial(sgd().evaluate, images=images),
             patience_epochs=patience,
-            max_epochs=most,
+            epochs=most,
             **COMMON,
         )

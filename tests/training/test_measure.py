@@ -9,10 +9,11 @@ import torch
 from torch import nn
 from torch.optim import SGD
 
-from corolla.training.measure import latency, measured_step_peak_mib, saved_activation_bytes
+from corolla.training.measure import latency
 from corolla.training.settings import LoopSettings, TrainerSettings
 from corolla.training.trainer import LocalTrainer
 from tests.conftest import make_space
+from tests.measured_memory import measured_step_peak_mib, saved_activation_bytes
 from tests.training.conftest import colourful, convolutional, state_of
 
 MIB = 2**20

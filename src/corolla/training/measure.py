@@ -1,4 +1,4 @@
-"""Time and memory of a model on this machine."""
+"""Time of a model on this machine."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ import time
 import torch
 from torch import nn
 
-from corolla.training.memory import measured_step_peak_mib, saved_activation_bytes
 from corolla.training.modes import in_mode
-
-__all__ = ["latency", "measured_step_peak_mib", "saved_activation_bytes"]
 
 _WARM_UP = 3  # passes that are not counted: kernels are chosen and compiled in the first
 _PASSES = 30  # at most

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -10,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -35,44 +33,6 @@ def saved_for_backward(model: nn.Module) -> Iterator[dict[int, int]]:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         yield kept
-
-
-def saved_activation_bytes(model: nn.Module, images: Tensor) -> int:
-    """Return the bytes that autograd keeps of a training pass over ``images`` (n, c, h, w).
-
-    The loss keeps some more, of the size of the logits. Exact, where resident memory only tells
-    what the process happened to ask the system for. The model is run in its present mode and on a
-    copy, so that no BatchNorm statistic moves.
-    """
-    replica = copy.deepcopy(model)
-    with saved_for_backward(replica) as kept:
-        logits = replica(images)
-    total = sum(kept.values())  # while `logits` holds them: a freed address could be used again
-    del logits
-    return total
-
-
-def measured_step_peak_mib(
-    model: nn.Module, images: Tensor, labels: Tensor, optimizer_of: Any
-) -> float:
-    """Return the peak of all tensors alive during a training step, the model included, in MiB.
-
-    Follows every tensor that is made, so it is slow and exact; left out is the scratch memory
-    inside kernels. ``optimizer_of`` makes the optimiser from a list of parameters. The step is the
-    second one: the optimiser's state exists. Works on a copy of ``model``, in its present mode.
-    """
-    replica = copy.deepcopy(model)
-    optimizer: Optimizer = optimizer_of(list(replica.parameters()))
-
-    def step() -> None:
-        loss = functional.cross_entropy(replica(images), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        optimizer.zero_grad()
-
-    step()
-    alive = (*_held(replica), *_state_tensors(optimizer), images, labels)
-    return peak_of_tensors(step, alive) / MIB
 
 
 def peak_of_tensors(work: Callable[[], object], alive: Iterable[Tensor]) -> int:

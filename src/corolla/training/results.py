@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,16 +63,3 @@ class DivergedError(CorollaError, ArithmeticError):
             f"the loss is {loss} in epoch {epoch}, batch {batch} (both from 0) at lr={lr:g}. "
             "Lower trainer.lr, set trainer.clip_norm, or add trainer.warmup_rounds"
         )
-
-
-def mean_loss(values: Sequence[float], sizes: Sequence[int], *, epoch: int, lr: float) -> float:
-    """Return the mean over images of the losses of an epoch's batches of ``sizes`` images.
-
-    Raises:
-        DivergedError: one is not finite.
-
-    """
-    for index, value in enumerate(values):
-        if not math.isfinite(value):
-            raise DivergedError(loss=value, epoch=epoch, batch=index, lr=lr)
-    return sum(v * n for v, n in zip(values, sizes, strict=True)) / sum(sizes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from corolla.data.images import Images
 from corolla.training.batches import Floats, consecutive_batches, has_batch_norm, shuffled_batches
+from corolla.training.feed import Passes
 from corolla.training.learner import Hook, Trainee
 from corolla.training.modes import in_mode, lay_out
 from corolla.training.results import (
@@ -56,14 +57,12 @@ class LocalTrainer:
         model: nn.Module,
         images: Images,
         *,
-        epochs: int,
-        batch_size: int,
         lr: float,
-        seed: Sequence[int],
         optimizer_state: OptimizerState | None = None,
         keep_optimizer_state: bool = False,
         first_epoch: int = 0,
         after_backward: Hook | None = None,
+        **passes: Unpack[Passes],
     ) -> TrainResult:
         """Train ``model`` in place for ``epochs``.
 
@@ -74,14 +73,13 @@ class LocalTrainer:
         Args:
             model: takes (n, c, h, w) floats, gives (n, classes) logits.
             images: the training split.
-            epochs: passes over the images, 1 or more.
-            batch_size: images.
             lr: step, as `TrainerSettings.learning_rate` gives it for the round.
-            seed: such as ``(run's seed, round, client_seed(client))``.
             optimizer_state: of an earlier training, to carry on from; None: start afresh.
             keep_optimizer_state: return the state at the end.
             first_epoch: number of the first epoch, for a training that goes on under the same seed.
             after_backward: gets the model after each backward pass, before clipping and the step.
+            passes: epochs, 1 or more; images in a batch; a seed such as
+                ``(run's seed, round, client_seed(client))``.
 
         Raises:
             DivergedError: the loss became infinite or NaN; the model is in no useful state.
@@ -95,11 +93,9 @@ class LocalTrainer:
         (result,) = self.train_together(
             [trainee],
             images,
-            epochs=epochs,
-            batch_size=batch_size,
-            seed=seed,
             keep_optimizer_state=keep_optimizer_state,
             first_epoch=first_epoch,
+            **passes,
         )
         return result
 
@@ -151,7 +147,7 @@ class LocalTrainer:
         *,
         validate: Callable[[nn.Module], Evaluation],
         patience_epochs: int,
-        max_epochs: int,
+        epochs: int,
         batch_size: int,
         lr: float,
         seed: Sequence[int],
@@ -161,18 +157,16 @@ class LocalTrainer:
 
         Better is a higher accuracy, or the same at a lower loss. The model ends with the weights
         (and BN statistics) of the best epoch, the start included. ``train_loss`` is that of the
-        last epoch trained; other arguments and errors are those of `train`.
+        last epoch trained, of ``epochs`` at most; other arguments and errors are those of `train`.
         """
-        if patience_epochs < 1 or max_epochs < 1:
-            raise ValueError(
-                f"patience_epochs={patience_epochs} max_epochs={max_epochs}: need 1 or more"
-            )
+        if patience_epochs < 1 or epochs < 1:
+            raise ValueError(f"patience_epochs={patience_epochs} epochs={epochs}: need 1 or more")
         configure_torch(self.loop)
         trainee = Trainee(model=model, lr=lr, after_backward=after_backward)
         run = self._run([trainee], images, batch_size=batch_size, seed=seed)
         best, best_epoch = validate(model), 0
         weights = _copy_of(model)
-        for epoch in range(1, max_epochs + 1):
+        for epoch in range(1, epochs + 1):
             (loss,) = run.epoch(epoch - 1)
             found = validate(model)
             if (found.accuracy, -found.loss) > (best.accuracy, -best.loss):

@@ -88,13 +88,7 @@ class TrainingRun:
             found = []
             for part, learner, own in turns:
                 with own:
-                    loss = classification_loss(
-                        learner.forward(batch.images),
-                        labels,
-                        settings=self._settings,
-                        class_counts=self._class_counts,
-                    )
-                    found.append((part, learner.step(loss)))
+                    found.append((part, learner.step(self._label_loss(learner, batch, labels))))
             return found
 
         def jointly(batch: Batch) -> list[tuple[str, Tensor]]:
@@ -108,6 +102,10 @@ class TrainingRun:
             return [(part, learner.step(loss)) for (part, learner, _), loss in pairs]
 
         return jointly if self._losses else alternately
+
+    def _label_loss(self, learner: Learner, batch: Batch, labels: Tensor) -> Tensor:
+        logits, counts = learner.forward(batch.images), self._class_counts
+        return classification_loss(logits, labels, settings=self._settings, class_counts=counts)
 
     @property
     def samples_processed(self) -> int:
