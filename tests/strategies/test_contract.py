@@ -61,8 +61,10 @@ def _run(run_dir: Path, method: str, *overrides: str) -> RunDirectory:
 
 
 @cache
-def _config(method: str) -> RunConfig:
-    return plan_run(small(*_settings(method), "run_dir=unused")).config
+def _config(method: str, *overrides: str) -> RunConfig:
+    """Return the method's configuration; with ``overrides`` on the space of the tests that give them."""
+    settings = [f"method={method}", *overrides] if overrides else _settings(method)
+    return plan_run(small(*settings, "run_dir=unused")).config
 
 
 def _strategy(config: RunConfig) -> CorollaStrategy:
