@@ -37,7 +37,7 @@ from benchmarks.space_sizes import space_named
 from corolla.data.images import Images
 from corolla.limits import Limits
 from corolla.search.measured import Measured
-from corolla.search.predictor_search import PredictorSearch
+from corolla.search.predictor_search import PredictorSearch, PredictorSettings
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.supernet import Supernet
 from corolla.training.modes import in_mode, lay_out
@@ -97,7 +97,7 @@ def _searches(share: float, repeats: int) -> list[dict[str, float]]:
             return limits.fit(space, one, batch_size=32)
 
         loss = _losses(space, client)
-        search = PredictorSearch(space)
+        search = PredictorSearch(space, PredictorSettings())
         course = search.course(fits=fits, seed=(0, client))
         parts: dict[str, float] = {}
         initial = _timed(parts, "draw", lambda: course.wanted([]))  # noqa: B023

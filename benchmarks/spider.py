@@ -36,7 +36,7 @@ from benchmarks.recording import print_table, write_result
 from corolla.config.build import build_trainer_settings
 from corolla.data.images import Images
 from corolla.launch import plan_run
-from corolla.search.progressive import ProgressiveSearch
+from corolla.search.progressive import ProgressiveSearch, ProgressiveSettings
 from corolla.spaces.darts_cells import DartsNetwork
 from corolla.spaces.darts_mixed import MixedDartsSpace
 from corolla.training.learner import Trainee
@@ -156,7 +156,7 @@ class _Bench:
 
     def curve(self, space: MixedDartsSpace) -> list[dict[str, float]]:
         """Return milliseconds of a step after each decision of a search by lot."""
-        search = ProgressiveSearch(
+        settings = ProgressiveSettings(
             criterion="random",
             rank="loss",
             near_ties=1.0,
@@ -169,6 +169,7 @@ class _Bench:
             in_edges=2,
             statistics="batch",
         )
+        search = ProgressiveSearch(settings=settings)
         whole, local = self._model(space), self._model(space)
         rng, rows = np.random.default_rng(0), []
         while True:

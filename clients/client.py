@@ -18,8 +18,11 @@ class Client(ABC):
     A client lives for one task. What it keeps between rounds goes through `clients.site.require_store`.
     """
 
-    def __init__(self, *, site: Site) -> None:
+    settings: Any = None  # a subclass names its settings class here; YAML is checked against it
+
+    def __init__(self, *, site: Site, settings: Any = None) -> None:
         self._site = site
+        self.settings = settings
 
     @abstractmethod
     def fit(self, task: Task, arrays: Arrays) -> Answer:

@@ -7,20 +7,19 @@ model, which is pulled towards the received weights and stays with the client.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
 from torch import nn
 
 from clients.deploy import scores, training_metrics
 from clients.own_model import OwnModel, pack_optimizer, unpack_optimizer
 from clients.own_model_client import OwnModelClient
-from clients.site import Site
 from corolla.data.images import Images
 from corolla.spaces.supernet import Supernet, to_arrays
 from corolla.state import State
 from corolla.tasks import Answer, Task
 from corolla.training.learner import Hook, Trainee
-from corolla.training.pull import Pull
+from corolla.training.pull import Pull, PullSettings
 from corolla.training.results import OptimizerState
 from corolla.types import Arrays
 
@@ -50,27 +49,9 @@ Kept = TypeVar("Kept", bound=Pair)
 
 
 class PairClient(OwnModelClient[Kept], Generic[Kept]):
-    """Global model out of the message, local model out of the client's own files.
+    """Global model out of the message, local model out of the client's own files."""
 
-    Args:
-        site: the client.
-        lambda_local: lambda, the pull of the local model towards the received one; 0: none.
-        local_lr_scale: eta_v / eta_w: the local step as a multiple of the round's.
-        global_optimizer: ``reset`` each round, or ``keep`` its momenta although the weights change.
-
-    """
-
-    def __init__(
-        self,
-        *,
-        site: Site,
-        lambda_local: float,
-        local_lr_scale: float,
-        global_optimizer: Literal["keep", "reset"],
-    ) -> None:
-        super().__init__(site=site)
-        self._lambda, self._lr_scale = lambda_local, local_lr_scale
-        self._keep_global = global_optimizer == "keep"
+    settings: PullSettings
 
     def fit(self, task: Task, arrays: Arrays) -> Answer:
         """Train both models, keep the local one, return the global one."""
@@ -79,14 +60,16 @@ class PairClient(OwnModelClient[Kept], Generic[Kept]):
 
     def _trained(self, task: Task, arrays: Arrays, own: Kept, images: Images) -> Answer:
         site = self._site
-        pull = Pull(strength=self._lambda, targets=arrays)  # before training writes to them
+        pull = Pull(
+            strength=self.settings.lambda_local, targets=arrays
+        )  # before training writes to them
         model = self._received(task, arrays)
         outer, inner = site.trainer.train_together(
             [
                 Trainee(model=model, lr=task.lr, optimizer_state=own.global_optimizer),
                 Trainee(
                     model=own.model,
-                    lr=task.lr * self._lr_scale,
+                    lr=task.lr * self.settings.local_lr_scale,
                     optimizer_state=own.optimizer,
                     after_backward=self._hook(task, own, pull),
                 ),
@@ -96,7 +79,9 @@ class PairClient(OwnModelClient[Kept], Generic[Kept]):
             keep_optimizer_state=True,
         )
         own.optimizer = inner.optimizer_state
-        own.global_optimizer = outer.optimizer_state if self._keep_global else None
+        own.global_optimizer = (
+            outer.optimizer_state if self.settings.global_optimizer == "keep" else None
+        )
         self._keep(task, own)
         metrics = scores(site, own.model, shared=False) | self._told(own)
         metrics |= training_metrics(inner, beside=outer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -14,7 +13,7 @@ from clients.site import Site
 from corolla.spaces.supernet import to_arrays
 from corolla.tasks import Answer, Task
 from corolla.training.learner import Trainee
-from corolla.training.mutual import train_mutually
+from corolla.training.mutual import MutualSettings, train_mutually
 from corolla.types import Arrays
 
 
@@ -22,11 +21,11 @@ class FedKemfClient(OwnModelClient[OwnModel]):
     """Keeps its own model and its optimiser; the knowledge network comes, is trained and goes."""
 
     kept = OwnModel
+    settings: MutualSettings
 
-    def __init__(self, *, site: Site, knowledge: str | Sequence[int], alpha: float) -> None:
-        """``knowledge`` and ``alpha`` are those of `strategies.fedkemf.FedKEMF`."""
-        super().__init__(site=site)
-        self._knowledge, self._alpha = site.space.named(knowledge), alpha
+    def __init__(self, *, site: Site, settings: MutualSettings) -> None:
+        super().__init__(site=site, settings=settings)
+        self._knowledge = site.space.named(settings.knowledge, key="knowledge")
 
     def fit(self, task: Task, arrays: Arrays) -> Answer:
         """Train both networks on the same batches; keep the one, return the other."""
@@ -37,7 +36,7 @@ class FedKemfClient(OwnModelClient[OwnModel]):
             Trainee(model=own.model, lr=task.lr, optimizer_state=own.optimizer),
             Trainee(model=knowledge, lr=task.lr),
             site.data.train,
-            alpha=self._alpha,
+            alpha=self.settings.alpha,
             trainer=site.trainer,
             **site.passes(task),
             keep_optimizer_state=True,

@@ -15,7 +15,7 @@ from clients.own_model_client import OwnModelClient
 from clients.site import Site
 from corolla.data.images import Images
 from corolla.tasks import Answer, Task
-from corolla.training.digest import Distance, train_on_logits
+from corolla.training.digest import DigestSettings, train_on_logits
 from corolla.training.ensemble import ensemble_of
 from corolla.training.learner import Trainee
 from corolla.training.results import TrainResult
@@ -25,29 +25,17 @@ _DIGEST, _PRETRAINING = 0xD16E57, 0x97E7  # keep their batch orders apart from t
 
 
 class FedMDClient(OwnModelClient[OwnModel]):
-    """Arguments are those of `strategies.fedmd.FedMD`. Labels of public images are read in pretraining alone.
+    """Labels of public images are read in pretraining alone.
 
     Digest and pretraining each start their optimiser anew; the revisit carries on with its own.
     """
 
     kept = OwnModel
+    settings: DigestSettings
 
-    def __init__(
-        self,
-        *,
-        site: Site,
-        digest_loss: Distance,
-        digest_epochs: int,
-        digest_batch_size: int | None,
-        digest_lr: float | None,
-        pretrain_epochs: int,
-        recalibrate: bool,
-    ) -> None:
-        super().__init__(site=site)
-        self._recalibrates = recalibrate
-        self._digest_loss, self._digest_epochs = digest_loss, digest_epochs
-        self._digest_batch_size = digest_batch_size or site.config.batch_size
-        self._digest_lr, self._pretrain_epochs = digest_lr, pretrain_epochs
+    def __init__(self, *, site: Site, settings: DigestSettings) -> None:
+        super().__init__(site=site, settings=settings)
+        self._digest_batch_size = settings.digest_batch_size or site.config.batch_size
 
     def fit(self, task: Task, arrays: Arrays) -> Answer:
         """Digest, revisit, keep the model; return its logits on this round's public images."""
@@ -56,7 +44,7 @@ class FedMDClient(OwnModelClient[OwnModel]):
         told: dict[str, Any] = {}
         if own.fresh and "labelled_pixels" in arrays:
             results.append(self._pretrain(task, own, arrays))
-        if self._digest_epochs and "digest_pixels" in arrays:
+        if self.settings.digest_epochs and "digest_pixels" in arrays:
             results.append(self._digest(task, own, arrays))
             told["digest_loss"] = results[-1].train_loss
         revisit = site.train(
@@ -71,7 +59,7 @@ class FedMDClient(OwnModelClient[OwnModel]):
             ],  # a copy: its statistics may become those of public images
             self._images(arrays["pixels"]),
             trainer=site.trainer,
-            recalibration_batch_size=self._digest_batch_size if self._recalibrates else None,
+            recalibration_batch_size=self._digest_batch_size if self.settings.recalibrate else None,
         )
         metrics = scores(site, own.model, shared=False) | told | self._told(own)
         metrics |= {
@@ -93,12 +81,12 @@ class FedMDClient(OwnModelClient[OwnModel]):
         """Train the model towards the consensus on the images that it was found on."""
         site = self._site
         return train_on_logits(
-            Trainee(model=own.model, lr=task.lr if self._digest_lr is None else self._digest_lr),
+            Trainee(model=own.model, lr=self.settings.digest_lr or task.lr),
             self._images(received["digest_pixels"]),
             torch.from_numpy(received["logits"]),
-            distance=self._digest_loss,
+            distance=self.settings.digest_loss,
             trainer=site.trainer,
-            epochs=self._digest_epochs,
+            epochs=self.settings.digest_epochs,
             batch_size=self._digest_batch_size,
             seed=site.seed(task, _DIGEST),
         )
@@ -106,5 +94,5 @@ class FedMDClient(OwnModelClient[OwnModel]):
     def _pretrain(self, task: Task, own: OwnModel, received: Arrays) -> TrainResult:
         """Train a new model on the public labels: the paper's transfer learning."""
         images = self._images(received["labelled_pixels"], received["labels"])
-        epochs = self._pretrain_epochs
+        epochs = self.settings.pretrain_epochs
         return self._site.train(own.model, task, _PRETRAINING, images=images, epochs=epochs)

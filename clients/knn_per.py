@@ -21,9 +21,7 @@ from corolla.types import Arrays
 class KnnPerClient(SubnetClient):
     """The personalised model is the mixture; the datastore is built from the images when it is needed."""
 
-    def __init__(self, *, site: Site, k: int, scale: float, lambda_step: float) -> None:
-        super().__init__(site=site)
-        self._settings = KnnSettings(k=k, scale=scale, lambda_step=lambda_step)
+    settings: KnnSettings
 
     def evaluate(self, task: Task, arrays: Arrays) -> Answer:
         """Evaluate the mixture, and the received model alone."""
@@ -42,7 +40,7 @@ class KnnPerClient(SubnetClient):
 
     def _mixed(self, site: Site, model: nn.Module) -> dict[str, Any]:
         """Build the datastore, choose lambda on the validation images, score both splits with it."""
-        data, settings = site.data, self._settings
+        data, settings = site.data, self.settings
         store = self._embed(model, data.train)
         validation = mixture(self._embed(model, data.validation), store, settings)
         weight = choose_lambda(validation, settings.grid())

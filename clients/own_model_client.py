@@ -22,8 +22,8 @@ class OwnModelClient(Client, Generic[Own]):
     kept: type[Own]
     sends_model = False  # the server may ask for what is deployed
 
-    def __init__(self, *, site: Site) -> None:
-        super().__init__(site=site)
+    def __init__(self, *, site: Site, settings: Any = None) -> None:
+        super().__init__(site=site, settings=settings)
         self._store = require_store(site)
 
     def evaluate(self, task: Task, arrays: Arrays) -> Answer:

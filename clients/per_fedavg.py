@@ -5,12 +5,11 @@ Fallah et al., NeurIPS 2020; formulas and departures in `corolla.training.meta` 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
 from clients.deploy import deploy, scores
-from clients.site import Site
 from clients.subnet import SubnetClient
 from corolla.tasks import Answer, Task
 from corolla.training.meta import MetaSettings, adapt, meta_train
@@ -23,27 +22,14 @@ _ADAPTATION = 0xADA9  # keeps the adaptation's batch order apart from the rounds
 class PerFedAvgClient(SubnetClient):
     """The personalised model is w after SGD at alpha on the training images; it is kept by nobody."""
 
-    def __init__(
-        self,
-        *,
-        site: Site,
-        alpha: float,
-        beta: float | None,
-        variant: Literal["fo", "hf", "exact"],
-        delta: float,
-        adapt_epochs: int,
-    ) -> None:
-        super().__init__(site=site)
-        self._settings = MetaSettings(
-            alpha=alpha, beta=beta, variant=variant, delta=delta, adapt_epochs=adapt_epochs
-        )
+    settings: MetaSettings
 
     def _train(self, model: nn.Module, task: Task) -> TrainResult:
         site = self._site
         return meta_train(
             model,
             site.data.train,
-            settings=self._settings,
+            settings=self.settings,
             trainer=site.trainer,
             lr=task.lr,
             **site.passes(task),
@@ -70,7 +56,7 @@ class PerFedAvgClient(SubnetClient):
         result = adapt(
             model,
             site.data.train,
-            settings=self._settings,
+            settings=self.settings,
             trainer=site.trainer,
             batch_size=site.config.batch_size,
             seed=site.seed(task, _ADAPTATION),

@@ -17,6 +17,7 @@ from clients.site import Site
 from corolla.config.build import build
 from corolla.data.client_data import ClientData
 from corolla.search.decisions import Search
+from corolla.settings import settings
 from corolla.spaces.darts_cells import DartsNetwork
 from corolla.spaces.darts_mixed import MixedDartsSpace
 from corolla.spaces.supernet import Supernet
@@ -24,7 +25,7 @@ from corolla.state import State
 from corolla.tasks import Answer, Task
 from corolla.training.batches import EndlessBatches
 from corolla.training.learner import Hook
-from corolla.training.pull import Pull
+from corolla.training.pull import Pull, PullSettings
 from corolla.training.variants import VariantScorer
 from corolla.types import Arrays, client_seed, generator
 
@@ -73,38 +74,29 @@ class Searched(Pair):
         }
 
 
+@settings
+class SpiderClientSettings(PullSettings):
+    """Settings of SPIDER's clients."""
+
+    search: Mapping[str, Any]  # a node of conf/method/search
+    # Tell the server the local architecture, its size and the decisions: true, false, or auto: in
+    # simulation. A real node decides for itself: share-architecture=true in its node configuration. Weights
+    # are not told in any case.
+    share: bool | Literal["auto"]
+
+
 class SpiderClient(PairClient[Searched]):
-    """Further arguments beside `clients.ditto.PairClient`'s.
-
-    Args:
-        search: the node of a `corolla.search.decisions.Search`.
-        share: tell the server the local architecture, its size and the decisions: true, false, or
-            ``auto``: in simulation. A real node decides for itself: ``share-architecture=true`` in its
-            node configuration. Weights are not told in any case.
-
-    """
+    """A pair whose local model is searched."""
 
     kept = Searched
 
-    def __init__(
-        self,
-        *,
-        site: Site,
-        lambda_local: float,
-        local_lr_scale: float,
-        global_optimizer: Literal["keep", "reset"],
-        search: Mapping[str, Any],
-        share: bool | Literal["auto"],
-    ) -> None:
-        super().__init__(
-            site=site,
-            lambda_local=lambda_local,
-            local_lr_scale=local_lr_scale,
-            global_optimizer=global_optimizer,
-        )
-        self._search = cast(Search, build(search, "search"))
+    settings: SpiderClientSettings
+
+    def __init__(self, *, site: Site, settings: SpiderClientSettings) -> None:
+        super().__init__(site=site, settings=settings)
+        self._search = cast(Search, build(settings.search, "search"))
         own_word = site.shares_architecture
-        self._share = share is not False if own_word is None else own_word
+        self._share = settings.share is not False if own_word is None else own_word
 
     def fit(self, task: Task, arrays: Arrays) -> Answer:
         """Search if it is time, train both models, keep the local one, return the global one."""

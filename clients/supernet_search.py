@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from clients.deploy import scores, training_metrics
@@ -13,7 +13,12 @@ from clients.subnet import SubnetClient
 from corolla.limits import Limits
 from corolla.search.measured import Measured
 from corolla.search.measured_lists import from_choices, to_lists
-from corolla.search.predictor_search import PredictorSearch, search_seed
+from corolla.search.predictor_search import (
+    PersonalSearchSettings,
+    PredictorSearch,
+    search_seed,
+)
+from corolla.settings import settings
 from corolla.spaces.architecture import Architecture
 from corolla.tasks import Answer, Task, TaskError
 from corolla.training.sandwich import SandwichSettings, SupernetTrainer
@@ -23,14 +28,24 @@ from corolla.types import Arrays
 _PIECE = 16  # architectures between two saves
 
 
+@settings
+class SearchClientSettings:
+    """Settings of HAPFNAS's clients."""
+
+    personal_search: PersonalSearchSettings
+
+
 class SupernetClient(SubnetClient):
     """What a task asks for is its ``work``: ``search``, ``score``, ``sandwich``; without one, to train."""
 
-    def __init__(self, *, site: Site, search: Mapping[str, Any]) -> None:
-        super().__init__(site=site)
-        self._fitness = str(search["fitness"])
-        self._recalibration_images = int(search["recalibration_images"])
-        self._search = PredictorSearch(site.space, **search["predictor"])
+    settings: SearchClientSettings
+
+    def __init__(self, *, site: Site, settings: SearchClientSettings) -> None:
+        super().__init__(site=site, settings=settings)
+        search = settings.personal_search
+        self._fitness = search.fitness
+        self._recalibration_images = search.recalibration_images
+        self._search = PredictorSearch(site.space, search.predictor)
 
     def fit(self, task: Task, arrays: Arrays) -> Answer:
         """Do the task's work."""

@@ -17,25 +17,35 @@ from torch import nn
 from clients.deploy import deploy, scores, training_metrics
 from clients.site import Site
 from clients.subnet import SubnetClient
+from corolla.settings import settings
 from corolla.spaces.supernet import to_arrays
 from corolla.spaces.width_sliced import require_width_sliced
 from corolla.tasks import Answer, Task
 from corolla.types import Arrays
 
 
+@settings
+class ClassSettings:
+    """What clients of HeteroFL and FedRolex do with classes that they lack."""
+
+    mask_absent: bool  # their logits are 0
+    class_rows: bool  # tell the server which classes are here: it learns no more of the labels
+
+
 class WidthSlicedClient(SubnetClient):
     """Trains the thin network it receives; keeps nothing between rounds."""
 
-    def __init__(self, *, site: Site, mask_absent: bool, class_rows: bool) -> None:
-        """``class_rows``: tell the server which classes are here: it learns no more of the labels."""
-        if mask_absent:
+    settings: ClassSettings
+
+    def __init__(self, *, site: Site, settings: ClassSettings) -> None:
+        if settings.mask_absent:
             site = replace(site, trainer=site.trainer.replaced(loss="masked_cross_entropy"))
-        super().__init__(site=site)
+        super().__init__(site=site, settings=settings)
         space = require_width_sliced(site.space, type(self).__name__)
         self._classes = sorted(set(site.data.train.labels.tolist()))
-        self._tell = class_rows
+        self._tell = settings.class_rows
         self._rows = space.parts["head"]
-        here = set(self._classes) if mask_absent else set(range(space.num_classes))
+        here = set(self._classes) if settings.mask_absent else set(range(space.num_classes))
         self._absent = [one for one in range(space.num_classes) if one not in here]
 
     def fit(self, task: Task, arrays: Arrays) -> Answer:

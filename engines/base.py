@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import Any, Protocol
 
-from corolla.checker import MOST, is_count
 from corolla.errors import Fault, RunFailedError
+from corolla.kinds import MOST
 
 LOG_NAME = "superlink.log"
 """File in the run directory that takes the output of SuperLink, ServerApp and clients."""
@@ -72,7 +72,7 @@ def without_colours(text: str) -> str:
 
 def count_fault(key: str, value: Any, *, least: int = 1, most: int = MOST) -> list[Fault]:
     """Return a fault unless ``value`` is a whole number from ``least`` to ``most``."""
-    if is_count(value, least=least, most=most):
+    if type(value) is int and least <= value <= most:
         return []
     if isinstance(value, int) and value > most:
         return [Fault(key, value, f"is more than {most:,}", f"Use an integer <= {most}.")]

@@ -86,7 +86,12 @@ class CorollaStrategy(Strategy):
     summary_metrics: ClassVar[tuple[str, ...]] = ("latency_ms", "state_restarted")
     may_be_infinite: tuple[str, ...] = ()  # beginnings of the names of arrays of `state`
 
-    def __init__(self, *, federation: Federation) -> None:
+    settings: Any = (
+        None  # a subclass names its settings class here; YAML is checked against its fields
+    )
+
+    def __init__(self, *, federation: Federation, settings: Any = None) -> None:
+        self.settings = settings
         if federation.robust is not None and not self.takes_robust:
             problem = f"{type(self).__name__} makes no average that a robust rule could make"
             rule = type(federation.robust).__name__

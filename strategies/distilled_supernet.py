@@ -18,12 +18,12 @@ from clients.own_model import pack_optimizer, unpack_optimizer
 from corolla.aggregation.coverage import coverage_average
 from corolla.aggregation.regions import leading_regions
 from corolla.aggregation.robust import robust_updates
-from corolla.aggregation.updates import Update, Weights, update_weight
-from corolla.config.build import settings_of
+from corolla.aggregation.updates import Update, Weights
 from corolla.data.images import Images
 from corolla.errors import Fault, RefusedError
 from corolla.federation import Federation
 from corolla.server_side import ServerSide
+from corolla.settings import AtLeastTwo, Count, CountOrNone, NonNegative, Positive, settings
 from corolla.state import State
 from corolla.tasks import Reply, Task
 from corolla.training.ensemble import Ensemble, NoTeacherError, augmented_view, ensemble_of
@@ -33,7 +33,7 @@ from corolla.training.subnet_scorer import SubnetScorer
 from corolla.types import Arrays, ClientId, generator
 from strategies.base import Deployment
 from strategies.exchange import Order
-from strategies.supernet_training import SupernetTraining
+from strategies.supernet_training import SupernetRounds, SupernetTraining
 from strategies.updates import updates_of
 
 _LOG = logging.getLogger("corolla")
@@ -41,74 +41,49 @@ _VIEW = 0x71E3  # keeps the augmentation's draws apart from others of the same s
 _DRAW = 0x5A4D
 
 
+@settings
+class DistilledSettings(SupernetRounds, SandwichSettings):
+    """Stage 1's settings. ``epochs``, ``lr`` ... are of the server's training, per round."""
+
+    knowledge: (
+        str | Sequence[int]
+    )  # the clients' model: smallest | middle | largest | choice indices
+    weights: Weights  # of clients, in the average and in the ensemble
+    epochs: Count  # over the server's images
+    batch_size: AtLeastTwo  # images of the server
+    lr: Positive  # cosine over all epochs of stage 1
+    warmup_epochs: CountOrNone
+    weight_decay: NonNegative
+    augment: bool  # every round sees an augmented copy of the server's images
+    recalibrate: bool  # BN statistics of the clients' models are recomputed on the server's images
+    score_every: CountOrNone  # rounds between scorings of the supernet, for the records; 0: never
+
+
 class Distilled(SupernetTraining):
     """State: the knowledge model, and the optimiser that trains the supernet."""
 
-    def __init__(
-        self,
-        *,
-        federation: Federation,
-        rounds: int,
-        knowledge: str | Sequence[int],
-        weights: Weights,
-        epochs: int,
-        batch_size: int,
-        lr: float,
-        warmup_epochs: int,
-        weight_decay: float,
-        random_subnets: int,
-        temperature: float,
-        teach: str,
-        augment: bool,
-        recalibrate: bool,
-        score_every: int,
-    ) -> None:
-        """``knowledge``: any architecture; ``epochs``, ``lr`` ... are of the server's training, per round."""
-        super().__init__(federation=federation, rounds=rounds)
-        faults = []
+    settings: DistilledSettings
+
+    def __init__(self, *, settings: DistilledSettings, federation: Federation) -> None:
+        super().__init__(settings=settings, federation=federation)
         if federation.server is None:
             problem = "knowledge is distilled on images of the server's own, and it has none"
             remedy = "Use server_set=held_out, server_set=unlabelled or server_set=dataset"
-            faults.append(Fault("server_set", "none", problem, remedy))
-        for key, count, least in (("epochs", epochs, 1), ("batch_size", batch_size, 2)):
-            if isinstance(count, bool) or not isinstance(count, int) or count < least:
-                remedy = f"Use a whole number, {least} or more"
-                # Whole keys: the run has a batch_size of its own.
-                key = f"supernet_training.{key}"
-                faults.append(Fault(key, count, "is out of range", remedy))
-        for key, flag in (("augment", augment), ("recalibrate", recalibrate)):
-            if not isinstance(flag, bool):
-                faults.append(Fault(key, flag, "is not true or false", "Use true or false"))
-        if isinstance(score_every, bool) or not isinstance(score_every, int) or score_every < 0:
-            remedy = "Use a whole number of rounds; 0: never"
-            faults.append(Fault("score_every", score_every, "is out of range", remedy))
-        try:
-            self._schedule = replace(
-                federation.trainer,
-                lr=lr,
-                lr_schedule="cosine",
-                lr_min=0.0,
-                warmup_rounds=warmup_epochs,
-                weight_decay=weight_decay,
-            )
-        except RefusedError as error:  # it names the trainer's keys
-            for fault in error.faults:
-                key = fault.key.removeprefix("trainer.").replace("_rounds", "_epochs")
-                faults.append(replace(fault, key=key))
-        if faults:
-            raise RefusedError(faults)
-        update_weight(weights, 1)
-        self._weights = weights
-        self._epochs, self._batch_size, self._weight_decay = epochs, batch_size, weight_decay
-        self._augment, self._recalibrate = augment, recalibrate
-        self._score_every = score_every
-        sandwich = {
-            "random_subnets": random_subnets,
-            "temperature": temperature,
-            "teach": teach,
-        }
-        self._sandwich: SandwichSettings = settings_of(SandwichSettings, sandwich, "sandwich")
-        self._knowledge = self.space.named(knowledge)
+            raise RefusedError(Fault("server_set", "none", problem, remedy))
+        self._schedule = replace(
+            federation.trainer,
+            lr=settings.lr,
+            lr_schedule="cosine",
+            lr_min=0.0,
+            warmup_rounds=settings.warmup_epochs,
+            weight_decay=settings.weight_decay,
+        )
+        self._sandwich = SandwichSettings(
+            random_subnets=settings.random_subnets,
+            temperature=settings.temperature,
+            teach=settings.teach,
+        )
+        self._knowledge = self.space.named(settings.knowledge, key="knowledge")
         self._arrays = self.space.cut(self.space.initial_state(federation.seed), self._knowledge)
         self._shapes = {name: array.shape for name, array in self._arrays.items()}
         self._regions = leading_regions(self._shapes, self._shapes)
@@ -138,7 +113,7 @@ class Distilled(SupernetTraining):
         server = self.federation.server
         if not replies or server is None:
             return weights, {}
-        updates = updates_of(replies, self._regions, self._weights)
+        updates = updates_of(replies, self._regions, self.settings.weights)
         started = time.perf_counter()
         view = self._view(server, server_round)
         try:
@@ -161,7 +136,7 @@ class Distilled(SupernetTraining):
 
     def _view(self, server: ServerSide, server_round: int) -> Images:
         """Return the server's images as teacher and students of this round see them."""
-        if not self._augment:
+        if not self.settings.augment:
             return server.images.images
         return augmented_view(
             server.images.images,
@@ -175,7 +150,9 @@ class Distilled(SupernetTraining):
             view,
             trainer=server.trainer,
             # Statistics of what it answers on: the students' are those of its batches.
-            recalibration_batch_size=self._batch_size if self._recalibrate else None,
+            recalibration_batch_size=self.settings.batch_size
+            if self.settings.recalibrate
+            else None,
             rule=self.federation.robust,
         )
 
@@ -183,16 +160,18 @@ class Distilled(SupernetTraining):
         self, server: ServerSide, weights: Arrays, server_round: int, view: Images, logits: Tensor
     ) -> tuple[Arrays, dict[str, float]]:
         own, trainer, seed = server.images, server.trainer, self.federation.seed
-        first = (server_round - 1) * self._epochs + 1
-        total = self.rounds * self._epochs
+        first = (server_round - 1) * self.settings.epochs + 1
+        total = self.rounds * self.settings.epochs
         result = SupernetTrainer(self.space, trainer, self._sandwich).distil(
             weights,
             view,
             logits,
-            epochs=self._epochs,
-            batch_size=self._batch_size,
-            lr=[self._schedule.learning_rate(first + e, total) for e in range(self._epochs)],
-            weight_decay=self._weight_decay,
+            epochs=self.settings.epochs,
+            batch_size=self.settings.batch_size,
+            lr=[
+                self._schedule.learning_rate(first + e, total) for e in range(self.settings.epochs)
+            ],
+            weight_decay=self.settings.weight_decay,
             seed=(seed, server_round, _DRAW),
             optimizer_state=self._optimizer,
         )
@@ -207,7 +186,7 @@ class Distilled(SupernetTraining):
         return result.arrays, metrics
 
     def _scores(self, server_round: int) -> bool:
-        every = self._score_every
+        every = self.settings.score_every
         return every > 0 and (server_round % every == 0 or server_round == self.rounds)
 
     def _models(self, updates: Sequence[Update]) -> Iterator[tuple[float, nn.Module]]:
@@ -227,7 +206,7 @@ class Distilled(SupernetTraining):
             server.trainer,
             validation=own.images,
             recalibration=own.images,
-            batch_size=self._batch_size,
+            batch_size=self.settings.batch_size,
             recalibration_images=None,
         )
         rng = generator(self.federation.seed, server_round, _DRAW)

@@ -8,13 +8,12 @@ evaluation. Departure: means are running means (`corolla.aggregation.running_mea
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from corolla.aggregation.coverage import momentum_average
 from corolla.aggregation.regions import leading_regions
-from corolla.aggregation.updates import update_weight
-from corolla.checker import Checker
+from corolla.aggregation.updates import Weights
 from corolla.federation import Federation
+from corolla.settings import Decay, settings
 from corolla.state import State
 from corolla.tasks import Reply
 from corolla.types import Arrays, ClientId
@@ -23,28 +22,25 @@ from strategies.exchange import Order
 from strategies.updates import updates_of
 
 
+@settings
+class FedAvgSettings:
+    """FedAvg's settings."""
+
+    architecture: str | Sequence[int]  # largest | smallest | middle | choice indices
+    weights: Weights  # of clients in the average
+    server_momentum: Decay  # 0: plain averaging
+
+
 class FedAvg(CorollaStrategy):
     """Everybody trains the same architecture; the server holds its weights."""
 
     has_global = True
     takes_robust = True
+    settings: FedAvgSettings
 
-    def __init__(
-        self,
-        *,
-        federation: Federation,
-        architecture: str | Sequence[int],
-        weights: Literal["uniform", "examples"],
-        server_momentum: float,
-    ) -> None:
-        super().__init__(federation=federation)
-        update_weight(weights, 1)  # refuses an unknown one before anything starts
-        check = Checker()
-        check.number("server_momentum", server_momentum, least=0.0, below=1.0)
-        check.finish()
-        self._architecture = self.space.named(architecture)
-        self._weights = weights
-        self._momentum = server_momentum
+    def __init__(self, *, federation: Federation, settings: FedAvgSettings) -> None:
+        super().__init__(federation=federation, settings=settings)
+        self._architecture = self.space.named(settings.architecture)
         whole = self.space.initial_state(federation.seed)
         self._arrays = self.space.cut(whole, self._architecture)
         self._shapes = {name: array.shape for name, array in self._arrays.items()}
@@ -64,12 +60,12 @@ class FedAvg(CorollaStrategy):
 
     def absorb(self, server_round: int, replies: Sequence[Reply]) -> Outcome:
         """Average what came back."""
-        updates = updates_of(replies, self._regions, self._weights)
+        updates = updates_of(replies, self._regions, self.settings.weights)
         self._arrays, self._velocity = momentum_average(
             self._arrays,
             updates,
             self._velocity,
-            momentum=self._momentum,
+            momentum=self.settings.server_momentum,
             rule=self.federation.robust,
         )
         return Outcome()

@@ -14,130 +14,92 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from torch import nn
 
 from corolla.aggregation.robust import robust_updates
-from corolla.config.build import settings_of
-from corolla.errors import Fault, RefusedError, is_number, nearest
+from corolla.aggregation.updates import Weights
+from corolla.errors import Fault, RefusedError
 from corolla.federation import Federation
 from corolla.server_side import ServerSide
+from corolla.settings import AtLeastTwo, Count, Positive, settings
 from corolla.spaces.supernet import to_arrays
 from corolla.state import State
 from corolla.tasks import Reply
 from corolla.training.digest import train_on_logits
 from corolla.training.ensemble import Ensemble, NoTeacherError, ensemble_of
 from corolla.training.learner import Trainee
+from corolla.training.mutual import MutualSettings
 from corolla.training.results import DivergedError
 from corolla.types import ClientId, client_order
 from strategies.base import Deployment, Outcome
 from strategies.exchange import Order
-from strategies.fedavg import FedAvg
+from strategies.fedavg import FedAvg, FedAvgSettings
 from strategies.metrics import GLOBAL_METRICS, Metrics
-from strategies.private_architectures import PrivateArchitectures
+from strategies.private_architectures import PrivateArchitectures, PrivateArchitecturesSettings
 from strategies.updates import updates_of
 
 _LOG = logging.getLogger("corolla")
 _DISTILLATION = 0xF051  # keeps the batch order apart from others of the same seed and round
-_FUSIONS = ("average", "distil")
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class DistillationSettings:
-    """The server's training of a round; RefusedError lists what is out of range."""
+    """The server's training of a round."""
 
-    epochs: int  # over the server's images
-    batch_size: int  # images
-    lr: float  # step, the same in all rounds
-    temperature: float  # T of ensemble and student
-    recalibrate: (
-        bool  # BN statistics of the ensemble's networks are recomputed on the server's images
-    )
+    epochs: Count  # over the server's images
+    batch_size: AtLeastTwo  # images
+    lr: Positive  # step, the same in all rounds
+    temperature: Positive  # T of ensemble and student
+    # BN statistics of the ensemble's networks are recomputed on the server's images
+    recalibrate: bool
 
-    def __post_init__(self) -> None:
-        faults = []
-        for key, least in (("epochs", 1), ("batch_size", 2)):
-            value = getattr(self, key)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                remedy = f"Use a whole number, {least} or more"
-                faults.append(Fault(f"distillation.{key}", value, "is out of range", remedy))
-        for key in ("lr", "temperature"):
-            value = getattr(self, key)
-            if not is_number(value) or value <= 0:
-                remedy = "Use a number above 0"
-                faults.append(Fault(f"distillation.{key}", value, "is out of range", remedy))
-        if not isinstance(self.recalibrate, bool):
-            problem, remedy = "is not true or false", "Use true or false"
-            faults.append(Fault("distillation.recalibrate", self.recalibrate, problem, remedy))
-        if faults:
-            raise RefusedError(faults)
+
+@settings
+class FedKEMFSettings(PrivateArchitecturesSettings, MutualSettings):
+    """FedKEMF's settings."""
+
+    fusion: Literal[
+        "average", "distil"
+    ]  # the average; or that, then trained on the ensemble's logits
+    distillation: DistillationSettings  # fusion=distil
+    weights: Weights  # of clients, in the average and in the ensemble
 
 
 class FedKEMF(FedAvg):
-    """FedAvg of the knowledge networks, before their ensemble is distilled into the average.
+    """FedAvg of the knowledge networks, before their ensemble is distilled into the average."""
 
-    Args:
-        federation: with images of the server's own, for ``fusion=distil``.
-        architectures: of the private models; see `strategies.private_architectures.PrivateArchitectures`.
-        candidates: likewise.
-        knowledge: architecture of the knowledge network, the same for everybody.
-        alpha: share of the mutual divergence in both losses, 0..1; 0: Local beside FedAvg.
-        fusion: ``average`` or ``distil``.
-        distillation: `DistillationSettings`; not used by ``average``.
-        weights: of the clients, in the average and in the ensemble.
-
-    """
-
+    settings: FedKEMFSettings  # type: ignore[assignment]  # the average's are derived
     has_global = False  # clients report the knowledge network's scores apart from their own's
     clients_keep_models = True
     returns_models = False  # private models never leave the client
     reply_metrics: ClassVar[Metrics] = GLOBAL_METRICS
 
-    def __init__(
-        self,
-        *,
-        federation: Federation,
-        architectures: str | Sequence[int],
-        candidates: int,
-        knowledge: str | Sequence[int],
-        alpha: float,
-        fusion: Literal["average", "distil"],
-        distillation: dict[str, float],
-        weights: Literal["uniform", "examples"],
-    ) -> None:
+    def __init__(self, *, federation: Federation, settings: FedKEMFSettings) -> None:
         faults = []
-        if not is_number(alpha) or not 0 <= alpha <= 1:
-            faults.append(Fault("alpha", alpha, "is no share", "Use a number from 0 to 1"))
-        if fusion not in _FUSIONS:
-            faults.append(Fault("fusion", fusion, "is not known", nearest(str(fusion), _FUSIONS)))
-        if fusion == "distil" and federation.server is None:
+        if settings.fusion == "distil" and federation.server is None:
             problem = "fusion=distil trains on images of the server's own, and it has none"
-            remedy = (
-                "Use server_set=held_out or server_set=dataset, or method.strategy.fusion=average"
-            )
+            remedy = "Use server_set=held_out or server_set=dataset, or method.fusion=average"
             faults.append(Fault("server_set", "none", problem, remedy))
-        if fusion == "distil" and federation.private:
+        if settings.fusion == "distil" and federation.private:
             problem = "fusion=distil trains the knowledge network as a whole at the server"
-            remedy = "Use method.strategy.fusion=average, or private=[]"
+            remedy = "Use method.fusion=average, or private=[]"
             faults.append(Fault("private", list(federation.private), problem, remedy))
         try:
-            self._private = PrivateArchitectures(federation, architectures, candidates=candidates)
-        except RefusedError as error:
-            faults += error.faults
-        try:
-            self._distillation: DistillationSettings = settings_of(
-                DistillationSettings, distillation, "distillation"
+            self._private = PrivateArchitectures(
+                federation, settings.architectures, candidates=settings.candidates
+            )
+            settings_of_average = FedAvgSettings(
+                architecture=settings.knowledge, weights=settings.weights, server_momentum=0.0
             )
         except RefusedError as error:
             faults += error.faults
         if faults:
             raise RefusedError(faults)
-        super().__init__(
-            federation=federation, architecture=knowledge, weights=weights, server_momentum=0.0
-        )
-        self._distils = fusion == "distil"
+        super().__init__(federation=federation, settings=settings_of_average)
+        self._distils = settings.fusion == "distil"
+        self._distillation = settings.distillation
 
     def orders(self, server_round: int, cohort: Sequence[ClientId]) -> list[Order]:
         """Send everybody the knowledge network, and say which architecture the private model has."""
@@ -209,7 +171,7 @@ class FedKEMF(FedAvg):
 
     def _members(self, replies: Sequence[Reply]) -> Iterator[tuple[float, nn.Module]]:
         """Yield weight and knowledge network of one client after the other."""
-        updates = updates_of(replies, self._regions, self._weights)
+        updates = updates_of(replies, self._regions, self.settings.weights)
         for update in robust_updates(self.federation.robust, self._arrays, updates):
             copies = {name: array.copy() for name, array in update.arrays.items()}
             yield update.weight, self.space.load(self._architecture, copies)

@@ -20,95 +20,59 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corolla.data.server_set import ServerImages
-from corolla.errors import Fault, RefusedError, is_number, nearest
+from corolla.errors import Fault, RefusedError
 from corolla.federation import Federation
+from corolla.settings import AtLeastTwo, settings
 from corolla.state import State
 from corolla.tasks import Reply
-from corolla.training.digest import DISTANCES, Distance
+from corolla.training.digest import DigestSettings
 from corolla.types import Arrays, ClientId, client_order, generator
 from strategies.base import CorollaStrategy, Deployment, Outcome
 from strategies.exchange import Order
 from strategies.metrics import LOSS, Metrics
-from strategies.private_architectures import PrivateArchitectures
+from strategies.private_architectures import PrivateArchitectures, PrivateArchitecturesSettings
 
 _SUBSET = 0x5B5E7  # keeps the subset's draws apart from others of the same seed and round
 
 
+@settings
+class FedMDSettings(PrivateArchitecturesSettings, DigestSettings):
+    """FedMD's settings."""
+
+    subset_images: AtLeastTwo  # public images of a round; all where the server has fewer
+
+
 class FedMD(CorollaStrategy):
-    """State: the latest consensus, the round in whose subset it was found, who has which architecture.
+    """State: the latest consensus, the round in whose subset it was found, who has which architecture."""
 
-    Args:
-        federation: with images of the server's own.
-        architectures: see `strategies.private_architectures.PrivateArchitectures`.
-        candidates: likewise.
-        subset_images: public images of a round; all where the server has fewer.
-        digest_loss: distance of logits, see `corolla.training.digest`.
-        digest_epochs: passes over the subset; 0: no digest, which is Local with the matched budget.
-        digest_batch_size: None: the run's.
-        digest_lr: None: the round's.
-        pretrain_epochs: of a client's first participation, on all public images with labels.
-        recalibrate: clients answer with BN statistics of the public images, as they digest them.
-
-    """
-
+    settings: FedMDSettings
     clients_keep_models = True
     takes_robust = True
     refuses_private = ("nothing of its models travels anyway", "Use private=[]")
     returns_models = False  # private models never leave the client
     reply_metrics: ClassVar[Metrics] = {"digest_loss": LOSS}
 
-    def __init__(
-        self,
-        *,
-        federation: Federation,
-        architectures: str | Sequence[int],
-        candidates: int,
-        subset_images: int,
-        digest_loss: Distance,
-        digest_epochs: int,
-        digest_batch_size: int | None,
-        digest_lr: float | None,
-        pretrain_epochs: int,
-        recalibrate: bool,
-    ) -> None:
-        super().__init__(federation=federation)
+    def __init__(self, *, federation: Federation, settings: FedMDSettings) -> None:
+        super().__init__(federation=federation, settings=settings)
         faults = []
-        if not isinstance(recalibrate, bool):
-            problem, remedy = "is not true or false", "Use true or false"
-            faults.append(Fault("recalibrate", recalibrate, problem, remedy))
         if federation.server is None:
             problem = "clients of FedMD agree on images of the server's, and it has none"
             remedy = "Use server_set=held_out, or server_set=dataset with images of its own"
             faults.append(Fault("server_set", "none", problem, remedy))
-        for key, value, least in (
-            ("subset_images", subset_images, 2),
-            ("digest_epochs", digest_epochs, 0),
-            ("digest_batch_size", digest_batch_size, 2),
-            ("pretrain_epochs", pretrain_epochs, 0),
-        ):
-            if value is None and key == "digest_batch_size":
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                remedy = f"Use a whole number, {least} or more"
-                faults.append(Fault(key, value, "is out of range", remedy))
         if federation.robust is not None and federation.robust.factor is not None:
             problem = "limits the steps of models; clients of FedMD send logits, of other images each round"
             remedy = "Use robust=trimmed_mean or robust=median with robust.factor=null"
             faults.append(Fault("robust.factor", federation.robust.factor, problem, remedy))
-        if digest_loss not in DISTANCES:
-            remedy = nearest(str(digest_loss), DISTANCES)
-            faults.append(Fault("digest_loss", digest_loss, "is not known", remedy))
-        if digest_lr is not None and not (is_number(digest_lr) and digest_lr > 0):
-            remedy = "Use a number above 0, or null for the round's step"
-            faults.append(Fault("digest_lr", digest_lr, "is out of range", remedy))
         try:
-            self._private = PrivateArchitectures(federation, architectures, candidates=candidates)
+            self._private = PrivateArchitectures(
+                federation, settings.architectures, candidates=settings.candidates
+            )
         except RefusedError as error:
             faults += error.faults
         if faults:
             raise RefusedError(faults)
-        self._subset_images = subset_images
-        self._digests, self._pretrains = digest_epochs > 0, pretrain_epochs > 0
+        self._subset_images = settings.subset_images
+        self._digests, self._pretrains = settings.digest_epochs > 0, settings.pretrain_epochs > 0
         self._consensus: NDArray[np.float32] | None = None  # (images, classes)
         self._agreed_in = 0  # the round of the consensus
 
@@ -181,7 +145,7 @@ class FedMD(CorollaStrategy):
         if self._pretrains and not public.labelled:
             problem = "transfer learning reads the labels of the server's images, which have none"
             remedy = "Use 0, or a server_set with labels"
-            key = "method.strategy.pretrain_epochs"
+            key = "method.pretrain_epochs"
             raise RefusedError(Fault(key, "above 0", problem, remedy))
         if len(public.images) < 2:
             problem = "clients agree on 2 images or more"

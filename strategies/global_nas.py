@@ -10,18 +10,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from corolla.aggregation.coverage import coverage_average
 from corolla.aggregation.regions import leading_regions
-from corolla.aggregation.updates import update_weight
+from corolla.aggregation.updates import Weights
 from corolla.config.build import build
 from corolla.errors import Fault, RefusedError
 from corolla.federation import Federation
 from corolla.search.decisions import Search
+from corolla.settings import settings
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.darts_cells import DartsNetwork
 from corolla.spaces.darts_mixed import MixedDartsSpace
@@ -51,6 +52,14 @@ class Progress:
     decisions: tuple[dict[str, Any], ...] = ()
 
 
+@settings
+class GlobalNasSettings:
+    """Settings of global NAS."""
+
+    search: Mapping[str, Any]  # a node of conf/method/search: perturbation | random
+    weights: Weights  # of clients in the average
+
+
 class GlobalNas(CorollaStrategy):
     """Everybody trains the same network; the server holds its weights and makes it smaller."""
 
@@ -58,14 +67,10 @@ class GlobalNas(CorollaStrategy):
     takes_robust = True
     refuses_private = ("its server scores the whole network", "Use private=[]")
 
-    def __init__(
-        self,
-        *,
-        federation: Federation,
-        search: Mapping[str, Any],
-        weights: Literal["uniform", "examples"],
-    ) -> None:
-        super().__init__(federation=federation)
+    settings: GlobalNasSettings
+
+    def __init__(self, *, federation: Federation, settings: GlobalNasSettings) -> None:
+        super().__init__(federation=federation, settings=settings)
         faults = []
         if federation.server is None:
             problem = "global NAS scores on images of the server's own, and it has none"
@@ -78,20 +83,18 @@ class GlobalNas(CorollaStrategy):
             remedy = "Use server_set=held_out, or server_set=dataset with server_set.labelled=true"
             faults.append(Fault("server_set", "unlabelled", problem, remedy))
         try:
-            update_weight(weights, 1)
-            self._search: Search = build(search, "search")
+            self._search: Search = build(settings.search, "search")
         except RefusedError as error:
             raise RefusedError(faults + list(error.faults)) from error
         # A search that acts between backward passes would have to run on the clients.
         if self._search.hook({}, lambda network: torch.zeros(())) is not None:
             problem = "learns while clients train; the server of global NAS only scores"
-            remedy = "Use search=perturbation or search=random"
-            faults.append(Fault("search", search.get("_target_"), problem, remedy))
+            remedy = "Use method/search=perturbation or method/search=random"
+            faults.append(Fault("search", settings.search.get("_target_"), problem, remedy))
         else:
             faults += search_faults(federation, self._search, at_server=True)
         if faults:
             raise RefusedError(faults)
-        self._weights = weights
         largest = self.space.largest()
         arrays = self.space.cut(self.space.initial_state(federation.seed), largest)
         undecided = self._search.undecided(self._network(largest, arrays))
@@ -118,7 +121,7 @@ class GlobalNas(CorollaStrategy):
             network = self._at(server_round)
             shapes = self.space.shapes(network.architecture)
             regions = leading_regions(shapes, shapes)
-            updates = updates_of(replies, regions, self._weights)
+            updates = updates_of(replies, regions, self.settings.weights)
             averaged = coverage_average(network.arrays, updates, rule=self.federation.robust)
             self._now = replace(network, arrays=averaged, trained=network.trained + 1)
         self._ahead = None

@@ -11,10 +11,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from corolla.config.build import build, settings_of
+from corolla.config.build import build
 from corolla.errors import Fault, RefusedError
 from corolla.federation import Federation
-from corolla.search.predictor_search import CORRELATIONS
+from corolla.search.predictor_search import CORRELATIONS, PersonalSearchSettings
+from corolla.settings import settings
 from corolla.state import State
 from corolla.tasks import Reply
 from corolla.types import Arrays, ClientId, client_order
@@ -36,6 +37,15 @@ from strategies.retraining import RetrainingSettings, retraining_orders, retrain
 from strategies.supernet_training import SupernetTraining
 
 _LOG = logging.getLogger("corolla")
+
+
+@settings
+class HapfnasSettings:
+    """HAPFNAS's stages."""
+
+    supernet_training: Mapping[str, Any]  # a node of conf/method/supernet_training
+    personal_search: PersonalSearchSettings
+    retraining: RetrainingSettings
 
 
 class Hapfnas(CorollaStrategy):
@@ -60,32 +70,26 @@ class Hapfnas(CorollaStrategy):
     }
     may_be_infinite = ("search/scores/",)  # losses of subnets that diverged
 
-    def __init__(
-        self,
-        *,
-        federation: Federation,
-        supernet_training: Mapping[str, Any],
-        personal_search: Mapping[str, Any],
-        retraining: Mapping[str, Any],
-    ) -> None:
+    settings: HapfnasSettings
+
+    def __init__(self, *, federation: Federation, settings: HapfnasSettings) -> None:
         """Rounds that the first two stages leave are the third one's."""
-        super().__init__(federation=federation)
+        super().__init__(federation=federation, settings=settings)
         faults: list[Fault] = []
-        parts: dict[str, Any] = {}
-        for name, make in (
-            ("supernet_training", lambda: _training(supernet_training, federation)),
-            ("personal_search", lambda: _search(personal_search, federation)),
-            ("retraining", lambda: settings_of(RetrainingSettings, retraining, "retraining")),
-        ):
-            try:
-                parts[name] = make()
-            except RefusedError as error:
-                faults += error.faults
+        node = settings.supernet_training
+        try:
+            self._training: SupernetTraining = build(
+                node, "supernet_training", federation=federation
+            )
+        except RefusedError as error:
+            faults += error.faults
+        try:
+            self._search = PersonalSearch(settings=settings.personal_search, federation=federation)
+        except RefusedError as error:
+            faults += error.faults
         if faults:
             raise RefusedError(faults)
-        self._training: SupernetTraining = parts["supernet_training"]
-        self._search: PersonalSearch = parts["personal_search"]
-        self._retraining: RetrainingSettings = parts["retraining"]
+        self._retraining = settings.retraining
         self._searched_from = self._training.rounds
         self._retrained_from = self._searched_from + self._search.rounds
         self._supernet: Arrays = self.space.initial_state(federation.seed)  # of stage 1
@@ -97,7 +101,7 @@ class Hapfnas(CorollaStrategy):
         self._unable: set[ClientId] = set()  # of those that were warned of: no state
         faults = self._rounds_faults()
         if not federation.on_nodes:  # of those, who cannot train it sits stage 1 out
-            faults += self._knowledge_faults(supernet_training.get("knowledge"))
+            faults += self._knowledge_faults(node.get("knowledge"))
         if faults:
             raise RefusedError(faults)
 
@@ -240,14 +244,3 @@ class Hapfnas(CorollaStrategy):
         self._done = int(state.meta["done"])
         self._training.load_state(State(state.part("training/"), state.meta["training"]))
         self._search.load_state(State(state.part("search/"), state.meta["search"]))
-
-
-def _training(node: Mapping[str, Any], federation: Federation) -> SupernetTraining:
-    training: SupernetTraining = build(node, "supernet_training", federation=federation)
-    return training
-
-
-def _search(settings: Mapping[str, Any], federation: Federation) -> PersonalSearch:
-    values = {"federation": federation, **settings}
-    search: PersonalSearch = settings_of(PersonalSearch, values, "personal_search")
-    return search

@@ -17,11 +17,11 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from corolla.aggregation.coverage import coverage_average
-from corolla.aggregation.damping import damping_faults
 from corolla.aggregation.regions import Regions, cut
-from corolla.aggregation.updates import Update, update_weight
-from corolla.errors import Fault, RefusedError, nearest
+from corolla.aggregation.updates import Update, Weights, update_weight
+from corolla.errors import Fault, RefusedError
 from corolla.federation import Federation
+from corolla.settings import Share, settings
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.width_sliced import require_width_sliced
 from corolla.state import State
@@ -32,69 +32,50 @@ from strategies.exchange import Order
 from strategies.metrics import CHOICES, Notes
 
 _LOG = logging.getLogger("corolla")
-_ASSIGNMENTS = ("limits", "fixed", "dynamic")
+
+
+@settings
+class HeteroFLSettings:
+    """HeteroFL's settings."""
+
+    # Of rates. limits: the largest that fits the client; fixed: ``rates`` dealt out to clients 0, 1, ... in
+    # turn; dynamic: one of ``rates`` by lot, per round and client. Nobody gets more than what fits.
+    assignment: Literal["limits", "fixed", "dynamic"]
+    rates: (
+        Sequence[float] | None
+    )  # of the space, also several times; None: all, once. Not for limits
+    weights: Weights  # of clients
+    mask_absent: bool  # clients' logits of classes that they lack are 0 (`clients.width_sliced`)
+    class_rows: bool  # rows are averaged over those who have the class. Clients tell their classes
+    damping: Share = 0.0  # of entries that not everybody holds (`corolla.aggregation.damping`)
 
 
 class HeteroFL(CorollaStrategy):
     """State: the whole network, and the last round that trained it."""
 
+    settings: HeteroFLSettings
     takes_robust = True
     reply_notes: ClassVar[Notes] = {"classes": CHOICES}
 
-    def __init__(
-        self,
-        *,
-        federation: Federation,
-        assignment: Literal["limits", "fixed", "dynamic"],
-        rates: Sequence[float] | None,
-        weights: Literal["uniform", "examples"],
-        mask_absent: bool,
-        class_rows: bool,
-        damping: float = 0.0,
-    ) -> None:
-        """Take the settings of conf/method/heterofl.yaml.
-
-        Args:
-            federation: with limits, if clients have any.
-            assignment: of rates: ``limits``: the largest that fits the client; ``fixed``: ``rates`` dealt
-                out to clients 0, 1, ... in turn; ``dynamic``: one of ``rates`` by lot, per round and client.
-                No client gets more than the largest that fits it.
-            rates: of the space, also several times; None: all of them, once. Not for ``limits``.
-            weights: of clients.
-            mask_absent: clients' logits of classes that they lack are 0 (`clients.width_sliced`).
-            class_rows: whose class a row is not does not count for it. Clients tell their classes.
-            damping: of entries that not everybody holds (`corolla.aggregation.damping`).
-
-        """
-        super().__init__(federation=federation)
+    def __init__(self, *, federation: Federation, settings: HeteroFLSettings) -> None:
+        super().__init__(federation=federation, settings=settings)
         self._sliced = require_width_sliced(federation.space, type(self).__name__)
-        update_weight(weights, 1)  # refuses an unknown one before anything starts
-        self._weights = weights
-        faults = damping_faults(damping, "method.strategy.damping")
-        if assignment not in _ASSIGNMENTS:
-            remedy = nearest(str(assignment), _ASSIGNMENTS)
-            faults.append(Fault("assignment", assignment, "is no way to give out rates", remedy))
+        faults = []
         known = [float(rate) for rate in self._sliced.dimensions[0].choices]
-        given = known if rates is None else list(rates)
+        given = known if settings.rates is None else list(settings.rates)
         wrong = [rate for rate in given if rate not in known]
         if wrong or not given:
             faults.append(Fault("rates", wrong, "are no rates of the space", f"It has {known}"))
-        if rates is not None and assignment == "limits":
+        if settings.rates is not None and settings.assignment == "limits":
             remedy = "Use assignment=fixed or dynamic, or rates=null"
-            faults.append(Fault("rates", list(rates), "are not given out by limits", remedy))
-        for key, value in (("mask_absent", mask_absent), ("class_rows", class_rows)):
-            if not isinstance(value, bool):
-                faults.append(Fault(key, value, "is neither true nor false", "Use true or false"))
+            faults.append(Fault("rates", given, "are not given out by limits", remedy))
         loss = federation.trainer.loss
-        if mask_absent is True and loss != "cross_entropy":
-            remedy = "Use trainer.loss=cross_entropy, or method.strategy.mask_absent=false"
+        if settings.mask_absent and loss != "cross_entropy":
+            remedy = "Use trainer.loss=cross_entropy, or method.mask_absent=false"
             faults.append(Fault("trainer.loss", loss, "is not the loss that is masked", remedy))
         if faults:
             raise RefusedError(faults)
-        self._assignment = assignment
         self._given = [known.index(rate) for rate in given]
-        self._class_rows = class_rows
-        self._damping = damping
         self._arrays = self.space.initial_state(federation.seed)
         self._round = 0
 
@@ -110,9 +91,9 @@ class HeteroFL(CorollaStrategy):
     def _architecture(self, server_round: int, client: ClientId) -> Architecture:
         """Return the client's rate in this round; the same for the same seed and limits."""
         wanted = len(self.space.dimensions[0]) - 1
-        if self._assignment == "fixed":
+        if self.settings.assignment == "fixed":
             wanted = self._given[client_seed(client) % len(self._given)]
-        elif self._assignment == "dynamic":
+        elif self.settings.assignment == "dynamic":
             wanted = int(self.rng(server_round, client_seed(client)).choice(self._given))
         while wanted and not self.federation.fits(client, Architecture((wanted,))):
             wanted -= 1
@@ -143,7 +124,7 @@ class HeteroFL(CorollaStrategy):
             return Outcome()
         updates = [self._update(server_round, reply) for reply in replies]
         self._arrays = coverage_average(
-            self._arrays, updates, damping=self._damping, rule=self.federation.robust
+            self._arrays, updates, damping=self.settings.damping, rule=self.federation.robust
         )
         self._round = server_round
         rates = {reply.client: self._sliced.rate(reply.task.architecture) for reply in replies}
@@ -154,11 +135,11 @@ class HeteroFL(CorollaStrategy):
         update = Update(
             arrays=reply.arrays,
             regions=self._regions(server_round, reply.task.architecture),
-            weight=update_weight(self._weights, reply.num_examples),
+            weight=update_weight(self.settings.weights, reply.num_examples),
             client=reply.client,
         )
         told = reply.notes.get("classes")
-        if not self._class_rows or told is None:  # who does not tell counts for all
+        if not self.settings.class_rows or told is None:  # who does not tell counts for all
             return update
         classes = _classes(told, self.space.num_classes)
         if classes is None:

@@ -6,13 +6,11 @@ lambdas: they are built and chosen by the client (`clients.knn_per`) whenever it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from corolla.errors import RefusedError
 from corolla.federation import Federation
-from corolla.training.knn import KnnSettings
-from strategies.fedavg import FedAvg
+from strategies.fedavg import FedAvg, FedAvgSettings
 from strategies.metrics import SHARE, Metrics, prefixed
 from strategies.new_clients import FrozenFedAvg
 from strategies.search_faults import validation_faults
@@ -28,29 +26,12 @@ class KnnPer(FedAvg):
         "fine_tuned_knn_lambda": SHARE,
     }
 
-    def __init__(
-        self,
-        *,
-        federation: Federation,
-        architecture: str | Sequence[int],
-        weights: Literal["uniform", "examples"],
-        server_momentum: float,
-        k: int,
-        scale: float,
-        lambda_step: float,
-    ) -> None:
-        # Built here only to refuse bad values before anything starts: clients get the same ones.
-        KnnSettings(k=k, scale=scale, lambda_step=lambda_step)
+    def __init__(self, *, federation: Federation, settings: FedAvgSettings) -> None:
         problem = "validation images choose lambda and would be their own neighbours"
         faults = validation_faults(federation, problem)
         if faults:
             raise RefusedError(faults)
-        super().__init__(
-            federation=federation,
-            architecture=architecture,
-            weights=weights,
-            server_momentum=server_momentum,
-        )
+        super().__init__(federation=federation, settings=settings)
 
 
 class FrozenKnnPer(KnnPer, FrozenFedAvg):

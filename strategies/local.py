@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, cast
 
-from corolla.errors import Fault, RefusedError, nearest
+from corolla.errors import Fault, RefusedError
 from corolla.federation import Federation
+from corolla.settings import Count, settings
 from corolla.spaces.architecture import Architecture
 from corolla.state import State
 from corolla.tasks import Reply
@@ -22,42 +23,35 @@ from strategies.exchange import Order
 from strategies.private_architectures import PrivateArchitectures
 
 
+@settings
+class LocalSettings:
+    """Local training's settings."""
+
+    # largest | smallest | middle | choice indices, whatever the limits | fitting: the costliest that fits
+    architecture: str | Sequence[int]
+    budget: Literal["matched", "converged"]
+    patience_epochs: Count  # converged: without improvement
+    max_epochs: Count  # converged
+
+
 class Local(CorollaStrategy):
     """The server only says whose turn it is; models stay on the clients' own disks."""
 
     refuses_private = ("nothing of its models travels anyway", "Use private=[]")
+    settings: LocalSettings
 
-    def __init__(
-        self,
-        *,
-        federation: Federation,
-        architecture: str | Sequence[int],
-        budget: Literal["matched", "converged"],
-        patience_epochs: int,
-        max_epochs: int,
-    ) -> None:
-        super().__init__(federation=federation)
-        faults = []
-        if budget not in ("matched", "converged"):
-            remedy = nearest(str(budget), ["matched", "converged"])
-            faults.append(Fault("method.strategy.budget", budget, "unknown budget", remedy))
-        for key, value in (("patience_epochs", patience_epochs), ("max_epochs", max_epochs)):
-            if value < 1:
-                faults.append(Fault(f"method.strategy.{key}", value, "must be >= 1", "Raise it"))
+    def __init__(self, *, federation: Federation, settings: LocalSettings) -> None:
+        super().__init__(federation=federation, settings=settings)
         turns = -(-federation.clients // federation.participants)
-        if budget == "converged" and federation.rounds < turns:
+        self._converge = settings.budget == "converged"
+        if self._converge and federation.rounds < turns:
             problem = (
                 f"{federation.clients} clients, {federation.participants} a round, need {turns}"
             )
-            faults.append(Fault("rounds", federation.rounds, problem, "Raise rounds"))
-        if faults:
-            raise RefusedError(faults)
-        own = architecture == "fitting"
-        self._fixed = None if own else self.space.named(architecture)
+            raise RefusedError(Fault("rounds", federation.rounds, problem, "Raise rounds"))
+        own = settings.architecture == "fitting"
+        self._fixed = None if own else self.space.named(settings.architecture)
         self._own = PrivateArchitectures(federation, "costliest", candidates=0) if own else None
-        self._converge = budget == "converged"
-        self._patience = patience_epochs
-        self._max_epochs = max_epochs
         self._trained: list[ClientId] = []  # converged: who has had its turn
 
     def cohort(self, server_round: int, available: Sequence[ClientId]) -> list[ClientId]:
@@ -78,7 +72,9 @@ class Local(CorollaStrategy):
             task = self.task(server_round, client, self._architecture(client))
             if self._converge:
                 task = replace(
-                    task, epochs=self._max_epochs, extra={"patience_epochs": self._patience}
+                    task,
+                    epochs=self.settings.max_epochs,
+                    extra={"patience_epochs": self.settings.patience_epochs},
                 )
             orders.append(Order(task=replace(task, return_arrays=False), arrays={}, returns={}))
         return orders

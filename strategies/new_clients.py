@@ -7,25 +7,23 @@ start from the average of the old clients' policies instead of from the uniform 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 from flwr.app import MessageType
 
-from corolla.errors import Fault, RefusedError, nearest
 from corolla.federation import Federation
+from corolla.settings import settings
 from corolla.state import State
 from corolla.tasks import Reply
 from corolla.types import ClientId, client_seed
 from strategies.base import CorollaStrategy, Deployment, Outcome
 from strategies.exchange import Order
 from strategies.fedavg import FedAvg
-from strategies.perfedrlnas import PerFedRLNAS
+from strategies.perfedrlnas import PerFedRLNAS, PerFedRLNASSettings
 
 _OLD = "trained_clients"  # in the state: who took part in the training that the stage started from
-_STARTS = ("uniform", "average")
-_SEARCHES = ("policy", "random", "none")
 
 
 class NewClientsOnly(CorollaStrategy):
@@ -49,54 +47,37 @@ class NewClientsOnly(CorollaStrategy):
             self.roster.leave_out(self._trained)
 
 
+@settings
+class PolicySearchSettings(PerFedRLNASSettings):
+    """The run's settings, and how the search of new clients begins and goes on."""
+
+    start: Literal["uniform", "average"]  # average: of the old clients' policies
+    # random: a drawn subnet is deployed; none: the start's most probable one
+    search: Literal["policy", "random", "none"]
+
+
 class PolicySearch(NewClientsOnly, PerFedRLNAS):
     """Search for the policies of new clients over the supernet of a finished PerFedRLNAS run."""
 
     order_type = MessageType.EVALUATE
-    proposals_key = "method.new_clients"
-    reward_key = "method.new_clients.reward"
+    settings: PolicySearchSettings
 
-    def __init__(
-        self,
-        *,
-        federation: Federation,
-        policy: Mapping[str, Any],
-        reward: Mapping[str, Any],
-        max_draws: int,
-        start: Literal["uniform", "average"],
-        search: Literal["policy", "random", "none"],
-    ) -> None:
-        """``search``: ``random`` deploys a drawn subnet, ``none`` the start's most probable one."""
-        faults = [
-            Fault(key, value, f"is no {key}", nearest(str(value), known))
-            for key, value, known in (("start", start, _STARTS), ("search", search, _SEARCHES))
-            if value not in known
-        ]
-        if faults:
-            raise RefusedError(faults)
-        super().__init__(
-            federation=federation,
-            policy=policy,
-            reward=reward,
-            warmup_rounds=0,
-            settle=0.0,
-            weights="uniform",
-            server_momentum=0.0,
-            max_draws=max_draws,
+    def __init__(self, *, federation: Federation, settings: PolicySearchSettings) -> None:
+        only_search = replace(
+            settings, warmup_rounds=0, settle=0.0, prescreen=None, final_draws=0, damping=0.0
         )
-        self._start = start
-        self._search = search
+        super().__init__(federation=federation, settings=only_search)
 
     def begin_from(self, state: State) -> None:
         """Take supernet and policies of the finished run; new clients start as configured."""
         self.load_state(state)
         self._velocity = {}
-        self.policies.begin_new(average=self._start == "average")
+        self.policies.begin_new(average=self.settings.start == "average")
         self._reward.forget()
 
     def orders(self, server_round: int, cohort: Sequence[ClientId]) -> list[Order]:
         """Send each client a subnet that its policy draws, to evaluate."""
-        if self._search != "policy":
+        if self.settings.search != "policy":
             return []
         return [
             Order(
@@ -110,14 +91,14 @@ class PolicySearch(NewClientsOnly, PerFedRLNAS):
 
     def finished(self, clients: Sequence[ClientId]) -> bool:
         """There is nothing to do where nothing is searched."""
-        return self._search != "policy"
+        return self.settings.search != "policy"
 
     def deployed(self, client: ClientId) -> Deployment:
         """Return the most probable subnet, or one that was drawn where the search is ``random``."""
-        if self._search != "random":
+        if self.settings.search != "random":
             return super().deployed(client)
         rng = self.rng(0, client_seed(client))
-        for _ in range(self._max_draws):
+        for _ in range(self.settings.max_draws):
             architecture = self.space.sample(rng)
             if self.federation.fits(client, architecture):
                 return self._slice(architecture)

@@ -12,20 +12,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 
 from corolla.aggregation.coverage import momentum_average
-from corolla.aggregation.damping import damping_faults
-from corolla.aggregation.updates import update_weight
-from corolla.checker import Checker
+from corolla.aggregation.updates import Weights
 from corolla.config.build import build
-from corolla.errors import Fault, RefusedError, is_number
+from corolla.errors import Fault, RefusedError
 from corolla.federation import Federation
 from corolla.search.evolution import Fits
+from corolla.search.proposals.prescreen import Prescreened, PrescreenSettings
 from corolla.search.proposals.protocol import Observation, Proposals, SearchContext
 from corolla.search.rewards import Reward, Seen
+from corolla.settings import Count, CountOrNone, Decay, Share, settings
 from corolla.spaces.architecture import Architecture
 from corolla.state import State
 from corolla.tasks import FAILURE_KINDS, Failure, Reply
@@ -37,91 +37,83 @@ from strategies.search_faults import validation_faults
 from strategies.updates import updates_of
 
 _FINAL = 0xF17A1  # keeps the last draws apart from others of the same seed and client
-_PRESCREEN = "corolla.search.proposals.prescreen.Prescreened"
+
+
+@settings
+class SubnetRounds:
+    """What PerFedNAS and PerFedRLNAS share: how subnets are proposed, trained and deployed."""
+
+    prescreen: PrescreenSettings | None  # proposals are the best predicted of several draws
+    warmup_rounds: CountOrNone  # first rounds in which the search proposes but does not learn
+    settle: Decay  # share of the rounds, at the end, in which clients train what they will deploy
+    weights: Weights  # of clients in the averages
+    server_momentum: Decay  # 0: plain averaging
+    max_draws: Count  # draws until an architecture fits a client; then the smallest
+    # at the end a client scores so many draws besides what was chosen for it, and deploys the best
+    final_draws: CountOrNone = 0
+    damping: Share = 0.0  # say of clients that do not hold an entry, for its old value
+
+
+@settings
+class PerFedNASSettings(SubnetRounds):
+    """PerFedNAS's settings."""
+
+    proposals: Mapping[str, Any]  # a node of conf/method/proposals
+    reward: Mapping[str, Any]  # a node of conf/method/reward
 
 
 class PerFedNAS(CorollaStrategy):
     """State: the supernet, what the search has learned, the rewards' baselines."""
 
     takes_robust = True
-    # Where the configuration has them, to name what is wrong with them.
-    proposals_key: ClassVar[str] = "proposals"
-    reward_key: ClassVar[str] = "reward"
     state_name: ClassVar[str] = "proposals"  # of what the search has learned
+    settings: PerFedNASSettings
 
-    def __init__(
-        self,
-        *,
-        federation: Federation,
-        proposals: Mapping[str, Any],
-        reward: Mapping[str, Any],
-        prescreen: Mapping[str, Any] | None,
-        warmup_rounds: int,
-        settle: float,
-        weights: Literal["uniform", "examples"],
-        server_momentum: float,
-        max_draws: int,
-        final_draws: int = 0,
-        damping: float = 0.0,
-    ) -> None:
-        """Take nodes of conf/proposals and conf/reward; ``prescreen`` holds settings of `Prescreened`."""
-        super().__init__(federation=federation)
+    def __init__(self, *, federation: Federation, settings: SubnetRounds) -> None:
+        super().__init__(federation=federation, settings=settings)
         faults: list[Fault] = []
-        context = SearchContext(space=self.space, seed=federation.seed, max_draws=max_draws)
+        rounds, warmup = federation.rounds, settings.warmup_rounds
+        context = SearchContext(
+            space=self.space, seed=federation.seed, max_draws=settings.max_draws
+        )
         with _gathered(faults):
-            update_weight(weights, 1)
-        with _gathered(faults):
-            self._unscreened: Proposals = build(proposals, self.proposals_key, context=context)
+            self._unscreened: Proposals = self._make_proposals(context)
             self._proposals: Proposals = self._unscreened
-            if prescreen is not None:
-                node = {"_target_": _PRESCREEN, **prescreen}
-                screened = build(node, "prescreen", search=self._unscreened, context=context)
-                if screened.candidates > 1:
-                    self._proposals = screened
+            if settings.prescreen is not None and settings.prescreen.candidates > 1:
+                self._proposals = Prescreened(
+                    settings=settings.prescreen, search=self._unscreened, context=context
+                )
         with _gathered(faults):
-            budgets = bool(federation.budgets)
-            self._reward: Reward = build(reward, self.reward_key, budgets=budgets)
-        if isinstance(final_draws, bool) or not isinstance(final_draws, int) or final_draws < 0:
-            remedy = "Use 0 to deploy what the search has chosen, or a number such as 8"
-            faults.append(Fault("final_draws", final_draws, "is no number of draws", remedy))
-            final_draws = 0
+            self._reward: Reward = self._make_reward(budgets=bool(federation.budgets))
         learns = not faults and self._proposals.learns
-        if final_draws or (learns and any("val_" in name for name in self._reward.needs)):
+        chooses = learns and any("val_" in name for name in self._reward.needs)
+        if settings.final_draws or chooses:
             problem = "architectures would be chosen on images that are trained on"
             faults += validation_faults(federation, problem)
-        check = Checker()
-        check.count("warmup_rounds", warmup_rounds, least=0)
-        check.count("max_draws", max_draws, least=1)
-        check.number("server_momentum", server_momentum, least=0.0, below=1.0)
-        faults += check.faults
-        if not (is_number(settle) and 0 <= settle < 1):
-            remedy = "Give a share of the rounds: 0 for none, 0.25 for the last quarter"
-            faults.append(Fault("settle", settle, "lies outside [0, 1)", remedy))
-        elif not check.faults:
-            self._searched = federation.rounds - round(settle * federation.rounds)
-            if settle and self._searched <= warmup_rounds:
-                problem = (
-                    f"leaves no round to search in: {self._searched} come before, "
-                    f"{warmup_rounds} warm up"
-                )
-                faults.append(Fault("settle", settle, problem, "Lower it, or raise rounds"))
-        faults += damping_faults(damping, "method.strategy.damping")
+        self._searched = rounds - round(settings.settle * rounds)
+        if settings.settle and self._searched <= warmup:
+            problem = (
+                f"leaves no round to search in: {self._searched} come before, {warmup} warm up"
+            )
+            faults.append(Fault("settle", settings.settle, problem, "Lower it, or raise rounds"))
         if faults:
             raise RefusedError(faults)
         compares = any(key.startswith("received_") for key in self._reward.needs)
         self._asked = {"received": True} if compares else {}  # where evaluation.received is auto
-        self._damping = damping
-        self._warmup = warmup_rounds
-        self._weights = weights
-        self._momentum = server_momentum
-        self._max_draws = max_draws
         self._supernet = self.space.initial_state(federation.seed)
         self._velocity: Arrays = {}
         self._drawn: dict[tuple[int, ClientId], list[Architecture]] = {}  # of `orders`: no state
-        self._final_draws = final_draws
         self._final: dict[ClientId, FinalChoice] | None = None  # None: not chosen yet
         self._trying: Mapping[ClientId, Architecture] = {}
         self._failed: dict[int, list[ClientId]] = {}  # of the round that is absorbed: no state
+
+    def _make_proposals(self, context: SearchContext) -> Proposals:
+        made: Proposals = build(self.settings.proposals, "proposals", context=context)
+        return made
+
+    def _make_reward(self, *, budgets: bool) -> Reward:
+        made: Reward = build(self.settings.reward, "reward", budgets=budgets)
+        return made
 
     # --- proposing ------------------------------------------------------------------------------------
 
@@ -222,7 +214,7 @@ class PerFedNAS(CorollaStrategy):
                     advantage=worth.advantage,  # no misfits: what came after them is none better
                 )
             )
-        if self._warmup < server_round <= self._searched:
+        if self.settings.warmup_rounds < server_round <= self._searched:
             self._proposals.observe(observed)
         if not replies:
             return Outcome()
@@ -233,13 +225,13 @@ class PerFedNAS(CorollaStrategy):
         return Outcome(metrics, columns)
 
     def _aggregate(self, replies: Sequence[Reply]) -> None:
-        updates = updates_of(replies, self.space.regions, self._weights)
+        updates = updates_of(replies, self.space.regions, self.settings.weights)
         self._supernet, self._velocity = momentum_average(
             self._supernet,
             updates,
             self._velocity,
-            momentum=self._momentum,
-            damping=self._damping,
+            momentum=self.settings.server_momentum,
+            damping=self.settings.damping,
             rule=self.federation.robust,
         )
 
@@ -251,11 +243,11 @@ class PerFedNAS(CorollaStrategy):
 
     def final_candidates(self, client: ClientId) -> list[Architecture]:
         """Return what the search has chosen and ``final_draws`` draws of it; nothing once it is done."""
-        if not self._final_draws or self._final is not None:
+        if not self.settings.final_draws or self._final is not None:
             return []
         rng = generator(self.federation.seed, client_seed(client), _FINAL)
         fits, found = self._fits(client), [self._chosen(client)]
-        for _ in range(self._final_draws):
+        for _ in range(self.settings.final_draws):
             found.append(self._proposals.draws(client, rng, fits=fits)[-1])
         return list(dict.fromkeys(found))
 

@@ -9,63 +9,47 @@ value; optimiser and baseline of the policy are settings.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, cast
+from typing import ClassVar, Literal, cast
 
-from corolla.errors import Fault, RefusedError, nearest
-from corolla.federation import Federation
-from corolla.search.policy import ClientPolicies
-from corolla.search.proposals.policy_gradient import PolicyGradient
-from strategies.perfednas import PerFedNAS
+from corolla.search.policy import ClientPolicies, PolicySettings
+from corolla.search.proposals.policy_gradient import PolicyGradient, PolicyGradientSettings
+from corolla.search.proposals.protocol import Proposals, SearchContext
+from corolla.search.reward import RewardSettings
+from corolla.search.rewards import Accuracy, Loss, Reward
+from corolla.settings import settings
+from strategies.perfednas import PerFedNAS, SubnetRounds
 
-_PROPOSALS = "corolla.search.proposals.policy_gradient.PolicyGradient"
-_REWARDS = {
-    "accuracy": "corolla.search.rewards.Accuracy",
-    "loss": "corolla.search.rewards.Loss",
-}
+_REWARDS: dict[str, type[Reward]] = {"accuracy": Accuracy, "loss": Loss}
+
+
+@settings
+class ScoredReward(RewardSettings):
+    """PerFedRLNAS's reward."""
+
+    score: Literal["accuracy", "loss"] = "accuracy"  # on validation images
+
+
+@settings
+class PerFedRLNASSettings(SubnetRounds):
+    """PerFedRLNAS's settings."""
+
+    policy: PolicySettings
+    reward: ScoredReward
 
 
 class PerFedRLNAS(PerFedNAS):
     """State: the supernet, one policy per client that ever took part, the rewards' baselines."""
 
-    proposals_key: ClassVar[str] = "method.strategy"
-    reward_key: ClassVar[str] = "method.strategy.reward"
     state_name: ClassVar[str] = "policies"
+    settings: PerFedRLNASSettings  # type: ignore[assignment]
 
-    def __init__(
-        self,
-        *,
-        federation: Federation,
-        policy: Mapping[str, Any],
-        reward: Mapping[str, Any],
-        warmup_rounds: int,
-        settle: float,
-        weights: Literal["uniform", "examples"],
-        server_momentum: float,
-        max_draws: int,
-        prescreen: Mapping[str, Any] | None = None,
-        damping: float = 0.0,
-        final_draws: int = 0,
-    ) -> None:
-        """Runs of older releases are configured without ``prescreen``, ``damping`` and ``final_draws``."""
-        score = reward.get("score", "accuracy")
-        if score not in _REWARDS:
-            key, remedy = f"{self.reward_key}.score", nearest(str(score), list(_REWARDS))
-            raise RefusedError(Fault(key, score, "is no score", remedy))
-        own = {key: value for key, value in reward.items() if key != "score"}
-        super().__init__(
-            federation=federation,
-            proposals={"_target_": _PROPOSALS, "policy": policy},
-            reward={"_target_": _REWARDS[score], **own},
-            prescreen=prescreen,
-            warmup_rounds=warmup_rounds,
-            settle=settle,
-            weights=weights,
-            server_momentum=server_momentum,
-            max_draws=max_draws,
-            damping=damping,
-            final_draws=final_draws,
-        )
+    def _make_proposals(self, context: SearchContext) -> Proposals:
+        own = PolicyGradientSettings(policy=self.settings.policy)
+        return PolicyGradient(settings=own, context=context)
+
+    def _make_reward(self, *, budgets: bool) -> Reward:
+        reward = self.settings.reward
+        return _REWARDS[reward.score](settings=reward, budgets=budgets)
 
     @property
     def policies(self) -> ClientPolicies:

@@ -10,12 +10,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from corolla.config.build import settings_of
-from corolla.errors import Fault, RefusedError, nearest
+from corolla.errors import RefusedError
 from corolla.federation import Federation
 from corolla.limits import Limits
 from corolla.search.costliest import costliest_fitting
@@ -25,6 +24,7 @@ from corolla.search.measured_lists import from_lists, to_choices
 from corolla.search.predictor_search import (
     CORRELATIONS,
     Course,
+    PersonalSearchSettings,
     PredictorSearch,
     best_of,
     search_seed,
@@ -37,64 +37,27 @@ from strategies.exchange import Order
 from strategies.search_faults import validation_faults
 
 _LOG = logging.getLogger("corolla")
-_WAYS = ("predictor", "random", "costliest", "smallest")
 
 
 class PersonalSearch:
     """State: what each client measured, and the architecture that it found."""
 
-    def __init__(
-        self,
-        *,
-        federation: Federation,
-        by: Literal["predictor", "random", "costliest", "smallest"],
-        where: Literal["client", "server"],
-        rounds: int | None,
-        subnets_per_exchange: int,
-        fitness: Literal["validation", "test"],
-        recalibration_images: int,
-        predictor: Mapping[str, Any],
-    ) -> None:
-        """``rounds``: null for as many as it takes to reach everybody once.
-
-        ``fitness`` and ``recalibration_images`` are the client's business and only checked here.
-        """
-        faults = [
-            Fault(f"personal_search.{key}", value, "is not known", nearest(str(value), known))
-            for key, value, known in (
-                ("by", by, _WAYS),
-                ("where", where, ("client", "server")),
-                ("fitness", fitness, ("validation", "test")),
-            )
-            if value not in known
-        ]
-        for key, value in (("rounds", rounds), ("subnets_per_exchange", subnets_per_exchange)):
-            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-            if not (whole or (key == "rounds" and value is None)):
-                remedy = "Use a whole number, 1 or more"
-                faults.append(Fault(f"personal_search.{key}", value, "is out of range", remedy))
-        count = recalibration_images
-        if isinstance(count, bool) or not isinstance(count, int) or count < 0 or count == 1:
-            remedy = "Use a whole number, 2 or more; 0 keeps the supernet's own statistics"
-            faults.append(
-                Fault("personal_search.recalibration_images", count, "is out of range", remedy)
-            )
-        if by == "predictor" and fitness == "validation":
+    def __init__(self, *, settings: PersonalSearchSettings, federation: Federation) -> None:
+        by = settings.by
+        if by == "predictor" and settings.fitness == "validation":
             problem = "architectures would be chosen on images that are trained on"
-            faults += validation_faults(federation, problem)
-        if faults:
-            raise RefusedError(faults)
+            faults = validation_faults(federation, problem)
+            if faults:
+                raise RefusedError(faults)
         self.federation, self.space = federation, federation.space
-        settings = {"space": self.space, **predictor}
-        self.search: PredictorSearch = settings_of(
-            PredictorSearch, settings, "personal_search.predictor"
-        )
-        self._by, self._at_server, self._piece = by, where == "server", subnets_per_exchange
-        self.leaks = by == "predictor" and fitness == "test"
+        self.search = PredictorSearch(self.space, settings.predictor)
+        self._by, self._piece = by, settings.subnets_per_exchange
+        self._at_server = settings.where == "server"
+        self.leaks = by == "predictor" and settings.fitness == "test"
         self.rounds = 0
         if by == "predictor":
             turns = -(-federation.clients // federation.participants)
-            self.rounds = rounds or turns * self._exchanges()
+            self.rounds = settings.rounds or turns * self._exchanges()
         self._measured: dict[ClientId, list[Measured]] = {}
         self._found: dict[ClientId, Architecture] = {}
         self._correlation: dict[ClientId, dict[str, float]] = {}

@@ -9,12 +9,21 @@ from corolla.errors import Fault, RefusedError, nearest
 from corolla.federation import Federation
 from corolla.search.costliest import costliest_fitting
 from corolla.search.evolution import draw_fitting
+from corolla.settings import CountOrNone, settings
 from corolla.spaces.architecture import Architecture
 from corolla.tasks import Reply
 from corolla.types import ClientId, client_order, client_seed, generator
 
 _DRAW = 0x9A7E  # keeps these draws apart from others of the same seed and client
 _KINDS = ("smallest", "middle", "largest", "fitting", "costliest", "random")
+
+
+@settings
+class PrivateArchitecturesSettings:
+    """Which architectures the clients' own models have: see `PrivateArchitectures`."""
+
+    architectures: str | Sequence[int]
+    candidates: CountOrNone
 
 
 class PrivateArchitectures:
@@ -37,24 +46,14 @@ class PrivateArchitectures:
     def __init__(
         self, federation: Federation, which: str | Sequence[int], *, candidates: int
     ) -> None:
-        faults = []
         if isinstance(which, str) and which not in _KINDS:
             remedy = f"{nearest(which, _KINDS)}, or a list of choice indices"
-            faults.append(Fault("architectures", which, "is not known", remedy))
-        if isinstance(candidates, bool) or not isinstance(candidates, int) or candidates < 0:
-            remedy = "Use a whole number, 0 or more"
-            faults.append(Fault("candidates", candidates, "is out of range", remedy))
-        if faults:
-            raise RefusedError(faults)
+            raise RefusedError(Fault("architectures", which, "is not known", remedy))
         self._space, self._seed = federation.space, federation.seed
         self._which, self._candidates = which, candidates
         self._fixed: Architecture | None = None
         if which not in ("fitting", "costliest", "random"):
-            try:
-                self._fixed = self._space.named(which)
-            except ValueError as error:
-                remedy = "Correct the list of choice indices"
-                raise RefusedError(Fault("architectures", which, str(error), remedy)) from error
+            self._fixed = self._space.named(which, key="architectures")
         self._found: dict[tuple[Any, ...], Architecture] = {}  # what `_find` gave: no state
         self._settled: dict[ClientId, Architecture] = {}
 

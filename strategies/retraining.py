@@ -7,55 +7,35 @@ that hold it, and each client receives its own slice of the averages.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
-from corolla.aggregation.damping import damping_faults
 from corolla.aggregation.hetero import hetero_average
 from corolla.aggregation.statistics import Statistics
-from corolla.aggregation.updates import Weights, update_weight
-from corolla.errors import Fault, RefusedError, nearest
+from corolla.aggregation.updates import Weights
 from corolla.federation import Federation
+from corolla.settings import Decay, Positive, Share, settings
 from corolla.spaces.architecture import Architecture
 from corolla.tasks import Reply, Task
-from corolla.training.settings import LOSSES
+from corolla.training.settings import Loss
 from corolla.types import Arrays, ClientId
 from strategies.exchange import Order
 from strategies.updates import updates_of
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class RetrainingSettings:
-    """How searched models are trained together. RefusedError for values that are not known."""
+    """How searched models are trained together."""
 
-    lr: float | None  # of the clients in this stage; None: the trainer's
-    loss: str | None  # likewise: the trainer's, or one of `LOSSES`
+    lr: Positive | None  # of the clients in this stage; None: the trainer's
+    loss: Loss | None  # likewise
     uncovered: Literal[
         "keep", "zero"
     ]  # entries that nobody holds: their value (ours) | 0 (published)
     statistics: Statistics  # BN's running statistics: aggregate | keep (the supernet's)
-    weights: Weights  # examples | uniform
-    server_momentum: float
-    damping: float = 0.0  # of entries that not everybody holds; runs of older releases do not say
-
-    def __post_init__(self) -> None:
-        faults = []
-        for key, known in (("uncovered", ("keep", "zero")), ("statistics", ("aggregate", "keep"))):
-            value = getattr(self, key)
-            if value not in known:
-                faults.append(Fault(key, value, "is not known", nearest(str(value), known)))
-        if self.loss is not None and self.loss not in LOSSES:
-            remedy = f"{nearest(str(self.loss), LOSSES)}, or null for the trainer's"
-            faults.append(Fault("loss", self.loss, "is not known", remedy))
-        if self.lr is not None and not self.lr > 0:
-            faults.append(Fault("lr", self.lr, "is out of range", "Use a number above 0, or null"))
-        if not 0 <= self.server_momentum < 1:
-            problem = "is outside [0, 1)"
-            faults.append(Fault("server_momentum", self.server_momentum, problem, "Use 0 for none"))
-        faults += damping_faults(self.damping, "retraining.damping")
-        if faults:
-            raise RefusedError(faults)
-        update_weight(self.weights, 1)  # refuses an unknown one
+    weights: Weights  # of clients
+    server_momentum: Decay
+    damping: Share = 0.0  # of entries that not everybody holds; runs of older releases do not say
 
 
 def retraining_orders(

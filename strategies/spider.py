@@ -11,15 +11,18 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
+from corolla.aggregation.updates import Weights
 from corolla.config.build import build
-from corolla.errors import Fault, RefusedError
+from corolla.errors import RefusedError
 from corolla.federation import Federation
 from corolla.search.decisions import Decision
+from corolla.settings import Decay, settings
 from corolla.tasks import Reply
 from strategies.base import Outcome
 from strategies.ditto import Ditto
+from strategies.fedavg import FedAvgSettings
 from strategies.metrics import (
     CHOICES,
     COUNT,
@@ -39,9 +42,19 @@ _MARGIN = Metric(least=-1e18, most=1e18, or_none=True)  # of accuracies, or of w
 _MOST_DECISIONS, _MOST_CHARACTERS = 1000, 200
 
 
+@settings
+class SpiderSettings:
+    """Settings of SPIDER's server; the clients' are `corolla.training.pull.PullSettings` and theirs."""
+
+    weights: Weights  # of clients in the average
+    server_momentum: Decay  # 0: plain averaging
+    search: Mapping[str, Any]  # a node of conf/method/search
+
+
 class Spider(Ditto):
     """Ditto on the largest architecture of a mixed DARTS space, whose local models are searched."""
 
+    settings: SpiderSettings  # type: ignore[assignment]  # the architecture is no choice here
     returns_models = False  # local weights never leave the client
     summary_metrics = ("phase",)
     reply_metrics: ClassVar[Metrics] = {
@@ -54,37 +67,16 @@ class Spider(Ditto):
     }
     reply_notes: ClassVar[Notes] = {"own_architecture": CHOICES, "decisions": Text(most=1_000_000)}
 
-    def __init__(
-        self,
-        *,
-        federation: Federation,
-        search: Mapping[str, Any],
-        weights: Literal["uniform", "examples"],
-        server_momentum: float,
-        lambda_local: float,
-        local_lr_scale: float,
-        global_optimizer: Literal["keep", "reset"],
-        share: bool | Literal["auto"],
-    ) -> None:
-        faults = []
-        if not isinstance(share, bool) and share != "auto":
-            remedy = "Use true, false or auto (in simulation only)"
-            faults.append(Fault("share", share, "is not known", remedy))
-        try:
-            faults += search_faults(federation, build(search, "search"))
-        except RefusedError as error:
-            faults += error.faults
+    def __init__(self, *, federation: Federation, settings: SpiderSettings) -> None:
+        faults = search_faults(federation, build(settings.search, "search"))
         if faults:
             raise RefusedError(faults)
-        super().__init__(
-            federation=federation,
+        whole = FedAvgSettings(
             architecture="largest",
-            weights=weights,
-            server_momentum=server_momentum,
-            lambda_local=lambda_local,
-            local_lr_scale=local_lr_scale,
-            global_optimizer=global_optimizer,
+            weights=settings.weights,
+            server_momentum=settings.server_momentum,
         )
+        super().__init__(federation=federation, settings=whole)
 
     def absorb(self, server_round: int, replies: Sequence[Reply]) -> Outcome:
         """Average the supernets; note the decisions of the clients that tell them."""

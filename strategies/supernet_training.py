@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from corolla.aggregation.coverage import coverage_average
 from corolla.aggregation.regions import leading_regions
-from corolla.aggregation.updates import Weights, update_weight
-from corolla.errors import Fault, RefusedError
+from corolla.aggregation.updates import Weights
 from corolla.federation import Federation
+from corolla.settings import Count, CountOrNone, settings
 from corolla.state import State
 from corolla.tasks import Reply, Task
 from corolla.types import Arrays, ClientId
@@ -22,18 +22,26 @@ from strategies.exchange import Order
 from strategies.updates import updates_of
 
 
+@settings
+class SupernetRounds:
+    """How long a supernet is trained."""
+
+    rounds: Count
+
+
 class SupernetTraining(ABC):
-    """Rounds of a federation that train a supernet. Classes are ``_target_`` of conf/supernet_training."""
+    """Rounds of a federation that train a supernet. ``_target_`` of conf/method/supernet_training."""
 
-    rounds: int
+    settings: SupernetRounds
 
-    def __init__(self, *, federation: Federation, rounds: int) -> None:
-        if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
-            remedy = "Use 1 or more; supernet_training=none trains none"
-            raise RefusedError(
-                Fault("supernet_training.rounds", rounds, "is no number of rounds", remedy)
-            )
-        self.federation, self.space, self.rounds = federation, federation.space, rounds
+    def __init__(self, *, settings: SupernetRounds, federation: Federation) -> None:
+        self.settings = settings
+        self.federation, self.space = federation, federation.space
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds it takes."""
+        return self.settings.rounds
 
     @abstractmethod
     def orders(self, weights: Arrays, server_round: int, cohort: Sequence[ClientId]) -> list[Order]:
@@ -66,8 +74,15 @@ class SupernetTraining(ABC):
 class Untrained(SupernetTraining):
     """No stage 1: the search meets freshly initialised weights, as a control."""
 
+    settings: None  # type: ignore[assignment]
+
     def __init__(self, *, federation: Federation) -> None:
-        self.federation, self.space, self.rounds = federation, federation.space, 0
+        self.federation, self.space = federation, federation.space
+
+    @property
+    def rounds(self) -> int:
+        """None."""
+        return 0
 
     def orders(self, weights: Arrays, server_round: int, cohort: Sequence[ClientId]) -> list[Order]:
         """Ask nobody."""
@@ -80,40 +95,44 @@ class Untrained(SupernetTraining):
         return weights, {}
 
 
+@settings
+class OneShotSettings(SupernetRounds):
+    """How clients train the whole supernet."""
+
+    aware: bool  # each client draws only architectures within its own limits
+    random_subnets: CountOrNone  # per batch, besides the smallest and the largest
+    weights: Weights  # of clients in the average
+
+
 class OneShot(SupernetTraining):
     """One-shot federated supernet: clients train all of it (sandwich rule), the server averages it.
 
-    The baseline that HAPFNAS is compared with. ``aware``: each client draws only architectures within its
-    own limits; otherwise everybody trains all of them, whatever its device can do.
+    The baseline that HAPFNAS is compared with.
     """
 
-    def __init__(
-        self,
-        *,
-        federation: Federation,
-        rounds: int,
-        aware: bool,
-        random_subnets: int,
-        weights: Weights,
-    ) -> None:
-        super().__init__(federation=federation, rounds=rounds)
-        update_weight(weights, 1)  # refuses an unknown one
-        self._aware, self._random_subnets, self._weights = aware, random_subnets, weights
+    settings: OneShotSettings
+
+    def __init__(self, *, settings: OneShotSettings, federation: Federation) -> None:
+        super().__init__(settings=settings, federation=federation)
         shapes = self.space.supernet_shapes
         self._shapes, self._regions = shapes, leading_regions(shapes, shapes)
 
     def orders(self, weights: Arrays, server_round: int, cohort: Sequence[ClientId]) -> list[Order]:
         """Send everybody the whole supernet."""
-        settings, orders = self.federation, []
+        known, orders = self.federation, []
         for client in cohort:
-            limits = settings.limits(client).to_extra() if self._aware else {}
+            limits = known.limits(client).to_extra() if self.settings.aware else {}
             task = Task(
                 client=client,
                 round=server_round,
                 architecture=self.space.largest(),
-                epochs=settings.local_epochs,
+                epochs=known.local_epochs,
                 lr=self.learning_rate(server_round),
-                extra={"work": "sandwich", "random_subnets": self._random_subnets, **limits},
+                extra={
+                    "work": "sandwich",
+                    "random_subnets": self.settings.random_subnets,
+                    **limits,
+                },
             )
             orders.append(Order(task=task, arrays=weights, returns=self._shapes))
         return orders
@@ -122,5 +141,5 @@ class OneShot(SupernetTraining):
         self, weights: Arrays, server_round: int, replies: Sequence[Reply]
     ) -> tuple[Arrays, dict[str, float]]:
         """Average the supernets that came back."""
-        updates = updates_of(replies, self._regions, self._weights)
+        updates = updates_of(replies, self._regions, self.settings.weights)
         return coverage_average(weights, updates, rule=self.federation.robust), {}

@@ -131,7 +131,7 @@ def test_laws_of_rounding(cap: float, step: float) -> None:
 
 def test_where_the_line_would_fall_it_is_refused() -> None:
     rule = DataSizeCap(unit="macs", low_margin=2000, high_margin=0, step=None)
-    with pytest.raises(RefusedError, match=r"cap\.low_margin=2000: .* 2,100.* 1,100.*unit=range"):
+    with pytest.raises(RefusedError, match=r"cap\.low_margin=2000.0: .* 2,100.* 1,100.*unit=range"):
         _caps(rule, a=1, b=2)
 
 

@@ -172,7 +172,7 @@ def test_a_row_of_spider_is_what_the_paper_says(name: str) -> None:
     config, faults = parse_config(compose_values([f"experiment={name}"]))
     assert config is not None, faults
     kind = str(config.dataset["_target_"]).rpartition(".")[2].lower()
-    pull = config.method.strategy.get("lambda_local")
+    pull = config.method.settings.get("lambda_local")
     assert (kind, config.space.name, config.method.name, pull) == SPIDER_ROWS[name]
     assert (config.local_epochs, config.batch_size, config.partition["alpha"]) == (1, 32, 0.2)
     assert config.participants == config.clients
@@ -184,12 +184,22 @@ def test_a_row_of_spider_is_what_the_paper_says(name: str) -> None:
     assert config.dataset["parts"] == ["train"]
     trainer = config.trainer
     assert (trainer["momentum"], trainer["weight_decay"], trainer["clip_norm"]) == (0.9, 1e-3, 5.0)
+    search = config.method.settings.get("search", {})
     if "milenas" in name:
-        assert config.search["search_rounds"] == 400
+        assert search["search_rounds"] == 400
     elif config.method.name in ("spider", "global_nas"):
-        assert (config.search["warmup_rounds"], config.search["recovery_rounds"]) == (30, 20)
-        assert (config.search["rank"], config.search["near_ties"]) == ("accuracy", 0.0)
-        assert (config.search["first_step"], config.search["node_recovery"]) == ("multiple", False)
+        assert (
+            search["warmup_rounds"],
+            search["recovery_rounds"],
+        ) == (30, 20)
+        assert (
+            search["rank"],
+            search["near_ties"],
+        ) == ("accuracy", 0.0)
+        assert (
+            search["first_step"],
+            search["node_recovery"],
+        ) == ("multiple", False)
 
 
 @pytest.mark.parametrize("name", SPIDER)
@@ -204,8 +214,10 @@ def test_a_row_of_spider_runs(name: str, roots: dict[str, Path], tmp_path: Path)
     elif values["method"]["name"] in ("spider", "global_nas"):
         settings += SHORT_SEARCH
         milenas = "milenas" in name
-        settings += ["search.search_rounds=1"] if milenas else ["search.warmup_rounds=0"]
-        settings += [] if milenas else ["search.recovery_rounds=1"]
+        settings += (
+            ["method.search.search_rounds=1"] if milenas else ["method.search.warmup_rounds=0"]
+        )
+        settings += [] if milenas else ["method.search.recovery_rounds=1"]
     else:
         settings += ["space.supernet.channels=4", "space.supernet.cells=3"]
     directory = start(plan_run(settings))
@@ -228,10 +240,10 @@ def test_an_experiment_is_what_its_row_says(name: str) -> None:
         config.rounds,
         config.local_epochs,
         config.partition["alpha"],
-        config.method.strategy["reward"]["lambda_time"],
+        config.method.settings["reward"]["lambda_time"],
         config.link_mbit_s,
     ) == ROWS[name]
-    assert config.method.strategy["damping"] == 0  # as published
+    assert config.method.settings["damping"] == 0  # as published
     assert (config.new_clients > 0) == ("new_clients" in name)
     assert (config.memory_budget_mib is not None) == ("memory" in name)
 
@@ -284,14 +296,14 @@ HAPFNAS_ROWS = {
 SHORT_HAPFNAS = [
     "rounds=3",
     "server_set.images=20",
-    "supernet_training.rounds=1",
-    "supernet_training.epochs=1",
-    "supernet_training.batch_size=10",
+    "method.supernet_training.rounds=1",
+    "method.supernet_training.epochs=1",
+    "method.supernet_training.batch_size=10",
     "space.supernet.last=[32]",
-    "personal_search.recalibration_images=8",
-    "personal_search.predictor.initial=2",
-    "personal_search.predictor.forest={trees:2,max_depth:3,min_pairs:2}",
-    "personal_search.predictor.evolution.generations=1",
+    "method.personal_search.recalibration_images=8",
+    "method.personal_search.predictor.initial=2",
+    "method.personal_search.predictor.forest={trees:2,max_depth:3,min_pairs:2}",
+    "method.personal_search.predictor.evolution.generations=1",
 ]
 
 
@@ -307,7 +319,7 @@ def test_a_row_of_hapfnas_is_what_the_specification_says(name: str) -> None:
         1,
     )
     assert config.participants == config.clients
-    strategy, trainer = config.method.strategy, config.trainer
+    strategy, trainer = config.method.settings, config.trainer
     published = name == "hapfnas_published_code"
     assert strategy["personal_search"]["fitness"] == ("test" if published else "validation")
     assert (strategy["personal_search"]["predictor"]["front"] == 0) == published

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 
-from corolla.errors import Fault, RefusedError, is_number, nearest
+from corolla.errors import Fault, RefusedError
 from corolla.limits import CAP
+from corolla.settings import Count, NonNegative, Positive, settings
 from corolla.spaces.supernet import Supernet
 from corolla.training.measure import latency
 from corolla.types import ClientId, client_seed, generator
@@ -27,7 +28,6 @@ SPEED = "macs_per_s"
 """The fact that a client's speed is."""
 
 _DRAW = 0xCA9  # keeps the caps' draws apart from others of the same seed
-_UNITS = ("macs", "range")
 _NEAR = 0.99  # of a cap that a rounded one may not be below
 _LAST_RESORT = "or take a space with smaller architectures"
 
@@ -35,7 +35,7 @@ _LAST_RESORT = "or take a space with smaller architectures"
 class CapRule(Protocol):
     """Gives clients their caps, as a pure function of what is known of them."""
 
-    remedy: str  # what to do where not even the smallest architecture is within a cap
+    remedy: ClassVar[str]  # what to do where not even the smallest architecture is within a cap
 
     def measured(self, space: Supernet, *, device: str) -> dict[str, float]:
         """Return what this machine has to measure for its client's facts; mostly nothing."""
@@ -88,6 +88,7 @@ def node_cap(node_config: Mapping[str, Any]) -> float | None:
     return cap
 
 
+@settings
 class DataSizeCap:
     """Linear in the number of training images; the more a client has, the more it may compute.
 
@@ -95,32 +96,14 @@ class DataSizeCap:
     architecture + ``high_margin`` at the one with the most, then rounded to a multiple of ``step``: the
     nearest, but the next one up where the nearest is under 99 % of it. Where all have equally many, all
     get the upper end. A client that joins later with fewer or more than any before gets the end.
-
-    Args:
-        unit: ``macs``: margins and step are multiply-accumulates; ``range``: they are shares of the
-            distance from the smallest to the largest architecture.
-        low_margin: added to the smallest architecture's need.
-        high_margin: added to the largest's; below 0 not even the largest client can run that.
-        step: None: no rounding.
-
     """
 
-    remedy = f"Raise cap.low_margin, {_LAST_RESORT}"
+    remedy: ClassVar[str] = f"Raise cap.low_margin, {_LAST_RESORT}"
 
-    def __init__(
-        self, *, unit: Unit, low_margin: float, high_margin: float, step: float | None
-    ) -> None:
-        faults = _unit_faults(unit)
-        for key, value in (("low_margin", low_margin), ("high_margin", high_margin)):
-            if not is_number(value):
-                faults.append(Fault(key, value, "is no number", "Give what is added to the end"))
-        if step is not None and not (is_number(step) and step > 0):
-            remedy = "Give a number above 0, or null for no rounding"
-            faults.append(Fault("step", step, "is no step", remedy))
-        if faults:
-            raise RefusedError(faults)
-        self._unit, self._step = unit, step
-        self._low, self._high = low_margin, high_margin
+    unit: Unit  # macs: margins and step are multiply-accumulates; range: shares of what the space spans
+    low_margin: float  # added to the smallest architecture's need
+    high_margin: float  # added to the largest's; below 0 not even the largest client can run that
+    step: Positive | None  # None: no rounding
 
     def measured(self, space: Supernet, *, device: str) -> dict[str, float]:
         """Return nothing."""
@@ -131,16 +114,16 @@ class DataSizeCap:
     ) -> dict[ClientId, float]:
         """Return each client's point on the line."""
         smallest, largest = _span(space)
-        scale = largest - smallest if self._unit == "range" else 1.0
-        low, high = smallest + self._low * scale, largest + self._high * scale
+        scale = largest - smallest if self.unit == "range" else 1.0
+        low, high = smallest + self.low_margin * scale, largest + self.high_margin * scale
         if low > high:
             problem = f"fewer images would get the higher cap: {low:,.0f}, the most {high:,.0f}"
             remedy = "Lower it; cap.unit=range takes shares of what the space spans"
-            raise RefusedError(Fault("cap.low_margin", self._low, problem, remedy))
+            raise RefusedError(Fault("cap.low_margin", self.low_margin, problem, remedy))
         own = {client: int(known["num_examples"]["train"]) for client, known in facts.items()}
         all_sizes = (sizes or own).values()
         least, most = min(all_sizes), max(all_sizes)
-        step = (self._step or 0.0) * scale
+        step = (self.step or 0.0) * scale
         found = {}
         for client, size in own.items():
             share = 1.0 if least == most else (size - least) / (most - least)
@@ -150,24 +133,21 @@ class DataSizeCap:
         return found
 
 
+@settings
 class RangeCap:
-    """Drawn uniformly from ``low`` to ``high`` and fixed: a draw depends on seed and client alone.
+    """Drawn uniformly from ``low`` to ``high`` and fixed: a draw depends on seed and client alone."""
 
-    Args:
-        unit: ``macs``, or ``range``: 0 is the smallest architecture's need, 1 the largest's.
+    remedy: ClassVar[str] = f"Raise cap.low, {_LAST_RESORT}"
 
-    """
+    unit: Unit  # macs, or range: 0 is the smallest architecture's need, 1 the largest's
+    low: NonNegative
+    high: NonNegative
+    seed: int
 
-    remedy = f"Raise cap.low, {_LAST_RESORT}"
-
-    def __init__(self, *, unit: Unit, low: float, high: float, seed: int) -> None:
-        faults = _unit_faults(unit)
-        if not (is_number(low) and is_number(high) and 0 <= low <= high):
-            problem = f"with high={high!r} is not an ascending range from 0 on"
-            faults.append(Fault("low", low, problem, "Give cap.low and cap.high"))
-        if faults:
-            raise RefusedError(faults)
-        self._unit, self._ends, self._seed = unit, (low, high), seed
+    def __post_init__(self) -> None:
+        if self.low > self.high:
+            problem = f"with high={self.high!r} is not an ascending range from 0 on"
+            raise RefusedError(Fault("low", self.low, problem, "Give cap.low and cap.high"))
 
     def measured(self, space: Supernet, *, device: str) -> dict[str, float]:
         """Return nothing."""
@@ -177,16 +157,17 @@ class RangeCap:
         self, facts: Mapping[ClientId, Facts], *, space: Supernet, sizes: Mapping[ClientId, int]
     ) -> dict[ClientId, float]:
         """Return a draw per client."""
-        low, high = self._ends
-        if self._unit == "range":
+        low, high = self.low, self.high
+        if self.unit == "range":
             smallest, largest = _span(space)
-            low, high = (smallest + end * (largest - smallest) for end in self._ends)
+            low, high = (smallest + end * (largest - smallest) for end in (low, high))
         return {
-            client: float(generator(self._seed, _DRAW, client_seed(client)).uniform(low, high))
+            client: float(generator(self.seed, _DRAW, client_seed(client)).uniform(low, high))
             for client in facts
         }
 
 
+@settings
 class SpeedCap:
     """What a client computes within a latency, at the speed that it measures once where it runs.
 
@@ -194,42 +175,27 @@ class SpeedCap:
     warm-up (`corolla.training.measure.latency`). So the smallest architecture is within the cap exactly
     where it takes no longer than ``latency_ms``; larger ones mostly run at a higher speed than it does.
     In simulation the launching machine measures for all clients; two such runs of one seed differ.
-
-    Args:
-        latency_ms: that one image may take.
-        batch_size: images per pass that is measured.
-
     """
 
-    remedy = f"Raise cap.latency_ms, {_LAST_RESORT}"
+    remedy: ClassVar[str] = f"Raise cap.latency_ms, {_LAST_RESORT}"
 
-    def __init__(self, *, latency_ms: float, batch_size: int) -> None:
-        faults = []
-        if not (is_number(latency_ms) and latency_ms > 0):
-            remedy = "Give milliseconds above 0"
-            faults.append(Fault("latency_ms", latency_ms, "is no latency", remedy))
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            # Under its whole key: `batch_size` alone is the training's.
-            remedy = "Use a whole number, 1 or more"
-            faults.append(Fault("cap.batch_size", batch_size, "is out of range", remedy))
-        if faults:
-            raise RefusedError(faults)
-        self._latency_ms, self._batch_size = latency_ms, batch_size
+    latency_ms: Positive  # that one image may take
+    batch_size: Count  # images per pass that is measured
 
     def measured(self, space: Supernet, *, device: str) -> dict[str, float]:
         """Return this machine's speed in multiply-accumulates per second."""
         smallest = space.smallest()
         with torch.random.fork_rng(devices=[]):  # nothing else's draws change
             model = space.subnet(smallest).to(device)
-        taken_ms = latency(model, space.in_channels, space.resolution, self._batch_size)
-        return {SPEED: self._batch_size * space.costs(smallest).macs / (taken_ms / 1000)}
+        taken_ms = latency(model, space.in_channels, space.resolution, self.batch_size)
+        return {SPEED: self.batch_size * space.costs(smallest).macs / (taken_ms / 1000)}
 
     def caps(
         self, facts: Mapping[ClientId, Facts], *, space: Supernet, sizes: Mapping[ClientId, int]
     ) -> dict[ClientId, float]:
         """Return speed times latency; 0 for a client that told no speed."""
         return {
-            client: float(known.get(SPEED, 0.0)) * self._latency_ms / 1000
+            client: float(known.get(SPEED, 0.0)) * self.latency_ms / 1000
             for client, known in facts.items()
         }
 
@@ -245,9 +211,3 @@ def _span(space: Supernet) -> tuple[float, float]:
 def _rounded(cap: float, step: float) -> float:
     nearest_step = step * math.floor(cap / step + 0.5)
     return nearest_step if nearest_step >= _NEAR * cap else nearest_step + step
-
-
-def _unit_faults(unit: str) -> list[Fault]:
-    if unit in _UNITS:
-        return []
-    return [Fault("unit", unit, "is no unit of a cap", nearest(str(unit), _UNITS))]

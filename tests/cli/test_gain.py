@@ -202,7 +202,7 @@ def _change(copy: Path, key: str, value: Any) -> None:
         ("engine.kind", "superlink", "its clients are real nodes, whose images are not here"),
         ("clients", 1, "clients=1: there is nobody to compare with"),
         ("clients", 4, "holds no architecture of client 3"),
-        ("method.client.share", False, "kept their architectures to themselves"),
+        ("method.share", False, "kept their architectures to themselves"),
     ],
 )
 def test_runs_without_a_matrix(

@@ -140,8 +140,8 @@ def test_per_fedavg_keeps_and_sends_the_adapted_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("variant", ["fo", "hf", "exact"])
 def test_per_fedavg_trains_with_every_variant(variant: str) -> None:
-    overrides = ["method.strategy.alpha=0.05", "evaluation.received=true"]
-    site = _site("per_fedavg", f"method.strategy.variant={variant}", *overrides)
+    overrides = ["method.alpha=0.05", "evaluation.received=true"]
+    site = _site("per_fedavg", f"method.variant={variant}", *overrides)
     client = _client(site)
     assert isinstance(client, PerFedAvgClient)
     answer = client.fit(*_message(site, epochs=1))

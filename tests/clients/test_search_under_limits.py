@@ -19,7 +19,10 @@ from tests.strategies.conftest import small
 
 
 def test_what_was_measured_under_a_higher_cap_is_neither_chosen_nor_told(tmp_path: Path) -> None:
-    many = ["personal_search.predictor.initial=20", "personal_search.predictor.front=4"]
+    many = [
+        "method.personal_search.predictor.initial=20",
+        "method.personal_search.predictor.front=4",
+    ]
     config = plan_run(small("method=hapfnas", "run_dir=unused", *many)).config
     context: Any = SimpleNamespace(run_config={"config": config.to_yaml()}, node_config={})
     context.node_config["partition-id"] = 1

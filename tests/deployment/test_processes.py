@@ -37,9 +37,9 @@ SPIDER = [
     "space.supernet.channels=4",
     "space.supernet.cells=3",
     "space.supernet.nodes=1",  # two edges a cell: two steps decide everything
-    "search.clock=participations",
-    "search.warmup_rounds=1",
-    "search.recovery_rounds=1",
+    "method.search.clock=participations",
+    "method.search.warmup_rounds=1",
+    "method.search.recovery_rounds=1",
 ]
 
 
@@ -48,12 +48,12 @@ HAPFNAS = [
     "space=mobilenetv2_8",
     "rounds=3",
     "server_set=unlabelled",
-    "supernet_training.rounds=1",
-    "supernet_training.epochs=1",
-    "supernet_training.batch_size=20",
-    "personal_search.recalibration_images=30",
-    "personal_search.predictor.initial=10",
-    "personal_search.predictor.front=2",
+    "method.supernet_training.rounds=1",
+    "method.supernet_training.epochs=1",
+    "method.supernet_training.batch_size=20",
+    "method.personal_search.recalibration_images=30",
+    "method.personal_search.predictor.initial=10",
+    "method.personal_search.predictor.front=2",
 ]
 
 

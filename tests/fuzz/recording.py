@@ -17,6 +17,7 @@ from flwr.app import Message
 
 import strategies.evaluation
 import strategies.run
+from corolla.config.compose import methods
 from corolla.launch import plan_run, start
 from corolla.records.json_files import to_json
 from corolla.state import State
@@ -28,18 +29,18 @@ from tests.conftest import CONF
 from tests.strategies.conftest import SMALL, small, without_times
 
 TINY = ["clients=6", "clients_per_round=3", "rounds=2", "evaluation.every=1"]
-METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
+METHODS = methods()
 FEDERATIONS: dict[str, list[str]] = {name: [f"method={name}"] for name in METHODS} | {
-    "perfednas": ["method=perfednas", "reward=improvement", "proposals=evolution"],
+    "perfednas": ["method=perfednas", "method/reward=improvement", "method/proposals=evolution"],
     "hapfnas": ["method=hapfnas", "rounds=3"],
     "one_shot": [
-        "method=hapfnas", "supernet_training=one_shot", "space=mobilenetv2_8", "server_set=none",
-        "supernet_training.rounds=1", "personal_search.where=server", "rounds=5",
-        "personal_search.rounds=3", "personal_search.subnets_per_exchange=5",
+        "method=hapfnas", "method/supernet_training=one_shot", "space=mobilenetv2_8", "server_set=none",
+        "method.supernet_training.rounds=1", "method.personal_search.where=server", "rounds=5",
+        "method.personal_search.rounds=3", "method.personal_search.subnets_per_exchange=5",
     ],
-    "fedmd": ["method=fedmd", "method.strategy.pretrain_epochs=0"],
-    "fedkemf": ["method=fedkemf", "method.strategy.fusion=distil"],
-    "heterofl": ["method=heterofl", "method.strategy.class_rows=true"],
+    "fedmd": ["method=fedmd", "method.pretrain_epochs=0"],
+    "fedkemf": ["method=fedkemf", "method.fusion=distil"],
+    "heterofl": ["method=heterofl", "method.class_rows=true"],
 }  # fmt: skip
 
 

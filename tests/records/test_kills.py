@@ -27,9 +27,9 @@ TINIEST = (
 )
 METHODS = {
     "perfedrlnas": ("memory_budget_mib=space",),
-    "fedavg": ("method.strategy.server_momentum=0.9",),
+    "fedavg": ("method.server_momentum=0.9",),
     "ditto": (),
-    "fedkemf": ("method.strategy.architectures=random",),
+    "fedkemf": ("method.architectures=random",),
 }
 
 

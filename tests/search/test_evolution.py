@@ -262,15 +262,3 @@ def test_scores_of_another_length_are_named() -> None:
             settings=SETTINGS,
             rng=rng(),
         )
-
-
-def test_bad_settings_are_refused_all_at_once() -> None:
-    with pytest.raises(RefusedError) as caught:
-        EvolutionSettings(population=0, generations=-1, mutants=True, mutation_probability=1.5)
-    assert [str(fault) for fault in caught.value.faults] == [
-        "evolution.population=0: is out of range. Use a whole number, 1 or more",
-        "evolution.generations=-1: is out of range. Use a whole number, 0 or more",
-        "evolution.mutants=True: is out of range. Use a whole number, 0 or more",
-        "evolution.mutation_probability=1.5: is no probability of a change. "
-        "Use a number above 0, up to 1",
-    ]

@@ -227,20 +227,6 @@ def test_refuses_an_advantage_that_is_not_a_number_and_keeps_nothing() -> None:
     assert made.clients == []
 
 
-def test_refuses_all_bad_settings_at_once() -> None:
-    with pytest.raises(RefusedError, match="Did you mean 'adam'") as refused:
-        PolicySettings(
-            optimizer="adm",  # type: ignore[arg-type]
-            lr=0.0,
-            betas=(0.5, 1.0),
-            eps=0.0,
-            entropy_bonus=-1.0,
-            logit_limit=0.0,
-        )
-    keys = [fault.key for fault in refused.value.faults]
-    assert keys == ["optimizer", "lr", "betas", "eps", "entropy_bonus", "logit_limit"]
-
-
 def test_refuses_a_space_without_choices() -> None:
     for sizes in ((), (2, 0)):
         with pytest.raises(RefusedError, match="at least one choice"):

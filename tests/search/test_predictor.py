@@ -99,17 +99,6 @@ def test_too_few_pairs_are_refused() -> None:
         ForestPredictor(SPACE, FEW, seed=0).predict([SPACE.smallest()])
 
 
-def test_bad_settings_are_refused_all_at_once() -> None:
-    with pytest.raises(RefusedError) as caught:
-        ForestSettings(trees=0, max_depth=0, min_pairs=1)
-    assert [str(fault) for fault in caught.value.faults] == [
-        "forest.trees=0: is out of range. Use a whole number, 1 or more",
-        "forest.max_depth=0: is out of range. Use a whole number, 1 or more, or null for no limit",
-        "forest.min_pairs=1: is out of range. Use a whole number, 2 or more",
-    ]
-    assert ForestSettings(max_depth=None).max_depth is None
-
-
 def test_rank_correlations_by_hand() -> None:
     """(1,2,3) to (1,3,2): 2 pairs agree, 1 does not; squared rank differences 0, 1, 1."""
     found = rank_correlation([1, 2, 3], [1, 3, 2])

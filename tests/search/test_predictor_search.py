@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corolla.errors import RefusedError
-from corolla.search.evolution import EvolutionSettings, draw_fitting
+from corolla.search.evolution import draw_fitting
 from corolla.search.measured import Measured
-from corolla.search.predictor import ForestPredictor, ForestSettings
-from corolla.search.predictor_search import PredictorSearch, SearchResult
+from corolla.search.predictor import ForestPredictor
+from corolla.search.predictor_search import PredictorSearch, PredictorSettings, SearchResult
 from corolla.spaces.architecture import Architecture, Dimension
 from corolla.spaces.space import SearchSpace
 
@@ -26,6 +26,7 @@ SMALL: dict[str, Any] = {
     "evolution": {"population": 24, "generations": 6, "mutants": 8, "crossovers": 8},
     "forest": {"trees": 10},
 }
+SETTINGS = PredictorSettings(**SMALL)  # type: ignore[arg-type]
 
 
 def space_of(*sizes: int) -> SearchSpace:
@@ -69,7 +70,7 @@ def carry_out(
 
 
 def test_first_a_population_then_a_front_then_nothing() -> None:
-    search, fits = PredictorSearch(SPACE, **SMALL), under(18)
+    search, fits = PredictorSearch(SPACE, SETTINGS), under(18)
     initial = search.course(fits=fits, seed=SEED).wanted([])
     assert len(set(initial)) == 24
     known = [measure(a) for a in initial]
@@ -93,9 +94,9 @@ def test_first_a_population_then_a_front_then_nothing() -> None:
 
 
 def test_the_first_population_is_that_of_the_draw_and_seeds_give_others() -> None:
-    search = PredictorSearch(SPACE, **SMALL)
+    search = PredictorSearch(SPACE, SETTINGS)
     first = search.course(fits=anything, seed=SEED).wanted([])
-    assert first == PredictorSearch(SPACE, **SMALL).course(fits=anything, seed=SEED).wanted([])
+    assert first == PredictorSearch(SPACE, SETTINGS).course(fits=anything, seed=SEED).wanted([])
     for other in ((3, 2), (4, 1), (3, 1, 1), (3,)):
         assert set(search.course(fits=anything, seed=other).wanted([])) != set(first)
 
@@ -103,30 +104,30 @@ def test_the_first_population_is_that_of_the_draw_and_seeds_give_others() -> Non
 @pytest.mark.parametrize("cap", [36, 18, 4])  # no limit; rejection; repair
 def test_a_search_in_parts_restarts_and_other_orders_ask_for_the_same(cap: int) -> None:
     fits = under(cap)
-    whole = carry_out(PredictorSearch(SPACE, **SMALL), fits)
-    expected = PredictorSearch(SPACE, **SMALL).course(fits=fits, seed=SEED).result(whole)
+    whole = carry_out(PredictorSearch(SPACE, SETTINGS), fits)
+    expected = PredictorSearch(SPACE, SETTINGS).course(fits=fits, seed=SEED).result(whole)
     rng = np.random.default_rng(0)
     for kept in (1, 10, 23, 24, 25, 28, len(whole)):
         part = [whole[i] for i in rng.permutation(kept)]
-        again = carry_out(PredictorSearch(SPACE, **SMALL), fits, part)  # a new process
+        again = carry_out(PredictorSearch(SPACE, SETTINGS), fits, part)  # a new process
         assert set(again) == set(whole)
         found = [again[i] for i in rng.permutation(len(again))]
         assert (
-            PredictorSearch(SPACE, **SMALL).course(fits=fits, seed=SEED).result(found) == expected
+            PredictorSearch(SPACE, SETTINGS).course(fits=fits, seed=SEED).result(found) == expected
         )
 
 
 @given(data=st.data())
 @settings(max_examples=25)
 def test_any_part_of_what_is_known_leads_to_the_same_end(data: st.DataObject) -> None:
-    search, fits = PredictorSearch(SPACE, **SMALL), under(18)
+    search, fits = PredictorSearch(SPACE, SETTINGS), under(18)
     whole = carry_out(search, fits)
     part = data.draw(st.lists(st.sampled_from(whole), unique=True))
     assert set(carry_out(search, fits, part)) == set(whole)
 
 
 def test_pairs_from_elsewhere_move_nothing_but_may_win() -> None:
-    search, fits = PredictorSearch(SPACE, **SMALL), under(18)
+    search, fits = PredictorSearch(SPACE, SETTINGS), under(18)
     whole = carry_out(search, fits)
     best = Architecture((3,) * 6 + (0,) * 6)
     others = draw_fitting(SPACE, 20, fits=fits, rng=np.random.default_rng(5))
@@ -146,7 +147,7 @@ def test_pairs_from_elsewhere_move_nothing_but_may_win() -> None:
 
 def test_without_a_front_the_best_of_the_random_population_wins() -> None:
     """The public code's last state."""
-    search = PredictorSearch(SPACE, **(SMALL | {"front": 0}))
+    search = PredictorSearch(SPACE, PredictorSettings(**(SMALL | {"front": 0})))
     known = carry_out(search, anything)
     assert len(known) == 24
     result = search.course(fits=anything, seed=SEED).result(known)
@@ -157,16 +158,16 @@ def test_without_a_front_the_best_of_the_random_population_wins() -> None:
 
 def test_where_all_that_fit_are_measured_there_is_no_front() -> None:
     space = space_of(3, 3, 3)  # 17 of 27 have a sum of 3 or less
-    search = PredictorSearch(space, **SMALL)
+    search = PredictorSearch(space, PredictorSettings(**SMALL))
     known = carry_out(search, under(3))
     assert {pair.architecture for pair in known} == {a for a in space.enumerate() if total(a) <= 3}
     assert search.course(fits=under(3), seed=SEED).result(known).front is None
-    exact = PredictorSearch(space, **(SMALL | {"initial": 17}))
+    exact = PredictorSearch(space, PredictorSettings(**(SMALL | {"initial": 17})))
     assert len(carry_out(exact, under(3))) == 17
 
 
 def test_where_fewer_fit_than_the_forest_needs_all_are_measured_without_one() -> None:
-    search = PredictorSearch(SPACE, **SMALL)
+    search = PredictorSearch(SPACE, SETTINGS)
     few = [SPACE.smallest(), *(Architecture(tuple(map(int, row))) for row in np.eye(12)[:4])]
     fits = few.__contains__
     known = carry_out(search, fits)
@@ -185,7 +186,7 @@ def test_subnets_that_diverged_are_measured_once_and_never_chosen() -> None:
         odd = total(architecture) % 2
         return Measured(architecture, math.nan, 0.1) if odd else measure(architecture)
 
-    search, fits = PredictorSearch(SPACE, **(SMALL | {"initial": 40})), under(18)
+    search, fits = PredictorSearch(SPACE, PredictorSettings(**(SMALL | {"initial": 40}))), under(18)
     known = carry_out(search, fits, score=half)
     assert len(known) == 46
     result = search.course(fits=fits, seed=SEED).result(known)
@@ -197,7 +198,7 @@ def test_subnets_that_diverged_are_measured_once_and_never_chosen() -> None:
 
 
 def test_where_every_subnet_diverged_there_is_no_front_and_no_winner() -> None:
-    search = PredictorSearch(SPACE, **SMALL)
+    search = PredictorSearch(SPACE, SETTINGS)
     known = carry_out(search, anything, score=lambda a: Measured(a, math.nan, 0.1))
     assert len(known) == 24
     with pytest.raises(RefusedError) as caught:
@@ -212,14 +213,14 @@ def test_where_every_subnet_diverged_there_is_no_front_and_no_winner() -> None:
 
 def test_equal_losses_go_by_accuracy_then_by_choices() -> None:
     a, b, c = (Architecture((0,) * 11 + (i,)) for i in range(3))
-    search = PredictorSearch(SPACE, **SMALL)
+    search = PredictorSearch(SPACE, SETTINGS)
     known = [Measured(a, 1.0, 0.5), Measured(c, 1.0, 0.6), Measured(b, 1.0, 0.6)]
     for order in (known, known[::-1]):
         assert search.course(fits=anything, seed=SEED).result(order).architecture == b
 
 
 def test_constant_losses_leave_quality_undefined() -> None:
-    search = PredictorSearch(SPACE, **SMALL)
+    search = PredictorSearch(SPACE, SETTINGS)
     known = carry_out(search, anything, score=lambda a: Measured(a, 1.0, 0.5))
     result = search.course(fits=anything, seed=SEED).result(known)
     assert (result.predictor, result.front) == (None, None)
@@ -227,7 +228,7 @@ def test_constant_losses_leave_quality_undefined() -> None:
 
 def test_a_cap_under_the_smallest_is_refused() -> None:
     with pytest.raises(RefusedError, match="the smallest architecture of space 'toy' is over them"):
-        PredictorSearch(SPACE, **SMALL).course(fits=lambda a: False, seed=SEED).wanted([])
+        PredictorSearch(SPACE, SETTINGS).course(fits=lambda a: False, seed=SEED).wanted([])
 
 
 def test_a_course_grows_its_forest_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +236,7 @@ def test_a_course_grows_its_forest_once(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(
         ForestPredictor, "fit", lambda self, pairs: (fits.append(len(pairs)), fit(self, pairs))[1]
     )
-    course = PredictorSearch(SPACE, **SMALL).course(fits=under(18), seed=SEED)
+    course = PredictorSearch(SPACE, SETTINGS).course(fits=under(18), seed=SEED)
     known: list[Measured] = []
     while wanted := course.wanted(known):
         known += [measure(architecture) for architecture in wanted[:5]]  # in many exchanges
@@ -243,43 +244,10 @@ def test_a_course_grows_its_forest_once(monkeypatch: pytest.MonkeyPatch) -> None
     assert fits == [24, 19]  # for the front; without the held-out fifth
 
 
-def test_settings_may_be_objects_or_names() -> None:
-    named = PredictorSearch(SPACE, **SMALL)
-    made = PredictorSearch(
-        SPACE,
-        initial=24,
-        front=6,
-        evolution=EvolutionSettings(population=24, generations=6, mutants=8, crossovers=8),
-        forest=ForestSettings(trees=10),
-    )
-    assert (made.evolution, made.forest) == (named.evolution, named.forest)
-    default = PredictorSearch(SPACE)
-    assert (default.evolution, default.forest) == (EvolutionSettings(), ForestSettings())
-
-
-def test_bad_settings_are_refused_all_at_once() -> None:
+def test_more_is_measured_than_the_forest_needs() -> None:
     with pytest.raises(RefusedError) as caught:
-        PredictorSearch(
-            SPACE,
-            initial=5,
-            front=-1,
-            held_out=1.0,
-            evolution={"mutant": 3, "population": 0},
-            forest={"trees": 0},
-        )
-    assert [str(fault) for fault in caught.value.faults] == [
-        "evolution.mutant=3: is not known. Did you mean 'mutants'? "
-        "Known: crossovers, generations, mutants, mutation_probability, population",
-        "evolution.population=0: is out of range. Use a whole number, 1 or more",
-        "forest.trees=0: is out of range. Use a whole number, 1 or more",
-        "front=-1: is out of range. Use a whole number, 0 or more",
-        "held_out=1.0: is no share of the pairs. Use a number from 0 (quality not measured) to below 1",
-    ]
-    with pytest.raises(RefusedError) as caught:
-        PredictorSearch(SPACE, initial=9)
+        PredictorSettings(initial=9)
     assert str(caught.value) == (
         "initial=9: is fewer than the forest needs (forest.min_pairs=10). "
         "Use 10 or more, or lower forest.min_pairs"
     )
-    with pytest.raises(RefusedError, match=r"evolution='fast': is no mapping of settings"):
-        PredictorSearch(SPACE, evolution="fast")  # type: ignore[arg-type]

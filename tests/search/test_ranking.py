@@ -43,15 +43,17 @@ def pick(ranking: Ranking, items: str, hurts: Any, **changes: Any) -> tuple[str,
 def test_near_ties_go_by_cost(
     near_ties: float, items: str, hurts: str, expected: tuple[str, str, float, float]
 ) -> None:
-    assert pick(Ranking("loss", near_ties), items, hurts) == pytest.approx(expected)
-    assert pick(Ranking("loss", near_ties), items[::-1], hurts) == pytest.approx(expected)
+    assert pick(Ranking(rank="loss", near_ties=near_ties), items, hurts) == pytest.approx(expected)
+    assert pick(Ranking(rank="loss", near_ties=near_ties), items[::-1], hurts) == pytest.approx(
+        expected
+    )
 
 
 def test_of_equals_of_one_cost_the_lot_decides() -> None:
     same: dict[str, Any] = {"scores": scores(a=[1.0], b=[1.0]), "costs": {"a": 1, "b": 1}}
     for lots, expected in (({"a": 1, "b": 0}, "a"), ({"a": 0, "b": 1}, "b")):
         for near_ties in (0.0, 1.0):
-            found = pick(Ranking("loss", near_ties), "ab", "most", **same, lots=lots)
+            found = pick(Ranking(rank="loss", near_ties=near_ties), "ab", "most", **same, lots=lots)
             assert found[:3] == (expected, "lot", 0.0)
 
 
@@ -60,16 +62,26 @@ def test_by_accuracy_images_told_right_are_compared_one_by_one() -> None:
     right = {"a": [0.0] * 10, "b": [1.0] * 3 + [0.0] * 7}
     given = {name: scored(each, [1.0] * 10) for name, each in right.items()}
     error = math.sqrt(0.3 * 0.7 / 9)
-    found = pick(Ranking("accuracy", 1.9), "ab", "most", scores=given)
+    found = pick(Ranking(rank="accuracy", near_ties=1.9), "ab", "most", scores=given)
     assert found == pytest.approx(("a", "accuracy", 0.3, error))
-    found = pick(Ranking("accuracy", 2.0), "ab", "most", scores=given)
+    found = pick(Ranking(rank="accuracy", near_ties=2.0), "ab", "most", scores=given)
     assert found == pytest.approx(("b", "cost", -0.3, error))
 
 
 def test_a_network_that_gives_no_numbers_without_it_keeps_it() -> None:
     broken = scores(a=[1.0, 2.0], b=[math.nan, 1.0])
     for near_ties in (0.0, 1.0):
-        assert pick(Ranking("loss", near_ties), "ab", "most", scores=broken)[:2] == ("b", "loss")
-        assert pick(Ranking("loss", near_ties), "ab", "least", scores=broken)[:2] == ("a", "loss")
+        assert pick(Ranking(rank="loss", near_ties=near_ties), "ab", "most", scores=broken)[:2] == (
+            "b",
+            "loss",
+        )
+        assert pick(Ranking(rank="loss", near_ties=near_ties), "ab", "least", scores=broken)[
+            :2
+        ] == ("a", "loss")
     both = scores(a=[math.nan] * 2, b=[math.inf] * 2)
-    assert pick(Ranking("loss", 1.0), "ab", "most", scores=both) == ("b", "cost", 0.0, 0.0)
+    assert pick(Ranking(rank="loss", near_ties=1.0), "ab", "most", scores=both) == (
+        "b",
+        "cost",
+        0.0,
+        0.0,
+    )

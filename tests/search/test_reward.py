@@ -167,14 +167,6 @@ def test_a_noisy_client_takes_no_larger_steps_than_others() -> None:
     assert sizes["client"]["3"] < 1.5 * sizes["client"]["0"]
 
 
-@pytest.mark.parametrize("before", [True, False])
-def test_what_older_releases_normalised_by_is_named(before: bool) -> None:
-    with pytest.raises(
-        RefusedError, match=r"normalise=.*Use all for what was true, none for false"
-    ):
-        RewardSettings(normalise=before)  # type: ignore[arg-type]
-
-
 def test_normalising_survives_rounds_without_news() -> None:
     judge = history(normalise="client", baseline="client", prior_weight=0.0)
     assert advantages(judge, c0=0.5, c1=0.7) == {"0": 0.0, "1": 0.0}
@@ -238,29 +230,6 @@ def test_refuses_what_is_no_measurement_and_remembers_nothing(
         judge.judge({"3": Outcome(**bad), "4": Outcome(accuracy=0.5)})
     assert refused.value.faults[0].key == f"{key} of client 3"
     assert judge.state().same_as(history().state())
-
-
-def test_refuses_all_bad_settings_at_once() -> None:
-    with pytest.raises(RefusedError, match="Did you mean 'clients'") as refused:
-        RewardSettings(
-            lambda_time=-1.0,
-            baseline="clints",  # type: ignore[arg-type]
-            decay=1.0,
-            prior_weight=-1.0,
-            normalise="clients",  # type: ignore[arg-type]
-            normalise_decay=-0.1,
-            advantage_limit=0.0,
-        )
-    keys = [fault.key for fault in refused.value.faults]
-    assert keys == [
-        "lambda_time",
-        "baseline",
-        "normalise",
-        "prior_weight",
-        "decay",
-        "normalise_decay",
-        "advantage_limit",
-    ]
 
 
 def test_misfit_that_was_never_sent_is_judged_by_equation_9() -> None:

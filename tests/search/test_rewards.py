@@ -12,6 +12,7 @@ import pytest
 from corolla.config.build import build
 from corolla.config.compose import compose_values
 from corolla.errors import RefusedError
+from corolla.search.reward import RewardSettings
 from corolla.search.rewards import Accuracy, Improvement, Loss, Reward, Seen
 from tests.conftest import CONF
 
@@ -21,7 +22,9 @@ PLAIN: dict[str, Any] = {"baseline": "clients", "normalise": "none", "advantage_
 
 @cache
 def node(name: str, *overrides: str) -> dict[str, Any]:
-    found: dict[str, Any] = compose_values([f"reward={name}", *overrides])["reward"]
+    found: dict[str, Any] = compose_values(
+        ["method=perfednas", f"method/reward={name}", *overrides]
+    )["method"]["reward"]
     return found
 
 
@@ -49,11 +52,12 @@ def test_scores_lie_within_their_bounds_and_need_what_they_say(name: str) -> Non
 
 
 def test_scores_by_hand() -> None:
-    assert Accuracy(budgets=False).score(metrics()) == 0.6
-    assert Loss(budgets=False).score(metrics()) == -1.2
-    assert Improvement(budgets=False).score(metrics()) == pytest.approx(0.1)
+    plain = RewardSettings()
+    assert Accuracy(settings=plain, budgets=False).score(metrics()) == 0.6
+    assert Loss(settings=plain, budgets=False).score(metrics()) == -1.2
+    assert Improvement(settings=plain, budgets=False).score(metrics()) == pytest.approx(0.1)
     for diverged in (math.nan, math.inf, 1e9):
-        assert Loss(budgets=False).score(metrics(val_loss=diverged)) == -10.0
+        assert Loss(settings=plain, budgets=False).score(metrics(val_loss=diverged)) == -10.0
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -76,7 +80,7 @@ def test_budgets_bring_the_memory_term_unless_told_otherwise() -> None:
 
 
 def test_time_costs_as_much_as_lambda_says() -> None:
-    found = Loss(budgets=False, lambda_time=0.1, **PLAIN)
+    found = Loss(settings=RewardSettings(lambda_time=0.1, **PLAIN), budgets=False)
     seen = {
         "0": Seen(metrics=metrics(val_loss=1.0), round_s=4.0),
         "1": Seen(metrics=metrics(val_loss=2.0), round_s=1.0),
@@ -102,10 +106,3 @@ def test_a_comparison_with_what_nobody_scores_is_refused() -> None:
     with pytest.raises(RefusedError, match=r"^evaluation.received=False: the reward compares"):
         reward("improvement", "evaluation.received=false")
     reward("accuracy", received=False)
-
-
-def test_bad_settings_are_refused_all_at_once() -> None:
-    with pytest.raises(RefusedError) as caught:
-        reward("loss", memory="yess", decay=1.0, baseline="al")
-    keys = [fault.key for fault in caught.value.faults]
-    assert keys == ["reward.memory", "reward.baseline", "reward.decay"]

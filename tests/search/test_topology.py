@@ -45,7 +45,7 @@ def thin(
         into(node) if edges is None else edges,
         in_edges=in_edges,
         judge=judge,
-        ranking=Ranking("accuracy", 0.0),
+        ranking=Ranking(rank="accuracy", near_ties=0.0),
         rng=np.random.default_rng(seed),
         round=9,
     )

@@ -38,38 +38,38 @@ NEEDS = {
         "space.supernet.channels=4",
         "space.supernet.cells=3",
         "space.supernet.nodes=1",
-        "search.clock=rounds",
-        "search.warmup_rounds=0",
-        "search.recovery_rounds=1",
+        "method.search.clock=rounds",
+        "method.search.warmup_rounds=0",
+        "method.search.recovery_rounds=1",
     ]
 }
 NEEDS["global_nas"] = [*NEEDS["spider"], "server_set=held_out", "server_set.images=50"]
 NEEDS["fedmd"] = [
     "server_set=held_out",
     "server_set.images=50",
-    "method.strategy.subset_images=20",
-    "method.strategy.architectures=random",
+    "method.subset_images=20",
+    "method.architectures=random",
 ]
 NEEDS["fedkemf"] = [
     "server_set=held_out",
     "server_set.images=50",
-    "method.strategy.architectures=random",
+    "method.architectures=random",
 ]
-NEEDS["heterofl"] = ["space=mobilenetv2_width_8", "method.strategy.assignment=dynamic"]
+NEEDS["heterofl"] = ["space=mobilenetv2_width_8", "method.assignment=dynamic"]
 NEEDS["fedrolex"] = NEEDS["heterofl"]
 NEEDS["hapfnas"] = [
     "space=mobilenetv2_8",
     "server_set=held_out",
     "server_set.images=50",
-    "supernet_training.rounds=1",
-    "supernet_training.epochs=1",
-    "supernet_training.batch_size=25",
-    "personal_search.rounds=1",
-    "personal_search.predictor.initial=10",
-    "personal_search.predictor.front=2",
-    "personal_search.predictor.evolution.generations=2",
-    "personal_search.predictor.forest.trees=5",
-    "personal_search.recalibration_images=30",
+    "method.supernet_training.rounds=1",
+    "method.supernet_training.epochs=1",
+    "method.supernet_training.batch_size=25",
+    "method.personal_search.rounds=1",
+    "method.personal_search.predictor.initial=10",
+    "method.personal_search.predictor.front=2",
+    "method.personal_search.predictor.evolution.generations=2",
+    "method.personal_search.predictor.forest.trees=5",
+    "method.personal_search.recalibration_images=30",
 ]
 TIMES = ("_s", "peak_memory_mib")  # measured, so never the same twice
 

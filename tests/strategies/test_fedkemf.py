@@ -55,14 +55,12 @@ def test_alpha_0_without_distillation_is_local_beside_fedavg_bit_for_bit(tmp_pat
         tmp_path / "both",
         KEMF,
         *common,
-        "method.strategy.alpha=0",
-        "method.strategy.fusion=average",
-        "method.strategy.architectures=middle",
+        "method.alpha=0",
+        "method.fusion=average",
+        "method.architectures=middle",
     )
     local = run(tmp_path / "local", "method=local", *common)
-    averaged = run(
-        tmp_path / "averaged", "method=fedavg", *common, "method.strategy.architecture=smallest"
-    )
+    averaged = run(tmp_path / "averaged", "method=fedavg", *common, "method.architecture=smallest")
     mine, theirs = private_models(both), private_models(local)
     assert mine.keys() == theirs.keys()
     for client, arrays in mine.items():
@@ -83,11 +81,11 @@ def test_the_server_distils_the_weighted_ensemble_into_the_average(
     recalibrate: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     strategy = _strategy(
-        "method.strategy.distillation.temperature=2.5",
-        "method.strategy.distillation.batch_size=20",
-        f"method.strategy.distillation.recalibrate={recalibrate}",
+        "method.distillation.temperature=2.5",
+        "method.distillation.batch_size=20",
+        f"method.distillation.recalibrate={recalibrate}",
     )
-    average = _strategy("method.strategy.fusion=average")
+    average = _strategy("method.fusion=average")
     replies = _answer(strategy, {"0": 10, "2": 30})
     average.absorb(1, _answer(average, {"0": 10, "2": 30}))
     seen: dict[str, Any] = {}
@@ -153,7 +151,7 @@ def test_a_distillation_that_diverges_leaves_the_average(
 ) -> None:
     monkeypatch.setattr(strategies.fedkemf, "train_on_logits", diverging)
     strategy = _strategy()
-    average = _strategy("method.strategy.fusion=average")
+    average = _strategy("method.fusion=average")
     strategy.absorb(1, _answer(strategy, {"0": 10, "2": 30}))
     average.absorb(1, _answer(average, {"0": 10, "2": 30}))
     assert "round 1: the average is not distilled into: the loss is " in caplog.text
@@ -182,15 +180,11 @@ def test_without_images_the_server_averages_and_does_not_distil() -> None:
                 *SMALL,
                 KEMF,
                 "run_dir=unused",
-                "method.strategy.alpha=1.5",
-                "method.strategy.distillation.epochs=0",
-                "method.strategy.architectures=larges",
+                "method.architectures=larges",
             ]
         )
     said = str(caught.value)
     assert "server_set='none': fusion=distil trains on images of the server's own" in said
-    assert "or method.strategy.fusion=average" in said
-    assert "method.strategy.alpha=1.5: is no share. Use a number from 0 to 1" in said
-    assert "method.strategy.distillation.epochs=0: is out of range" in said
-    assert "method.strategy.architectures='larges': is not known. Did you mean 'largest'" in said
-    plan_run([*SMALL, KEMF, "run_dir=unused", "method.strategy.fusion=average"])
+    assert "or method.fusion=average" in said
+    assert "method.architectures='larges': is not known. Did you mean 'largest'" in said
+    plan_run([*SMALL, KEMF, "run_dir=unused", "method.fusion=average"])

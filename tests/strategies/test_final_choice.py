@@ -18,7 +18,7 @@ from strategies.perfednas import PerFedNAS
 from tests.strategies.conftest import SMALL, results, resumed, run
 from tests.strategies.test_contract import _config, _strategy
 
-DRAWS = "method.strategy.final_draws=3"
+DRAWS = "method.final_draws=3"
 TINY = ["rounds=1", "evaluation.every=0", "evaluation.fine_tune_epochs=0"]
 
 
@@ -107,16 +107,8 @@ def test_a_run_that_is_killed_during_the_choice_makes_the_same(
         assert results(resumed(tmp_path / name)) == results(whole)
 
 
-@pytest.mark.parametrize("method", ["perfednas", "perfedrlnas"])
-def test_what_cannot_work_is_refused(method: str) -> None:
-    with pytest.raises(
-        RefusedError, match=r"method.strategy.final_draws=-1: is no number of draws"
-    ):
-        plan_run([*SMALL, f"method={method}", "method.strategy.final_draws=-1", "run_dir=unused"])
-
-
 def test_a_choice_on_images_that_are_trained_on_is_refused() -> None:
-    settings = ["method=perfednas", "proposals=random", DRAWS, "train_on_validation=true"]
+    settings = ["method=perfednas", "method/proposals=random", DRAWS, "train_on_validation=true"]
     with pytest.raises(
         RefusedError, match="architectures would be chosen on images that are trained on"
     ):

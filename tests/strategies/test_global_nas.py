@@ -18,11 +18,12 @@ from corolla.errors import RefusedError
 from corolla.federation import Federation
 from corolla.launch import plan_run, start
 from corolla.records.run_directory import RunDirectory
+from corolla.settings import settings_of
 from corolla.state import differences
 from corolla.tasks import Reply
 from corolla.training.variants import VariantScore, VariantScorer
-from strategies.fedavg import FedAvg
-from strategies.global_nas import GlobalNas
+from strategies.fedavg import FedAvg, FedAvgSettings
+from strategies.global_nas import GlobalNas, GlobalNasSettings
 from tests.conftest import make_space
 from tests.search.judges import scored
 from tests.strategies.conftest import SMALL, run, small
@@ -32,7 +33,7 @@ NAS = "method=global_nas"
 SKIP, CONV = "skip_connect", "sep_conv_3x3"
 TINY = {"resolution": 8, "channels": 4, "cells": 3, "nodes": 1}
 # Everybody takes part; the two edges of either cell are decided before rounds 2 and 3.
-ALL = ["clients=3", "clients_per_round=3", "rounds=4", "search.warmup_rounds=1"]
+ALL = ["clients=3", "clients_per_round=3", "rounds=4", "method.search.warmup_rounds=1"]
 
 
 def _config(*overrides: str) -> RunConfig:
@@ -43,8 +44,9 @@ def _strategy(config: RunConfig) -> GlobalNas:
     federation = Federation.of(
         config, space=build_space(config), trainer=build_trainer_settings(config), budgets={}
     )
-    settings = config.method.strategy
-    return GlobalNas(federation=federation, search=settings["search"], weights="examples")
+    return GlobalNas(
+        federation=federation, settings=settings_of(GlobalNasSettings, config.method.settings)
+    )
 
 
 def _answer(strategy: GlobalNas, round: int, changes: dict[str, tuple[int, float]]) -> list[Reply]:
@@ -70,7 +72,7 @@ def _answer(strategy: GlobalNas, round: int, changes: dict[str, tuple[int, float
 def whole(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     """A run to its end with 100 images at the server."""
     path = tmp_path_factory.mktemp("nas") / "run"
-    return run(path, NAS, *ALL, "server_set.images=100", "search.near_ties=0")
+    return run(path, NAS, *ALL, "server_set.images=100", "method.search.near_ties=0")
 
 
 # --- the search ---------------------------------------------------------------------------------------
@@ -169,7 +171,9 @@ def test_a_round_without_answers_leaves_its_decisions_to_the_next() -> None:
 
 @pytest.mark.parametrize(("clock", "steps"), [("rounds", 1), ("participations", 0)])
 def test_the_clock_counts_rounds_or_only_those_that_trained(clock: str, steps: int) -> None:
-    strategy = _strategy(_config(*ALL, f"search.clock={clock}", "search.warmup_rounds=2"))
+    strategy = _strategy(
+        _config(*ALL, f"method.search.clock={clock}", "method.search.warmup_rounds=2")
+    )
     strategy.absorb(1, _answer(strategy, 1, {"0": (1, 0.1)}))
     strategy.absorb(2, [])
     strategy.absorb(3, _answer(strategy, 3, {"0": (1, 0.1)}))
@@ -177,7 +181,7 @@ def test_the_clock_counts_rounds_or_only_those_that_trained(clock: str, steps: i
 
 
 def test_a_search_by_lot_reads_no_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    strategy = _strategy(_config(*ALL, "search=random"))
+    strategy = _strategy(_config(*ALL, "method/search=random"))
     monkeypatch.setattr(HeldOut, "load", lambda *_: pytest.fail("images were read"))
     for round in (1, 2, 3):
         strategy.absorb(round, _answer(strategy, round, {"0": (1, 0.1)}))
@@ -187,9 +191,8 @@ def test_a_search_by_lot_reads_no_image(monkeypatch: pytest.MonkeyPatch) -> None
 def test_before_the_first_step_it_is_fedavg_on_the_supernet() -> None:
     config = _config(*ALL)
     nas = _strategy(config)
-    plain = FedAvg(
-        federation=nas.federation, architecture="largest", weights="examples", server_momentum=0.0
-    )
+    settings = FedAvgSettings(architecture="largest", weights="examples", server_momentum=0.0)
+    plain = FedAvg(federation=nas.federation, settings=settings)
     replies = _answer(nas, 1, {"0": (7, 0.3), "2": (11, -0.2)})
     assert [order.task for order in nas.orders(1, ["0", "2"])] == [reply.task for reply in replies]
     nas.absorb(1, replies)
@@ -285,25 +288,29 @@ HELD = ["server_set=held_out", "server_set.images=50"]
 
 
 def test_what_global_nas_needs() -> None:
-    faults = _refused("rounds=2", "search.recovery_rounds=3")
+    faults = _refused("rounds=2", "method.search.recovery_rounds=3")
     assert set(faults) == {"server_set", "rounds"}  # both at once
     assert "it has none. Use server_set=held_out, or server_set=dataset" in faults["server_set"]
     # By hand: one edge after 3 rounds, the first multiple of 3; the other after 6; one round after that.
     assert "takes 7 rounds" in faults["rounds"]
     assert "rounds=7 or more" in faults["rounds"]
     space = [text for text in small(NAS) if text.startswith("space")]
-    with pytest.raises(RefusedError, match="Use search=perturbation or search=random") as error:
-        plan_run([*SMALL, NAS, *space, *HELD, "run_dir=unused", "search=milenas"])
-    assert [fault.key for fault in error.value.faults] == ["search"]
+    with pytest.raises(
+        RefusedError, match="Use method/search=perturbation or method/search=random"
+    ) as error:
+        plan_run([*SMALL, NAS, *space, *HELD, "run_dir=unused", "method/search=milenas"])
+    assert [fault.key for fault in error.value.faults] == ["method.search"]
     with pytest.raises(RefusedError, match="holds no mixed networks to prune") as error:
         plan_run([*SMALL, NAS, "run_dir=unused", *HELD])
     assert [fault.key for fault in error.value.faults] == ["space"]
-    assert list(_refused(*HELD, "method.strategy.weights=all")) == ["method.strategy.weights"]
+    assert list(_refused(*HELD, "method.weights=all")) == ["method.weights"]
 
 
 def test_partial_participation_needs_no_more_rounds() -> None:
     """The network is trained in every round, whoever takes part."""
-    _config(*ALL, "clients=4", "clients_per_round=1", "rounds=3", "search.clock=participations")
+    _config(
+        *ALL, "clients=4", "clients_per_round=1", "rounds=3", "method.search.clock=participations"
+    )
 
 
 def test_held_out_images_that_cannot_be(tmp_path: Path) -> None:

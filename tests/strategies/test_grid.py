@@ -38,15 +38,15 @@ SMALLER["darts_s2_mixed_small"] = SMALLER["darts_small"]
 NEEDS = {
     "evolution": [
         "rounds=2",
-        "proposals.initial=1",
-        "proposals.exploration=0",
-        "proposals.pairs=all",
-        "proposals.evolution.population=4",
-        "proposals.evolution.generations=1",
-        "proposals.evolution.mutants=2",
-        "proposals.evolution.crossovers=2",
-        "proposals.forest.trees=3",
-        "proposals.forest.min_pairs=2",
+        "method.proposals.initial=1",
+        "method.proposals.exploration=0",
+        "method.proposals.pairs=all",
+        "method.proposals.evolution.population=4",
+        "method.proposals.evolution.generations=1",
+        "method.proposals.evolution.mutants=2",
+        "method.proposals.evolution.crossovers=2",
+        "method.proposals.forest.trees=3",
+        "method.proposals.forest.min_pairs=2",
     ]
 }
 PROPOSALS = sorted(path.stem for path in (CONF / "proposals").glob("*.yaml"))
@@ -64,7 +64,7 @@ def test_a_cell_of_the_grid(space: str, proposals: str, tmp_path: Path) -> None:
         tmp_path / "run",
         "method=perfednas",
         f"space={space}",
-        f"proposals={proposals}",
+        f"method/proposals={proposals}",
         *SMALLER.get(space, []),
         "rounds=1",
         "clients=2",

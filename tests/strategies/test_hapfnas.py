@@ -20,6 +20,8 @@ from corolla.federation import Federation
 from corolla.launch import plan_run, start
 from corolla.records.run_directory import RunDirectory
 from corolla.search import measured_lists
+from corolla.search.predictor_search import PersonalSearchSettings
+from corolla.settings import settings_of
 from corolla.spaces.architecture import Architecture
 from corolla.training.results import Evaluation
 from corolla.training.subnet_scorer import SubnetScorer
@@ -30,7 +32,7 @@ from tests.strategies.test_late_budgets import _Roster
 from tests.strategies.test_reductions import ONE, weights_of
 
 HAPFNAS = "method=hapfnas"
-SEARCH = "personal_search"
+SEARCH = "method.personal_search"
 EVERYBODY = ["clients=3", "clients_per_round=3"]
 SERVER_SET = ["server_set=held_out", "server_set.images=50"]
 BALANCED = "trainer.loss=balanced_softmax"  # the method's own
@@ -49,13 +51,13 @@ def _same(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> None:
 def _without_distilling(path: Path, training: str, *overrides: str) -> RunDirectory:
     """Run with another stage 1, and no search: everybody has the smallest architecture."""
     values = [o for o in small(HAPFNAS) if not o.startswith("supernet_training")]
-    own = [f"supernet_training={training}", f"{SEARCH}.by=smallest", f"run_dir={path}"]
+    own = [f"method/supernet_training={training}", f"{SEARCH}.by=smallest", f"run_dir={path}"]
     return start(plan_run([*values, *own, *overrides]))
 
 
 def _fedavg(path: Path, *overrides: str) -> RunDirectory:
     """Run FedAvg of the smallest architecture on the same images."""
-    smallest = "method.strategy.architecture=smallest"
+    smallest = "method.architecture=smallest"
     own = ["space=mobilenetv2_8", *SERVER_SET, smallest, BALANCED]
     return run(path, "method=fedavg", *own, *overrides)
 
@@ -65,7 +67,7 @@ def _fedavg(path: Path, *overrides: str) -> RunDirectory:
 
 @pytest.mark.parametrize("uncovered", ["keep", "zero"])
 def test_retraining_of_one_architecture_is_fedavg(uncovered: str, tmp_path: Path) -> None:
-    rule = f"retraining.uncovered={uncovered}"
+    rule = f"method.retraining.uncovered={uncovered}"
     retrained = _without_distilling(tmp_path / "hetero", "none", rule)
     averaged = _fedavg(tmp_path / "fedavg")
     weights = weights_of(retrained, "strategy/weights/")
@@ -87,7 +89,7 @@ def test_stage_3_may_have_a_loss_of_its_own(tmp_path: Path) -> None:
     runs = [
         _without_distilling(tmp_path / name, "none", *overrides)
         for name, overrides in {
-            "own": ["retraining.loss=cross_entropy"],
+            "own": ["method.retraining.loss=cross_entropy"],
             "all": ["trainer.loss=cross_entropy"],
             "balanced": [],
         }.items()
@@ -98,7 +100,7 @@ def test_stage_3_may_have_a_loss_of_its_own(tmp_path: Path) -> None:
 
 
 def test_knowledge_models_are_averaged_as_fedavg_does(tmp_path: Path) -> None:
-    knowledge = _run(tmp_path / "knowledge", "rounds=4", "supernet_training.rounds=2")
+    knowledge = _run(tmp_path / "knowledge", "rounds=4", "method.supernet_training.rounds=2")
     averaged = _fedavg(tmp_path / "fedavg", "rounds=2")
     _same(
         weights_of(knowledge, "strategy/training/knowledge/"),
@@ -108,7 +110,9 @@ def test_knowledge_models_are_averaged_as_fedavg_does(tmp_path: Path) -> None:
 
 def test_a_one_shot_supernet_of_one_architecture_is_fedavg(tmp_path: Path) -> None:
     one = ["space=mobilenetv3_8", ONE, "trainer.lr_schedule=constant"]
-    shot = _without_distilling(tmp_path / "shot", "one_shot", *one, "supernet_training.rounds=2")
+    shot = _without_distilling(
+        tmp_path / "shot", "one_shot", *one, "method.supernet_training.rounds=2"
+    )
     averaged = run(tmp_path / "fedavg", "method=fedavg", *SERVER_SET, *one, BALANCED)
     left = weights_of(shot, "strategy/weights/")
     right = weights_of(averaged, "strategy/model/")
@@ -251,7 +255,7 @@ def test_a_search_that_came_too_late_is_not_made_again_in_the_next_round(
     monkeypatch.setattr(
         SubnetScorer, "__call__", lambda self, a: (scored.append(a), score(self, a))[1]
     )
-    quiet = ["supernet_training.score_every=0", "evaluation.every=0"]
+    quiet = ["method.supernet_training.score_every=0", "evaluation.every=0"]
     directory = _run(tmp_path / "run", *EVERYBODY, "rounds=4", f"{SEARCH}.rounds=2", *quiet)
     assert [line["participants"] for line in directory.metrics()][1:3] == [["0", "2"], ["1"]]
     assert len(scored) == 3 * 12
@@ -265,7 +269,10 @@ def test_who_fails_keeps_nobody_else_from_searching(failing: list[str], particip
     settings = ["clients=5", f"clients_per_round={participants}", "rounds=20"]
     config = plan_run(small(HAPFNAS, *settings, "run_dir=unused")).config
     federation = _federation(config)
-    search = PersonalSearch(federation=federation, **config.personal_search)
+    search = PersonalSearch(
+        federation=federation,
+        settings=settings_of(PersonalSearchSettings, config.method.settings["personal_search"]),
+    )
     clients = [str(number) for number in range(5)]
     rounds = -(-len(clients) // participants) + len(failing)  # as `rounds: null` gives, and theirs
     for server_round in range(4, 4 + rounds):
@@ -338,7 +345,7 @@ def _federation(config: RunConfig, **known: Any) -> Federation:
 
 def test_a_node_that_joins_before_an_evaluation_deploys_within_its_cap() -> None:
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
-    settings = ["supernet_training=none", f"{SEARCH}.by=random"]
+    settings = ["method/supernet_training=none", f"{SEARCH}.by=random"]
     values = [o for o in small(HAPFNAS) if not o.startswith("supernet_training")]
     config = plan_run([*values, *settings, "run_dir=unused"]).config
     federation = _federation(config)
@@ -356,7 +363,7 @@ def test_a_node_that_cannot_train_the_knowledge_model_sits_stage_1_out(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     config = plan_run(
-        small(HAPFNAS, "supernet_training.knowledge=largest", "run_dir=unused")
+        small(HAPFNAS, "method.supernet_training.knowledge=largest", "run_dir=unused")
     ).config
     space = build_space(config)
     caps = {"1": float(space.costs(space.smallest()).macs)}
@@ -378,21 +385,23 @@ def test_a_node_that_cannot_train_the_knowledge_model_sits_stage_1_out(
     [
         ("rounds=2", r"rounds=2: leaves no round to retrain[\s\S]*rounds=3"),
         ("server_set=none", r"server_set='none'[\s\S]*images of the server's own"),
-        (f"{SEARCH}.by=guess", rf"{SEARCH}.by='guess': is not known"),
-        (f"{SEARCH}.where=moon", rf"{SEARCH}.where='moon'"),
-        (f"{SEARCH}.fitness=luck", rf"{SEARCH}.fitness='luck'"),
         (f"{SEARCH}.predictor.initial=4", rf"{SEARCH}.predictor.initial=4[\s\S]*forest needs"),
         (f"{SEARCH}.recalibration_images=1", rf"{SEARCH}.recalibration_images=1"),
-        ("retraining.uncovered=drop", r"retraining.uncovered='drop'"),
-        ("retraining.loss=crossentropy", r"retraining.loss='crossentropy': is not known. Did you"),
-        ("supernet_training.rounds=0", r"supernet_training.rounds=0"),
-        ("supernet_training.teach=nobody", r"supernet_training.sandwich.teach='nobody'"),
+        (
+            "method.retraining.loss=crossentropy",
+            r"method.retraining.loss='crossentropy': is not known. Did you",
+        ),
+        ("method.supernet_training.rounds=0", r"method.supernet_training.rounds=0"),
+        (
+            "method.supernet_training.teach=nobody",
+            r"method.supernet_training.teach='nobody'",
+        ),
         ("cap.low=-0.5", r"cap"),
         ("train_on_validation=true", r"train_on_validation=True: architectures would be chosen"),
         ("server_set.images=1", r"server_set.images=1: is out of range. Use a whole number, 2"),
         (
-            "supernet_training.knowledge=largest",
-            r"supernet_training.knowledge='largest': takes [\d,]+ multiply-accumulates and [\s\S]*"
+            "method.supernet_training.knowledge=largest",
+            r"method.supernet_training.knowledge='largest': takes [\d,]+ multiply-accumulates and [\s\S]*"
             r"limits of client 0, 1[\s\S]*use smallest",
         ),
     ],

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from clients.site import Site, site_of
-from clients.width_sliced import WidthSlicedClient
+from clients.width_sliced import ClassSettings, WidthSlicedClient
 from corolla.aggregation.regions import region_size
 from corolla.config.build import build_space, build_strategy, build_trainer_settings
 from corolla.errors import RefusedError
@@ -32,8 +32,8 @@ from tests.strategies.test_reductions import weights_of
 
 METHODS = ["heterofl", "fedrolex"]
 SPACE = "space=mobilenetv2_width_8"
-LIMITS = "method.strategy.assignment=limits"
-FREE = ["method.strategy.mask_absent=false", "method.strategy.class_rows=false"]
+LIMITS = "method.assignment=limits"
+FREE = ["method.mask_absent=false", "method.class_rows=false"]
 ROWS = ("head.classifier.weight", "head.classifier.bias")
 BIAS = "head.classifier.bias"
 
@@ -93,11 +93,9 @@ def _model(strategy: HeteroFL) -> Arrays:
 def test_whole_networks_without_mask_and_class_rows_are_fedavgs(
     method: str, tmp_path: Path
 ) -> None:
-    common = [SPACE, "method.strategy.weights=examples", "rounds=2"]
+    common = [SPACE, "method.weights=examples", "rounds=2"]
     sliced = run(tmp_path / "sliced", f"method={method}", LIMITS, *FREE, *common)
-    averaged = run(
-        tmp_path / "averaged", "method=fedavg", "method.strategy.architecture=largest", *common
-    )
+    averaged = run(tmp_path / "averaged", "method=fedavg", "method.architecture=largest", *common)
     ours, theirs = (weights_of(each, "strategy/model/") for each in (sliced, averaged))
     assert ours.keys() == theirs.keys()
     for name, array in theirs.items():
@@ -119,7 +117,7 @@ def test_a_client_gets_the_largest_rate_within_its_limits(method: str) -> None:
 
 
 def test_fixed_rates_are_dealt_out_in_turn_below_the_limits() -> None:
-    fixed = ["method.strategy.assignment=fixed", "method.strategy.rates=[1.0,0.25,0.25]"]
+    fixed = ["method.assignment=fixed", "method.rates=[1.0,0.25,0.25]"]
     assert _given(_strategy("heterofl", *fixed), 1, clients=7) == [4, 2, 2, 4, 2, 2, 4]
     _, space, _ = _config("heterofl", ())
     cap = float(space.costs(Architecture((3,))).macs)
@@ -128,7 +126,7 @@ def test_fixed_rates_are_dealt_out_in_turn_below_the_limits() -> None:
 
 
 def test_dynamic_rates_are_drawn_every_round_from_seed_round_and_client() -> None:
-    strategy = _strategy("heterofl", "method.strategy.rates=[0.5,0.5,0.5,1.0]")
+    strategy = _strategy("heterofl", "method.rates=[0.5,0.5,0.5,1.0]")
     drawn = [_given(strategy, server_round) for server_round in range(1, 51)]
     assert drawn == [_given(strategy, server_round) for server_round in range(1, 51)]
     counts = np.bincount(np.array(drawn).ravel(), minlength=5)
@@ -142,7 +140,7 @@ def test_dynamic_rates_are_drawn_every_round_from_seed_round_and_client() -> Non
 
 def test_every_entry_is_the_mean_of_those_who_hold_it_by_hand() -> None:
     """16 channels of the stem: 4 held by all three, 4 more by two, the other 8 by one."""
-    fixed = ["method.strategy.assignment=fixed", "method.strategy.rates=[0.25,0.5,1.0]"]
+    fixed = ["method.assignment=fixed", "method.rates=[0.25,0.5,1.0]"]
     strategy = _strategy("heterofl", *fixed)
     strategy.absorb(1, _constant(strategy, 1, {"0": 1.0, "1": 2.0, "2": 6.0}))
     stem = _model(strategy)["stem.bn.weight"]
@@ -154,7 +152,7 @@ def test_every_entry_is_the_mean_of_those_who_hold_it_by_hand() -> None:
 
 def test_windows_roll_and_what_nobody_holds_stays_by_hand() -> None:
     """Two of the stem's 8 outputs in stage 0, 4 of its 16 channels; round 14 begins at 14 and ends at 1."""
-    fixed = ["method.strategy.assignment=fixed", "method.strategy.rates=[0.25]"]
+    fixed = ["method.assignment=fixed", "method.rates=[0.25]"]
     strategy = _strategy("fedrolex", *fixed)
     before = _model(strategy)
     strategy.absorb(14, _constant(strategy, 14, {"0": 7.0, "1": 9.0}))
@@ -192,7 +190,7 @@ def test_entries_held_count_as_the_parts_sent(method: str) -> None:
 
 def _told(told: dict[str, Any], *overrides: str) -> tuple[Arrays, Arrays]:
     """Return the rows of classes before and after clients with ``told`` classes returned 0, 1, ..."""
-    whole = ["method.strategy.assignment=fixed", "method.strategy.rates=[1.0]"]
+    whole = ["method.assignment=fixed", "method.rates=[1.0]"]
     strategy = _strategy("heterofl", *whole, *overrides)
     before = _model(strategy)
     replies = _constant(strategy, 1, {client: float(client) for client in told})
@@ -216,7 +214,7 @@ def test_who_tells_no_classes_counts_for_all_rows(caplog: pytest.LogCaptureFixtu
         _, after = _told({"1": [0], "3": [0, 10], "5": None})
     np.testing.assert_allclose(after[BIAS], [3.0] + [4.0] * 9, rtol=1e-6)
     assert "client 3: classes=[0, 10] are none; it counts for all" in caplog.text
-    _, after = _told({"1": [0], "3": [1]}, "method.strategy.class_rows=false")
+    _, after = _told({"1": [0], "3": [1]}, "method.class_rows=false")
     np.testing.assert_allclose(after[BIAS], 2.0, rtol=1e-6)
 
 
@@ -227,7 +225,7 @@ def test_what_is_no_list_of_classes_counts_for_all_rows(told: Any) -> None:
 
 
 def test_deployed_is_the_window_of_the_last_round_that_trained() -> None:
-    fixed = ["method.strategy.assignment=fixed", "method.strategy.rates=[0.25]"]
+    fixed = ["method.assignment=fixed", "method.rates=[0.25]"]
     strategy, other = (_strategy("fedrolex", *fixed) for _ in range(2))
     strategy.absorb(3, _constant(strategy, 3, {"0": 7.0}))
     strategy.absorb(4, [])  # nobody answered
@@ -283,7 +281,7 @@ class _Masked(nn.Module):
 def test_scores_are_those_of_logits_with_the_mask() -> None:
     site = _site("evaluation.statistics=aggregate")
     task, arrays = _message(site)
-    client = WidthSlicedClient(site=site, mask_absent=True, class_rows=True)
+    client = WidthSlicedClient(site=site, settings=ClassSettings(mask_absent=True, class_rows=True))
     metrics = client.evaluate(task, _copies(arrays)).metrics
     data = site.data
     model = site.space.load(Architecture((2,)), arrays)
@@ -296,7 +294,7 @@ def test_scores_are_those_of_logits_with_the_mask() -> None:
 def test_training_sends_back_absent_rows_as_they_came_and_tells_the_classes() -> None:
     site = _site()
     task, arrays = _message(site)
-    client = WidthSlicedClient(site=site, mask_absent=True, class_rows=True)
+    client = WidthSlicedClient(site=site, settings=ClassSettings(mask_absent=True, class_rows=True))
     answer = client.fit(task, _copies(arrays))
     trained = answer.arrays
     for name in ROWS:
@@ -304,7 +302,9 @@ def test_training_sends_back_absent_rows_as_they_came_and_tells_the_classes() ->
         assert not np.isclose(trained[name][:4], arrays[name][:4], atol=1e-6).all()
     assert not np.array_equal(trained["stem.conv.weight"], arrays["stem.conv.weight"])
     assert answer.metrics["classes"] == [0, 1, 2, 3]
-    again = WidthSlicedClient(site=site, mask_absent=False, class_rows=False)
+    again = WidthSlicedClient(
+        site=site, settings=ClassSettings(mask_absent=False, class_rows=False)
+    )
     answer = again.fit(*_message(site))
     assert not np.isclose(answer.arrays[BIAS][4:], arrays[BIAS][4:], atol=1e-6).any()
     assert "classes" not in answer.metrics
@@ -313,7 +313,8 @@ def test_training_sends_back_absent_rows_as_they_came_and_tells_the_classes() ->
 def test_scores_before_training_do_not_change_the_training() -> None:
     with_scores, without = (
         WidthSlicedClient(
-            site=_site(f"evaluation.received={flag}"), mask_absent=True, class_rows=True
+            site=_site(f"evaluation.received={flag}"),
+            settings=ClassSettings(mask_absent=True, class_rows=True),
         )
         for flag in ("true", "false")
     )
@@ -328,7 +329,7 @@ def test_scores_before_training_do_not_change_the_training() -> None:
 @pytest.mark.parametrize("deploy", ["as_trained", "fine_tuned"])
 def test_the_model_that_is_kept_has_the_mask_in_it(deploy: str, tmp_path: Path) -> None:
     site = _site(f"evaluation.deploy={deploy}", model_dir=tmp_path)
-    client = WidthSlicedClient(site=site, mask_absent=True, class_rows=True)
+    client = WidthSlicedClient(site=site, settings=ClassSettings(mask_absent=True, class_rows=True))
     metrics = client.deploy(*_message(site, extra={"deploy": True, "keep": True})).metrics
     _, kept = load_model(tmp_path)
     for name in ROWS:
@@ -348,12 +349,10 @@ def test_the_model_that_is_kept_has_the_mask_in_it(deploy: str, tmp_path: Path) 
     ("overrides", "problem"),
     [
         (["space=mobilenetv2_8"], "has no width rates, which HeteroFL gives to clients"),
-        (["method.strategy.assignment=dynamics"], "Did you mean 'dynamic'"),
-        (["method.strategy.rates=[0.3,1.0]"], r"rates=\[0\.3\]: are no rates of the space"),
-        (["method.strategy.rates=[]"], "are no rates of the space"),
-        ([LIMITS, "method.strategy.rates=[1.0]"], "are not given out by limits"),
-        (["method.strategy.weights=equal"], "is no way to weigh"),
-        (["method.strategy.class_rows=2"], "is neither true nor false"),
+        (["method.assignment=dynamics"], "Did you mean 'dynamic'"),
+        (["method.rates=[0.3,1.0]"], r"rates=\[0\.3\]: are no rates of the space"),
+        (["method.rates=[]"], "are no rates of the space"),
+        ([LIMITS, "method.rates=[1.0]"], "are not given out by limits"),
         (["trainer.loss=balanced_softmax"], "is not the loss that is masked"),
     ],
 )

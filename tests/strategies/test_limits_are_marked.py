@@ -19,7 +19,7 @@ QUICK = ["clients=3", "clients_per_round=3", "rounds=2", "evaluation.every=0"]
 def test_who_is_beyond_its_limits_is_counted(
     architecture: str, beyond: int, tmp_path: Path
 ) -> None:
-    which = f"method.strategy.architecture={architecture}"
+    which = f"method.architecture={architecture}"
     directory = run(tmp_path / "run", "method=local", which, *CAPS, *QUICK)
     summary = directory.summary()
     entries = summary["per_client"].values()
@@ -39,7 +39,7 @@ def test_who_is_beyond_its_limits_is_counted(
 
 
 def test_without_limits_nobody_is_beyond_them(tmp_path: Path) -> None:
-    which = "method.strategy.architecture=fitting"
+    which = "method.architecture=fitting"
     directory = run(tmp_path / "run", "method=local", which, *QUICK)
     summary = directory.summary()
     assert summary["beyond_limits"] == 0

@@ -16,6 +16,8 @@ from corolla.launch import plan_run
 from corolla.search import predictor_search
 from corolla.search.measured_lists import to_choices
 from corolla.search.predictor import ForestPredictor
+from corolla.search.predictor_search import PersonalSearchSettings
+from corolla.settings import settings_of
 from corolla.spaces.architecture import Architecture
 from corolla.tasks import Reply
 from strategies.exchange import Order
@@ -25,12 +27,12 @@ from tests.strategies.conftest import small
 CLIENTS = [str(number) for number in range(65)]
 SEARCH = [
     "rounds=40",
-    "personal_search.rounds=null",
-    "personal_search.subnets_per_exchange=5",
-    "personal_search.predictor.initial=10",
-    "personal_search.predictor.front=2",
-    "personal_search.predictor.forest.min_pairs=4",
-    "personal_search.predictor.forest.trees=1",
+    "method.personal_search.rounds=null",
+    "method.personal_search.subnets_per_exchange=5",
+    "method.personal_search.predictor.initial=10",
+    "method.personal_search.predictor.front=2",
+    "method.personal_search.predictor.forest.min_pairs=4",
+    "method.personal_search.predictor.forest.trees=1",
 ]
 
 
@@ -42,7 +44,8 @@ def _search(config: RunConfig, **known: Any) -> PersonalSearch:
     space, trainer = build_space(config), build_trainer_settings(config)
     federation = Federation.of(config, space=space, trainer=trainer, budgets={}, **known)
     federation = replace(federation, clients=len(CLIENTS), participants=len(CLIENTS))
-    return PersonalSearch(federation=federation, **config.personal_search)
+    settings = settings_of(PersonalSearchSettings, config.method.settings["personal_search"])
+    return PersonalSearch(federation=federation, settings=settings)
 
 
 def _reply(order: Order, notes: dict[str, Any], **metrics: float) -> Reply:
@@ -76,7 +79,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 def test_the_server_draws_and_learns_once_for_each_of_many_clients(
     counted: dict[str, int],
 ) -> None:
-    search = _search(_config("personal_search.where=server"))
+    search = _search(_config("method.personal_search.where=server"))
     weights = search.space.initial_state(0)
     width = len(search.space.dimensions)
     exchanges = 0
@@ -140,7 +143,7 @@ def test_what_was_found_under_other_limits_is_left_for_what_fits() -> None:
 
 
 def test_the_costliest_control_uses_the_limits_up() -> None:
-    search = _search(_config("personal_search.by=costliest"))
+    search = _search(_config("method.personal_search.by=costliest"))
     space = search.space
     assert search.architecture("0") == space.largest()
     low, high = space.macs(space.smallest()), space.macs(space.largest())

@@ -55,12 +55,12 @@ def test_fedavg_with_private_parts_by_hand(parts: list[str], tmp_path: Path) -> 
     # Private statistics are deployed as they are; a network all of whose statistics are is not recalibrated.
     statistics = "aggregate" if parts == ["head"] else "recalibrate"
     directory = run(
-        *(tmp_path / "run", "method=fedavg", "method.strategy.weights=uniform", *TWO, *TINY),
+        *(tmp_path / "run", "method=fedavg", "method.weights=uniform", *TWO, *TINY),
         *(f"private=[{','.join(parts)}]", f"evaluation.statistics={statistics}"),
     )
     common = Shared(directory.config_text())
     config, space, trainer = common.config, common.space, common.trainer
-    architecture = space.named(config.method.strategy["architecture"])
+    architecture = space.named(config.method.settings["architecture"])
     initial = space.initial_state(config.seed)
     private = {name for part in parts for name in space.parts[part]}
     shared = space.cut(initial, architecture)
@@ -125,7 +125,7 @@ def test_with_a_search_nothing_private_travels_and_a_resumed_run_is_the_same(
     """Every client gets another architecture in every round."""
     names = _recorded(monkeypatch)
     arm = ("method=perfedrlnas", "private=[head,norm]", "damping=0.25", *TINY)
-    arm = (*arm, "method.strategy.server_momentum=0.9", "clients_per_round=3")
+    arm = (*arm, "method.server_momentum=0.9", "clients_per_round=3")
     whole = run(tmp_path / "whole", *arm)
     space = Shared(whole.config_text()).space
     private = space.names_in(_config(whole).private)
@@ -183,13 +183,13 @@ def test_a_knowledge_network_has_private_parts_of_its_own(
     """FedKEMF: the clients' models have other architectures than the network that travels."""
     names = _recorded(monkeypatch)
     directory = run(
-        *(tmp_path / "run", "method=fedkemf", "method.strategy.fusion=average", *TWO, *TINY),
+        *(tmp_path / "run", "method=fedkemf", "method.fusion=average", *TWO, *TINY),
         "private=[head]",
     )
     space = Shared(directory.config_text()).space
     private = space.names_in(["head"])
     assert not private & set().union(*names)
-    knowledge = space.named(_config(directory).method.strategy["knowledge"])
+    knowledge = space.named(_config(directory).method.settings["knowledge"])
     initial = space.cut(space.initial_state(0), knowledge)
     server = _server(directory, space, "model")
     _same({n: server[n] for n in private}, {n: initial[n] for n in private})

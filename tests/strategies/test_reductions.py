@@ -30,7 +30,7 @@ def weights_of(directory: RunDirectory, prefix: str) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("weights", ["examples", "uniform"])
 def test_perfedrlnas_without_choices_equals_fedavg(weights: str, tmp_path: Path) -> None:
-    common = [ONE, f"method.strategy.weights={weights}"]
+    common = [ONE, f"method.weights={weights}"]
     searched = run(tmp_path / "searched", "method=perfedrlnas", *common)
     averaged = run(tmp_path / "averaged", "method=fedavg", *common)
     left, right = (
@@ -65,8 +65,8 @@ def test_local_trained_to_convergence_reaches_everybody_once(tmp_path: Path) -> 
     directory = run(
         tmp_path / "run",
         "method=local",
-        "method.strategy.budget=converged",
-        "method.strategy.max_epochs=3",
+        "method.budget=converged",
+        "method.max_epochs=3",
     )
     participants = [client for line in directory.metrics() for client in line["participants"]]
     assert sorted(participants) == ["0", "1", "2", "3"]

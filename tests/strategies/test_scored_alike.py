@@ -168,5 +168,7 @@ def test_there_must_be_a_fine_tuning_to_deploy() -> None:
 
 def test_received_models_are_scored_in_rounds_only_where_a_reward_needs_it(tmp_path: Path) -> None:
     for reward, there in (("accuracy", False), ("improvement", True)):
-        rows = run(tmp_path / reward, "method=perfednas", f"reward={reward}", *TINY).clients()
+        rows = run(
+            tmp_path / reward, "method=perfednas", f"method/reward={reward}", *TINY
+        ).clients()
         assert all(("received_val_accuracy" in row) is there for row in rows)

@@ -14,7 +14,7 @@ CONSTANT = "trainer.lr_schedule=constant"  # or the step would depend on the num
 
 
 def test_settled_rounds_train_what_is_deployed_and_policies_rest(tmp_path: Path) -> None:
-    directory = run(tmp_path / "run", CONSTANT, "rounds=6", "method.strategy.settle=0.5")
+    directory = run(tmp_path / "run", CONSTANT, "rounds=6", "method.settle=0.5")
     deployed = {c: e["choices"] for c, e in directory.summary()["per_client"].items()}
     late = [row for row in directory.clients() if row["round"] > 3]  # half of six rounds
     assert len(late) == 6
@@ -29,19 +29,13 @@ def test_settled_rounds_train_what_is_deployed_and_policies_rest(tmp_path: Path)
 
 def test_nothing_settles_by_default(tmp_path: Path) -> None:
     plain = run(tmp_path / "plain")
-    explicit = run(tmp_path / "explicit", "method.strategy.settle=0.0")
+    explicit = run(tmp_path / "explicit", "method.settle=0.0")
     assert results(plain) == results(explicit)
 
 
 @pytest.mark.parametrize("warmup", [0, 1])
 def test_a_share_that_leaves_nothing_to_search_is_refused(warmup: int) -> None:
-    settings = ["rounds=2", f"method.strategy.settle={0.9 if warmup == 0 else 0.5}"]
-    settings.append(f"method.strategy.warmup_rounds={warmup}")
+    settings = ["rounds=2", f"method.settle={0.9 if warmup == 0 else 0.5}"]
+    settings.append(f"method.warmup_rounds={warmup}")
     with pytest.raises(RefusedError, match=r"settle=.*leaves no round to search in"):
         plan_run([*SMALL, *settings, "run_dir=unused"])
-
-
-@pytest.mark.parametrize("share", [-0.1, 1.0, 3])
-def test_a_share_outside_is_refused(share: float) -> None:
-    with pytest.raises(RefusedError, match=r"method.strategy.settle=.*outside \[0, 1\)"):
-        plan_run([*SMALL, f"method.strategy.settle={share}", "run_dir=unused"])

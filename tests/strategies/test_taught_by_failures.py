@@ -21,8 +21,8 @@ from tests.strategies.test_contract import _config, _replies, _strategy
 
 FIT = SubnetClient.fit
 PLAIN = [
-    "method.strategy.reward.baseline=clients",
-    "method.strategy.reward.normalise=none",
+    "method.reward.baseline=clients",
+    "method.reward.normalise=none",
     "evaluation.every=0",
     "evaluation.fine_tune_epochs=0",
     "clients_per_round=4",
@@ -90,7 +90,7 @@ def test_a_failure_is_judged_by_equation_9(replies: list[str]) -> None:
 
 @pytest.mark.parametrize("proposals", ["uniform", "policy_gradient"])
 def test_any_search_learns_from_failures_and_resumes(proposals: str) -> None:
-    settings = ["perfednas", f"proposals={proposals}"]
+    settings = ["perfednas", f"method/proposals={proposals}"]
     whole, resumed = (_strategy(_config(*settings)) for _ in range(2))
     for server_round in (1, 2):
         for strategy in (whole, resumed):

@@ -106,14 +106,11 @@ def test_grid_goes_from_0_to_1() -> None:
     assert KnnSettings(k=1, scale=1.0, lambda_step=0.1).grid()[3] == 0.3
 
 
-def test_bad_settings_are_refused_all_at_once() -> None:
-    with pytest.raises(RefusedError) as caught:
-        KnnSettings(k=0, scale=-1.0, lambda_step=0.3)
-    assert [str(fault) for fault in caught.value.faults] == [
-        "k=0: is no number of neighbours. Use a whole number, 1 or more",
-        "scale=-1.0: is out of range. Use a number above 0",
-        "lambda_step=0.3: does not lead from 0 to 1. Use 1 divided by a whole number, such as 0.1",
-    ]
+def test_steps_that_do_not_lead_to_1_are_refused() -> None:
+    with pytest.raises(
+        RefusedError, match=r"lambda_step=0.3: does not lead from 0 to 1. Use 1 div"
+    ):
+        KnnSettings(k=1, scale=1.0, lambda_step=0.3)
 
 
 class Reversed(nn.Module):

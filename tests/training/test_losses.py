@@ -115,7 +115,7 @@ def test_a_loss_that_is_not_known_is_refused() -> None:
     with pytest.raises(RefusedError) as caught:
         with_loss("balanced_softmx")
     assert str(caught.value).startswith(
-        "trainer.loss='balanced_softmx': is not known. Did you mean 'balanced_softmax'? "
+        "loss='balanced_softmx': is not known. Did you mean 'balanced_softmax'? "
         "Known: balanced_softmax, balanced_softmax_client, cross_entropy"
     )
 

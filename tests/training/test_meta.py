@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from corolla.errors import RefusedError
 from corolla.training.meta import (
     Loss,
     MetaSettings,
@@ -380,15 +379,3 @@ def test_the_personalised_model_is_plain_sgd_at_alpha() -> None:
     sgd().train(reference, colourful(24), epochs=2, lr=0.1, **common)
     for name, tensor in reference.state_dict().items():
         assert torch.equal(model.state_dict()[name], tensor)
-
-
-def test_bad_settings_are_refused_all_at_once() -> None:
-    with pytest.raises(RefusedError) as caught:
-        MetaSettings(alpha=-0.1, beta=0.0, variant="first", delta=0.0, adapt_epochs=0)  # type: ignore[arg-type]
-    assert [str(fault) for fault in caught.value.faults] == [
-        "alpha=-0.1: is out of range. Use a number, 0 or more",
-        "beta=0.0: is out of range. Use a number above 0, or null for the round's learning rate",
-        "variant='first': is not known. Known: exact, fo, hf",
-        "delta=0.0: is out of range. Use a number above 0",
-        "adapt_epochs=0: is out of range. Use a whole number, 1 or more",
-    ]

@@ -422,16 +422,6 @@ def test_a_loan_that_fails_leaves_nothing_behind() -> None:
     assert all(parameter.grad is None for parameter in elastic.parameters())
 
 
-def test_settings_out_of_range_are_named_at_once() -> None:
-    with pytest.raises(RefusedError) as caught:
-        SandwichSettings(random_subnets=-1, temperature=0, teach="larges")  # type: ignore[arg-type]
-    assert [str(fault) for fault in caught.value.faults] == [
-        "sandwich.random_subnets=-1: is out of range. Use a whole number, 0 or more",
-        "sandwich.temperature=0: is out of range. Use a number above 0",
-        "sandwich.teach='larges': is not known. Did you mean 'largest'? Known: all, largest",
-    ]
-
-
 def test_arguments_that_do_not_fit_are_named() -> None:
     state, trainer = state_of(SPACE), supernet_trainer()
     for lr, message in (

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corolla.aggregation.damping import damped, damping_faults
+from corolla.aggregation.damping import damped
 from corolla.aggregation.holders import Holders
 from corolla.aggregation.robust import RobustRule
 from corolla.aggregation.running_mean import Block, fold, fold_blocks, readable, row_key
@@ -193,7 +193,9 @@ def _check(
     faults = [fault for update in updates for fault in check_update(supernet, update, values=False)]
     if not 0.0 <= momentum < 1.0:
         faults.append(Fault("momentum", momentum, "is outside [0, 1)", "Use 0 for none"))
-    faults += damping_faults(damping)
+    if not 0 <= damping <= 1:
+        remedy = "Use a number from 0 (none, as published) to 1"
+        faults.append(Fault("damping", damping, "is no share of a vote", remedy))
     if statistics not in ("aggregate", "keep"):
         remedy = nearest(statistics, ("aggregate", "keep"))
         faults.append(Fault("statistics", statistics, "is no policy for buffers", remedy))

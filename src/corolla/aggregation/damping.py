@@ -18,15 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corolla.aggregation.holders import Holders
-from corolla.errors import Fault, is_number
-
-
-def damping_faults(damping: float, key: str = "damping") -> list[Fault]:
-    """Return what is wrong with this setting, which the configuration has under ``key``."""
-    if is_number(damping) and 0 <= damping <= 1:
-        return []
-    remedy = "Use a number from 0 (none, as published) to 1"
-    return [Fault(key, damping, "is no share of a vote", remedy)]
 
 
 def damped(

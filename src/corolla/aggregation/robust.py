@@ -5,53 +5,36 @@ Chosen by ``robust=`` for any method (conf/robust); docs/robust.md says what eac
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from corolla.aggregation.holders import Holders
 from corolla.aggregation.step_limit import limited_steps
 from corolla.aggregation.trimming import trimmed_mean, trimmed_over_holders
 from corolla.aggregation.updates import Update
-from corolla.errors import Fault, RefusedError, is_number
+from corolla.settings import Count, settings
 from corolla.types import Arrays
 
 
+@settings
 class RobustRule:
-    """Steps limited before they are averaged, extremes left out of the average, or both.
+    """Steps limited before they are averaged, extremes left out of the average, or both."""
 
-    Args:
-        factor: steps are at most this many times as long as the round's median step
-            (`corolla.aggregation.step_limit`), 1 or more; None: as long as they are.
-        min_holders: with fewer, 3 or more, nothing is left out of an entry's average, and with fewer in
-            a round no step is limited: of two values nobody knows the right one.
+    # Steps are at most this many times as long as the round's median step
+    # (`corolla.aggregation.step_limit`); None: as long as they are.
+    factor: Annotated[float, Field(ge=1)] | None
+    # With fewer, nothing is left out of an entry's average, and with fewer in a round no step is limited:
+    # of two values nobody knows the right one.
+    min_holders: Annotated[Count, Field(ge=3)]
 
-    """
-
-    trims = False  # extremes are left out
-
-    def __init__(self, *, factor: float | None, min_holders: int) -> None:
-        faults = []
-        number = is_number(factor) or factor == math.inf
-        if factor is not None and not (number and factor >= 1):
-            remedy = "Use 1 or more (2.0: twice the median), or null for no limit"
-            faults.append(Fault("factor", factor, "is no limit of steps", remedy))
-        if isinstance(min_holders, bool) or not isinstance(min_holders, int) or min_holders < 3:
-            problem = "is too few: of two values nobody knows the right one"
-            faults.append(
-                Fault("min_holders", min_holders, problem, "Use a whole number from 3 on")
-            )
-        faults += self._faults()
-        if faults:
-            raise RefusedError(faults)
-        self.factor = factor
-        self.min_holders = min_holders
-
-    def _faults(self) -> list[Fault]:
-        return []
+    @property
+    def trims(self) -> bool:
+        """Whether extremes are left out."""
+        return False
 
     def cut(self, holders: NDArray[np.intp]) -> NDArray[np.intp]:
         """Return how many of the highest, and as many of the lowest, are left out of so many."""
@@ -82,27 +65,23 @@ class RobustRule:
         return trimmed_mean(values, weights, self.cut)[0]
 
 
+@settings
 class NormClip(RobustRule):
     """Steps limited to ``factor`` times the median; then the plain average."""
 
-    def __init__(self, *, factor: float, min_holders: int) -> None:
-        super().__init__(factor=factor, min_holders=min_holders)
+    factor: Annotated[float, Field(ge=1)]
 
 
+@settings
 class TrimmedMean(RobustRule):
     """Of h holders, floor(share * h) of the highest and of the lowest values are left out, at least one."""
 
-    def __init__(self, *, share: float, factor: float | None, min_holders: int) -> None:
-        """Take ``share`` in [0, 0.5); 0 leaves nobody out."""
-        self.share = share
-        super().__init__(factor=factor, min_holders=min_holders)
-        self.trims = share > 0
+    share: Annotated[float, Field(ge=0, lt=0.5)]  # 0 leaves nobody out
 
-    def _faults(self) -> list[Fault]:
-        if is_number(self.share) and 0 <= self.share < 0.5:
-            return []
-        remedy = "Use a number from 0 to below 0.5; robust=median leaves out all but the middle"
-        return [Fault("share", self.share, "is no share to leave out at each end", remedy)]
+    @property
+    def trims(self) -> bool:
+        """Whether extremes are left out."""
+        return self.share > 0
 
     def cut(self, holders: NDArray[np.intp]) -> NDArray[np.intp]:
         """Return k of h; without the small number 0.29 of 100 would be 28."""
@@ -112,13 +91,14 @@ class TrimmedMean(RobustRule):
         return np.where(holders >= self.min_holders, count, 0)
 
 
+@settings
 class Median(RobustRule):
     """The middle value; of an even number the two in the middle, weighted."""
 
-    trims = True
-
-    def __init__(self, *, factor: float | None, min_holders: int) -> None:
-        super().__init__(factor=factor, min_holders=min_holders)
+    @property
+    def trims(self) -> bool:
+        """Extremes are left out."""
+        return True
 
     def cut(self, holders: NDArray[np.intp]) -> NDArray[np.intp]:
         """Return all but the one or two in the middle."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from corolla.cli import tables
-from corolla.config.compose import config_dir, groups, sweep
+from corolla.config.compose import config_dir, groups, methods, sweep
 from corolla.errors import CorollaError, RefusedError
 from corolla.launch import Plan, plan_run, resume, start
 from corolla.records.run_directory import RunDirectory
@@ -141,7 +141,7 @@ def list_command(options: argparse.Namespace, console: Console) -> int:
     for plural, group in wanted.items():
         if options.what in (None, plural):
             _OUT.print(f"[bold]{plural}[/]")
-            for name in found.get(group, []):
+            for name in methods() if group == "method" else found.get(group, []):
                 text = (config_dir() / group / f"{name}.yaml").read_text().splitlines()
                 remarks = (li.lstrip("# ") for li in text if li.startswith("#"))
                 comment = next((r for r in remarks if not r.startswith("@package")), "")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from hydra.utils import get_class
 
 from corolla.aggregation.robust import RobustRule
 from corolla.caps import CapRule
-from corolla.config.arguments import kind_faults, unknown_faults
 from corolla.config.schema import RunConfig
 from corolla.data.dataset import Dataset
 from corolla.data.partition.partition import Partition
@@ -20,9 +19,12 @@ from corolla.data.partition.partitioner import Partitioner
 from corolla.data.server_set import ServerSet, named_as_server
 from corolla.errors import Fault, RefusedError
 from corolla.records.checkpoints import CheckpointHeader
+from corolla.settings import is_settings, own_settings, settings_of, signature_settings
 from corolla.spaces.supernet import Supernet
 from corolla.training.settings import LoopSettings, TrainerSettings
 from corolla.training.trainer import LocalTrainer
+
+T = TypeVar("T")
 
 _STUMBLES = (ImportError, AttributeError, TypeError, ValueError, LookupError, ArithmeticError)
 
@@ -31,43 +33,71 @@ def build(node: Mapping[str, Any], key: str, **known: Any) -> Any:
     """Return the object that ``node`` describes; ``known`` are arguments that no YAML can hold.
 
     Raises:
-        RefusedError: a target that does not exist, arguments it does not take, or values it refuses.
+        RefusedError: a target that does not exist, settings it does not have, or values it refuses.
 
     """
-    settings = {k: v for k, v in node.items() if k not in ("_target_", "name", "kind")}
+    kind, values = described(node, key)
+    return made(kind, values, key, **known)
+
+
+def described(node: Mapping[str, Any], key: str) -> tuple[type[Any], dict[str, Any]]:
+    """Return the class that ``node`` names by ``_target_``, and the values it gives.
+
+    Raises:
+        RefusedError: no such class.
+
+    """
+    values = {k: v for k, v in node.items() if k not in ("_target_", "name", "kind")}
     if "_target_" not in node:
         remedy = "Take one of the files in conf/"
         raise RefusedError(Fault(key, dict(node), "has no _target_", remedy))
-    target = str(node["_target_"])
-    with named(key, target):
-        kind = get_class(target)
+    kind = class_of(node["_target_"], key)
     if "name" in node and "name" in inspect.signature(kind).parameters:
-        settings["name"] = node["name"]
-    # Not hydra.utils.instantiate: it turns dataclasses and lists among the arguments into its own.
-    return _filled(kind, settings, key, target, known)
+        values["name"] = node["name"]
+    return kind, values
 
 
-def _filled(
-    kind: type[Any], settings: Mapping[str, Any], key: str, shown: Any, known: Mapping[str, Any]
+def made(
+    kind: type[Any], values: Mapping[str, Any], key: str, *, others: bool = False, **known: Any
 ) -> Any:
-    """Return ``kind`` filled with ``settings``; what it does not check itself, its annotations do."""
-    with named(key, shown):
-        faults = unknown_faults(kind, settings, key)
-        loose = kind_faults(kind, settings, key, known=known)
-    if faults:
-        raise RefusedError(faults)
-    try:
-        with named(key, shown):
-            built = kind(**settings, **known)
-    except RefusedError as error:
-        # A constructor says better what is wrong with a value; but not where it stumbles over one.
-        refused = isinstance(error.__cause__, RefusedError)
-        said = error.faults if refused or not loose else []
-        keys = {fault.key for fault in said}
-        raise RefusedError([*said, *(f for f in loose if f.key not in keys)]) from error
-    if loose:
-        raise RefusedError(loose)
-    return built
+    """Return a ``kind`` with the settings ``values`` that stand at ``key``.
+
+    A class that names its settings class by the annotation ``settings`` is handed one value of it; any other
+    takes its settings one by one, and they are checked by the annotations of its constructor.
+
+    Args:
+        kind: what is made.
+        values: from YAML.
+        key: comes before the names of what is refused.
+        others: some of ``values`` are not for this class.
+        known: arguments that no YAML can hold.
+
+    """
+    # Not hydra.utils.instantiate: it turns dataclasses and lists among the arguments into its own.
+    with named(key, kind.__qualname__):
+        own = own_settings(kind)
+        if own is not None:
+            return kind(settings=settings_of(own, values, key, others=others), **known)
+        if others:
+            return kind(**known)
+        if is_settings(kind):
+            return settings_of(kind, {**values, **known}, key)
+        checked = settings_of(signature_settings(cast(Any, kind), frozenset(known)), values, key)
+        return kind(**checked.__dict__, **known)
+
+
+def check_settings(kind: type[Any], values: Mapping[str, Any], key: str) -> None:
+    """Refuse what `made` would refuse of the settings that ``kind`` names, without making anything."""
+    own = own_settings(kind)
+    if own is not None:
+        with named(key, kind.__qualname__):
+            settings_of(own, values, key, others=True)
+
+
+def class_of(target: Any, key: str) -> type[Any]:
+    """Return the class of this dotted name. RefusedError where there is none."""
+    with named(key, target):
+        return cast("type[Any]", get_class(str(target)))
 
 
 @contextmanager
@@ -158,7 +188,7 @@ def build_robust(config: RunConfig) -> RobustRule | None:
 
 def build_trainer_settings(config: RunConfig) -> TrainerSettings:
     """Return optimiser, schedule and augmentation of local training."""
-    settings: TrainerSettings = settings_of(TrainerSettings, config.trainer, "trainer")
+    settings: TrainerSettings = group_settings(TrainerSettings, config.trainer, "trainer")
     return settings
 
 
@@ -168,20 +198,25 @@ def build_trainer(config: RunConfig) -> LocalTrainer:
     if device not in config.space.loop:
         remedy = f"Add it; there are {sorted(config.space.loop)}"
         raise RefusedError(Fault(f"space.loop.{device}", None, "no loop settings", remedy))
-    loop = settings_of(LoopSettings, config.space.loop[device], f"space.loop.{device}")
+    loop = group_settings(LoopSettings, config.space.loop[device], f"space.loop.{device}")
     return LocalTrainer(settings=build_trainer_settings(config), loop=loop, device=device)
 
 
 def build_client(config: RunConfig, **known: Any) -> Any:
     """Return the method's client: `clients.client.Client`."""
-    return build(config.method.client, "method.client", **known)
+    kind = class_of(config.method.client, "method.client")
+    return made(kind, config.method.settings, "method", others=True, **known)
 
 
 def build_strategy(config: RunConfig, **known: Any) -> Any:
     """Return the method's Strategy for the run's stage."""
-    if config.stage == "new_clients" and config.method.new_clients is not None:
-        return build(config.method.new_clients, "method.new_clients", **known)
-    return build(config.method.strategy, "method.strategy", **known)
+    method = config.method
+    if config.stage == "new_clients" and method.new_clients is not None:
+        kind = class_of(method.new_clients.strategy, "method.new_clients.strategy")
+        values = method.settings | method.new_clients.settings
+        return made(kind, values, "method", others=True, **known)
+    kind = class_of(method.strategy, "method.strategy")
+    return made(kind, method.settings, "method", others=True, **known)
 
 
 def build_engine(config: RunConfig, **known: Any) -> Any:
@@ -207,7 +242,8 @@ def header_of(config: RunConfig, space: Supernet) -> CheckpointHeader:
     )
 
 
-def settings_of(kind: type[Any], values: Mapping[str, Any], key: str) -> Any:
-    """Return the settings class ``kind`` filled from YAML; RefusedError names unknown or bad keys."""
-    settings = {name: value for name, value in values.items() if name != "name"}
-    return _filled(kind, settings, key, dict(values), {})
+def group_settings(kind: type[T], values: Mapping[str, Any], key: str) -> T:
+    """Return the settings class ``kind`` filled from a group of YAML, whose name is no setting."""
+    with named(key, kind.__qualname__):
+        settings = {name: value for name, value in values.items() if name != "name"}
+        return settings_of(kind, settings, key)

@@ -7,7 +7,7 @@ first, against the groups and keys that exist.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from corolla.errors import Fault, RefusedError, nearest
 
+_OLD_PREFIXES = ("method.strategy.", "method.client.")  # of releases before 0.2
+
 
 def config_dir() -> Path:
     """Return the folder ``conf/``: beside the source in a checkout or bundle, else as installed."""
@@ -34,13 +36,20 @@ def config_dir() -> Path:
 
 
 def groups(folder: Path | None = None) -> dict[str, list[str]]:
-    """Return config group -> names of its files."""
+    """Return config group -> names of its files; ``method/search`` is a group below ``method``."""
     folder = folder or config_dir()
     return {
-        child.name: sorted(path.stem for path in child.glob("*.yaml"))
-        for child in sorted(folder.iterdir())
-        if child.is_dir() and any(child.glob("*.yaml"))
+        child.relative_to(folder).as_posix(): sorted(path.stem for path in child.glob("*.yaml"))
+        for child in sorted(folder.glob("**/"))
+        if child != folder and any(child.glob("*.yaml"))
     }
+
+
+def methods() -> list[str]:
+    """Return the methods; a file of conf/method without a name of its own is a method with other settings."""
+    folder = config_dir() / "method"
+    names = groups(folder.parent)["method"]
+    return [name for name in names if f"\nname: {name}\n" in (folder / f"{name}.yaml").read_text()]
 
 
 def compose_values(overrides: Sequence[str]) -> dict[str, Any]:
@@ -52,7 +61,8 @@ def compose_values(overrides: Sequence[str]) -> dict[str, Any]:
     """
     parsed = _parse(overrides)
     known = groups()
-    faults = [fault for override in parsed if (fault := _group_fault(override, known))]
+    faults = [fault for override in parsed if (fault := _moved(override, known))]
+    faults += [fault for override in parsed if (fault := _group_fault(override, known))]
     if faults:
         raise RefusedError(faults)
     chosen = [o.input_line or "" for o in parsed if o.key_or_group in known]
@@ -112,6 +122,19 @@ def _group_fault(override: Override, known: dict[str, list[str]]) -> Fault | Non
     if name in known[key]:
         return None
     return Fault(key, name, f"no such {key}", nearest(name, known[key]))
+
+
+def _moved(override: Override, known: Mapping[str, Any]) -> Fault | None:
+    """Return where a key of older releases is now."""
+    key, value = override.key_or_group, override.value()
+    first, _, rest = key.partition(".")
+    if key.startswith(_OLD_PREFIXES) and not rest.endswith("_target_"):
+        new = "method." + rest.partition(".")[2]
+    elif f"method/{first}" in known:
+        new = f"method.{key}" if rest else f"method/{key}"
+    else:
+        return None
+    return Fault(key, value, f"is now {new}", f"Write {new}={value}")
 
 
 def _compose(overrides: Sequence[str]) -> DictConfig:

@@ -14,9 +14,8 @@ from pydantic import (
     field_validator,
 )
 
-from corolla.checker import MOST
-from corolla.config.arguments import kind_problem
 from corolla.errors import Fault, nearest
+from corolla.kinds import MOST, kind_problem
 from corolla.types import MODEL_PARTS, ClientId
 
 Prior = Literal["auto", "client", "none"]
@@ -38,15 +37,30 @@ class _Strict(BaseModel):
         return value
 
 
-class MethodConfig(_Strict):
-    """A method: its Strategy and its client as ``_target_`` nodes."""
+class _WithSettings(_Strict):
+    """A part whose other keys are settings; the classes that it names check them."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, populate_by_name=True)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The keys that are not this class' own."""
+        return dict(self.model_extra or {})
+
+
+class StageConfig(_WithSettings):
+    """Another stage of a method: its Strategy; keys beside it are settings on top of the method's."""
+
+    strategy: str
+
+
+class MethodConfig(_WithSettings):
+    """A method: the classes of its Strategy and its client; what stands beside them is their settings."""
 
     name: str = Field(pattern=_NAME)
-    strategy: dict[str, Any]
-    client: dict[str, Any]
-    new_clients: dict[str, Any] | None = (
-        None  # the Strategy of stage=new_clients, where there is one
-    )
+    strategy: str
+    client: str
+    new_clients: StageConfig | None = None  # stage=new_clients, where there is one
 
 
 class SpaceConfig(_Strict):
@@ -88,12 +102,6 @@ class RunConfig(_Strict):
     partition: dict[str, Any]
     trainer: dict[str, Any]
     engine: dict[str, Any]
-    search: dict[str, Any] = Field(default_factory=dict)
-    proposals: dict[str, Any] = Field(default_factory=dict)
-    reward: dict[str, Any] = Field(default_factory=dict)
-    supernet_training: dict[str, Any] = Field(default_factory=dict)
-    personal_search: dict[str, Any] = Field(default_factory=dict)
-    retraining: dict[str, Any] = Field(default_factory=dict)
     server_set: dict[str, Any] = Field(default_factory=dict)
     cap: dict[str, Any] = Field(default_factory=dict)
     robust: dict[str, Any] = Field(default_factory=dict)
@@ -165,6 +173,11 @@ class RunConfig(_Strict):
 
 def parse_config(values: dict[str, Any]) -> tuple[RunConfig | None, list[Fault]]:
     """Return the checked configuration, or None and every fault found in it."""
+    method = values.get("method")
+    if isinstance(method, dict) and isinstance(method.get("strategy"), dict):
+        problem = "was made by a release before 0.2, which named settings otherwise"
+        remedy = "Use the release that made it (environment.json names it), or start a new run"
+        return None, [Fault("config.yaml", method.get("name"), problem, remedy)]
     try:
         config = RunConfig.model_validate(values)
     except ValidationError as error:

@@ -180,12 +180,12 @@ def _config(directory: RunDirectory) -> RunConfig:
 
 
 def _share_faults(config: RunConfig) -> list[Fault]:
-    client = config.method.client
-    if client.get("search") is None or client.get("share") is not False:
+    settings = config.method.settings
+    if settings.get("search") is None or settings.get("share") is not False:
         return []
     problem = "the clients kept their architectures to themselves"
-    remedy = "Take a run with method.client.share=auto"
-    return [Fault("method.client.share", False, problem, remedy)]
+    remedy = "Take a run with method.share=auto"
+    return [Fault("method.share", False, problem, remedy)]
 
 
 def _model_faults(

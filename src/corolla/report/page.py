@@ -106,7 +106,7 @@ def _chosen(runs: Sequence[Run]) -> str:
     searches = [run.config.get("personal_search") for run in runs if _uses_personal_search(run)]
     if any(isinstance(one, dict) and one.get("fitness") == "test" for one in searches):
         return (
-            "architectures were chosen ON TEST IMAGES (personal_search.fitness=test), "
+            "architectures were chosen ON TEST IMAGES (method.personal_search.fitness=test), "
             "so accuracies are too high"
         )
     return "nothing was chosen on test"

@@ -8,14 +8,15 @@ Every loop is bounded: where no new architecture can be found, the search ends w
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from corolla.checker import is_count
-from corolla.errors import Fault, RefusedError, is_number
+from corolla.errors import Fault, RefusedError
+from corolla.settings import Count, CountOrNone, Positive, settings
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.space import SearchSpace
 
@@ -31,34 +32,15 @@ _CHILD_TRIES = 50  # children made per child wanted
 _STALE = 200  # repairs in a row that bring nothing new
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class EvolutionSettings:
-    """Sizes of algorithm 2. Raises `RefusedError` with every value that cannot work."""
+    """Sizes of algorithm 2."""
 
-    population: int = 256  # the best that survive a generation
-    generations: int = 20
-    mutants: int = 64  # new ones a generation, of parents drawn uniformly
-    crossovers: int = 64  # new ones a generation, each dimension from either of two parents
-    mutation_probability: float = 0.2  # that a dimension is drawn again
-
-    def __post_init__(self) -> None:
-        faults = []
-        for key, least in (
-            ("population", 1),
-            ("generations", 0),
-            ("mutants", 0),
-            ("crossovers", 0),
-        ):
-            value = getattr(self, key)
-            if not is_count(value, least=least):
-                remedy = f"Use a whole number, {least} or more"
-                faults.append(Fault(f"evolution.{key}", value, "is out of range", remedy))
-        probability = self.mutation_probability
-        if not is_number(probability) or not 0 < probability <= 1:
-            key, remedy = "evolution.mutation_probability", "Use a number above 0, up to 1"
-            faults.append(Fault(key, probability, "is no probability of a change", remedy))
-        if faults:
-            raise RefusedError(faults)
+    population: Count = 256  # the best that survive a generation
+    generations: CountOrNone = 20
+    mutants: CountOrNone = 64  # new ones a generation, of parents drawn uniformly
+    crossovers: CountOrNone = 64  # new ones a generation, each dimension from either of two parents
+    mutation_probability: Annotated[Positive, Field(le=1)] = 0.2  # that a dimension is drawn again
 
 
 def require_smallest(space: SearchSpace, fits: Fits) -> None:

@@ -8,12 +8,14 @@ strongest edges (as DARTS does; the paper does not say).
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from corolla.errors import Fault, RefusedError, is_number
 from corolla.search.decisions import Decision, Judge, LossOf, count_undecided, crowded_nodes
+from corolla.settings import Count, NonNegative, Positive, settings
 from corolla.spaces.darts_cells import DartsNetwork, DartsPlan
 from corolla.spaces.darts_genotype import KINDS, edge_name, edge_pairs
 from corolla.spaces.darts_operations import CARRIES_NOTHING
@@ -22,55 +24,30 @@ from corolla.training.statistics import batch_statistics
 from corolla.training.variants import Statistics
 
 
+@settings
+class MilenasSettings:
+    """Settings of `MilenasSearch`."""
+
+    search_rounds: Count  # of training with alpha
+    lr: Positive  # eta_alpha
+    validation_weight: NonNegative  # lambda_alpha
+    # what a round is: one that the client took part in, or one of the federation
+    clock: Literal["participations", "rounds"]
+    topology: bool  # also choose the edges of every node
+    in_edges: Count  # that a node keeps
+
+
 class MilenasSearch:
-    """Learns alpha beside the weights, decides everything at once after ``search_rounds``.
-
-    Args:
-        search_rounds: of training with alpha, 1 or more.
-        lr: eta_alpha, above 0.
-        validation_weight: lambda_alpha, 0 or more.
-        clock: what a round is: one that the client took part in (``participations``), or one of the
-            federation (``rounds``).
-        topology: also choose the edges of every node.
-        in_edges: that a node keeps.
-
-    Raises:
-        RefusedError: values out of range, all at once.
-
-    """
+    """Learns alpha beside the weights, decides everything at once after ``search_rounds``."""
 
     statistics: Statistics = "batch"  # it scores no variants
+    settings: MilenasSettings
 
-    def __init__(
-        self,
-        *,
-        search_rounds: int,
-        lr: float,
-        validation_weight: float,
-        clock: str,
-        topology: bool,
-        in_edges: int,
-    ) -> None:
-        faults = []
-        if clock not in ("participations", "rounds"):
-            faults.append(Fault("clock", clock, "is not known", "Use participations or rounds"))
-        for key, value, least in (("search_rounds", search_rounds, 1), ("in_edges", in_edges, 1)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                faults.append(Fault(key, value, "is out of range", f"Use {least} or more"))
-        if not is_number(lr) or lr <= 0:
-            faults.append(Fault("lr", lr, "must be a number above 0", "The paper takes 0.01"))
-        if not is_number(validation_weight) or validation_weight < 0:
-            problem = "must be a number, 0 or more"
-            faults.append(
-                Fault("validation_weight", validation_weight, problem, "The paper takes 1")
-            )
-        if not isinstance(topology, bool):
-            faults.append(Fault("topology", topology, "is neither true nor false", "Use either"))
-        if faults:
-            raise RefusedError(faults)
-        self.clock = clock
-        self._rounds, self._lr, self._weight = search_rounds, lr, validation_weight
-        self._topology, self._in_edges = topology, in_edges
+    def __init__(self, *, settings: MilenasSettings) -> None:
+        self.clock = settings.clock
+        self._rounds, self._lr = settings.search_rounds, settings.lr
+        self._weight = settings.validation_weight
+        self._topology, self._in_edges = settings.topology, settings.in_edges
 
     def rounds_needed(self, plan: DartsPlan) -> int:
         """Return how many rounds a client needs to decide everything and train once after that."""

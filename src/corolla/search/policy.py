@@ -15,52 +15,26 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from corolla.errors import Fault, RefusedError, nearest
+from corolla.errors import Fault, RefusedError
+from corolla.settings import Betas, NonNegative, Positive, Share, settings
 from corolla.state import State
 from corolla.types import ClientId, client_order
 
 Vector = NDArray[np.float64]
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class PolicySettings:
-    """How a policy moves. Raises `RefusedError` with every value that cannot work."""
+    """How a policy moves."""
 
     optimizer: Literal["sgd", "adam"] = "sgd"
-    lr: float = 0.4  # step on the logits (alpha in the paper); meant for normalised advantages
-    betas: tuple[float, float] = (0.5, 0.999)  # Adam only
-    eps: float = 1e-8  # Adam only
-    entropy_bonus: float = 0.0  # nats are worth this much advantage; keeps a policy exploring
-    logit_limit: float | None = None  # logits stay within +-limit, so no choice ever dies out
+    lr: Positive = 0.4  # step on the logits (alpha in the paper); meant for normalised advantages
+    betas: Betas = (0.5, 0.999)  # Adam only
+    eps: Positive = 1e-8  # Adam only
+    entropy_bonus: NonNegative = 0.0  # nats are worth this much advantage; keeps a policy exploring
+    logit_limit: Positive | None = None  # logits stay within +-limit, so no choice ever dies out
     misfits: Literal["step", "published"] = "step"  # what is learned from draws that do not fit
-    misfit_step: float = 0.2  # share of a misfit's advantage that moves towards what fits
-
-    def __post_init__(self) -> None:
-        faults = []
-        for key, problem, known in (
-            ("optimizer", "is no policy optimiser", ("sgd", "adam")),
-            ("misfits", "is no way to learn from misfits", ("step", "published")),
-        ):
-            if getattr(self, key) not in known:
-                remedy = nearest(str(getattr(self, key)), known)
-                faults.append(Fault(key, getattr(self, key), problem, remedy))
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            faults.append(Fault("lr", self.lr, "is no step size", "Use a positive number"))
-        if len(self.betas) != 2 or not all(0.0 <= beta < 1.0 for beta in self.betas):
-            faults.append(Fault("betas", self.betas, "are not two numbers in [0, 1)", "See Adam"))
-        if not self.eps > 0:
-            faults.append(Fault("eps", self.eps, "is not positive", "Use 1e-8"))
-        if not (math.isfinite(self.entropy_bonus) and self.entropy_bonus >= 0):
-            remedy = "Use 0 for none"
-            faults.append(Fault("entropy_bonus", self.entropy_bonus, "is negative", remedy))
-        if self.logit_limit is not None and not self.logit_limit > 0:
-            remedy = "Use null for no limit"
-            faults.append(Fault("logit_limit", self.logit_limit, "is not positive", remedy))
-        if not 0.0 <= self.misfit_step <= 1.0:
-            remedy = "0 learns nothing from misfits, 1 as much as from the worst that fits"
-            faults.append(Fault("misfit_step", self.misfit_step, "lies outside [0, 1]", remedy))
-        if faults:
-            raise RefusedError(faults)
+    misfit_step: Share = 0.2  # share of a misfit's advantage that moves towards what fits
 
 
 _LEAST = 1e-12  # a probability; what nobody chose stays possible

@@ -13,33 +13,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from corolla.checker import is_count
 from corolla.errors import Fault, RefusedError
 from corolla.search.measured import Measured, finite
+from corolla.settings import AtLeastTwo, Count, settings
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.space import SearchSpace
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class ForestSettings:
-    """The forest's size. Raises `RefusedError` with every value that cannot work."""
+    """The forest's size."""
 
-    trees: int = 100
-    max_depth: int | None = 15  # None: until the leaves are pure
-    min_pairs: int = 10  # measured architectures below which nothing is fitted
-
-    def __post_init__(self) -> None:
-        faults = []
-        for key, least in (("trees", 1), ("max_depth", 1), ("min_pairs", 2)):
-            value = getattr(self, key)
-            if key == "max_depth" and value is None:
-                continue
-            if not is_count(value, least=least):
-                also = ", or null for no limit" if key == "max_depth" else ""
-                remedy = f"Use a whole number, {least} or more{also}"
-                faults.append(Fault(f"forest.{key}", value, "is out of range", remedy))
-        if faults:
-            raise RefusedError(faults)
+    trees: Count = 100
+    max_depth: Count | None = 15  # None: until the leaves are pure
+    min_pairs: AtLeastTwo = 10  # measured architectures below which nothing is fitted
 
 
 class ForestPredictor:

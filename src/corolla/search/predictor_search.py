@@ -8,16 +8,15 @@ population; ``front=0`` does that).
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Literal
 
 import numpy as np
 
-from corolla.errors import Fault, RefusedError, is_number, nearest
+from corolla.errors import Fault, RefusedError
 from corolla.search.evolution import (
     EvolutionSettings,
     Fits,
@@ -33,6 +32,7 @@ from corolla.search.predictor import (
     compare,
     held_out_correlation,
 )
+from corolla.settings import Count, CountOrNone, Decay, settings
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.space import SearchSpace
 from corolla.types import ClientId, client_seed
@@ -74,50 +74,55 @@ class SearchResult:
         return found
 
 
+@settings
+class PredictorSettings:
+    """Sizes of a client's search."""
+
+    initial: Count = 256  # architectures of the random population that the forest learns from
+    front: CountOrNone = 32  # best predicted new architectures to measure after that
+    held_out: Decay = (
+        0.2  # share of the initial population that the predictor's quality is measured on
+    )
+    evolution: EvolutionSettings = EvolutionSettings()  # of the search on predictions
+    forest: ForestSettings = ForestSettings()  # the predictor
+
+    def __post_init__(self) -> None:
+        needed = self.forest.min_pairs
+        if self.initial < needed:
+            problem = f"is fewer than the forest needs (forest.min_pairs={needed})"
+            remedy = f"Use {needed} or more, or lower forest.min_pairs"
+            raise RefusedError(Fault("initial", self.initial, problem, remedy))
+
+
+@settings
+class PersonalSearchSettings:
+    """Stage 2 of HAPFNAS: how every client searches the supernet."""
+
+    by: Literal["predictor", "random", "costliest", "smallest"]
+    where: Literal["client", "server"]  # server: clients score subnets that they are sent
+    rounds: Count | None  # None: as many as reach everybody once
+    subnets_per_exchange: Count  # where=server
+    fitness: Literal[
+        "validation", "test"
+    ]  # images that a client measures on; test: the public code's leak
+    recalibration_images: (
+        CountOrNone  # of the client's training images, for BN statistics; 0: the supernet's
+    )
+    predictor: PredictorSettings
+
+    def __post_init__(self) -> None:
+        if self.recalibration_images == 1:
+            remedy = "Use a whole number, 2 or more; 0 keeps the supernet's own statistics"
+            raise RefusedError(Fault("recalibration_images", 1, "is out of range", remedy))
+
+
 class PredictorSearch:
-    """How clients search: the settings, of which every client makes a `course` of its own.
+    """How clients search: the settings, of which every client makes a `course` of its own."""
 
-    Args:
-        space: what is searched.
-        initial: architectures of the random population that the forest learns from.
-        front: best predicted new architectures to measure after that; 0: none.
-        held_out: share of the initial population that the predictor's quality is measured on.
-        evolution: settings of the search on predictions, by name or as an object.
-        forest: settings of the predictor, likewise.
-
-    Raises:
-        RefusedError: values out of range, all at once.
-
-    """
-
-    def __init__(
-        self,
-        space: SearchSpace,
-        *,
-        initial: int = 256,
-        front: int = 32,
-        held_out: float = 0.2,
-        evolution: EvolutionSettings | Mapping[str, Any] | None = None,
-        forest: ForestSettings | Mapping[str, Any] | None = None,
-    ) -> None:
-        faults: list[Fault] = []
-        evolved = _settings("evolution", EvolutionSettings, evolution, faults)
-        grown = _settings("forest", ForestSettings, forest, faults)
-        for key, value, least in (("initial", initial, 1), ("front", front, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                remedy = f"Use a whole number, {least} or more"
-                faults.append(Fault(key, value, "is out of range", remedy))
-            elif key == "initial" and grown is not None and value < grown.min_pairs:
-                problem = f"is fewer than the forest needs (forest.min_pairs={grown.min_pairs})"
-                remedy = f"Use {grown.min_pairs} or more, or lower forest.min_pairs"
-                faults.append(Fault(key, value, problem, remedy))
-        if not is_number(held_out) or not 0 <= held_out < 1:
-            remedy = "Use a number from 0 (quality not measured) to below 1"
-            faults.append(Fault("held_out", held_out, "is no share of the pairs", remedy))
-        if faults or evolved is None or grown is None:
-            raise RefusedError(faults)
-        self.space, self.initial, self.front, self.held_out = space, initial, front, held_out
-        self.evolution, self.forest = evolved, grown
+    def __init__(self, space: SearchSpace, settings: PredictorSettings) -> None:
+        self.space, self.initial, self.front = space, settings.initial, settings.front
+        self.held_out, self.evolution = settings.held_out, settings.evolution
+        self.forest = settings.forest
 
     def course(self, *, fits: Fits, seed: Sequence[int]) -> Course:
         """Return one client's search.
@@ -249,32 +254,6 @@ def best_of(measured: Iterable[Measured]) -> Measured:
 
 
 _Pairs = tuple[Measured, ...]
-_S = TypeVar("_S", EvolutionSettings, ForestSettings)
-
-
-def _settings(
-    name: str, kind: type[_S], given: _S | Mapping[str, Any] | None, faults: list[Fault]
-) -> _S | None:
-    """Return the settings object; None, with all that is wrong added to ``faults``."""
-    if isinstance(given, kind):
-        return given
-    values = {} if given is None else given
-    known = [field.name for field in dataclasses.fields(kind)]
-    if not isinstance(values, Mapping):
-        remedy = f"Use a mapping with any of: {', '.join(known)}"
-        faults.append(Fault(name, given, "is no mapping of settings", remedy))
-        return None
-    unknown = [key for key in values if key not in known]
-    faults += [
-        Fault(f"{name}.{key}", values[key], "is not known", nearest(str(key), known))
-        for key in unknown
-    ]
-    try:
-        made = kind(**{str(key): value for key, value in values.items() if key not in unknown})
-    except RefusedError as error:
-        faults += error.faults
-        return None
-    return None if unknown else made
 
 
 def _sequence(seed: Sequence[int], stream: int) -> np.random.SeedSequence:

@@ -16,7 +16,6 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
-from corolla.errors import Fault, RefusedError, nearest
 from corolla.search.decisions import (
     Decision,
     Judge,
@@ -28,89 +27,48 @@ from corolla.search.decisions import (
 )
 from corolla.search.ranking import Ranking
 from corolla.search.topology import thin_node
+from corolla.settings import Count, CountOrNone, settings
 from corolla.spaces.darts_cells import DartsNetwork, DartsPlan
 from corolla.spaces.darts_genotype import KINDS, edge_name, edge_pairs
 from corolla.spaces.darts_operations import CARRIES_NOTHING
 from corolla.training.variants import Statistics
 
-CRITERIA = ("perturbation", "random", "costliest")
-CLOCKS = ("participations", "rounds")
-FIRST_STEPS = ("multiple", "warmup")
-STATISTICS = ("batch", "running")
+
+@settings
+class ProgressiveSettings(Ranking):
+    """How edges and nodes are decided. Of `Ranking`, only ``criterion=perturbation`` makes use."""
+
+    # perturbation, or a control on the same schedule: random, decisions by lot; costliest, what has most
+    # multiply-accumulates stays
+    criterion: Literal["perturbation", "random", "costliest"]
+    warmup_rounds: CountOrNone  # trained before the first step
+    recovery_rounds: Count  # trained from one step to the next
+    # After the first multiple of recovery_rounds that the warm-up does not exceed, as published, or right
+    # after the warm-up
+    first_step: Literal["multiple", "warmup"]
+    # training also between the last edges and the first node; not so in the public code
+    node_recovery: bool
+    # what a round is: one that the client took part in, or one of the federation
+    clock: Literal["participations", "rounds"]
+    topology: bool  # also choose the edges of every node
+    in_edges: Count  # that a node keeps
+    statistics: Statistics  # BatchNorm's while scoring: `corolla.training.variants.VariantScorer`
 
 
 class ProgressiveSearch:
-    """Decides edges and nodes by what their absence costs on validation images, by lot, or by size.
+    """Decides edges and nodes by what their absence costs on validation images, by lot, or by size."""
 
-    Args:
-        criterion: ``perturbation``, or a control on the same schedule: ``random``, decisions by lot;
-            ``costliest``, what has most multiply-accumulates stays.
-        rank: see `Ranking`; of ``perturbation`` alone.
-        near_ties: likewise.
-        warmup_rounds: trained before the first step.
-        recovery_rounds: trained from one step to the next, 1 or more.
-        first_step: after the first ``multiple`` of ``recovery_rounds`` that the warm-up does not exceed, as
-            published, or right after the ``warmup``.
-        node_recovery: training also between the last edges and the first node; not so in the public
-            code.
-        clock: what a round is: one that the client took part in, or one of the federation.
-        topology: also choose the edges of every node.
-        in_edges: that a node keeps.
-        statistics: BatchNorm's while scoring, see `corolla.training.variants.VariantScorer`.
+    settings: ProgressiveSettings
 
-    Raises:
-        RefusedError: values out of range, all at once.
-
-    """
-
-    def __init__(
-        self,
-        *,
-        criterion: Literal["perturbation", "random", "costliest"],
-        rank: Literal["loss", "accuracy"],
-        near_ties: float,
-        warmup_rounds: int,
-        recovery_rounds: int,
-        first_step: Literal["multiple", "warmup"],
-        node_recovery: bool,
-        clock: Literal["participations", "rounds"],
-        topology: bool,
-        in_edges: int,
-        statistics: Statistics,
-    ) -> None:
-        faults = [
-            Fault(key, value, "is not known", nearest(str(value), known))
-            for key, value, known in (
-                ("criterion", criterion, CRITERIA),
-                ("first_step", first_step, FIRST_STEPS),
-                ("clock", clock, CLOCKS),
-                ("statistics", statistics, STATISTICS),
-            )
-            if value not in known
-        ]
-        for key, count, least in (
-            ("warmup_rounds", warmup_rounds, 0),
-            ("recovery_rounds", recovery_rounds, 1),
-            ("in_edges", in_edges, 1),
-        ):
-            if isinstance(count, bool) or not isinstance(count, int) or count < least:
-                remedy = f"Use a whole number, {least} or more"
-                faults.append(Fault(key, count, "is out of range", remedy))
-        for key, switch in (("topology", topology), ("node_recovery", node_recovery)):
-            if not isinstance(switch, bool):
-                faults.append(Fault(key, switch, "is neither true nor false", "Use either"))
-        try:
-            self._ranking = Ranking(rank, near_ties)
-        except RefusedError as error:
-            faults += error.faults
-        if faults:
-            raise RefusedError(faults)
-        self._criterion, self.clock, self.statistics = criterion, clock, statistics
-        self._recovery = recovery_rounds
-        multiple = -(-warmup_rounds // recovery_rounds) * recovery_rounds
-        self._first = multiple if first_step == "multiple" else warmup_rounds
-        self._topology, self._in_edges = topology, in_edges
-        self._node_recovery = node_recovery
+    def __init__(self, *, settings: ProgressiveSettings) -> None:
+        self._ranking: Ranking = settings
+        self._criterion, self.clock = settings.criterion, settings.clock
+        self.statistics: Statistics = settings.statistics
+        self._recovery = settings.recovery_rounds
+        multiple = -(-settings.warmup_rounds // settings.recovery_rounds) * self._recovery
+        self._first = multiple if settings.first_step == "multiple" else settings.warmup_rounds
+        self._topology, self._in_edges = settings.topology, settings.in_edges
+        self._node_recovery = settings.node_recovery
 
     def rounds_needed(self, plan: DartsPlan) -> int:
         """Return how many rounds a client needs to decide everything and train once after that."""

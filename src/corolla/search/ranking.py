@@ -14,10 +14,9 @@ from typing import Generic, Literal, TypeVar
 
 from torch import Tensor
 
-from corolla.errors import Fault, RefusedError, is_number, nearest
+from corolla.settings import NonNegative, settings
 from corolla.training.variants import VariantScore
 
-RANKS = ("loss", "accuracy")
 Item = TypeVar("Item", str, int)
 
 
@@ -31,30 +30,16 @@ class Verdict(Generic[Item]):
     error: float  # standard error of the margin
 
 
-@dataclass(frozen=True)
+@settings
 class Ranking:
-    """How variants are compared. Raises `RefusedError` for values that are not known.
+    """How variants are compared."""
 
-    Args:
-        rank: by mean cross-entropy (``loss``) or by ``accuracy``; of equals by the other.
-        near_ties: standard errors of the difference up to which two are as good as equal, so that
-            multiply-accumulates decide; 0: only where loss and accuracy are equal.
-
-    """
-
-    rank: Literal["loss", "accuracy"]
-    near_ties: float
-
-    def __post_init__(self) -> None:
-        faults = []
-        if self.rank not in RANKS:
-            remedy = nearest(str(self.rank), RANKS)
-            faults.append(Fault("rank", self.rank, "is not known", remedy))
-        if not is_number(self.near_ties) or self.near_ties < 0:
-            remedy = "Use 1 for one standard error, or 0 for none"
-            faults.append(Fault("near_ties", self.near_ties, "must be a number, 0 or more", remedy))
-        if faults:
-            raise RefusedError(faults)
+    rank: Literal[
+        "loss", "accuracy"
+    ]  # by mean cross-entropy, or by accuracy; of equals by the other
+    # Standard errors of the difference up to which two are as good as equal, so that multiply-accumulates
+    # decide; 0: only where loss and accuracy are equal.
+    near_ties: NonNegative
 
     def pick(
         self,

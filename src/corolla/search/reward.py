@@ -15,7 +15,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from corolla.errors import Fault, RefusedError, nearest
+from corolla.errors import Fault, RefusedError
+from corolla.settings import Decay, NonNegative, Positive, settings
 from corolla.state import State
 from corolla.types import ClientId, client_order
 
@@ -26,45 +27,23 @@ _POOLED = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class RewardSettings:
-    """Terms of the reward. Raises `RefusedError` with every value that cannot work."""
+    """Terms of the reward."""
 
-    lambda_time: float = 0.0  # 1/s: accuracy given up for a second of round time
-    memory: bool = False  # subtract phi, the share of the memory budget used (equation 9)
+    lambda_time: NonNegative = 0.0  # 1/s: accuracy given up for a second of round time
+    memory: bool | Literal["auto"] = (
+        "auto"  # subtract phi, the share of the memory budget used (eq. 9)
+    )
+    received: bool | Literal["auto"] = True  # evaluation.received; of rewards that compare with it
     baseline: Baseline = "both"  # what is subtracted: see `RewardHistory`
-    decay: float = 0.9  # of a client's own running mean, per participation
-    prior_weight: float = 1.0  # participations that the mean of all counts as at a client's first
+    decay: Decay = 0.9  # of a client's own running mean, per participation
+    prior_weight: NonNegative = (
+        1.0  # participations that the mean of all counts as at a client's first
+    )
     normalise: Normalise = "client"  # whose running size advantages are divided by
-    normalise_decay: float = 0.95  # of that size: per round of all, per participation of a client
-    advantage_limit: float | None = 3.0  # advantages are clipped to +-limit, after normalising
-
-    def __post_init__(self) -> None:
-        faults = []
-        if not (math.isfinite(self.lambda_time) and self.lambda_time >= 0):
-            remedy = "Use 0 to ignore time"
-            faults.append(Fault("lambda_time", self.lambda_time, "is negative", remedy))
-        for key, problem, known in (
-            ("baseline", "is no baseline", ("clients", "client", "both", "none")),
-            ("normalise", "names nobody's advantages", ("client", "all", "none")),
-        ):
-            if getattr(self, key) not in known:
-                remedy = nearest(str(getattr(self, key)), known)
-                if isinstance(getattr(self, key), bool):  # as older releases had it
-                    remedy = "Use all for what was true, none for false, or client"
-                faults.append(Fault(key, getattr(self, key), problem, remedy))
-        if not (math.isfinite(self.prior_weight) and self.prior_weight >= 0):
-            remedy = "Use 0 to learn nothing from a client's first participation"
-            faults.append(Fault("prior_weight", self.prior_weight, "is negative", remedy))
-        for key in ("decay", "normalise_decay"):
-            if not 0.0 <= getattr(self, key) < 1.0:
-                remedy = "0 remembers the last value only"
-                faults.append(Fault(key, getattr(self, key), "is outside [0, 1)", remedy))
-        if self.advantage_limit is not None and not self.advantage_limit > 0:
-            remedy = "Use null for no limit"
-            faults.append(Fault("advantage_limit", self.advantage_limit, "is not positive", remedy))
-        if faults:
-            raise RefusedError(faults)
+    normalise_decay: Decay = 0.95  # of that size: per round of all, per participation of a client
+    advantage_limit: Positive | None = 3.0  # advantages are clipped to +-limit, after normalising
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,7 +204,7 @@ class RewardHistory:
             outcomes,
             mean,
             lambda_time=settings.lambda_time,
-            memory=settings.memory,
+            memory=settings.memory is True,
             lowest=self.bounds[0],
         )
 

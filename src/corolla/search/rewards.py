@@ -10,14 +10,12 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from corolla.errors import Fault, RefusedError
 from corolla.search.reward import (
-    Baseline,
     Judgement,
-    Normalise,
     Outcome,
     RewardHistory,
     RewardSettings,
@@ -39,57 +37,25 @@ class Reward(ABC):
     """Turns the replies of a round into rewards and advantages, and remembers the baselines.
 
     Args:
+        settings: `RewardSettings`.
         budgets: whether clients have memory budgets: the value of ``memory="auto"``.
-        received: whether clients score what they receive (evaluation.received; ``auto``: where a reward
-            needs it); for rewards that need it.
-        memory: subtract the share of the memory budget used (equation 9): true, false or ``auto``.
-        lambda_time: score given up for a second of round time.
-        baseline, decay, prior_weight, normalise, normalise_decay, advantage_limit: see `RewardSettings`.
 
     Raises:
-        RefusedError: values that cannot work, all at once.
+        RefusedError: the reward compares with the received model, which is not scored.
 
     """
 
+    settings: RewardSettings
     needs: ClassVar[tuple[str, ...]]  # metrics without which a reply has no score
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)  # lowest and highest score
 
-    def __init__(
-        self,
-        *,
-        budgets: bool,
-        received: bool | Literal["auto"] = True,
-        memory: bool | Literal["auto"] = "auto",
-        lambda_time: float = RewardSettings.lambda_time,
-        baseline: Baseline = RewardSettings.baseline,
-        decay: float = RewardSettings.decay,
-        prior_weight: float = RewardSettings.prior_weight,
-        normalise: Normalise = RewardSettings.normalise,
-        normalise_decay: float = RewardSettings.normalise_decay,
-        advantage_limit: float | None = RewardSettings.advantage_limit,
-    ) -> None:
-        faults = []
-        if memory not in (True, False, "auto"):
-            faults.append(Fault("memory", memory, "is no choice", "Use true, false or auto"))
-        if not received and any(key.startswith("received_") for key in self.needs):
+    def __init__(self, *, settings: RewardSettings, budgets: bool) -> None:
+        if not settings.received and any(key.startswith("received_") for key in self.needs):
             problem = "the reward compares with the received model, which is not scored"
             remedy = "Set it, or take another reward"
-            faults.append(Fault("evaluation.received", received, problem, remedy))
-        try:
-            self._settings = RewardSettings(
-                lambda_time=lambda_time,
-                memory=budgets if memory == "auto" else bool(memory),
-                baseline=baseline,
-                decay=decay,
-                prior_weight=prior_weight,
-                normalise=normalise,
-                normalise_decay=normalise_decay,
-                advantage_limit=advantage_limit,
-            )
-        except RefusedError as error:
-            faults += error.faults
-        if faults:
-            raise RefusedError(faults)
+            raise RefusedError(Fault("evaluation.received", settings.received, problem, remedy))
+        memory = budgets if settings.memory == "auto" else settings.memory
+        self.settings = replace(settings, memory=memory)
         self.forget()
 
     @abstractmethod
@@ -116,7 +82,7 @@ class Reward(ABC):
 
     def forget(self) -> None:
         """Go back to the start: no client was ever seen."""
-        self._history = RewardHistory(settings=self._settings, bounds=self.bounds)
+        self._history = RewardHistory(settings=self.settings, bounds=self.bounds)
 
     def state(self) -> State:
         """Return the baselines."""

@@ -163,11 +163,11 @@ class DartsSpace(Supernet):
             choices[dimension] = index
         return Architecture(tuple(choices))
 
-    def named(self, which: str | Sequence[int]) -> Architecture:
+    def named(self, which: str | Sequence[int], *, key: str = "architecture") -> Architecture:
         """Return a fixed architecture; beside the usual names also of a genotype's text."""
         if isinstance(which, str) and "Genotype" in which:
             return self.require_live(self.from_genotype(Genotype.parse(which)))
-        return super().named(which)
+        return super().named(which, key=key)
 
     def genotype(self, architecture: Architecture) -> Genotype:
         """Return the genotype of a single-path subnet."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corolla.errors import nearest
+from corolla.errors import Fault, RefusedError, nearest
 from corolla.spaces.architecture import Architecture, Choice, Dimension
 
 _DRAWS = 1000  # until one is alive; nearly all are, in all of our spaces
@@ -59,21 +59,24 @@ class SearchSpace:
         """Return the architecture of all middle choices (the upper one of two)."""
         return Architecture(tuple(len(dimension) // 2 for dimension in self.dimensions))
 
-    def named(self, which: str | Sequence[int]) -> Architecture:
+    def named(self, which: str | Sequence[int], *, key: str = "architecture") -> Architecture:
         """Return a fixed architecture: ``largest``, ``smallest``, ``middle`` or choice indices.
 
         Raises:
-            ValueError: there is no such architecture, or it is dead (`is_live`).
+            RefusedError: there is no such architecture, or it is dead (`is_live`); as a fault of ``key``.
 
         """
-        if not isinstance(which, str):
-            return self.require_live(self.check(Architecture.of(which)))
         known = {"largest": self.largest, "smallest": self.smallest, "middle": self.middle}
-        if which not in known:
-            raise ValueError(
-                f"architecture={which!r}: {nearest(which, list(known))}, or a list of choice indices"
-            )
-        return self.require_live(known[which]())
+        try:
+            if not isinstance(which, str):
+                return self.require_live(self.check(Architecture.of(which)))
+            if which in known:
+                return self.require_live(known[which]())
+        except (TypeError, ValueError) as error:
+            remedy = "Use smallest, middle, largest or one choice index per dimension"
+            raise RefusedError(Fault(key, which, str(error), remedy)) from error
+        remedy = f"{nearest(which, list(known))}, or a list of choice indices"
+        raise RefusedError(Fault(key, which, "is not known", remedy))
 
     def require_live(self, architecture: Architecture) -> Architecture:
         """Return ``architecture``; raise ValueError when its output does not depend on the images."""

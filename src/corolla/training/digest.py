@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from corolla.data.images import Images
+from corolla.settings import AtLeastTwo, CountOrNone, Positive, settings
 from corolla.training.feed import Passes
 from corolla.training.learner import Trainee
 from corolla.training.losses import soft_cross_entropy
@@ -50,6 +51,22 @@ def logit_distance(
     if kind == "kl":
         return divergence(logits, wanted, temperature)
     raise ValueError(f"distance={kind!r}: need one of {list(DISTANCES)}")
+
+
+@settings
+class DigestSettings:
+    """How clients of FedMD learn from public images."""
+
+    digest_loss: Distance  # of logits
+    digest_epochs: (
+        CountOrNone  # over the subset; 0: no digest, which is Local with the matched budget
+    )
+    digest_batch_size: AtLeastTwo | None  # None: the run's
+    digest_lr: Positive | None  # None: the round's
+    pretrain_epochs: (
+        CountOrNone  # of a client's first participation, on all public images with labels
+    )
+    recalibrate: bool  # clients answer with BN statistics of the public images, as they digest them
 
 
 def train_on_logits(

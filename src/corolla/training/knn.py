@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from corolla.data.images import Images
-from corolla.errors import Fault, RefusedError, is_number
+from corolla.errors import Fault, RefusedError
+from corolla.settings import Count, Positive, settings
 from corolla.spaces.model_parts import classifier_name
 from corolla.training.batches import consecutive_batches
 from corolla.training.results import Evaluation, NoBatchError
@@ -36,28 +37,19 @@ _LEAST = math.log(
 )  # log of the smallest probability: losses stay finite
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class KnnSettings:
-    """kNN-Per's settings; RefusedError lists all that are out of range."""
+    """kNN-Per's settings."""
 
-    k: int  # neighbours; a client with fewer training images uses them all
-    scale: float  # sigma: distances are worth 1 / (dim * scale)
-    lambda_step: float  # of the grid 0, step, ..., 1 from which a client takes its lambda
+    k: Count  # neighbours; a client with fewer training images uses them all
+    scale: Positive  # sigma: distances are worth 1 / (dim * scale)
+    lambda_step: Positive  # of the grid 0, step, ..., 1 from which a client takes its lambda
 
     def __post_init__(self) -> None:
-        faults = []
-        if isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 1:
-            remedy = "Use a whole number, 1 or more"
-            faults.append(Fault("k", self.k, "is no number of neighbours", remedy))
-        if not (is_number(self.scale) and self.scale > 0):
-            faults.append(Fault("scale", self.scale, "is out of range", "Use a number above 0"))
         step = self.lambda_step
-        whole = is_number(step) and 0 < step <= 1 and math.isclose(1 / step, round(1 / step))
-        if not whole:
+        if step > 1 or not math.isclose(1 / step, round(1 / step)):
             remedy = "Use 1 divided by a whole number, such as 0.1"
-            faults.append(Fault("lambda_step", step, "does not lead from 0 to 1", remedy))
-        if faults:
-            raise RefusedError(faults)
+            raise RefusedError(Fault("lambda_step", step, "does not lead from 0 to 1", remedy))
 
     def grid(self) -> list[float]:
         """Return the lambdas to choose from, ascending."""

@@ -18,7 +18,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -28,7 +27,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from corolla.data.images import Images
-from corolla.errors import Fault, RefusedError, is_number, nearest
+from corolla.settings import Count, NonNegative, Positive, settings
 from corolla.training.batches import has_batch_norm, shuffled_batches
 from corolla.training.epochs import Epochs
 from corolla.training.learner import Learner, Trainee
@@ -54,35 +53,15 @@ _BATCHES = {"fo": 2, "hf": 3, "exact": 3}  # per step
 _PASSES = {"fo": (1, 1), "hf": (1, 1, 2), "exact": (1, 1, 2)}  # over each; a double backward is two
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class MetaSettings:
-    """Per-FedAvg's settings; RefusedError lists all that are out of range."""
+    """Per-FedAvg's settings."""
 
-    alpha: float  # step of the adaptation, in training and afterwards; >= 0
-    beta: float | None  # step of w; None: the round's learning rate
+    alpha: NonNegative  # step of the adaptation, in training and afterwards
+    beta: Positive | None  # step of w; None: the round's learning rate
     variant: Literal["fo", "hf", "exact"]
-    delta: float  # hf only: half the distance of the difference quotient, in multiples of g
-    adapt_epochs: int  # of SGD at alpha that make the personalised model of w
-
-    def __post_init__(self) -> None:
-        faults = []
-        if not (is_number(self.alpha) and self.alpha >= 0):
-            remedy = "Use a number, 0 or more"
-            faults.append(Fault("alpha", self.alpha, "is out of range", remedy))
-        if self.beta is not None and not (is_number(self.beta) and self.beta > 0):
-            remedy = "Use a number above 0, or null for the round's learning rate"
-            faults.append(Fault("beta", self.beta, "is out of range", remedy))
-        if self.variant not in _BATCHES:
-            remedy = nearest(str(self.variant), list(_BATCHES))
-            faults.append(Fault("variant", self.variant, "is not known", remedy))
-        if not (is_number(self.delta) and self.delta > 0):
-            faults.append(Fault("delta", self.delta, "is out of range", "Use a number above 0"))
-        epochs = self.adapt_epochs
-        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-            remedy = "Use a whole number, 1 or more"
-            faults.append(Fault("adapt_epochs", epochs, "is out of range", remedy))
-        if faults:
-            raise RefusedError(faults)
+    delta: Positive  # hf only: half the distance of the difference quotient, in multiples of g
+    adapt_epochs: Count  # of SGD at alpha that make the personalised model of w
 
 
 def meta_gradient(

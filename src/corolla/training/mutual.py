@@ -18,6 +18,7 @@ from typing import Unpack
 from torch import Tensor
 
 from corolla.data.images import Images
+from corolla.settings import Share, settings
 from corolla.training.digest import divergence
 from corolla.training.feed import Passes
 from corolla.training.learner import Trainee
@@ -52,6 +53,14 @@ def mutual_losses(
         return (1 - alpha) * supervised + alpha * divergence(own, peer.detach())
 
     return loss(first, second), loss(second, first)
+
+
+@settings
+class MutualSettings:
+    """What a client's own model and the shared knowledge network learn from each other."""
+
+    knowledge: str | Sequence[int]  # architecture of the knowledge network, the same for everybody
+    alpha: Share  # of the mutual divergence in both losses; 0: Local beside FedAvg
 
 
 def train_mutually(

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from corolla.data.images import Images
-from corolla.errors import Fault, RefusedError, is_number, nearest
+from corolla.settings import CountOrNone, Positive, settings
 from corolla.spaces.supernet import ElasticSupernet, Supernet
 from corolla.training.feed import Passes
 from corolla.training.losses import classification_loss, soft_cross_entropy, split_counts
@@ -36,29 +36,13 @@ from corolla.training.trainer import LocalTrainer
 from corolla.types import Arrays
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class SandwichSettings:
-    """Settings of the sandwich rule; RefusedError lists all that are out of range, as ``sandwich.<key>``."""
+    """Settings of the sandwich rule."""
 
-    random_subnets: int = 2  # besides smallest and largest
-    temperature: float = 1.0  # T of every soft cross-entropy
+    random_subnets: CountOrNone = 2  # besides smallest and largest
+    temperature: Positive = 1.0  # T of every soft cross-entropy
     teach: Literal["largest", "all"] = "largest"  # who learns from the teacher (or the labels)
-
-    def __post_init__(self) -> None:
-        faults = []
-        count = self.random_subnets
-        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-            remedy = "Use a whole number, 0 or more"
-            faults.append(Fault("sandwich.random_subnets", count, "is out of range", remedy))
-        if not (is_number(self.temperature) and self.temperature > 0):
-            remedy = "Use a number above 0"
-            found = self.temperature
-            faults.append(Fault("sandwich.temperature", found, "is out of range", remedy))
-        if self.teach not in ("largest", "all"):
-            remedy = nearest(str(self.teach), ("largest", "all"))
-            faults.append(Fault("sandwich.teach", self.teach, "is not known", remedy))
-        if faults:
-            raise RefusedError(faults)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,13 +8,14 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import nn
 
 from corolla.data.images import Images
 from corolla.training.reference_loops import tutorial_loop, without_extras
-from corolla.training.settings import LoopSettings, TrainerSettings
+from corolla.training.settings import Autocast, LoopSettings, TrainerSettings
 from corolla.training.torch_settings import configure_torch
 from corolla.training.trainer import LocalTrainer
 
@@ -48,7 +49,7 @@ def candidates(*, threads: int = 1) -> list[LoopSettings]:
             channels_last=last, fused=fused, foreach=foreach, autocast=autocast, threads=threads
         )
         for autocast, last, (fused, foreach) in itertools.product(
-            ("none", "bfloat16"), (True, False), _KERNELS.values()
+            get_args(Autocast), (True, False), _KERNELS.values()
         )
     ]
 

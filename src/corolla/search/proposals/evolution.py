@@ -7,69 +7,41 @@ proposal is the best predicted of an evolution over the pairs so far. Ours: a sh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
 
 import numpy as np
 
-from corolla.config.build import settings_of
-from corolla.errors import Fault, RefusedError, is_number
 from corolla.search.evolution import EvolutionSettings, Fits, draw_accepted, evolve
 from corolla.search.proposals.drawing import uniform_draws
-from corolla.search.proposals.pairs import Predict, RewardForest
+from corolla.search.proposals.pairs import PairsSettings, Predict, RewardForest
 from corolla.search.proposals.protocol import Observation, Proposals, SearchContext
+from corolla.settings import CountOrNone, Share, settings
 from corolla.spaces.architecture import Architecture
 from corolla.state import State
 from corolla.types import ClientId
 
 
+@settings
+class EvolvedSettings(PairsSettings):
+    """Settings of `Evolution`."""
+
+    initial: (
+        CountOrNone  # rounds of a client's own with random proposals, before its forest is asked
+    )
+    exploration: Share  # of random proposals afterwards
+    evolution: EvolutionSettings
+
+
 class Evolution(Proposals):
-    """First random proposals, then the best predicted of what evolves from a client's own.
+    """First random proposals, then the best predicted of what evolves from a client's own."""
 
-    Args:
-        context: of the run.
-        initial: rounds of a client's own with random proposals, before its forest is asked.
-        exploration: share of random proposals afterwards, 0 to 1.
-        pairs: see `RewardForest`.
-        evolution: keys of `EvolutionSettings`.
-        forest: keys of `ForestSettings`.
+    settings: EvolvedSettings
 
-    Raises:
-        RefusedError: values out of range, all at once.
-
-    """
-
-    def __init__(
-        self,
-        *,
-        context: SearchContext,
-        initial: int,
-        exploration: float,
-        pairs: Literal["client", "all"],
-        evolution: Mapping[str, Any],
-        forest: Mapping[str, Any],
-    ) -> None:
-        faults = []
-        if isinstance(initial, bool) or not isinstance(initial, int) or initial < 0:
-            remedy = "Use a whole number, 0 or more"
-            faults.append(Fault("initial", initial, "is no number of rounds", remedy))
-        if not is_number(exploration) or not 0 <= exploration <= 1:
-            remedy = "Use 0 for none, 0.2 for every fifth"
-            faults.append(Fault("exploration", exploration, "is no share", remedy))
-        try:
-            self._settings: EvolutionSettings = settings_of(
-                EvolutionSettings, evolution, "evolution"
-            )
-        except RefusedError as error:
-            faults += error.faults
-        try:
-            self._forest = RewardForest(context=context, pairs=pairs, forest=forest)
-        except RefusedError as error:
-            faults += error.faults
-        if faults:
-            raise RefusedError(faults)
+    def __init__(self, *, settings: EvolvedSettings, context: SearchContext) -> None:
+        self._settings = settings.evolution
+        self._forest = RewardForest(context=context, settings=settings)
         self._context = context
-        self._initial, self._exploration = initial, exploration
+        self._initial, self._exploration = settings.initial, settings.exploration
 
     def draws(
         self, client: ClientId, rng: np.random.Generator, *, fits: Fits

@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from corolla.errors import Fault, RefusedError
 from corolla.search.costliest import costliest_fitting
 from corolla.search.evolution import Fits
 from corolla.search.proposals.drawing import uniform_draws
 from corolla.search.proposals.protocol import Observation, Proposals, SearchContext
+from corolla.settings import settings
 from corolla.spaces.architecture import Architecture
 from corolla.types import ClientId, client_seed, generator
 
@@ -19,20 +19,21 @@ from corolla.types import ClientId, client_seed, generator
 _DRAW, _CLIMB = 0xD3A11, 0xC0571
 
 
-class Fixed(Proposals):
-    """One architecture for everybody; the smallest for a client that it does not fit.
+@settings
+class FixedSettings:
+    """Settings of `Fixed`."""
 
-    ``architecture``: ``smallest``, ``middle``, ``largest`` or a list of choice indices. Others are refused.
-    """
+    architecture: str | Sequence[int]  # smallest | middle | largest | choice indices
+
+
+class Fixed(Proposals):
+    """One architecture for everybody; the smallest for a client that it does not fit."""
 
     learns: ClassVar[bool] = False
+    settings: FixedSettings
 
-    def __init__(self, *, context: SearchContext, architecture: str | Sequence[int]) -> None:
-        try:
-            self._architecture = context.space.named(architecture)
-        except (TypeError, ValueError) as error:
-            remedy = "Use smallest, middle, largest or one choice index per dimension"
-            raise RefusedError(Fault("architecture", architecture, str(error), remedy)) from error
+    def __init__(self, *, settings: FixedSettings, context: SearchContext) -> None:
+        self._architecture = context.space.named(settings.architecture)
         self._smallest = context.space.smallest()
 
     def draws(

@@ -10,12 +10,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from corolla.config.build import settings_of
-from corolla.errors import Fault, RefusedError, nearest
+from corolla.errors import Fault, RefusedError
 from corolla.search.evolution import Fits
 from corolla.search.measured import Measured
 from corolla.search.predictor import ForestPredictor, ForestSettings
 from corolla.search.proposals.protocol import Observation, SearchContext
+from corolla.settings import settings
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.space import SearchSpace
 from corolla.state import State
@@ -166,35 +166,27 @@ class _Rows(NamedTuple):
         )
 
 
+@settings
+class PairsSettings:
+    """What a forest learns from."""
+
+    pairs: Literal["client", "all"]  # a client's own; everybody's, as long as its own are too few
+    forest: ForestSettings  # ``min_pairs`` counts architectures, each with its mean reward
+
+
 class RewardForest:
     """Predicts a client's rewards from its own pairs or, with ``all``, from everybody's.
 
     Args:
         context: of the run; the seed is the forests'.
-        pairs: ``client``: a client's own; ``all``: everybody's, as long as its own are too few.
-        forest: keys of `ForestSettings`; ``min_pairs`` counts architectures, each with its mean reward.
+        settings: `PairsSettings`.
 
     """
 
-    def __init__(
-        self,
-        *,
-        context: SearchContext,
-        pairs: Literal["client", "all"],
-        forest: Mapping[str, Any],
-    ) -> None:
-        known, faults = ("client", "all"), []
-        if pairs not in known:
-            remedy = nearest(str(pairs), known)
-            faults.append(Fault("pairs", pairs, "is nobody's pairs", remedy))
-        try:
-            self._settings: ForestSettings = settings_of(ForestSettings, forest, "forest")
-        except RefusedError as error:
-            faults += error.faults
-        if faults:
-            raise RefusedError(faults)
+    def __init__(self, *, context: SearchContext, settings: PairsSettings) -> None:
+        self._settings = settings.forest
         self._context = context
-        self._shared = pairs == "all"
+        self._shared = settings.pairs == "all"
         self.pairs = Pairs(context.space)
         self._kept: dict[ClientId | None, ForestPredictor] = {}
 

@@ -6,36 +6,39 @@ that does not fit is not sent: the policy learns its reward of equation 9, and a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from corolla.config.build import settings_of
 from corolla.search.deploy import most_probable
 from corolla.search.evolution import Fits
 from corolla.search.policy import ClientPolicies, PolicySettings
 from corolla.search.proposals.drawing import until_one_fits
 from corolla.search.proposals.protocol import Observation, Proposals, SearchContext
+from corolla.settings import settings
 from corolla.spaces.architecture import Architecture
 from corolla.state import State
 from corolla.types import ClientId
 
 
+@settings
+class PolicyGradientSettings:
+    """Settings of `PolicyGradient`."""
+
+    policy: PolicySettings
+
+
 class PolicyGradient(Proposals):
-    """Draws from the client's policy; deploys its most probable architecture that fits.
+    """Draws from the client's policy; deploys its most probable architecture that fits."""
 
-    Args:
-        context: of the run.
-        policy: keys of `PolicySettings`.
+    settings: PolicyGradientSettings
 
-    """
-
-    def __init__(self, *, context: SearchContext, policy: Mapping[str, Any]) -> None:
+    def __init__(self, *, settings: PolicyGradientSettings, context: SearchContext) -> None:
         self._context = context
         self.policies = ClientPolicies(
             sizes=[len(dimension) for dimension in context.space.dimensions],
-            settings=settings_of(PolicySettings, policy, "policy"),
+            settings=settings.policy,
         )
 
     def draws(

@@ -9,15 +9,15 @@ also moves towards what the forest prefers, as a policy that imitates its best d
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from corolla.errors import Fault, RefusedError
 from corolla.search.evolution import Fits
-from corolla.search.proposals.pairs import RewardForest
+from corolla.search.proposals.pairs import PairsSettings, RewardForest
 from corolla.search.proposals.protocol import Observation, Proposals, SearchContext
+from corolla.settings import Count, settings
 from corolla.spaces.architecture import Architecture
 from corolla.state import State
 from corolla.types import ClientId
@@ -25,42 +25,21 @@ from corolla.types import ClientId
 _OWN = "prescreen"
 
 
+@settings
+class PrescreenSettings(PairsSettings):
+    """How proposals are chosen. Before there are ``forest.min_pairs`` the search's first draw is taken."""
+
+    candidates: Count  # draws per proposal; 1: the search itself
+
+
 class Prescreened(Proposals):
-    """Proposes the best predicted of what ``search`` draws; deploys what ``search`` does.
-
-    Args:
-        search: the proposals to choose from.
-        context: of the run.
-        candidates: draws per proposal, 1 or more; 1 is ``search`` itself.
-        pairs: see `RewardForest`.
-        forest: keys of `ForestSettings`. Before there are ``min_pairs`` the first draw is taken, which is the
-            one that ``search`` would have made.
-
-    Raises:
-        RefusedError: values out of range, all at once.
-
-    """
+    """Proposes the best predicted of what ``search`` draws; deploys what ``search`` does."""
 
     def __init__(
-        self,
-        *,
-        search: Proposals,
-        context: SearchContext,
-        candidates: int,
-        pairs: Literal["client", "all"],
-        forest: Mapping[str, Any],
+        self, *, settings: PrescreenSettings, search: Proposals, context: SearchContext
     ) -> None:
-        faults = []
-        if isinstance(candidates, bool) or not isinstance(candidates, int) or candidates < 1:
-            remedy = "Use 1 for none, or the draws to choose from, such as 8"
-            faults.append(Fault("candidates", candidates, "is no number of draws", remedy))
-        try:
-            self._forest = RewardForest(context=context, pairs=pairs, forest=forest)
-        except RefusedError as error:
-            faults += error.faults
-        if faults:
-            raise RefusedError(faults)
-        self._search, self.candidates = search, candidates
+        self._forest = RewardForest(context=context, settings=settings)
+        self._search, self.candidates = search, settings.candidates
 
     def draws(
         self, client: ClientId, rng: np.random.Generator, *, fits: Fits

@@ -1,0 +1,101 @@
+"""What an annotation asks of a value, in words: a value of another kind is refused by them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+_PLAIN: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    NoneType: "null",
+}
+_TOO_LARGE = 2**63  # for numpy, torch and messages
+MOST = 10**9
+"""Of rounds, epochs, images and other counts: what is more, is a slip."""
+
+
+def kind_problem(hint: Any, value: Any) -> str | None:
+    """Return what is wrong with a ``value`` whose kind is not the annotation's; bounds are not looked at.
+
+    Numbers are finite, and true and false are none. Kinds that no YAML can hold are not looked at.
+    """
+    return None if _suits(hint, value) else f"is not {phrase(hint, bounds=False)}"
+
+
+def phrase(hint: Any, *, bounds: bool = True) -> str:
+    """Return what ``hint`` asks for, such as "a number, 0 or more, or null"."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        limits = _limits(inner[1:]) if bounds else []
+        return ", ".join([phrase(inner[0], bounds=bounds), *limits])
+    if origin in (Union, UnionType):
+        parts = list(dict.fromkeys(phrase(one, bounds=bounds) for one in inner))
+        return (", or " if any("," in part for part in parts) else " or ").join(parts)
+    if origin is Literal:
+        return " or ".join(str(one) for one in inner)
+    kind = origin or hint
+    if kind is tuple and inner and inner[-1] is not Ellipsis:
+        return f"[{', '.join(phrase(one, bounds=bounds) for one in inner)}]"
+    if kind in (list, tuple, Sequence):
+        return "a list"
+    if kind in (dict, Mapping) or dataclasses.is_dataclass(kind):
+        return "a group of settings"
+    return _PLAIN.get(kind, "what it takes")
+
+
+def members(hint: Any) -> tuple[Any, ...]:
+    """Return the kinds that ``hint`` is a union of; itself, where it is none."""
+    if get_origin(hint) is Annotated:
+        return members(get_args(hint)[0])
+    if get_origin(hint) in (Union, UnionType):
+        return tuple(inner for one in get_args(hint) for inner in members(one))
+    return (hint,)
+
+
+def literals(hint: Any) -> list[Any]:
+    """Return the values that ``hint`` names."""
+    return [name for one in members(hint) if get_origin(one) is Literal for name in get_args(one)]
+
+
+def _limits(metadata: Sequence[Any]) -> list[str]:
+    """Return the bounds that pydantic's fields hold; not that of all counts, which nobody meets."""
+    words = {"gt": "above {:g}", "ge": "{:g} or more", "lt": "below {:g}", "le": "{:,} or less"}
+    limits = [limit for one in metadata for limit in getattr(one, "metadata", [one])]
+    known = [(text, getattr(one, name, None)) for one in limits for name, text in words.items()]
+    return [text.format(bound) for text, bound in known if bound not in (None, MOST)]
+
+
+def _suits(hint: Any, value: Any) -> bool:
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _suits(inner[0], value)
+    if origin in (Union, UnionType):
+        return any(_suits(one, value) for one in inner)
+    if origin is Literal:
+        return any(type(value) is type(one) and value == one for one in inner)
+    kind = origin or hint
+    if kind is float:
+        return _suits(int, value) or (isinstance(value, float) and math.isfinite(value))
+    if kind is int:
+        return type(value) is int and abs(value) < _TOO_LARGE
+    if kind in (bool, str, NoneType):
+        return type(value) is kind
+    if kind is tuple and inner and inner[-1] is not Ellipsis:
+        if not isinstance(value, list | tuple) or len(value) != len(inner):
+            return False
+        return all(_suits(one, entry) for one, entry in zip(inner, value, strict=True))
+    if kind in (list, tuple, Sequence):
+        if not isinstance(value, list | tuple):
+            return False
+        return not inner or all(_suits(inner[0], entry) for entry in value)
+    if kind in (dict, Mapping):
+        return isinstance(value, Mapping)
+    if dataclasses.is_dataclass(kind):
+        return isinstance(value, kind)  # type: ignore[arg-type]
+    return True
