@@ -25,7 +25,6 @@ from corolla.tasks import Reply
 from strategies.base import CorollaStrategy
 from strategies.exchange import Exchange
 from strategies.run import FederatedRun, _global_scores, _round_metrics, _scores
-from tests.conftest import CONF
 from tests.strategies.conftest import SMALL, small, without_times
 
 TINY = ["clients=6", "clients_per_round=3", "rounds=2", "evaluation.every=1"]

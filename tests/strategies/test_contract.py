@@ -12,6 +12,7 @@ import pytest
 from flwr.app import Error, Message
 
 from corolla.config.build import build_space, build_strategy, build_trainer_settings
+from corolla.config.compose import methods
 from corolla.config.schema import RunConfig
 from corolla.errors import RunFailedError
 from corolla.federation import Federation
@@ -21,10 +22,9 @@ from corolla.state import differences
 from corolla.tasks import Reply
 from engines.grid import InlineGrid
 from strategies.base import CorollaStrategy
-from tests.conftest import CONF
 from tests.strategies.conftest import results, resumed, run, small
 
-METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
+METHODS = methods()
 # Networks of two blocks, as small as can be and yet not all alike.
 _FIRST = "{width:[4],depth:[1],kernel:[3],expand:[1],stride:2,se:false}"
 _BLOCKS = f"[{_FIRST},{{width:[4,8],depth:[1,2],kernel:[3,5],expand:[2],stride:2,se:true}}]"

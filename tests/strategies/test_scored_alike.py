@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from corolla.config.build import build_dataset, build_trainer
+from corolla.config.compose import methods
 from corolla.data.federation import FederationData
 from corolla.data.images import Images
 from corolla.errors import RefusedError
@@ -23,10 +24,9 @@ from corolla.spaces.supernet import to_arrays
 from corolla.training.prior import classifier_of, log_prior
 from corolla.training.scoring import Scoring
 from corolla.training.trainer import LocalTrainer
-from tests.conftest import CONF
 from tests.strategies.conftest import SMALL, run
 
-METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
+METHODS = methods()
 TINY = ["clients=2", "clients_per_round=2", "evaluation.every=1", "rounds=1"]
 SKEWED = [*SMALL, *TINY, "partition.alpha=0.3", "clients=4"]
 

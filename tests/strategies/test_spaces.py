@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import CONF, diagonal
+from tests.conftest import diagonal
 from tests.strategies.conftest import NEEDS, run
 
-METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml") if path.stem not in NEEDS)
+METHODS = [name for name in methods() if name not in NEEDS]
 DARTS = [
     f"space.supernet.{value}" for value in ("resolution=8", "channels=4", "cells=3", "nodes=2")
 ]
