@@ -1,4 +1,4 @@
-"""Client side: one NumPyClient per way of training, and the ClientApp that answers messages."""
+"""Client side: one Client per way of training, and the ClientApp that answers messages."""
 
 import sys
 from pathlib import Path
