@@ -48,7 +48,7 @@ def test_rounds_and_values_are_those_recorded_whatever_else_is_missing() -> None
     assert shown == [(1, 0.25), (4, 0.5)]
     assert [(row["x"], row["y"]) for row in figures["Traffic"].rows] == [(3, 1), (1, 1), (3, 3)]
     assert figures["Traffic"].y.title == "MiB"
-    words = "participants of the round: 25.0 % in round 1 to 50.0 % in round 4."
+    words = "participants of the round: 25.0 % at round 1 to 50.0 % at round 4."
     assert figures["Test accuracy"].words == f"Test accuracy, by round. {words}"
 
 
@@ -66,7 +66,7 @@ def test_clients_that_lack_a_number_are_in_the_charts_of_the_others() -> None:
     # Drawn are a, b and d by rank; a and d by parameters; nobody has both a use and a budget here.
     assert _marks(_svg(figures["Accuracy of every client"]), "symbol") == 3
     assert _marks(_svg(figures["Accuracy against parameters"]), "symbol") == 2
-    assert "2\u00a0clients: parameters 10 to 20." in figures["Accuracy against parameters"].words
+    assert figures["Accuracy against parameters"].words.endswith("50.0 % at 10 to 75.0 % at 20.")
     assert "Memory against budget" not in figures
 
 
@@ -98,7 +98,7 @@ def test_values_are_told_in_the_unit_that_suits_the_largest(
     figure = curves("t", "n", points("s", [(1, 0.0), (2, top)]), y=BYTES)
     assert figure is not None
     assert (figure.y.title, figure.rows[-1]["y"]) == (name, y)
-    assert f"{BYTES.said(top)} in round 2." in figure.words
+    assert f"{BYTES.said(top)} at round 2." in figure.words
 
 
 def test_series_differ_in_more_than_colour() -> None:

@@ -17,7 +17,7 @@ from corolla.report.figures import (
     MEBIBYTES,
     MILLISECONDS,
     PERCENT,
-    PLAIN,
+    RANK,
     Axis,
     Figure,
     Row,
@@ -30,7 +30,8 @@ _COSTS = (
     Axis("macs", "multiply-accumulates", COUNT),
     Axis("latency_ms", "latency, ms", MILLISECONDS),
 )
-_ACCURACY = Axis("test_accuracy", "test accuracy", PERCENT)
+_NUMBERS = ("test_accuracy", "params", "macs", "latency_ms", "memory_budget_mib")
+_ACCURACY = Axis("test_accuracy", "", PERCENT)
 _MOST_CLIENTS = 64  # whose pairs are drawn: 2,016 of them
 _FEWEST_PAIRS = 3
 
@@ -51,18 +52,15 @@ def client_rows(run: Run) -> list[Row]:
     """Return a row per client: name, architecture in words, and the numbers that are known."""
     layout, rows = StripLayout(run.dimensions), []
     for client, record in run.per_client.items():
-        numbers = {key: number(record.get(key)) for key in ("test_accuracy", "params", "macs")}
-        numbers["latency_ms"] = number(record.get("latency_ms"))
-        numbers["budget"] = number(record.get("memory_budget_mib"))
         use = number(record.get("training_memory_mib"))  # estimated for the architecture
-        numbers["use"] = number(record.get("peak_memory_mib")) if use is None else use
-        row: Row = {"client": client} | {k: v for k, v in numbers.items() if v is not None}
+        found = {key: number(record.get(key)) for key in _NUMBERS} | {"use": use}
+        if use is None:
+            found["use"] = number(record.get("peak_memory_mib"))
         choices = choices_of(record)
-        if choices is not None and layout.strip(choices) is not None:
-            row["architecture"] = short(layout.words(choices), 160)
-        rows.append(row)
-    if any("architecture" in row for row in rows):
-        rows = [{"architecture": DASH} | row for row in rows]
+        known = choices is not None and layout.strip(choices) is not None
+        words = short(layout.words(choices), 160) if choices is not None and known else DASH
+        row: Row = {"client": client, "architecture": words}
+        rows.append(row | {key: value for key, value in found.items() if value is not None})
     ranked = sorted((r for r in rows if "test_accuracy" in r), key=lambda r: r["test_accuracy"])
     for rank, row in enumerate(ranked, start=1):
         row["rank"] = rank
@@ -75,14 +73,14 @@ def sorted_accuracy(rows: Sequence[Row], top: float | None = None) -> Figure | N
     if len(values) < 2:
         return None
     return Figure(
-        kind="ranks",
+        kind="dots",
+        line="mean",
         title="Accuracy of every client",
-        note=f"test accuracy; the line: their mean, {percent(float(np.mean(values)))} %",
+        note=f"test accuracy; the line: the mean of all {len(values):,}, {percent(float(np.mean(values)))} %",
         rows=rows,
-        x=Axis("rank", "clients, from lowest to highest", PLAIN),
+        x=Axis("rank", "clients, from lowest to highest", RANK),
         y=_ACCURACY,
         top=top,
-        said=f"{plural(len(values), 'client')}, {percent(min(values))} to {percent(max(values))} %.",
     )
 
 
@@ -104,18 +102,19 @@ def against_cost(rows: Sequence[Row], cost: Axis) -> Figure | None:
 
 def memory(rows: Sequence[Row]) -> Figure | None:
     """Memory that training takes against the client's budget."""
-    known = [row for row in rows if "budget" in row and "use" in row]
+    known = [row for row in rows if "memory_budget_mib" in row and "use" in row]
     if not known:
         return None
-    fitting = sum(row["use"] <= row["budget"] for row in known)
+    fitting = sum(row["use"] <= row["memory_budget_mib"] for row in known)
     whole = "every client fits its budget"
     part = f"{fitting:,} of {plural(len(known), 'client')} fit their budget"
     return Figure(
-        kind="budgets",
+        kind="dots",
+        line="equal",
         title="Memory against budget",
-        note=whole if fitting == len(known) else part,
+        note=f"{whole if fitting == len(known) else part}: not above the line",
         rows=rows,
-        x=Axis("budget", "budget, MiB", MEBIBYTES),
+        x=Axis("memory_budget_mib", "budget, MiB", MEBIBYTES),
         y=Axis("use", "training takes, MiB", MEBIBYTES),
     )
 

@@ -75,30 +75,24 @@ def over_bytes(named: Named) -> Figure | None:
 
 def ends(named: Named) -> Figure | None:
     """Where the groups ended: last round, worst decile, fine-tuned; a small dot per seed."""
-    means: list[Row] = []
-    seeds: list[Row] = []
-    for measure in MEASURES:
-        for name, group in named if measure.key in _TAGS else ():
-            found = [
-                (run.seed, value) for run in group.runs if (value := measure.get(run)) is not None
-            ]
-            if not found:
-                continue
-            place = {"series": name, "measure": _TAGS[measure.key]}
-            spread = Spread(*mean_and_sd([value for _, value in found]))
-            means += [place | row for row in spreads(name, [(0, spread)])]
-            seeds += [place | {"seed": seed, "y": value} for seed, value in found]
-    if not means:
+    rows: list[Row] = [
+        {"series": name, "measure": _TAGS[measure.key], "seed": run.seed, "y": value}
+        for measure in MEASURES
+        if measure.key in _TAGS
+        for name, group in named
+        for run in group.runs
+        if (value := measure.get(run)) is not None
+    ]
+    if not rows:
         return None
-    told = [f"{row['series']}, {row['measure']}: {percent(row['y'])} %." for row in means]
+    told = [f"{r['series']}, seed {r['seed']}, {r['measure']}: {percent(r['y'])} %." for r in rows]
     return Figure(
         kind="ends",
         title="Where they ended",
         note="test accuracy, ± sd over seeds",
-        rows=means,
+        rows=rows,
         x=Axis("measure", ""),
         y=Axis("y", "", PERCENT),
-        more={"seeds": seeds},
         said=" ".join(told),
     )
 

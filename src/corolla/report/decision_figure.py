@@ -17,6 +17,7 @@ from corolla.types import client_order
 LANES_UP_TO = 20
 _CELLS = {"normal": "normal", "reduce": "reduction"}
 _NODE = "node loses edges"
+_PHASES = {2: "phase 2: search", 3: "phase 3: training of what was found"}
 _IN_A_ROW = 3  # marks of one round beside each other; more stand below them
 
 
@@ -54,6 +55,8 @@ def timeline(run: Run, made: Sequence[Choice]) -> Figure | None:
         x=Axis("x", "round", ROUND),
         y=Axis("lane", ""),
         more={
+            "rounds": [{"x": last}],
+            "words": [{str(phase): words for phase, words in _PHASES.items()}],
             "lanes": [{"lane": lane} for lane in lanes.values()],
             "loss": [{"x": r, "y": value} for r, value in run.curve("train_loss")],
             "own": [row for row in own if row["client"] in names],
@@ -115,10 +118,9 @@ def _mean_phases(run: Run) -> dict[int, int]:
 
 def _stretches(phases: Mapping[int, int], last: int) -> list[Row]:
     """Return the stretches of rounds in phase 2 or 3; the first has the page's own ground."""
-    words = {2: "phase 2: search", 3: "phase 3: training of what was found"}
     starts = sorted(phases)
     return [
-        {"phase": words[phases[start]], "start": start - 0.5, "end": end - 0.5}
+        {"phase": _PHASES[phases[start]], "start": start - 0.5, "end": end - 0.5}
         for start, end in zip(starts, [*starts[1:], last + 1], strict=True)
-        if phases[start] in words
+        if phases[start] in _PHASES
     ]

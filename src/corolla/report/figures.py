@@ -17,7 +17,6 @@ from corolla.report.wording import (
     middle,
     percent,
     plain,
-    plural,
     size,
 )
 
@@ -40,8 +39,9 @@ COUNT = Unit(count, "~s", ".3~s")
 BYTES = Unit(size, steps=((1, "B"), (2**10, "KiB"), (2**20, "MiB"), (2**30, "GiB"), (2**40, "TiB")))
 SECONDS = Unit(duration, steps=((1e-3, "ms"), (1, "s"), (60, "min"), (3600, "h")))
 MILLISECONDS = Unit(lambda value: duration(None if value is None else value / 1e3))
-MEBIBYTES = Unit(mebibytes, ",", ",.1f")
-ROUND = Unit(lambda value: f"round {value:.0f}", "~d", "d")
+MEBIBYTES = Unit(mebibytes, tip=",.1f")
+ROUND = Unit(lambda value: f"round {value:.0f}", "d", "d")
+RANK = Unit(plain, "d", "d")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Figure:
     lack a number of an axis are not drawn. ``more`` holds further tables of kinds that need them.
     """
 
-    kind: Literal["curves", "bars", "dots", "ranks", "budgets", "ends", "matrix", "timeline"]
+    kind: Literal["curves", "bars", "dots", "ends", "matrix", "timeline"]
     title: str
     note: str
     rows: Sequence[Row]
@@ -70,6 +70,7 @@ class Figure:
     y: Axis
     said: str = ""  # instead of the words made from the rows
     rule: float | None = None  # a vertical line
+    line: Literal["", "mean", "equal"] = ""  # of dots: their mean, or where both numbers are equal
     top: float | None = None  # the y axis goes from 0 to it, so that charts can be compared
     zero: bool = False  # the y axis begins at 0
     more: Mapping[str, Sequence[Row]] = field(default_factory=dict)
@@ -82,28 +83,22 @@ class Figure:
 
     @property
     def words(self) -> str:
-        """Title, note, and of each curve its ends, of other charts the ranges."""
-        parts = []
-        if not self.said and self.kind in ("curves", "bars"):
-            for name in self.series:
-                rows = [row for row in self.rows if row.get("series") == name]
-                ends = [rows[-1]] if len(rows) == 1 else [rows[0], rows[-1]]
-                told = " to ".join(
-                    f"{self._told(self.y, row)} in {self._told(self.x, row)}" for row in ends
-                )
-                parts.append(f"{name}: {told}.")
-        elif not self.said:
-            known = [row for row in self.rows if {self.x.column, self.y.column} <= row.keys()]
-            parts.append(f"{plural(len(known), 'client')}:")
-            for axis in (self.x, self.y):
-                values = sorted(row[axis.column] for row in known)
-                told = f"{axis.unit.said(values[0])} to {axis.unit.said(values[-1])}"
-                parts.append(f"{axis.title} {told}.")
-        return " ".join([f"{self.title}, {self.note}.", self.said, *parts]).replace("  ", " ")
-
-    @staticmethod
-    def _told(axis: Axis, row: Row) -> str:
-        return axis.unit.said(row[axis.column] * axis.per)
+        """Title, note, and of each series its first and last row along x."""
+        parts = [f"{self.title}, {self.note}.", *([self.said] if self.said else [])]
+        x, y = self.x, self.y
+        for name in [] if self.said else self.series or [""]:
+            rows = [
+                r
+                for r in self.rows
+                if r.get("series", "") == name and {x.column, y.column} <= r.keys()
+            ]
+            rows.sort(key=lambda row: float(row[x.column]))
+            ends = [
+                f"{y.unit.said(row[y.column] * y.per)} at {x.unit.said(row[x.column] * x.per)}"
+                for row in (rows if len(rows) == 1 else [rows[0], rows[-1]])
+            ]
+            parts.append(f"{name}: {' to '.join(ends)}.".removeprefix(": "))
+        return " ".join(parts)
 
 
 def points(series: str, curve: Iterable[tuple[float, float]]) -> list[Row]:
@@ -138,15 +133,14 @@ def curves(
     """Return curves over ``x``, numbers scaled to the axes' units; None where there are no rows."""
     if not rows:
         return None
-    axes = []
-    for column, (name, unit) in (("x", x), ("y", ("", y))):
-        per, word = _step(unit, max(row[column] for row in rows))
-        if word:
-            name = f"{name}, {word}" if name else word
-            rows = [row | {column: row[column] / per} for row in rows]
-        axes.append(Axis(column, name, unit, per))
-    kind = more.pop("kind", "curves")
-    return Figure(kind=kind, title=title, note=note, rows=rows, x=axes[0], y=axes[1], **more)
+    axes = {}
+    for column, (name, unit) in {"x": x, "y": ("", y)}.items():
+        highest = max(row[column] for row in rows)
+        fitting = [step for step in unit.steps if highest >= 1.5 * step[0]]
+        per, word = (fitting[-1:] or unit.steps[:1] or ((1.0, ""),))[0]
+        rows = [row | {column: row[column] / per} for row in rows] if word else rows
+        axes[column] = Axis(column, ", ".join(filter(None, (name, word))), unit, per)
+    return Figure(title=title, note=note, rows=rows, **{"kind": "curves", **axes, **more})
 
 
 def matrix(
@@ -203,9 +197,3 @@ def brief(names: Sequence[str], limit: int) -> dict[str, str]:
 def unique(names: Sequence[str]) -> list[str]:
     """Return the names, numbered where several are the same."""
     return [f"{n} ({i})" if names.count(n) > 1 else n for i, n in enumerate(names, start=1)]
-
-
-def _step(unit: Unit, highest: float) -> tuple[float, str]:
-    """Return the largest of the unit's multiples that suits values up to ``highest``."""
-    fitting = [step for step in unit.steps if highest >= 1.5 * step[0]]
-    return (fitting[-1:] or unit.steps[:1] or ((1.0, ""),))[0]
