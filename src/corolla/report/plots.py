@@ -153,7 +153,7 @@ def _matrix(figure: Figure) -> Any:
 def _timeline(figure: Figure) -> Any:
     """The training loss above, a lane per client and cell below, phases behind both."""
     more, lanes = figure.more, [row["lane"] for row in figure.more["lanes"]]
-    room = {"minExtent": 130, "maxExtent": 130, "labelLimit": 128}
+    room: dict[str, Any] = {"minExtent": 130, "maxExtent": 130, "labelLimit": 128}
     zoom = alt.selection_interval(bind="scales", encodings=["x"], zoom="wheel![event.ctrlKey]")
     phase = alt.Fill("phase:N").scale(
         domain=list(more["words"][0].values()), range=["var(--s5)", "var(--s3)"]
@@ -225,7 +225,7 @@ def _switched(rows: Sequence[Row], names: Sequence[str]) -> tuple[alt.Chart, lis
 
 def _by_series(channel: Any, names: Sequence[str]) -> Any:
     """Return ``channel`` by series: the same look whatever is switched off."""
-    line = {"symbolType": "stroke"} if channel is alt.StrokeDash else {}
+    line: dict[str, Any] = {"symbolType": "stroke"} if channel is alt.StrokeDash else {}
     legend = alt.Legend(columns=_columns(names), **line) if len(names) > 1 else None
     return channel("series:N").scale(domain=list(names)).sort(list(names)).legend(legend)
 
