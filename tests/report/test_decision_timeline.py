@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import vl_convert
 
 from corolla.report.decision_figure import timeline
 from corolla.report.decisions import choice_table, choices, summed_up
 from corolla.report.load import Run
+from corolla.report.plots import spec
 
 _EDGE: dict[str, Any] = {
     "round": 2,
@@ -140,6 +143,16 @@ def test_marks_stand_at_their_rounds_and_tell_their_choice() -> None:
     assert drawing.looks["edge keeps skip_connect"] == ("s3", "triangle-up")
     lanes = [row["lane"] for row in drawing.more["lanes"]]
     assert lanes == [f"client {c}, {cell}" for c in "ab" for cell in ("normal", "reduction")]
+
+
+def test_every_choice_has_a_mark_that_is_hollow_where_it_was_tied() -> None:
+    drawing = timeline(_usual(), choices(_usual()))
+    assert drawing is not None
+    assert "Hollow marks" in drawing.note
+    svg = vl_convert.vegalite_to_svg(spec(drawing))
+    marks = re.findall(r"<path[^>]*words: client a, round[^>]*>", svg)
+    looks = [re.findall(r'(fill|stroke)="([^"]*)"', mark) for mark in marks]
+    assert looks == [[("fill", "var(--s3)")], [("stroke", "var(--ink)")]]
 
 
 def test_phases_are_stretches_of_each_client() -> None:

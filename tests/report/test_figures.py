@@ -13,7 +13,17 @@ import vl_convert
 from corolla.report.client_figures import client_figures, client_rows
 from corolla.report.compare_figures import over_seeds
 from corolla.report.embed import Charts
-from corolla.report.figures import BYTES, PERCENT, Axis, Figure, curves, points, spreads, table
+from corolla.report.figures import (
+    BYTES,
+    MEBIBYTES,
+    PERCENT,
+    Axis,
+    Figure,
+    curves,
+    points,
+    spreads,
+    table,
+)
 from corolla.report.load import Run, Spread
 from corolla.report.plots import CONFIG, spec
 from corolla.report.round_figures import accuracy, round_figures
@@ -99,6 +109,14 @@ def test_values_are_told_in_the_unit_that_suits_the_largest(
     assert figure is not None
     assert (figure.y.title, figure.rows[-1]["y"]) == (name, y)
     assert f"{BYTES.said(top)} at round 2." in figure.words
+
+
+def test_labels_are_written_out() -> None:
+    rows = [{"client": str(i), "use": 90.0 + i, "budget": 100.0 + i} for i in range(40)]
+    x, y = Axis("budget", "budget, MiB", MEBIBYTES), Axis("use", "MiB", MEBIBYTES)
+    svg = _svg(Figure(kind="dots", title="t", note="n", rows=rows, x=x, y=y, line="equal"))
+    assert ">120<" in svg
+    assert "e+" not in svg  # as in 1.2e+2
 
 
 def test_series_differ_in_more_than_colour() -> None:

@@ -32,6 +32,9 @@ def timeline(run: Run, made: Sequence[Choice]) -> Figure | None:
     names = {c: f"client {n}" if len(n) < 5 else n for c, n in names.items()}
     lanes = {(c, cell): f"{names[c]}, {word}" for c in shown for cell, word in _CELLS.items()}
     note = summed_up(made)
+    if any(choice.tied for choice in made):
+        note += " Hollow marks: candidates were as good as equal."
+    note += " Rest the pointer on a mark to see the evidence." if made else ""
     if len(clients) > len(shown):
         note += f" Shown are the first {len(shown)} of {len(clients):,} clients."
     last = max([run.rounds_done, *(int(line["round"]) for line in run.clients)])

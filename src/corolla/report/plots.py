@@ -188,17 +188,17 @@ def _timeline(figure: Figure) -> Any:
     if figure.rows:
         looks, shapes = list(figure.looks), [shape for _, shape in figure.looks.values()]
         colors = [f"var(--{role})" for role, _ in figure.looks.values()]
-        marks = _chart(figure.rows).mark_point(filled=True, size=60, strokeWidth=1.6, clip=True)
-        marks = marks.encode(
+        marks = _chart(figure.rows).encode(
             x=x("x", "round"),
             y=lane,
             yOffset=alt.YOffset("dy:Q").scale(domain=[-1.2, 1.2]),
             color=alt.Color("series:N").scale(domain=looks, range=colors),
             shape=alt.Shape("series:N").scale(domain=looks, range=shapes),
-            fillOpacity=alt.when("datum.tied").then(alt.value(0)).otherwise(alt.value(1)),
             tooltip=alt.Tooltip("words:N"),
         )
-        layers.append(marks)
+        for filled, which in ((True, "!datum.tied"), (False, "datum.tied")):
+            kind = marks.transform_filter(which).mark_point(filled=filled, size=60, clip=True)
+            layers.append(kind)
     views = [
         above.properties(width=1000, height=110).add_params(zoom),
         alt.layer(*layers).properties(width=1000, height=22 * len(lanes)).add_params(zoom),
@@ -239,13 +239,18 @@ def _x(axis: Axis) -> alt.X:
     whole: dict[str, Any] = {}
     if axis.unit.axis == "d":  # neither halves nor a round 0
         whole = {"tickMinStep": 1, "labelExpr": "datum.value < 1 ? '' : datum.label"}
-    return x.scale(zero=False, nice=False, padding=12).axis(format=axis.unit.axis, **whole)
+    return x.scale(zero=False, nice=False, padding=12).axis(**_written(axis), **whole)
+
+
+def _written(axis: Axis) -> dict[str, Any]:
+    """Return the format of an axis's labels, if they need another than Vega's own."""
+    return {"format": axis.unit.axis} if axis.unit.axis else {}
 
 
 def _y(figure: Figure, column: str = "") -> alt.Y:
     axis, fixed = figure.y, figure.top is not None
     scale = alt.Scale(zero=True) if figure.zero else alt.Scale(zero=False, padding=4)
-    y = alt.Y(column or axis.column, type="quantitative").axis(format=axis.unit.axis)
+    y = alt.Y(column or axis.column, type="quantitative").axis(**_written(axis))
     return y.title(axis.title).scale(alt.Scale(domain=[0, figure.top]) if fixed else scale)
 
 
