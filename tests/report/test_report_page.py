@@ -282,6 +282,7 @@ def test_neither_altair_nor_torch_is_imported_before_anything_draws() -> None:
     [
         ({"strategy": {"personal_search": {}}}, "test", "chosen ON TEST IMAGES"),
         ({"strategy": {"personal_search": {}}}, "validation", "nothing was chosen on test"),
+        ({"personal_search": {"fitness": "test"}}, "validation", "chosen ON TEST IMAGES"),
         ({"strategy": {}}, "test", "nothing was chosen on test"),  # this method does not read it
     ],
 )

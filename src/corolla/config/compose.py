@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from corolla.errors import Fault, RefusedError, nearest
 
-_OLD_PREFIXES = ("method.strategy.", "method.client.")  # of releases before 0.2
+_OLD_PREFIXES = ("method.strategy.", "method.client.")  # of older releases
 
 
 def config_dir() -> Path:

@@ -175,8 +175,8 @@ def parse_config(values: dict[str, Any]) -> tuple[RunConfig | None, list[Fault]]
     """Return the checked configuration, or None and every fault found in it."""
     method = values.get("method")
     if isinstance(method, dict) and isinstance(method.get("strategy"), dict):
-        problem = "was made by a release before 0.2, which named settings otherwise"
-        remedy = "Use the release that made it (environment.json names it), or start a new run"
+        problem = "is of a run made before settings lay directly below method"
+        remedy = "Use the code that made it (environment.json names its commit), or start a new run"
         return None, [Fault("config.yaml", method.get("name"), problem, remedy)]
     try:
         config = RunConfig.model_validate(values)

@@ -103,8 +103,7 @@ def run_page(run: Run) -> str:
 
 def _chosen(runs: Sequence[Run]) -> str:
     """Return what test images had a say in."""
-    searches = [run.config.get("personal_search") for run in runs if _uses_personal_search(run)]
-    if any(isinstance(one, dict) and one.get("fitness") == "test" for one in searches):
+    if any(_searches_on_test(run) for run in runs):
         return (
             "architectures were chosen ON TEST IMAGES (method.personal_search.fitness=test), "
             "so accuracies are too high"
@@ -112,10 +111,14 @@ def _chosen(runs: Sequence[Run]) -> str:
     return "nothing was chosen on test"
 
 
-def _uses_personal_search(run: Run) -> bool:
+def _searches_on_test(run: Run) -> bool:
     method = run.config.get("method")
-    strategy = method.get("strategy") if isinstance(method, dict) else None
-    return isinstance(strategy, dict) and "personal_search" in strategy
+    if not isinstance(method, dict):
+        return False
+    older = method.get("strategy")  # of older runs
+    elsewhere = isinstance(older, dict) and "personal_search" in older
+    search = (run.config if elsewhere else method).get("personal_search")
+    return isinstance(search, dict) and search.get("fitness") == "test"
 
 
 def _own_search(run: Run) -> dict[str, Any]:

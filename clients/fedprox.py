@@ -1,0 +1,32 @@
+"""The client of FedProx: a proximal term keeps its model near the received one.
+
+Li et al., MLSys 2020, https://arxiv.org/abs/1812.06127, eq. 2: F_k(w) + mu/2 ||w - w_t||^2.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from clients.subnet import SubnetClient
+from corolla.settings import NonNegative, settings
+from corolla.spaces.supernet import to_arrays
+from corolla.tasks import Task
+from corolla.training.pull import Pull
+from corolla.training.results import TrainResult
+
+
+@settings
+class ProxSettings:
+    """FedProx's settings beside FedAvg's."""
+
+    mu: NonNegative  # weight of the proximal term; 0: FedAvg
+
+
+class FedProxClient(SubnetClient):
+    """FedAvg's client with another gradient."""
+
+    settings: ProxSettings
+
+    def _train(self, model: nn.Module, task: Task) -> TrainResult:
+        pull = Pull(strength=self.settings.mu, targets=to_arrays(model))
+        return self._site.train(model, task, loss=task.extra.get("loss"), hook=pull)

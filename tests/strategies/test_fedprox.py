@@ -1,0 +1,51 @@
+"""FedProx: FedAvg at mu = 0, nearer to the received model above it; and the page that adds it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from tests.conftest import CONF
+from tests.strategies.conftest import run
+from tests.strategies.test_reductions import weights_of
+
+ROOT = CONF.parent
+TINY = (
+    "clients=2",
+    "clients_per_round=2",
+    "rounds=1",
+    "local_epochs=10",
+    "evaluation.every=0",
+    "trainer.momentum=0",
+)
+PREFIX = "strategy/model/"
+
+
+def test_without_the_term_it_is_fedavg_and_a_heavy_one_keeps_clients_near(tmp_path: Path) -> None:
+    fedavg = weights_of(run(tmp_path / "fedavg", "method=fedavg", *TINY), PREFIX)
+    none, heavy = (
+        weights_of(run(tmp_path / mu, "method=fedprox", f"method.mu={mu}", *TINY), PREFIX)
+        for mu in ("0.0", "20.0")
+    )
+    assert all(none[name].tobytes() == array.tobytes() for name, array in fedavg.items())
+    start = weights_of(
+        run(tmp_path / "still", "method=fedprox", "trainer.lr=1e-12", "trainer.lr_min=0", *TINY),
+        PREFIX,
+    )
+    moved, kept = (
+        sum(float(np.square(now[n] - start[n]).sum()) for n in start if "running" not in n)
+        for now in (none, heavy)
+    )
+    assert kept < moved / 4  # lr * mu = 0.4: a step undoes 40 % of the way gone
+
+
+def test_the_page_on_adding_a_method_shows_the_files_as_they_are() -> None:
+    page = (ROOT / "docs" / "add-a-method.md").read_text()
+    python, yaml = (
+        re.findall(rf"```{kind}\n(.*?)```", page, flags=re.DOTALL)[0] for kind in ("python", "yaml")
+    )
+    assert python in (ROOT / "clients" / "fedprox.py").read_text()
+    assert yaml in (ROOT / "conf" / "method" / "fedprox.yaml").read_text()
+    assert len((python + yaml).splitlines()) < 40
