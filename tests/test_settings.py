@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Iterator
 from typing import Any, get_args, get_type_hints
@@ -36,7 +37,8 @@ def _classes() -> dict[str, type[Any]]:
             if "report" in module.name or module.name.endswith((".server_app", ".client_app")):
                 continue
             for name, kind in vars(importlib.import_module(module.name)).items():
-                if is_settings(kind) and kind.__module__ == module.name:
+                known = is_settings(kind) and kind.__module__ == module.name
+                if known and not inspect.isabstract(kind):
                     found[f"{module.name}.{name}"] = kind
     return found
 

@@ -38,6 +38,7 @@ AtLeastTwo = Annotated[int, Field(ge=2, le=MOST)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 """Of momenta and running means."""
 Betas = Annotated[
@@ -194,6 +195,7 @@ __all__ = [
     "Count",
     "CountOrNone",
     "Decay",
+    "Fraction",
     "NonNegative",
     "Positive",
     "Share",

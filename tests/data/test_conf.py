@@ -36,11 +36,3 @@ def test_defaults_are_ready_or_say_what_is_missing(path: Path) -> None:
     faults = build(path).check()
     keys = [fault.key for fault in faults]
     assert keys == ([] if path.stem == "digits" else ["dataset.root"])
-
-
-def test_partition_defaults_have_no_fault() -> None:
-    for path in (CONF / "partition").glob("*.yaml"):
-        faults = build(path).check()
-        assert [fault.key for fault in faults] == (
-            ["partition.path"] if path.stem == "file" else []
-        )

@@ -36,7 +36,7 @@ def test_a_site_reads_its_own_folder_and_nothing_else(
     data = read(site, elsewhere, state_dir=tmp_path / "state")
     assert data.client == "site-a"
     assert data.class_names == ("b", "c", "a")
-    assert data.mean == (0.1, 0.1, 0.1)
+    assert data.train.mean == (0.1, 0.1, 0.1)
     assert [len(part) for part in reds(data)] == [12, 4, 4]
     for images in (data.train, data.validation, data.test):
         for red, label in zip(images.pixels[:, 0, 0, 0], images.labels, strict=True):

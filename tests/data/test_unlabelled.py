@@ -135,17 +135,6 @@ def test_the_clients_own_images_are_refused(
     assert "1 of its" in text(unlabelled(animals / "spare").check(both, pool=True))
 
 
-@pytest.mark.parametrize("value", [0, 1, -1, 2.5, True, "many"])
-def test_counts_out_of_range(value: Any, tmp_path: Path) -> None:
-    with pytest.raises(RefusedError) as caught:
-        unlabelled(tmp_path, max_images=value, seed=-1)
-    assert [fault.key for fault in caught.value.faults] == [
-        "server_set.max_images",
-        "server_set.seed",
-    ]
-    assert "Use a whole number, 2 or more; null for all" in str(caught.value)
-
-
 # --- other data sets ----------------------------------------------------------------------------------------
 
 
@@ -178,8 +167,6 @@ def test_unlabelled_images_must_have_the_runs_shape_too(animals: Path, folder: M
         "server_set.dataset.channels", "server_set.dataset.resolution"
     ]  # fmt: skip
     assert "a folder takes server_set.dataset.resolution=8" in faults[1].remedy
-    with pytest.raises(RefusedError, match=r"server_set.labelled='no': is neither true nor false"):
-        OtherImages(dataset=folder(animals), labelled="no")  # type: ignore[arg-type]
 
 
 def test_labels_stay_where_they_are_wanted() -> None:
@@ -203,9 +190,7 @@ def test_images_held_out_of_the_training_part_alone() -> None:
         held.held_out(1000)
     with pytest.raises(RefusedError, match="the pool's training part holds 50 images, and clients"):
         held.held_out(1000, 50)
-    with pytest.raises(
-        RefusedError, match=r"server_set.part='tain': is not known. Did you mean 'train'"
-    ):
+    with pytest.raises(RefusedError, match=r"part='tain': is not known. Did you mean 'train'"):
         HeldOut(images=1, seed=0, part="tain")
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from corolla.data.dataset import Dataset
 from corolla.data.images import Images
-from corolla.errors import Fault, RefusedError, nearest
+from corolla.errors import Fault, RefusedError
+from corolla.settings import AtLeastTwo, CountOrNone, settings
 from corolla.types import generator
 
-PARTS = ("all", "train")  # of a pool, to hold images out of
 FEWEST = 2  # images: BatchNorm takes a variance over a batch
 UNKNOWN = -1  # the label of images that nobody labelled
 _HELD_OUT = 0x5E7F0  # keeps this draw apart from the partition's, of the same seed
@@ -75,60 +75,34 @@ class ServerSet(Protocol):
         ...
 
 
+@settings
 class HeldOut:
     """Images of the pool, drawn uniformly before the rest is divided among the clients.
 
     The draw depends on seed and size of the pool alone, so every process makes it again; for readers,
     ``partition.json`` lists the positions. A smaller set is part of a larger one of the same seed.
-
-    Args:
-        images: how many, `FEWEST` or more.
-        seed: of the draw.
-        part: of the pool that they are drawn from: ``all``, or ``train``, its official training images,
-            which leaves its test images to be tested on.
-
-    Raises:
-        RefusedError: values out of range.
     """
 
     labelled: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        *,
-        images: int,
-        seed: int,
-        # Runs that were started before there was this key can be resumed
-        part: str = "all",
-    ) -> None:
-        faults = [
-            Fault(
-                f"server_set.{key}",
-                value,
-                "is out of range",
-                f"Use a whole number, {least} or more",
-            )
-            for key, value, least in (("images", images, FEWEST), ("seed", seed, 0))
-            if isinstance(value, bool) or not isinstance(value, int) or value < least
-        ]
-        if part not in PARTS:
-            faults.append(Fault("server_set.part", part, "is not known", nearest(str(part), PARTS)))
-        if faults:
-            raise RefusedError(faults)
-        self._images, self._seed, self._part = images, seed, part
+    images: AtLeastTwo  # how many
+    seed: CountOrNone  # of the draw
+    # Of the pool that they are drawn from; train: its official training images, which leaves its test images
+    # to be tested on. Runs that were started before there was this key can be resumed
+    part: Literal["all", "train"] = "all"
 
     def held_out(self, pool: int, train_size: int | None = None) -> NDArray[np.int64]:
         """Return the positions; RefusedError where none would be left for the clients."""
-        if self._part == "train":
+        if self.part == "train":
             if train_size is None:
                 problem = "the data set knows no official training part"
                 raise RefusedError(Fault("server_set.part", "train", problem, "Use all"))
             pool = train_size
-        if self._images >= pool:
-            holds = "the pool holds" if self._part == "all" else "the pool's training part holds"
+        if self.images >= pool:
+            holds = "the pool holds" if self.part == "all" else "the pool's training part holds"
             problem = f"{holds} {pool} images, and clients need some"
-            raise RefusedError(Fault("server_set.images", self._images, problem, "Ask for fewer"))
-        drawn = generator(self._seed, _HELD_OUT).permutation(pool)[: self._images]
+            raise RefusedError(Fault("server_set.images", self.images, problem, "Ask for fewer"))
+        drawn = generator(self.seed, _HELD_OUT).permutation(pool)[: self.images]
         return np.sort(drawn).astype(np.int64)
 
     def check(self, dataset: Dataset, *, pool: bool) -> list[Fault]:
@@ -148,26 +122,15 @@ class HeldOut:
 
 
 class OtherImages:
-    """All images of a data set that is not the clients': a folder, or any of ``conf/dataset``.
-
-    Args:
-        dataset: has the same channels and resolution as the run's; labelled, the same classes too.
-        labelled: false drops the labels: images of whatever classes.
-
-    Raises:
-        RefusedError: ``labelled`` is neither true nor false.
-    """
+    """All images of a data set that is not the clients': a folder, or any of ``conf/dataset``."""
 
     def __init__(
         self,
         *,
-        dataset: Dataset,
+        dataset: Dataset,  # has the same channels and resolution as the run's; labelled, its classes too
         # Runs that were started before there was this key can be resumed
-        labelled: bool = True,
+        labelled: bool = True,  # false drops the labels: images of whatever classes
     ) -> None:
-        if not isinstance(labelled, bool):
-            problem = "is neither true nor false"
-            raise RefusedError(Fault("server_set.labelled", labelled, problem, "Use true or false"))
         self._own = dataset
         self.labelled = labelled
 

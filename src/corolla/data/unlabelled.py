@@ -17,6 +17,7 @@ from corolla.data.image_decoding import SUFFIXES
 from corolla.data.image_folder import ImageFolder
 from corolla.data.server_set import FEWEST, UNKNOWN, ServerImages, server_images
 from corolla.errors import Fault, RefusedError
+from corolla.settings import AtLeastTwo, CountOrNone
 from corolla.types import generator
 
 KEY = "server_set.root"
@@ -34,9 +35,6 @@ class UnlabelledImages:
         seed: of that draw.
         cache_dir: folder for decoded images, as in ``block_cache.cache_folder``.
         cache_gib: most that ``cache_dir`` may hold.
-
-    Raises:
-        RefusedError: ``max_images`` or ``seed`` out of range.
     """
 
     labelled: ClassVar[bool] = False
@@ -45,31 +43,11 @@ class UnlabelledImages:
         self,
         *,
         root: str | Path | None,
-        max_images: int | None,
-        seed: int,
+        max_images: AtLeastTwo | None,
+        seed: CountOrNone,
         cache_dir: str | None,
         cache_gib: float,
     ) -> None:
-        faults = [
-            Fault(
-                f"server_set.{key}",
-                value,
-                "is out of range",
-                f"Use a whole number, {least} or more{other}",
-            )
-            for key, value, least, other in (
-                (
-                    "max_images",
-                    FEWEST if max_images is None else max_images,
-                    FEWEST,
-                    "; null for all",
-                ),
-                ("seed", seed, 0, ""),
-            )
-            if isinstance(value, bool) or not isinstance(value, int) or value < least
-        ]
-        if faults:
-            raise RefusedError(faults)
         self.root = None if root is None else Path(root).expanduser().absolute()
         self._max_images, self._seed = max_images, seed
         self._cache_dir, self._cache_gib = cache_dir, cache_gib

@@ -64,8 +64,6 @@ class WidthSlicedSpace(Supernet):
             base = build(node, "space.supernet.base", **known)
         if not isinstance(base, Supernet):
             raise ValueError(f"space.base={base!r}: must be a search space")
-        if not isinstance(scaler, bool):
-            raise ValueError(f"space.scaler={scaler!r}: must be true or false")
         self.base = base
         self.full = base.named(architecture)
         self.scaler = scaler

@@ -138,23 +138,6 @@ def test_clients_left_short_are_named() -> None:
     refused(POOL, match, min_test=900, max_draws=3)
 
 
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"alpha": 0}, "partition.alpha=0: not positive"),
-        ({"validation": 1.0}, "partition.validation=1.0: not in (0, 1)"),
-        ({"max_draws": 0}, "partition.max_draws=0: below 1"),
-        ({"min_train": 0}, "partition.min_train=0: below 1"),
-        ({"min_test": 0}, "partition.min_test=0: below 1"),
-    ],
-)
-def test_wrong_settings(changes: dict[str, Any], expected: str) -> None:
-    (fault,) = rule(**changes).check()
-    assert str(fault).startswith(expected)
-    with pytest.raises(RefusedError):
-        rule(**changes).split(POOL, clients=2, seed=0)
-
-
 def test_the_file_is_read_back(tmp_path: Path) -> None:
     path = tmp_path / "partition.json"
     kept = HeldOut(images=50, seed=0, part="train").held_out(6000, 5000)

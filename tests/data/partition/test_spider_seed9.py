@@ -168,22 +168,3 @@ def test_shares_that_all_fall_to_full_clients_are_drawn_again() -> None:
     for data_seed in range(10):
         partition = spider(alpha=1e-3, data_seed=data_seed).split(pool, clients=3, seed=0)
         assert max(sizes(partition)) <= 39 + 20  # nobody who holds 40 gets more
-
-
-@pytest.mark.parametrize(
-    ("rule", "expected"),
-    [
-        (spider(alpha=0.0), "partition.alpha=0.0: not positive"),
-        (spider(data_seed=-1), "partition.data_seed=-1: no whole number of 0..4294967295"),
-        (spider(data_seed=2**32), "partition.data_seed=4294967296: no whole number"),
-        (spider(data_seed=0.5), "partition.data_seed=0.5: no whole number"),
-        (spider(images=0), "partition.images=0: below 1"),
-        (spider(min_images=0), "partition.min_images=0: below 1"),
-        (spider(max_draws=0), "partition.max_draws=0: below 1"),
-        (spider(test=1.0), "partition.test=1.0: not in (0, 1)"),
-    ],
-)
-def test_wrong_settings(rule: SpiderSeed9, expected: str) -> None:
-    assert expected in "\n".join(str(fault) for fault in rule.check())
-    with pytest.raises(RefusedError):
-        rule.split(CIFAR10, clients=2, seed=0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -10,9 +9,10 @@ import numpy as np
 from corolla.data.dataset import Dataset
 from corolla.data.partition.partitioner import Assignment, FractionPartitioner
 from corolla.errors import Fault, RefusedError
+from corolla.settings import settings
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class ByFolder(FractionPartitioner):
     """One client per site, "0", "1", ... in alphabetical order of the sites' names."""
 

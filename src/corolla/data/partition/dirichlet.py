@@ -9,7 +9,6 @@ where clients may hold the same images: none is given twice.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -19,14 +18,7 @@ from corolla.data.dataset import Dataset
 from corolla.data.partition.apportion import fit_to_supply
 from corolla.data.partition.partitioner import Assignment, FractionPartitioner
 from corolla.errors import Fault, RefusedError
-
-
-def alpha_faults(alpha: float) -> list[Fault]:
-    """Return what is wrong with the concentration of Dirichlet draws."""
-    if 0 < alpha < np.inf:
-        return []
-    remedy = "Give a positive number: 0.1 is strong label skew, 100 nearly none"
-    return [Fault("partition.alpha", alpha, "not positive", remedy)]
+from corolla.settings import Count, Positive, settings
 
 
 def draw_by_label(
@@ -73,40 +65,24 @@ def deal(
     return [np.concatenate(share) for share in shares]
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class Dirichlet(FractionPartitioner):
-    """Clients with different shares of the labels.
-
-    Args:
-        alpha: concentration, > 0; small ones give a client few labels, large ones approach iid.
-        balanced: whether every client gets the same number of images.
-        images_per_client: that number, if balanced; None divides the whole pool.
-        max_draws: how often to draw again while a client has too few images, if not balanced.
-    """
+    """Clients with different shares of the labels."""
 
     name: ClassVar[str] = "dirichlet"
     more_even: ClassVar[str] = ", a larger partition.alpha, partition.balanced=true"
 
-    alpha: float
-    balanced: bool
-    images_per_client: int | None
-    max_draws: int
+    alpha: Positive  # concentration; small ones give a client few labels, large ones approach iid
+    balanced: bool  # every client gets the same number of images
+    images_per_client: Count | None  # that number, if balanced; None divides the whole pool
+    max_draws: Count  # while a client has too few images, if not balanced
 
-    def own_faults(self) -> list[Fault]:
-        """Return what is wrong with ``alpha``, ``images_per_client`` and ``max_draws``."""
-        faults = alpha_faults(self.alpha)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         size = self.images_per_client
         if size is not None and not self.balanced:
             remedy = "Set partition.balanced=true, or leave it null"
-            key = "partition.images_per_client"
-            faults.append(Fault(key, size, "needs equal sizes", remedy))
-        if size is not None and size < 1:
-            key = "partition.images_per_client"
-            faults.append(Fault(key, size, "below 1", "Give a number of images, or null"))
-        if self.max_draws < 1:
-            remedy = "Give at least 1; 100 is usual"
-            faults.append(Fault("partition.max_draws", self.max_draws, "below 1", remedy))
-        return faults
+            raise RefusedError(Fault("images_per_client", size, "needs equal sizes", remedy))
 
     def assign(self, dataset: Dataset, clients: int, rng: np.random.Generator) -> Assignment:
         """Return each client's images; in the unbalanced form all of the pool is given away."""

@@ -18,20 +18,13 @@ class File:
     """Read ``partition.json``.
 
     Args:
-        path: the file; None is reported by ``check``.
+        path: the file; None is refused by ``split``.
     """
 
     name = "file"
 
     def __init__(self, *, path: str | Path | None) -> None:
         self.path = None if path is None else Path(path).expanduser().absolute()
-
-    def check(self) -> list[Fault]:
-        """Return whether no file was given."""
-        if self.path is not None:
-            return []
-        remedy = "Set partition.path=RUN_DIR/partition.json"
-        return [Fault("partition.path", None, "no file given", remedy)]
 
     def split(
         self, dataset: Dataset, *, clients: int, seed: int, held_out: Indices = ()
@@ -43,7 +36,8 @@ class File:
                 positions outside the pool, overlapping or empty splits, images of ``held_out``.
         """
         if self.path is None:
-            raise RefusedError(self.check())
+            remedy = "Set partition.path=RUN_DIR/partition.json"
+            raise RefusedError(Fault("partition.path", None, "no file given", remedy))
         partition = Partition.load(self.path)
         faults = []
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from corolla.data.dataset import Dataset
 from corolla.data.partition.partitioner import Assignment, FractionPartitioner
+from corolla.settings import settings
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class Iid(FractionPartitioner):
     """All images in random order, dealt out evenly; sizes differ by at most one."""
 

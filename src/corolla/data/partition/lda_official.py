@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,51 +19,33 @@ from numpy.typing import NDArray
 from corolla.data.dataset import Dataset, positions
 from corolla.data.images import Indices
 from corolla.data.partition.apportion import largest_remainder
-from corolla.data.partition.dirichlet import alpha_faults, deal, draw_by_label
+from corolla.data.partition.dirichlet import deal, draw_by_label
 from corolla.data.partition.partition import ClientIndices, Partition
 from corolla.data.partition.partitioner import (
     LISTED,
     SPLIT_STREAM,
-    fraction_faults,
-    least_faults,
     partition_of,
 )
 from corolla.data.partition.stratified import split_sizes, stratified_split
 from corolla.errors import Fault, RefusedError
+from corolla.settings import Count, Fraction, Positive, settings
 from corolla.types import client_seed, generator
 
 Sizes = tuple[int, int, int]  # train, validation, test
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class LdaOfficial:
-    """Clients with different shares of the labels, tested on official test images with the same shares.
-
-    Args:
-        alpha: concentration, > 0; small ones give a client few labels, large ones approach iid.
-        validation: fraction of each client's share of the training part, in (0, 1).
-        max_draws: how often to draw again while a client has too few images.
-        min_train: least number of training images of a client.
-        min_validation: least number of validation images of a client.
-        min_test: least number of test images of a client.
-    """
+    """Clients with different shares of the labels, tested on official test images with the same shares."""
 
     name: ClassVar[str] = "lda_official"
 
-    alpha: float
-    validation: float
-    max_draws: int
-    min_train: int
-    min_validation: int
-    min_test: int
-
-    def check(self) -> list[Fault]:
-        """Return what is wrong with the settings alone."""
-        faults = alpha_faults(self.alpha) + fraction_faults("validation", self.validation)
-        if self.max_draws < 1:
-            remedy = "Give at least 1; 100 is usual"
-            faults.append(Fault("partition.max_draws", self.max_draws, "below 1", remedy))
-        return faults + least_faults(self.min_train, self.min_validation, self.min_test)
+    alpha: Positive  # concentration; small ones give a client few labels, large ones approach iid
+    validation: Fraction  # of each client's share of the training part
+    max_draws: Count  # while a client has too few images
+    min_train: Count  # images of a client
+    min_validation: Count
+    min_test: Count
 
     def split(
         self, dataset: Dataset, *, clients: int, seed: int, held_out: Indices = ()
@@ -72,14 +53,12 @@ class LdaOfficial:
         """Divide ``dataset`` without ``held_out`` among ``clients`` clients "0", "1", ...
 
         Raises:
-            RefusedError: wrong settings, no official test part, test images among ``held_out``, or a
+            RefusedError: no official test part, test images among ``held_out``, or a
                 client would be left without data.
         """
-        faults = self.check()
         if clients < 1:
-            faults.append(Fault("clients", clients, "below 1", "Give the number of clients"))
-        if faults:
-            raise RefusedError(faults)
+            remedy = "Give the number of clients"
+            raise RefusedError(Fault("clients", clients, "below 1", remedy))
         labels = dataset.labels()
         kept = positions(held_out, len(labels))
         official = self._official(dataset, kept)

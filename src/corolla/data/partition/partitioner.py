@@ -18,6 +18,7 @@ from corolla.data.partition.partition import SPLITS, ClientIndices, Partition
 from corolla.data.partition.stratified import split_sizes, stratified_split
 from corolla.data.remainder import Remainder
 from corolla.errors import Fault, RefusedError
+from corolla.settings import Count, Fraction, settings
 from corolla.types import ClientId, client_seed, generator
 
 log = logging.getLogger(__name__)
@@ -28,10 +29,6 @@ SPLIT_STREAM = 1  # second entry of the seeds that divide a client's images
 
 class Partitioner(Protocol):
     """A rule that divides a data set. Classes are the ``_target_`` of ``conf/partition/*.yaml``."""
-
-    def check(self) -> list[Fault]:
-        """Return what is wrong with the settings alone."""
-        ...
 
     def split(
         self, dataset: Dataset, *, clients: int, seed: int, held_out: Indices = ()
@@ -45,7 +42,7 @@ class Partitioner(Protocol):
             held_out: positions of images that no client gets.
 
         Raises:
-            RefusedError: wrong settings, or a client would be left without data.
+            RefusedError: a client would be left without data.
         """
         ...
 
@@ -65,48 +62,28 @@ class Assignment:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class FractionPartitioner(ABC):
-    """A rule that gives each client images, of which fixed fractions are held out.
-
-    Args:
-        validation: fraction of each client's images, in (0, 1).
-        test: fraction of each client's images, in (0, 1); the two sum to less than 1.
-        min_train: least number of training images of a client.
-        min_validation: least number of validation images of a client.
-        min_test: least number of test images of a client.
-    """
+    """A rule that gives each client images, of which fixed fractions are held out."""
 
     name: ClassVar[str]
     more_even: ClassVar[str] = ""  # what else gives every client enough images, for error messages
 
-    validation: float
-    test: float
-    min_train: int
-    min_validation: int
-    min_test: int
+    validation: Fraction  # of each client's images
+    test: Fraction  # of each client's images; the two sum to less than 1
+    min_train: Count  # images of a client
+    min_validation: Count
+    min_test: Count
+
+    def __post_init__(self) -> None:
+        if self.validation + self.test >= 1:
+            fractions = {"validation": self.validation, "test": self.test}
+            remedy = "Together they must stay below 1, or nothing is left to train on"
+            raise RefusedError(Fault("validation + test", fractions, "1 or more", remedy))
 
     @abstractmethod
     def assign(self, dataset: Dataset, clients: int, rng: np.random.Generator) -> Assignment:
         """Return the images of each of ``clients`` clients, disjoint."""
-
-    def own_faults(self) -> list[Fault]:
-        """Return what is wrong with the settings that only this rule has."""
-        return []
-
-    def check(self) -> list[Fault]:
-        """Return what is wrong with the settings alone."""
-        faults = self.own_faults()
-        fractions = {"validation": self.validation, "test": self.test}
-        for key, value in fractions.items():
-            faults += fraction_faults(key, value)
-        if sum(fractions.values()) >= 1:
-            remedy = "Together they must stay below 1, or nothing is left to train on"
-            faults.append(
-                Fault("partition.validation + partition.test", fractions, "1 or more", remedy)
-            )
-        faults += least_faults(self.min_train, self.min_validation, self.min_test)
-        return faults
 
     def split(
         self, dataset: Dataset, *, clients: int, seed: int, held_out: Indices = ()
@@ -114,13 +91,11 @@ class FractionPartitioner(ABC):
         """Divide ``dataset`` without ``held_out`` among ``clients`` clients "0", "1", ...
 
         Raises:
-            RefusedError: wrong settings, or a client would be left without data.
+            RefusedError: a client would be left without data.
         """
-        faults = self.check()
         if clients < 1:
-            faults.append(Fault("clients", clients, "below 1", "Give the number of clients"))
-        if faults:
-            raise RefusedError(faults)
+            remedy = "Give the number of clients"
+            raise RefusedError(Fault("clients", clients, "below 1", remedy))
         rest = Remainder(dataset, held_out) if len(held_out) else None
         pool: Dataset = dataset if rest is None else rest
         labels = pool.labels()
@@ -236,24 +211,6 @@ def partition_of(
         for client, splits in counts.items()
     }
     return dataclasses.replace(partition, counts=listed)
-
-
-def fraction_faults(key: str, value: float) -> list[Fault]:
-    """Return what is wrong with a fraction of a client's images."""
-    if 0 < value < 1:
-        return []
-    remedy = "Give a fraction of each client's images, as in 0.2"
-    return [Fault(f"partition.{key}", value, "not in (0, 1)", remedy)]
-
-
-def least_faults(*least: int) -> list[Fault]:
-    """Return what is wrong with the least numbers of train, validation and test images."""
-    remedy = "Every client needs at least 1 image in each split"
-    return [
-        Fault(f"partition.min_{split}", value, "below 1", remedy)
-        for split, value in zip(SPLITS, least, strict=True)
-        if value < 1
-    ]
 
 
 def _in_whole(part: ClientIndices, rest: Remainder) -> ClientIndices:

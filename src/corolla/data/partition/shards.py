@@ -6,7 +6,6 @@ into 200 shards of 300, two for each of 100 clients.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -14,27 +13,16 @@ import numpy as np
 from corolla.data.dataset import Dataset
 from corolla.data.partition.partitioner import Assignment, FractionPartitioner
 from corolla.errors import Fault, RefusedError
+from corolla.settings import Count, settings
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class Shards(FractionPartitioner):
-    """Images sorted by label, cut into equal shards, and these dealt out at random.
-
-    Args:
-        shards_per_client: so many shards, hence about as many labels, for each client.
-    """
+    """Images sorted by label, cut into equal shards, and these dealt out at random."""
 
     name: ClassVar[str] = "shards"
 
-    shards_per_client: int
-
-    def own_faults(self) -> list[Fault]:
-        """Return whether there is less than one shard for a client."""
-        if self.shards_per_client >= 1:
-            return []
-        remedy = "Give at least 1; 2 is usual"
-        key = "partition.shards_per_client"
-        return [Fault(key, self.shards_per_client, "below 1", remedy)]
+    shards_per_client: Count  # hence about as many labels of each client
 
     def assign(self, dataset: Dataset, clients: int, rng: np.random.Generator) -> Assignment:
         """Return the images of ``shards_per_client`` random shards for each client."""

@@ -11,59 +11,38 @@ divides them too, so that runs of several seeds train and test on the same image
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from corolla.data.dataset import Dataset
 from corolla.data.images import Indices
 from corolla.data.partition.apportion import largest_remainder
-from corolla.data.partition.dirichlet import alpha_faults
 from corolla.data.partition.partition import ClientIndices, Partition
 from corolla.data.partition.partitioner import LISTED, Assignment, FractionPartitioner
 from corolla.data.partition.stratified import split_sizes
 from corolla.errors import Fault, RefusedError
+from corolla.settings import Count, Positive, settings
 from corolla.types import ClientId
 
 LARGEST_SEED = 2**32 - 1  # of numpy's legacy generator
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class SpiderSeed9(FractionPartitioner):
-    """Clients of about equal sizes with few labels each; the run's seed decides nothing.
-
-    Args:
-        alpha: concentration of the Dirichlet draws, > 0.
-        data_seed: of all draws: who holds which images, their splits and the choice of ``images``.
-        images: so many images of the pool are shared out, each label in proportion; None: all.
-        min_images: the whole is drawn again until every client has as many.
-        max_draws: how often, at most.
-    """
+    """Clients of about equal sizes with few labels each; the run's seed decides nothing."""
 
     name: ClassVar[str] = "spider_seed9"
     more_even: ClassVar[str] = ", a larger partition.alpha or partition.min_images"
 
-    alpha: float
-    data_seed: int
-    images: int | None
-    min_images: int
-    max_draws: int
-
-    def own_faults(self) -> list[Fault]:
-        """Return what is wrong with the settings that only this rule has."""
-        faults = alpha_faults(self.alpha)
-        if not isinstance(self.data_seed, int) or not 0 <= self.data_seed <= LARGEST_SEED:
-            problem = f"no whole number of 0..{LARGEST_SEED}"
-            remedy = "Give 9, the published one, or another"
-            faults.append(Fault("partition.data_seed", self.data_seed, problem, remedy))
-        for key in ("images", "min_images", "max_draws"):
-            value = getattr(self, key)
-            if value is not None and value < 1:
-                remedy = "Give a number of images, or null" if key == "images" else "Give 1 or more"
-                faults.append(Fault(f"partition.{key}", value, "below 1", remedy))
-        return faults
+    alpha: Positive  # concentration of the Dirichlet draws
+    # of all draws: who holds which images, their splits and the choice of ``images``
+    data_seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+    images: Count | None  # so many of the pool are shared out, each label in proportion; None: all
+    min_images: Count  # the whole is drawn again until every client has as many
+    max_draws: Count  # at most
 
     def split(
         self, dataset: Dataset, *, clients: int, seed: int, held_out: Indices = ()
