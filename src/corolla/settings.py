@@ -34,6 +34,8 @@ T = TypeVar("T")
 Count = Annotated[int, Field(ge=1, le=MOST)]
 CountOrNone = Annotated[int, Field(ge=0, le=MOST)]
 """A count that may be 0."""
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+"""Below 2^63, so that it travels in a message."""
 AtLeastTwo = Annotated[int, Field(ge=2, le=MOST)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -198,6 +200,7 @@ __all__ = [
     "Fraction",
     "NonNegative",
     "Positive",
+    "Seed",
     "Share",
     "field_names",
     "is_settings",

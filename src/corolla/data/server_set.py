@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from corolla.data.dataset import Dataset
 from corolla.data.images import Images
 from corolla.errors import Fault, RefusedError
-from corolla.settings import AtLeastTwo, CountOrNone, settings
+from corolla.settings import AtLeastTwo, Seed, settings
 from corolla.types import generator
 
 FEWEST = 2  # images: BatchNorm takes a variance over a batch
@@ -86,7 +86,7 @@ class HeldOut:
     labelled: ClassVar[bool] = True
 
     images: AtLeastTwo  # how many
-    seed: CountOrNone  # of the draw
+    seed: Seed  # of the draw
     # Of the pool that they are drawn from; train: its official training images, which leaves its test images
     # to be tested on. Runs that were started before there was this key can be resumed
     part: Literal["all", "train"] = "all"

@@ -17,7 +17,7 @@ from corolla.data.image_decoding import SUFFIXES
 from corolla.data.image_folder import ImageFolder
 from corolla.data.server_set import FEWEST, UNKNOWN, ServerImages, server_images
 from corolla.errors import Fault, RefusedError
-from corolla.settings import AtLeastTwo, CountOrNone
+from corolla.settings import AtLeastTwo, Seed
 from corolla.types import generator
 
 KEY = "server_set.root"
@@ -44,7 +44,7 @@ class UnlabelledImages:
         *,
         root: str | Path | None,
         max_images: AtLeastTwo | None,
-        seed: CountOrNone,
+        seed: Seed,
         cache_dir: str | None,
         cache_gib: float,
     ) -> None:
