@@ -11,6 +11,7 @@ import random
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pytest
 
 from corolla.state import State
@@ -86,6 +87,7 @@ def _check(known: Federation, recorded: Recorded, victim: str, replies: list[Any
     valid, failures = _round(known, recorded, replies)
     assert {failure.client for failure in failures} <= {victim}, failures
     assert {reply.client for reply in valid} >= honest
+    _check_answers(recorded, victim, replies, valid)
     if not failures:
         return
     without = _without(known, known.exchanges.index(recorded), victim)
@@ -96,6 +98,30 @@ def _check(known: Federation, recorded: Recorded, victim: str, replies: list[Any
         assert known.strategy.state().same_as(without[0])
         assert outcome(known, recorded) == without[1]
     assert [r.metrics for r in valid] == without[2]
+
+
+def _check_answers(recorded: Recorded, victim: str, replies: list[Any], valid: list[Reply]) -> None:
+    """What was taken of the victim answers the order that its honest reply answered, in usable numbers."""
+    right = recorded.replies[victim]
+    address = right.metadata.reply_to_message_id
+    for reply in valid:
+        if reply.client != victim:
+            continue
+        taken = next(m for m in replies if m.metadata.reply_to_message_id == address)
+        for key in ("client", "round", "architecture"):
+            assert taken.content["info"][key] == right.content["info"][key], key
+        wanted = {n: tuple(array.shape) for n, array in _arrays(right).items()}
+        assert {n: tuple(array.shape) for n, array in _arrays(taken).items()} == wanted
+        # What never travelled (private parts) was put back as it is at the server.
+        assert {n: array.shape for n, array in reply.arrays.items()}.items() >= wanted.items()
+        for name, array in reply.arrays.items():
+            assert array.dtype.kind == "f", name
+            assert np.all(np.abs(array) <= 1e18), name
+
+
+def _arrays(message: Any) -> dict[str, Any]:
+    content = message.content
+    return dict(content["arrays"]) if "arrays" in content else {}
 
 
 def _round(
