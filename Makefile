@@ -6,7 +6,10 @@ export OMP_NUM_THREADS ?= 1
 # A process for each core, up to four: each needs about a GiB
 PARALLEL ?= -n auto --maxprocesses=4 --dist=worksteal
 
-.PHONY: install run test test-processes test-all lint bench clean
+# Real SuperLinks and SuperNodes; they mostly wait, so there are more at once than cores
+PROCESSES := tests/deployment/test_processes.py tests/deployment/test_sites_port.py
+
+.PHONY: install run test test-slow test-processes test-all lint bench clean
 
 install: $(VENV)/.installed
 
@@ -19,16 +22,19 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 run: install
 	$(BIN)/corolla run
 
+# Every module and every method once, on the tiniest federations: 5 minutes on 2 cores
 test: install
 	$(BIN)/pytest $(PARALLEL) -m "not slow"
 
-# Real SuperLinks and SuperNodes with TLS and keys; sites and runs are killed and go on. They mostly wait,
-# so there are more at once than cores.
-test-processes: install
-	$(BIN)/pytest -n 3 --dist=worksteal tests/deployment/test_processes.py tests/deployment/test_sites_port.py
+# Every variant, experiment and cell of a grid. Nice: the processes beside it have deadlines to keep.
+test-slow: install
+	nice $(BIN)/pytest $(PARALLEL) -m slow $(PROCESSES:%=--ignore=%)
 
-test-all: install
-	$(BIN)/pytest $(PARALLEL)
+# Sites and runs, with TLS and keys, are killed and go on
+test-processes: install
+	$(BIN)/pytest -n 3 --dist=worksteal $(PROCESSES)
+
+test-all: test test-slow test-processes
 
 lint: install
 	$(BIN)/ruff check .

@@ -20,12 +20,12 @@ from benchmarks.supernet_quality import add_losses, add_params
 from corolla.records.json_files import read_json
 from corolla.records.run_directory import RunDirectory
 from corolla.records.summary import compare
-from tests.conftest import CONF
+from tests.conftest import CONF, quick
 
 SPACES = sorted(path.stem for path in (CONF / "space").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", quick(SPACES, "mobilenetv3_8", "nasvit", "darts_small"))
 def test_every_space_is_counted(name: str) -> None:
     space = space_named(name, 3)
     assert space.name == name

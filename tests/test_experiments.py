@@ -15,7 +15,7 @@ from PIL import Image
 from corolla.config.compose import compose_values
 from corolla.config.schema import parse_config
 from corolla.launch import plan_run, start
-from tests.conftest import CONF
+from tests.conftest import CONF, diagonal, quick
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 PERFEDRLNAS = [name for name in EXPERIMENTS if not name.startswith(("spider", "hapfnas"))]
@@ -202,7 +202,7 @@ def test_a_row_of_spider_is_what_the_paper_says(name: str) -> None:
         ) == ("multiple", False)
 
 
-@pytest.mark.parametrize("name", SPIDER)
+@pytest.mark.parametrize("name", quick(SPIDER, "spider_small"))
 def test_a_row_of_spider_runs(name: str, roots: dict[str, Path], tmp_path: Path) -> None:
     values = compose_values([f"experiment={name}"])
     settings = [f"experiment={name}", f"dataset.root={_root(values, roots)}", *SHORT]
@@ -248,7 +248,7 @@ def test_an_experiment_is_what_its_row_says(name: str) -> None:
     assert (config.memory_budget_mib is not None) == ("memory" in name)
 
 
-@pytest.mark.parametrize("name", PERFEDRLNAS)
+@pytest.mark.parametrize("name", quick(PERFEDRLNAS, "perfedrlnas_new_clients_small"))
 def test_an_experiment_runs_a_round(name: str, roots: dict[str, Path], tmp_path: Path) -> None:
     values = compose_values([f"experiment={name}"])
     settings = [f"experiment={name}", f"dataset.root={_root(values, roots)}", *SHORT]
@@ -271,8 +271,7 @@ def test_an_experiment_runs_a_round(name: str, roots: dict[str, Path], tmp_path:
     assert all(budgets) if values["memory_budget_mib"] else not any(budgets)
 
 
-@pytest.mark.parametrize("name", PERFEDRLNAS)
-@pytest.mark.parametrize("method", ["fedavg", "local"])
+@pytest.mark.parametrize(("name", "method"), diagonal(PERFEDRLNAS, ["fedavg", "local"]))
 def test_the_baselines_take_an_experiments_settings(
     name: str, method: str, roots: dict[str, Path]
 ) -> None:
@@ -345,7 +344,7 @@ def test_a_row_of_hapfnas_is_what_the_specification_says(name: str) -> None:
 STARTED = [name for name in HAPFNAS if not name.endswith(("12", "16", "20"))]
 
 
-@pytest.mark.parametrize("name", STARTED)
+@pytest.mark.parametrize("name", quick(STARTED, "hapfnas_small"))
 def test_a_row_of_hapfnas_runs(name: str, roots: dict[str, Path], tmp_path: Path) -> None:
     values = compose_values([f"experiment={name}"])
     settings = [f"experiment={name}", f"dataset.root={_root(values, roots)}", *SHORT]

@@ -27,6 +27,7 @@ from corolla.records.tensor_files import read_tensors
 from corolla.report import write_report
 from corolla.state import State
 from engines.inline import InlineEngine
+from tests.conftest import diagonal
 from tests.strategies.conftest import results, run
 
 REMEDIES = ("Restore", "restore", "Delete", "Move it away", "Known:", "choose another")
@@ -171,8 +172,7 @@ class _Told:
         return code == 0
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize(("file", "damage"), diagonal(FILES, list(DAMAGES)))
 def test_a_killed_run_goes_on_from_what_is_whole_or_says_what_is_not(
     runs: Runs,
     file: str,
@@ -203,8 +203,10 @@ def test_a_killed_run_goes_on_from_what_is_whole_or_says_what_is_not(
                 assert same.read_bytes() == original.read_bytes()  # nothing else was lost
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("file", ["config.yaml", "summary.json", "clients/0", *FILES_OF_A_CLIENT])
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    diagonal(["config.yaml", "summary.json", "clients/0", *FILES_OF_A_CLIENT], list(DAMAGES)),
+)
 def test_of_a_finished_run_only_what_is_whole_comes_out(
     runs: Runs, file: str, damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -217,8 +219,7 @@ def test_of_a_finished_run_only_what_is_whole_comes_out(
         assert output.read_bytes() == runs.model
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("file", FILES_OF_A_REPORT)
+@pytest.mark.parametrize(("file", "damage"), diagonal(FILES_OF_A_REPORT, list(DAMAGES)))
 def test_a_report_shows_what_is_whole_and_says_what_is_left_out(
     runs: Runs, file: str, damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -233,8 +234,9 @@ def test_a_report_shows_what_is_whole_and_says_what_is_left_out(
         assert page == runs.page or re.search(lacks, page) is not None
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("file", ["config.yaml", "summary.json", "metrics.jsonl"])
+@pytest.mark.parametrize(
+    ("file", "damage"), diagonal(["config.yaml", "summary.json", "metrics.jsonl"], list(DAMAGES))
+)
 def test_a_damaged_finished_run_is_not_shown_as_complete(
     runs: Runs,
     file: str,

@@ -23,7 +23,7 @@ from corolla.spaces.darts_operations import OPERATION_SETS, build_operation
 from corolla.spaces.darts_operations import halves as split
 from corolla.spaces.supernet import ElasticSupernet
 from corolla.types import Arrays
-from tests.conftest import CONF, make_space
+from tests.conftest import CONF, make_space, quick
 
 SPACES = sorted(path.stem for path in (CONF / "space").glob("darts*.yaml"))
 
@@ -134,7 +134,7 @@ def test_sets_and_lists_of_operations(name: str, operations: tuple[str, ...]) ->
     assert named.fingerprint() == listed.fingerprint()
 
 
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", quick(SPACES, "darts_small", "darts_s2_mixed_small"))
 def test_shapes_and_costs_agree_with_the_built_module(name: str) -> None:
     space = make_space(name, cells=4)
     for architecture in (space.smallest(), space.largest(), space.sample(np.random.default_rng(0))):
