@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from corolla.cli import main
 from corolla.config.compose import sweep
 from corolla.export import load_client_model
+from corolla.records.run_directory import RunDirectory
 from tests.conftest import make_space
 from tests.strategies.conftest import SMALL, run
 
@@ -63,59 +64,57 @@ def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
         assert name in out
 
 
-@pytest.mark.parametrize(
-    ("kind", "space"),
-    [
-        ("safetensors", "mobilenetv3_8"),
-        ("torchscript", "mobilenetv3_8"),
-        ("onnx", "mobilenetv3_8"),
-        pytest.param("onnx", "nasvit_32", marks=pytest.mark.slow),
-    ],
-)
-def test_export_and_load_in_one_call(kind: str, space: str, tmp_path: Path) -> None:
-    directory = run(tmp_path / "run", "rounds=1", f"space={space}")
-    output = tmp_path / f"model.{kind}"
-    code = main(
-        ["export", str(directory.path), "--client", "2", "--format", kind, "-o", str(output)]
-    )
-    assert code == 0
-    model = load_client_model(directory.path, "2")
-    images = torch.randn(3, 1, 8, 8)
-    if kind == "safetensors":
-        assert load_file(output).keys() == model.state_dict().keys()
-    elif kind == "torchscript":
-        loaded = torch.jit.load(str(output))
-        torch.testing.assert_close(loaded(images), model(images))
-    else:
-        import onnx
+def _exported(directory: RunDirectory, kind: str, output: Path) -> Path:
+    path = str(directory.path)
+    assert main(["export", path, "--client", "2", "--format", kind, "-o", str(output)]) == 0
+    return output
 
-        onnx.checker.check_model(str(output))
-        shape = onnx.load(str(output)).graph.input[0].type.tensor_type.shape
-        assert shape.dim[0].dim_param  # a name: any number of images
+
+def test_export_and_load_in_one_call(finished: RunDirectory, tmp_path: Path) -> None:
+    model, images = load_client_model(finished.path, "2"), torch.randn(3, 1, 8, 8)
+    arrays = load_file(_exported(finished, "safetensors", tmp_path / "model"))
+    assert arrays.keys() == model.state_dict().keys()
+    traced = torch.jit.load(str(_exported(finished, "torchscript", tmp_path / "model.pt")))
+    torch.testing.assert_close(traced(images), model(images))
+
+
+def _check_onnx(path: Path) -> None:
+    import onnx
+
+    onnx.checker.check_model(str(path))
+    shape = onnx.load(str(path)).graph.input[0].type.tensor_type.shape
+    assert shape.dim[0].dim_param  # a name: any number of images
+
+
+def test_export_to_onnx(finished: RunDirectory, tmp_path: Path) -> None:
+    _check_onnx(_exported(finished, "onnx", tmp_path / "model.onnx"))
+
+
+@pytest.mark.slow
+def test_export_of_attention_to_onnx(tmp_path: Path) -> None:
+    directory = run(tmp_path / "run", "rounds=1", "space=nasvit_32")
+    _check_onnx(_exported(directory, "onnx", tmp_path / "model.onnx"))
 
 
 def test_a_darts_genotype_goes_out_and_in_again(tmp_path: Path) -> None:
-    small = ["rounds=1", "clients=2", "space=darts_small", "evaluation.fine_tune_epochs=0"]
+    small = ["rounds=1", "clients=3", "space=darts_small", "evaluation.fine_tune_epochs=0"]
     directory = run(tmp_path / "run", *small)
     for kind, start in (("genotype", "Genotype(normal=["), ("svg", "<svg")):
-        output = tmp_path / f"cells.{kind}"
-        code = main(
-            ["export", str(directory.path), "--client", "1", "--format", kind, "-o", str(output)]
-        )
-        assert code == 0
+        output = _exported(directory, kind, tmp_path / f"cells.{kind}")
         assert output.read_text().startswith(start)
     text = (tmp_path / "cells.genotype").read_text().strip()
-    expected = directory.summary()["per_client"]["1"]["choices"]
+    expected = directory.summary()["per_client"]["2"]["choices"]
     assert make_space("darts_small").named(text).to_list() == expected
 
 
-def test_other_spaces_have_no_genotype(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    directory = run(tmp_path / "run", "rounds=1")
-    assert main(["export", str(directory.path), "--client", "1", "--format", "svg"]) == 2
+def test_other_spaces_have_no_genotype(
+    finished: RunDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", str(finished.path), "--client", "1", "--format", "svg"]) == 2
     assert "Only DARTS architectures have a genotype" in " ".join(capsys.readouterr().err.split())
 
 
-def test_saved_model_reproduces_the_reported_accuracy(tmp_path: Path) -> None:
+def test_saved_model_reproduces_the_reported_accuracy(finished: RunDirectory) -> None:
     """What is reported is what is saved, BN statistics included."""
     import yaml
 
@@ -123,7 +122,7 @@ def test_saved_model_reproduces_the_reported_accuracy(tmp_path: Path) -> None:
     from corolla.config.schema import parse_config
     from corolla.data.federation import FederationData
 
-    directory = run(tmp_path / "run", "rounds=2")
+    directory = finished
     config, _ = parse_config(yaml.safe_load(directory.config_text()))
     assert config is not None
     dataset = build_dataset(config)
@@ -136,7 +135,8 @@ def test_saved_model_reproduces_the_reported_accuracy(tmp_path: Path) -> None:
         assert result.accuracy == pytest.approx(accuracy)
 
 
-def test_export_of_an_unknown_client(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    directory = run(tmp_path / "run", "rounds=1")
-    assert main(["export", str(directory.path), "--client", "17"]) == 2
+def test_export_of_an_unknown_client(
+    finished: RunDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", str(finished.path), "--client", "17"]) == 2
     assert "client='17': the run holds no model of this client" in capsys.readouterr().err

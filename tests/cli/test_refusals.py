@@ -10,7 +10,7 @@ from PIL import Image
 from corolla.cli import main
 from corolla.records.run_directory import RunDirectory
 from corolla.records.seals import BY_HAND, read_sealed, write_sealed
-from tests.strategies.conftest import SMALL, run
+from tests.strategies.conftest import SMALL
 
 
 def _refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -150,12 +150,17 @@ def test_existing_run_directory_is_left_as_it_is(
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes.txt"]
 
 
+@pytest.fixture
+def unfinished(copied: RunDirectory) -> RunDirectory:
+    (copied.path / "summary.json").unlink()
+    return copied
+
+
 def test_resume_of_nothing_and_of_a_directory_in_use(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    unfinished: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    directory = unfinished
     assert "run_dir" in _refused(["resume", str(tmp_path / "nowhere")], capsys)
-    directory = run(tmp_path / "run", "rounds=1")
-    (directory.path / "summary.json").unlink()
     import subprocess
     import sys
 
@@ -184,10 +189,13 @@ def test_resume_of_nothing_and_of_a_directory_in_use(
     ],
 )
 def test_resume_with_a_checkpoint_of_something_else(
-    old: str, new: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    old: str,
+    new: str,
+    expected: str,
+    unfinished: RunDirectory,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    directory = run(tmp_path / "run", "rounds=1")
-    (directory.path / "summary.json").unlink()
+    directory = unfinished
     text = (directory.path / "config.yaml").read_text()
     changed = text.replace("last: 128", "last: 129") if old == "- 128" else text.replace(old, new)
     assert changed != text
@@ -195,12 +203,12 @@ def test_resume_with_a_checkpoint_of_something_else(
     assert expected in _refused(["resume", str(directory.path)], capsys)
 
 
-def test_checkpoint_of_a_newer_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    directory = run(tmp_path / "run", "rounds=1")
-    (directory.path / "summary.json").unlink()
-    (state,) = directory.path.glob("checkpoints/round-*/state.json")
+def test_checkpoint_of_a_newer_format(
+    unfinished: RunDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (state,) = unfinished.path.glob("checkpoints/round-*/state.json")
     write_sealed(state, read_sealed(state) | {"format_version": 99})
-    assert "99" in _refused(["resume", str(directory.path)], capsys)
+    assert "99" in _refused(["resume", str(unfinished.path)], capsys)
 
 
 def test_no_free_disk(
@@ -215,8 +223,10 @@ def test_no_free_disk(
     assert not (tmp_path / "run").exists()
 
 
-def test_finished_run_is_not_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    directory = run(tmp_path / "run", "rounds=1")
+def test_finished_run_is_not_resumed(
+    copied: RunDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = copied
     before = (directory.path / "summary.json").read_bytes()
     assert main(["resume", str(directory.path)]) == 0
     assert "complete" in capsys.readouterr().out

@@ -16,9 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from corolla.spaces.architecture import Architecture
-from corolla.spaces.nasvit import NASViTSpace
 from corolla.spaces.nasvit_blocks import TalkingHeadsAttention, TransformerPlan
-from corolla.spaces.supernet import Supernet
 from corolla.types import Arrays
 from tests.conftest import make_space
 
@@ -55,20 +53,6 @@ def test_full_size_costs(
     close = 0.05 if architecture == FULL.largest() else 0.12
     assert costs.params / 1e6 == pytest.approx(specified_params_m, rel=close)
     assert costs.macs / 1e6 == pytest.approx(specified_mmacs, rel=close)
-
-
-@pytest.mark.parametrize("space", [FULL, SMALL], ids=["full", "small"])
-def test_closed_forms_agree_with_the_built_module(space: NASViTSpace) -> None:
-    rng = np.random.default_rng(0)
-    for architecture in (space.smallest(), space.sample(rng)):
-        with torch.device("meta"):
-            module = space.subnet(architecture)
-        built = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
-        assert list(built.items()) == list(space.shapes(architecture).items())
-        assert sum(p.numel() for p in module.parameters()) == space.costs(architecture).params
-        assert Supernet.macs(space, architecture) == space.macs(architecture)  # counted by torch
-        counted = Supernet.activation_bytes(space, architecture, 8)
-        assert space.activation_bytes(architecture, 8) == pytest.approx(counted, rel=0.03)
 
 
 def test_transformer_block_costs_by_hand() -> None:
@@ -282,22 +266,6 @@ def test_gradient_reaches_every_parameter(which: str) -> None:
     functional.cross_entropy(model(torch.randn(8, 3, 32, 32)), labels).backward()
     without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert without == []
-
-
-def test_a_few_steps_reduce_the_loss() -> None:
-    torch.manual_seed(0)
-    model = SMALL.subnet(SMALL.smallest()).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    images, labels = torch.randn(16, 3, 32, 32), torch.arange(16) % 10
-    losses = []
-    for _ in range(12):
-        loss = functional.cross_entropy(model(images), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[0] == pytest.approx(np.log(10), abs=0.4)
-    assert losses[-1] < 0.5 * losses[0]
 
 
 @pytest.mark.parametrize(

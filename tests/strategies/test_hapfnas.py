@@ -26,7 +26,7 @@ from corolla.spaces.architecture import Architecture
 from corolla.training.results import Evaluation
 from corolla.training.subnet_scorer import SubnetScorer
 from strategies.personal_search import PersonalSearch
-from tests.conftest import make_space
+from tests.conftest import make_space, quick
 from tests.strategies.conftest import results, resumed, run, small
 from tests.strategies.test_late_budgets import _Roster
 from tests.strategies.test_reductions import ONE, weights_of
@@ -65,7 +65,7 @@ def _fedavg(path: Path, *overrides: str) -> RunDirectory:
 # --- reductions -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("uncovered", ["keep", "zero"])
+@pytest.mark.parametrize("uncovered", quick(["keep", "zero"], "keep"))
 def test_retraining_of_one_architecture_is_fedavg(uncovered: str, tmp_path: Path) -> None:
     rule = f"method.retraining.uncovered={uncovered}"
     retrained = _without_distilling(tmp_path / "hetero", "none", rule)
@@ -85,6 +85,7 @@ def test_retraining_of_one_architecture_is_fedavg(uncovered: str, tmp_path: Path
     assert (zeros >= rest) == (uncovered == "zero")
 
 
+@pytest.mark.slow
 def test_stage_3_may_have_a_loss_of_its_own(tmp_path: Path) -> None:
     runs = [
         _without_distilling(tmp_path / name, "none", *overrides)
@@ -108,6 +109,7 @@ def test_knowledge_models_are_averaged_as_fedavg_does(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_one_shot_supernet_of_one_architecture_is_fedavg(tmp_path: Path) -> None:
     one = ["space=mobilenetv3_8", ONE, "trainer.lr_schedule=constant"]
     shot = _without_distilling(
@@ -159,6 +161,7 @@ def test_a_search_on_the_client_and_one_at_the_server_find_the_same(tmp_path: Pa
     assert all(entry["measured"] == 12 and entry["searched"] for entry in entries)
 
 
+@pytest.mark.slow
 def test_nobody_is_sent_the_supernet_where_the_server_searches(tmp_path: Path) -> None:
     settings = [*EVERYBODY, "rounds=14", f"{SEARCH}.where=server"]
     directory = _run(
@@ -221,6 +224,7 @@ def test_a_client_that_dies_in_stage_2_runs_the_smallest(
     assert "1 of 3 clients found no architecture: 1. They train" in warning
 
 
+@pytest.mark.slow
 def test_another_round_of_search_reaches_those_who_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -326,7 +330,7 @@ def test_a_claim_beyond_the_limits_counts_as_none(
     assert all(entry["macs"] <= entry["macs_cap"] for entry in entries)
 
 
-@pytest.mark.parametrize("by", ["predictor", "random"])
+@pytest.mark.parametrize("by", quick(["predictor", "random"], "predictor"))
 def test_caps_hold_for_what_is_deployed(by: str, tmp_path: Path) -> None:
     directory = _run(tmp_path / "run", "cap=range", "cap.high=0.5", f"{SEARCH}.by={by}", *EVERYBODY)
     for entry in directory.summary()["per_client"].values():

@@ -27,6 +27,7 @@ from corolla.spaces.architecture import Architecture
 from corolla.tasks import Reply, Task
 from corolla.types import Arrays
 from strategies.heterofl import HeteroFL
+from tests.conftest import quick
 from tests.strategies.conftest import run, small, without_times
 from tests.strategies.test_reductions import weights_of
 
@@ -89,7 +90,7 @@ def _model(strategy: HeteroFL) -> Arrays:
 # --- reductions -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", quick(METHODS, "heterofl"))
 def test_whole_networks_without_mask_and_class_rows_are_fedavgs(
     method: str, tmp_path: Path
 ) -> None:
@@ -108,7 +109,7 @@ def test_whole_networks_without_mask_and_class_rows_are_fedavgs(
 # --- who gets which part --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", quick(METHODS, "fedrolex"))
 def test_a_client_gets_the_largest_rate_within_its_limits(method: str) -> None:
     _, space, _ = _config(method, ())
     macs = [space.costs(architecture).macs for architecture in space.enumerate()]

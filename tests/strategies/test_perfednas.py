@@ -133,6 +133,7 @@ def test_resumed_equals_uninterrupted(
     assert results(resumed(tmp_path / "broken")) == results(whole)
 
 
+@pytest.mark.slow
 def test_settled_rounds_train_what_an_evolution_deploys(tmp_path: Path) -> None:
     settings = ["method=perfednas", *EVOLVING, "rounds=6", "method.settle=0.5"]
     directory = run(tmp_path / "run", *settings)
@@ -182,6 +183,7 @@ def test_prescreening_changes_nothing_until_there_are_pairs(tmp_path: Path) -> N
     ]
 
 
+@pytest.mark.slow
 def test_prescreened_policies_learn_from_what_was_picked(tmp_path: Path) -> None:
     # Rewards that differ, and two of each client before the last round.
     enough = ["partition.images_per_client=200", "rounds=3", "clients_per_round=4"]

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from corolla.records.run_directory import RunDirectory
+from tests.conftest import quick
 from tests.strategies.conftest import run, without_times
 
 ONE = (  # a space with a single architecture
@@ -28,7 +29,7 @@ def weights_of(directory: RunDirectory, prefix: str) -> dict[str, np.ndarray]:
     return state.part(prefix)
 
 
-@pytest.mark.parametrize("weights", ["examples", "uniform"])
+@pytest.mark.parametrize("weights", quick(["examples", "uniform"], "examples"))
 def test_perfedrlnas_without_choices_equals_fedavg(weights: str, tmp_path: Path) -> None:
     common = [ONE, f"method.weights={weights}"]
     searched = run(tmp_path / "searched", "method=perfedrlnas", *common)

@@ -16,6 +16,7 @@ from corolla.state import State, differences
 from corolla.tasks import Answer, Failure, Task
 from corolla.training.results import DivergedError
 from corolla.types import Arrays
+from tests.conftest import quick
 from tests.strategies.conftest import SMALL, run
 from tests.strategies.test_contract import _config, _replies, _strategy
 
@@ -43,7 +44,7 @@ def checkpoint(directory: RunDirectory) -> State:
     return directory.load_checkpoint("latest", expected=header_of(config, space))[1]
 
 
-@pytest.mark.parametrize("name", RAISED)
+@pytest.mark.parametrize("name", quick(RAISED, "cuda", "other"))
 def test_what_a_client_cannot_train_is_told_and_learned(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ first, against the groups and keys that exist.
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
@@ -15,7 +16,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -66,7 +67,7 @@ def compose_values(overrides: Sequence[str]) -> dict[str, Any]:
     if faults:
         raise RefusedError(faults)
     chosen = [o.input_line or "" for o in parsed if o.key_or_group in known]
-    keys = _keys_of(config_dir(), tuple(chosen))
+    base, keys = _chosen(config_dir(), tuple(chosen))
     for override in parsed:
         key = override.key_or_group
         if key in known or override.is_add() or override.is_force_add():
@@ -75,7 +76,10 @@ def compose_values(overrides: Sequence[str]) -> dict[str, Any]:
             faults.append(Fault(key, override.value(), "unknown key", _nearest_key(key, keys)))
     if faults:
         raise RefusedError(faults)
-    composed = _compose(list(overrides))
+    own = [override for override in parsed if override.key_or_group not in known]
+    composed = _with_values(base, own)
+    if composed is None:
+        composed = _compose(list(overrides))
     try:
         values = OmegaConf.to_container(composed, resolve=True)
     except OmegaConfBaseException as error:  # such as ${nothing}
@@ -148,9 +152,25 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
 
 
 @lru_cache(maxsize=64)
-def _keys_of(folder: Path, chosen: tuple[str, ...]) -> frozenset[str]:
-    """Return the keys that there are with these group members; composing them takes 0.1 s."""
-    return frozenset(_flatten(_compose(chosen)))
+def _chosen(folder: Path, members: tuple[str, ...]) -> tuple[DictConfig, frozenset[str]]:
+    """Return what these group members compose to, and its keys; Hydra takes 0.1 s for it."""
+    composed = _compose(members)
+    return composed, frozenset(_flatten(composed))
+
+
+def _with_values(composed: DictConfig, overrides: Sequence[Override]) -> DictConfig | None:
+    """Return a copy with these values, set as Hydra does; None where that takes Hydra itself."""
+    changed = copy.deepcopy(composed)
+    for override in overrides:
+        if override.type != OverrideType.CHANGE or override.package is not None:
+            return None
+        if override.is_sweep_override():
+            return None
+        try:
+            OmegaConf.update(changed, override.key_or_group, override.value(), merge=True)
+        except OmegaConfBaseException:
+            return None  # Hydra says what is wrong
+    return changed
 
 
 def _first_line(error: Exception) -> str:
