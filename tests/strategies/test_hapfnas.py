@@ -50,7 +50,7 @@ def _same(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> None:
 
 def _without_distilling(path: Path, training: str, *overrides: str) -> RunDirectory:
     """Run with another stage 1, and no search: everybody has the smallest architecture."""
-    values = [o for o in small(HAPFNAS) if not o.startswith("supernet_training")]
+    values = [o for o in small(HAPFNAS) if not o.startswith("method.supernet_training")]
     own = [f"method/supernet_training={training}", f"{SEARCH}.by=smallest", f"run_dir={path}"]
     return start(plan_run([*values, *own, *overrides]))
 
@@ -350,7 +350,7 @@ def _federation(config: RunConfig, **known: Any) -> Federation:
 def test_a_node_that_joins_before_an_evaluation_deploys_within_its_cap() -> None:
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
     settings = ["method/supernet_training=none", f"{SEARCH}.by=random"]
-    values = [o for o in small(HAPFNAS) if not o.startswith("supernet_training")]
+    values = [o for o in small(HAPFNAS) if not o.startswith("method.supernet_training")]
     config = plan_run([*values, *settings, "run_dir=unused"]).config
     federation = _federation(config)
     space = federation.space
