@@ -79,7 +79,7 @@ def test_a_field_refuses_what_it_does_not_allow(key: str, name: str) -> None:
         outside = {"gt": bound, "ge": bound - 1, "lt": bound, "le": bound + 1}[side]
         fault = _refused(kind, name, type(bound)(outside))
         assert fault is not None, (key, name, outside)
-        assert "is out of range" in fault.problem
+        assert fault.problem in ("is out of range", "is not a whole number")  # beyond 2^63
     if literals(hint):
         fault = _refused(kind, name, "no such word")
         assert fault is not None
