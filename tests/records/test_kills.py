@@ -28,7 +28,7 @@ TINIEST = (
 )
 METHODS = {
     "perfedrlnas": ("memory_budget_mib=space",),
-    "fedavg": ("method.server_momentum=0.9",),
+    "fedavg": ("method.server_momentum=0.9", "private=[norm]"),
     "ditto": (),
     "fedkemf": ("method.architectures=random",),
 }
@@ -65,9 +65,11 @@ def _states(directory: RunDirectory) -> dict[str, State]:
     for client in directory.saved_clients():
         architecture, arrays = directory.client_model(client)
         found[f"model of {client}"] = State(arrays, architecture)
-        kept = directory.client_states.load(client, before_round=100)
-        if kept is not None:
-            found[f"state of {client} after {kept[0]}"] = State(kept[1].arrays, {})
+        stores = {"state": directory.client_states, "private parts": directory.private_states}
+        for what, store in stores.items():
+            kept = store.load(client, before_round=100)
+            if kept is not None:
+                found[f"{what} of {client} after {kept[0]}"] = State(kept[1].arrays, {})
     return found
 
 
