@@ -16,7 +16,7 @@ import numpy as np
 from flwr.app import Message
 
 import strategies.evaluation
-import strategies.run
+import strategies.runs.federated_run
 from corolla.config.compose import methods
 from corolla.launch import plan_run, start
 from corolla.records.json_files import to_json
@@ -24,7 +24,10 @@ from corolla.state import State
 from corolla.tasks import Reply
 from strategies.base import CorollaStrategy
 from strategies.exchange import Exchange
-from strategies.run import FederatedRun, _global_scores, _round_metrics, _scores
+from strategies.runs.federated_run import FederatedRun
+from strategies.runs.records import client_row, round_metrics
+from strategies.runs.scores import global_scores, scores_of
+from strategies.runs.summary import summarise
 from tests.strategies.conftest import SMALL, small, without_times
 
 TINY = ["clients=6", "clients_per_round=3", "rounds=2", "evaluation.every=1"]
@@ -75,21 +78,34 @@ class Federation:
         """Return the lines of the last round's records as they are read back; clients' first."""
         report = self.strategy.report
         assert report is not None
-        rows = [self.run._row(server_round, reply, report) for reply in report.replies]
-        lines = [*rows, _round_metrics(server_round, report, 1.0)]
+        space, size = self.run._space, self.run._config.batch_size
+        rows = [
+            client_row(server_round, reply, report, space=space, batch_size=size)
+            for reply in report.replies
+        ]
+        lines = [*rows, round_metrics(server_round, report, 1.0)]
         return [json.loads(json.dumps(to_json(line, where=""), allow_nan=False)) for line in lines]
 
     def summary(self, replies: list[Reply], failures: list[Any]) -> dict[str, Any]:
         """Return summary.json as it is read back."""
-        best = {"round": 1, "chosen": True, **_scores(replies, "")}
-        summary = self.run._summary(self.strategy, replies, failures, best)
+        best = {"round": 1, "chosen": True, **scores_of(replies, "")}
+        run = self.run
+        summary = summarise(
+            run._config,
+            self.strategy,
+            replies,
+            failures,
+            best=best,
+            totals=run._totals,
+            facts=run._facts,
+        )
         found: dict[str, Any] = json.loads(json.dumps(to_json(summary, where=""), allow_nan=False))
         return found
 
     def scores(self, replies: list[Reply]) -> dict[str, Any]:
         """Return an evaluation's figures as they are read back."""
-        scores = _scores(replies, "")
-        found = {**scores, "global": _global_scores(self.strategy, replies, scores) or {}}
+        scores = scores_of(replies, "")
+        found = {**scores, "global": global_scores(self.strategy, replies, scores) or {}}
         read: dict[str, Any] = json.loads(json.dumps(to_json(found, where=""), allow_nan=False))
         return read
 
@@ -120,7 +136,7 @@ def overrides(name: str, *more: str) -> list[str]:
 def _recording() -> Iterator[tuple[list[Any], list[Recorded]]]:
     runs: list[Any] = []
     exchanges: list[Recorded] = []
-    make, gather = FederatedRun._strategy, strategies.run.gather
+    make, gather = FederatedRun._strategy, strategies.runs.federated_run.gather
 
     def making(self: FederatedRun, grid: Any) -> CorollaStrategy:
         strategy = make(self, grid)
@@ -149,7 +165,7 @@ def _recording() -> Iterator[tuple[list[Any], list[Recorded]]]:
 
     with (
         mock.patch.object(FederatedRun, "_strategy", making),
-        mock.patch.object(strategies.run, "gather", gathering("train")),
+        mock.patch.object(strategies.runs.federated_run, "gather", gathering("train")),
         mock.patch.object(strategies.evaluation, "gather", gathering("evaluate")),
     ):
         yield runs, exchanges

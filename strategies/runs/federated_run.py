@@ -38,7 +38,11 @@ from strategies.base import CorollaStrategy, RoundReport
 from strategies.evaluation import Evaluator
 from strategies.final_choice import ChoosesFinally, choose_finally
 from strategies.roster import NodeRoster, Roster, SimulatedRoster, leave_out_short
-from strategies.totals import Totals
+from strategies.runs.opening import open_run, roster_of
+from strategies.runs.records import client_row, round_metrics, stop_if_all_failed_alike
+from strategies.runs.scores import global_scores, scores_of, without_clients
+from strategies.runs.summary import save_model, summarise
+from strategies.runs.totals import Totals
 from strategies.waiting import gather
 
 _LOG = logging.getLogger("corolla")
@@ -53,10 +57,10 @@ class FederatedRun:
                 Fault("run_dir", None, "is not set", "Start the run with `corolla run`")
             )
         self._config = config
-        self._directory = _open(Path(config.run_dir), launch)
+        self._directory = open_run(Path(config.run_dir), launch)
         self._space = build_space(config)
         self._facts = read_client_facts(self._directory.path)
-        self._roster = _roster(config, self._facts)
+        self._roster = roster_of(config, self._facts)
         self._totals = Totals()
         self._best: dict[str, Any] | None = None  # round chosen on validation, with its accuracies
         self._client_states: dict[ClientId, int] = {}  # simulated client -> round of its own state
@@ -160,10 +164,13 @@ class FederatedRun:
         if report is None:
             raise RunFailedError(f"{type(strategy).__name__} left no report of the round")
         if server_round == 1:
-            _stop_if_all_failed_alike(report)
+            stop_if_all_failed_alike(report)
         elapsed = time.perf_counter() - start
-        metrics = _round_metrics(server_round, report, elapsed)
-        rows = [self._row(server_round, reply, report) for reply in report.replies]
+        metrics = round_metrics(server_round, report, elapsed)
+        rows = [
+            client_row(server_round, reply, report, space=self._space, batch_size=self._config.batch_size)
+            for reply in report.replies
+        ]
         self._totals.add(report.replies, elapsed)
         chosen = False
         every = self._config.evaluation.every
@@ -185,11 +192,11 @@ class FederatedRun:
             _LOG.warning("evaluation of client %s failed: %s", failure.client, failure.reason)
         if not replies:
             return {}, False
-        scores = _scores(replies, "")
-        record = {"personalised": _without_clients(scores), "clients": len(replies)}
-        shared = _global_scores(strategy, replies, scores)
+        scores = scores_of(replies, "")
+        record = {"personalised": without_clients(scores), "clients": len(replies)}
+        shared = global_scores(strategy, replies, scores)
         if shared:
-            record["global"] = _without_clients(shared)
+            record["global"] = without_clients(shared)
         if not strategy.deploys(server_round):
             return record, False
         value = scores["val_accuracy"]["mean"]
@@ -221,21 +228,6 @@ class FederatedRun:
             State(arrays, meta), round=server_round, header=self._header, best=best
         )
 
-    def _row(self, server_round: int, reply: Reply, report: RoundReport) -> dict[str, Any]:
-        costs = self._space.costs(reply.architecture, batch_size=self._config.batch_size)
-        row: dict[str, Any] = {
-            "round": server_round,
-            "client": reply.client,
-            "architecture": reply.architecture.to_list(),
-            "num_examples": reply.num_examples,
-            "params": costs.params,
-            "macs": costs.macs,
-            "bytes_down": reply.bytes_down,
-            "bytes_up": reply.bytes_up,
-            "round_s": reply.round_s,
-        }
-        return _added(row, {**reply.metrics, **report.outcome.columns.get(reply.client, {})})
-
     # --- after ------------------------------------------------------------------------------------------
 
     def _finish(self, strategy: CorollaStrategy, grid: Grid) -> None:
@@ -250,11 +242,19 @@ class FederatedRun:
             reasons = "; ".join(f"{f.client}: {f.reason}" for f in failures[:5])
             raise RunFailedError(f"no client could evaluate its final model: {reasons}")
         best = self._best
-        if self._deploys_fine_tuned and best is not None:
+        if config.evaluation.deploy == "fine_tuned" and best is not None:
             best = self._best_fine_tuned(strategy, evaluator, replies, best)
-        summary = self._summary(strategy, replies, failures, best)
+        summary = summarise(
+            config,
+            strategy,
+            replies,
+            failures,
+            best=best,
+            totals=self._totals,
+            facts=self._facts,
+        )
         for reply in replies:
-            self._save_model(strategy, reply)
+            save_model(self._directory, strategy, reply)
         self._directory.write_summary(summary)
         _LOG.info("done: test accuracy %.4f", summary["test_accuracy"]["mean"])
 
@@ -272,177 +272,7 @@ class FederatedRun:
             strategy.load_state(State(state.part("strategy/"), state.meta["strategy"]))
             replies, _ = evaluator.deploy(best["round"], keep_models=False)
             strategy.load_state(last)
-        return {**best, **_scores(replies, "fine_tuned_")} if replies else best
-
-    def _summary(
-        self,
-        strategy: CorollaStrategy,
-        replies: Sequence[Reply],
-        failures: Sequence[Failure],
-        best: dict[str, Any] | None,
-    ) -> dict[str, Any]:
-        config = self._config
-        as_trained = _scores(replies, "")
-        epochs = config.evaluation.fine_tune_epochs
-        tuned = _scores(replies, "fine_tuned_") if epochs else as_trained
-        per_client = {reply.client: self._client_entry(strategy, reply) for reply in replies}
-        summary: dict[str, Any] = {
-            "method": config.method.name,
-            "space": config.space.name,
-            "dataset": config.images.name if config.images else "",
-            "stage": config.stage,
-            "seed": config.seed,
-            "rounds": config.rounds,
-            "clients": len(replies),
-            "failures": [failure.to_dict() for failure in failures],
-            "deploy": config.evaluation.deploy,
-            **(tuned if self._deploys_fine_tuned else as_trained),
-            "best": _chosen(best),
-            "costs": self._totals.to_dict(),
-            "per_client": per_client,
-            "beyond_limits": sum(not entry["within_limits"] for entry in per_client.values()),
-            "class_names": list(config.images.classes) if config.images else [],
-            "dimensions": self._space.describe(),
-        }
-        shared = _global_scores(strategy, replies, as_trained)
-        if shared:
-            summary["global"] = shared
-        if epochs:
-            summary["as_trained"] = as_trained
-            summary["fine_tuned"] = {"epochs": epochs, **tuned}
-        return summary
-
-    @property
-    def _deploys_fine_tuned(self) -> bool:
-        evaluation = self._config.evaluation
-        return evaluation.deploy == "fine_tuned"
-
-    def _client_entry(self, strategy: CorollaStrategy, reply: Reply) -> dict[str, Any]:
-        architecture = reply.architecture
-        costs = self._space.costs(architecture, batch_size=self._config.batch_size)
-        entry: dict[str, Any] = {
-            "architecture": self._space.values(architecture),
-            "choices": architecture.to_list(),
-            **costs.to_dict(),
-            # What is the same for everybody may be too much for some: such arms are marked.
-            "within_limits": strategy.federation.fits(reply.client, architecture),
-            **strategy.describe(reply.client),
-        }
-        told = strategy.told_in_summary(reply)
-        return _added(entry, {**self._facts.get(reply.client, {}), **told})
-
-    def _save_model(self, strategy: CorollaStrategy, reply: Reply) -> None:
-        """Write the client's model: what it returned, else the server's slice for it."""
-        kept = model_directory(self._directory.path, reply.client)
-        if not strategy.returns_models and kept.is_dir():
-            return  # a simulated client put it there itself
-        arrays = reply.arrays
-        if not arrays and not strategy.clients_keep_models:
-            arrays = strategy.deployed(reply.client).arrays
-        description = {
-            "space": self._config.space.name,
-            "choices": reply.architecture.to_list(),
-            "architecture": self._space.values(reply.architecture),
-            "weights": "client" if reply.arrays else ("server" if arrays else "kept by the client"),
-        }
-        self._directory.save_client_model(reply.client, description, arrays)
+        return {**best, **scores_of(replies, "fine_tuned_")} if replies else best
 
     def _evaluator(self, strategy: CorollaStrategy, grid: Grid) -> Evaluator:
         return Evaluator(config=self._config, strategy=strategy, roster=self._roster, grid=grid)
-
-
-def _open(path: Path, launch: str) -> RunDirectory:
-    """Open the run directory that the launcher made, which must be the same one that it sees."""
-    token = path / ".launch"
-    if not token.is_file() or token.read_bytes() != launch.encode():
-        raise RunFailedError(
-            f"the ServerApp does not find this launch in run_dir={str(path)!r}: it runs on another "
-            "machine or in a container. Share the folder and set engine.server_runs to its path there"
-        )
-    return RunDirectory.open(path)
-
-
-def _added(row: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``row`` with what else is known; nothing that it says already is said otherwise."""
-    return row | {key: value for key, value in more.items() if key not in row}
-
-
-def _roster(config: RunConfig, facts: Mapping[ClientId, Mapping[str, Any]]) -> Roster:
-    if config.on_nodes:
-        return NodeRoster(
-            expected=config.clients, deadline_s=float(config.engine["node_timeout_s"])
-        )
-    return SimulatedRoster(clients=config.population, facts=facts)
-
-
-def _stop_if_all_failed_alike(report: RoundReport) -> None:
-    """Raise where the first round lost everybody for one reason: later rounds would lose them too.
-
-    Reasons that differ in numbers alone (images, batches, seconds) are one.
-    """
-    reasons = {re.sub(r"\d+", "#", failure.reason) for failure in report.failures}
-    if report.replies or len(reasons) != 1:
-        return
-    raise RunFailedError(
-        f"the first round lost all {len(report.failures)} of its clients for the same reason: "
-        f"{report.failures[0].reason}\n"
-        "Nothing was learned. Where the configuration is the cause, correct it and start a new run; "
-        "where it was something else, put that right and resume this one"
-    )
-
-
-def _round_metrics(server_round: int, report: RoundReport, elapsed: float) -> dict[str, Any]:
-    replies = report.replies
-    metrics: dict[str, Any] = {
-        "round": server_round,
-        "participants": [reply.client for reply in replies],
-        "failures": len(report.failures),
-        "failed": [failure.to_dict() for failure in report.failures],
-    }
-    for key in (
-        "train_loss",
-        "val_accuracy",
-        "test_accuracy",
-        "received_val_accuracy",
-        "received_test_accuracy",
-    ):
-        values = [reply.metrics[key] for reply in replies if key in reply.metrics]
-        metrics[key] = sum(values) / len(values) if values else None
-    metrics |= {
-        "round_s": elapsed,
-        "bytes_down": sum(reply.bytes_down for reply in replies),
-        "bytes_up": sum(reply.bytes_up for reply in replies),
-    }
-    return _added(metrics, report.outcome.metrics)
-
-
-def _chosen(best: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return the round that validation chose; None where it was the latest because nothing chose."""
-    if not best or not best.get("chosen", True):
-        return None
-    return {key: value for key, value in best.items() if key != "chosen"}
-
-
-def _global_scores(
-    strategy: CorollaStrategy, replies: Sequence[Reply], scores: dict[str, dict[str, Any]]
-) -> dict[str, dict[str, Any]] | None:
-    """Return the global model's scores: told apart by the clients, or the plain ones, or none."""
-    if any("global_val_accuracy" in reply.metrics for reply in replies):
-        return _scores(replies, "global_")
-    return scores if strategy.has_global else None
-
-
-def _scores(replies: Sequence[Reply], prefix: str) -> dict[str, dict[str, Any]]:
-    """Return spread and values per client of both accuracies under their plain names."""
-    return {
-        key: spread(
-            {r.client: r.metrics[prefix + key] for r in replies if prefix + key in r.metrics}
-        )
-        for key in ("test_accuracy", "val_accuracy")
-    }
-
-
-def _without_clients(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    return {
-        key: {k: v for k, v in value.items() if k != "per_client"} for key, value in scores.items()
-    }
