@@ -217,7 +217,7 @@ def test_resume_within_stage_1_equals_uninterrupted(
 ) -> None:
     stages = [
         "method.supernet_training.rounds=3",
-        "method.personal_search.where=server",
+        "method.personal_search.by=smallest",
         "rounds=5",
     ]
     whole = run(tmp_path / "whole", HAPFNAS, *stages)
