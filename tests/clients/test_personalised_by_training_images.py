@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from clients.client import Client
-from clients.knn_per import KnnPerClient
 from clients.per_fedavg import PerFedAvgClient
 from clients.site import Site, site_of
 from clients.subnet import SubnetClient
@@ -23,7 +22,7 @@ from corolla.tasks import Task
 from corolla.types import Arrays
 from tests.strategies.conftest import SMALL
 
-FEW = ["partition.balanced=true", "partition.images_per_client=120"]
+FEW = ["partition.images_per_client=60"]
 METHODS = ["knn_per", "per_fedavg"]
 SCORES = ["val_accuracy", "val_loss", "test_accuracy", "test_loss"]
 
@@ -105,7 +104,7 @@ def test_test_images_decide_nothing(method: str) -> None:
 
 def test_knn_per_chooses_lambda_per_model_and_keeps_the_networks_weights(tmp_path: Path) -> None:
     site = _site("knn_per", model_dir=tmp_path / "model")
-    client = KnnPerClient(site=site, k=10, scale=1.0, lambda_step=0.1)
+    client = build_client(site.config, site=site)
     answer = client.deploy(*_message(site, **_deploying(return_arrays=True)))
     metrics, sent = answer.metrics, answer.arrays
     assert 0 <= metrics["knn_lambda"] <= 1
