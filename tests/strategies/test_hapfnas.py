@@ -184,10 +184,10 @@ def test_test_images_choose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     sets: dict[str, list[tuple[int, ...]]] = {"validation": [], "test": []}
     begin = SupernetClient.__init__
 
-    def remember(self: SupernetClient, *, site: Any, search: Any) -> None:
+    def remember(self: SupernetClient, *, site: Any, settings: Any) -> None:
         for split, kept in sets.items():
             kept.append(tuple(getattr(site.data, split).labels.tolist()))
-        begin(self, site=site, search=search)
+        begin(self, site=site, settings=settings)
 
     monkeypatch.setattr(SupernetClient, "__init__", remember)
     monkeypatch.setattr("clients.supernet_search.SubnetScorer.__init__", spy)
