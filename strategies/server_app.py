@@ -9,7 +9,7 @@ from flwr.serverapp import Grid, ServerApp
 from corolla.config.compose import compose_values
 from corolla.config.schema import parse_config
 from corolla.errors import RefusedError
-from strategies.runs.federated_run import FederatedRun
+from strategies.running.federated_run import FederatedRun
 
 app = ServerApp()
 

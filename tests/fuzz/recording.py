@@ -16,7 +16,7 @@ import numpy as np
 from flwr.app import Message
 
 import strategies.evaluation
-import strategies.runs.federated_run
+import strategies.running.federated_run
 from corolla.config.compose import methods
 from corolla.launch import plan_run, start
 from corolla.records.json_files import to_json
@@ -24,10 +24,10 @@ from corolla.state import State
 from corolla.tasks import Reply
 from strategies.base import CorollaStrategy
 from strategies.exchange import Exchange
-from strategies.runs.federated_run import FederatedRun
-from strategies.runs.records import client_row, round_metrics
-from strategies.runs.scores import global_scores, scores_of
-from strategies.runs.summary import summarise
+from strategies.running.federated_run import FederatedRun
+from strategies.running.records import client_row, round_metrics
+from strategies.running.scores import global_scores, scores_of
+from strategies.running.summary import summarise
 from tests.strategies.conftest import SMALL, small, without_times
 
 TINY = ["clients=6", "clients_per_round=3", "rounds=2", "evaluation.every=1"]
@@ -136,7 +136,7 @@ def overrides(name: str, *more: str) -> list[str]:
 def _recording() -> Iterator[tuple[list[Any], list[Recorded]]]:
     runs: list[Any] = []
     exchanges: list[Recorded] = []
-    make, gather = FederatedRun._strategy, strategies.runs.federated_run.gather
+    make, gather = FederatedRun._strategy, strategies.running.federated_run.gather
 
     def making(self: FederatedRun, grid: Any) -> CorollaStrategy:
         strategy = make(self, grid)
@@ -165,7 +165,7 @@ def _recording() -> Iterator[tuple[list[Any], list[Recorded]]]:
 
     with (
         mock.patch.object(FederatedRun, "_strategy", making),
-        mock.patch.object(strategies.runs.federated_run, "gather", gathering("train")),
+        mock.patch.object(strategies.running.federated_run, "gather", gathering("train")),
         mock.patch.object(strategies.evaluation, "gather", gathering("evaluate")),
     ):
         yield runs, exchanges

@@ -21,7 +21,7 @@ from corolla.spaces.supernet import Supernet
 from corolla.state import State
 from strategies.base import CorollaStrategy
 from strategies.roster import TRAINED, NodeRoster
-from strategies.runs.federated_run import FederatedRun
+from strategies.running.federated_run import FederatedRun
 from tests.strategies.conftest import SMALL
 from tests.strategies.test_roster import _Nodes
 

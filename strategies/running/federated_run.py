@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -27,22 +26,19 @@ from corolla.federation import Federation
 from corolla.limits import ClientLimits, limits_of, require_room, shortfalls
 from corolla.new_clients import source_state
 from corolla.records.client_facts import read_client_facts
-from corolla.records.client_models import model_directory
 from corolla.records.resumable import CLIENT_STATES, PRIVATE_STATES
-from corolla.records.run_directory import RunDirectory
-from corolla.records.summary import spread
 from corolla.state import State
-from corolla.tasks import Failure, Reply
+from corolla.tasks import Reply
 from corolla.types import ClientId
-from strategies.base import CorollaStrategy, RoundReport
+from strategies.base import CorollaStrategy
 from strategies.evaluation import Evaluator
 from strategies.final_choice import ChoosesFinally, choose_finally
-from strategies.roster import NodeRoster, Roster, SimulatedRoster, leave_out_short
-from strategies.runs.opening import open_run, roster_of
-from strategies.runs.records import client_row, round_metrics, stop_if_all_failed_alike
-from strategies.runs.scores import global_scores, scores_of, without_clients
-from strategies.runs.summary import save_model, summarise
-from strategies.runs.totals import Totals
+from strategies.roster import leave_out_short
+from strategies.running.opening import open_run, roster_of
+from strategies.running.records import client_row, round_metrics, stop_if_all_failed_alike
+from strategies.running.scores import global_scores, scores_of, without_clients
+from strategies.running.summary import save_model, summarise
+from strategies.running.totals import Totals
 from strategies.waiting import gather
 
 _LOG = logging.getLogger("corolla")
@@ -168,7 +164,9 @@ class FederatedRun:
         elapsed = time.perf_counter() - start
         metrics = round_metrics(server_round, report, elapsed)
         rows = [
-            client_row(server_round, reply, report, space=self._space, batch_size=self._config.batch_size)
+            client_row(
+                server_round, reply, report, space=self._space, batch_size=self._config.batch_size
+            )
             for reply in report.replies
         ]
         self._totals.add(report.replies, elapsed)

@@ -1,0 +1,1 @@
+"""One run at the server: rounds, records, checkpoints, the summary."""

@@ -1,0 +1,78 @@
+"""The lines of metrics.jsonl and clients.jsonl."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from corolla.errors import RunFailedError
+from corolla.spaces.supernet import Supernet
+from corolla.tasks import Reply
+from strategies.base import RoundReport
+
+
+def added(row: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``row`` with what else is known; nothing that it says already is said otherwise."""
+    return row | {key: value for key, value in more.items() if key not in row}
+
+
+def round_metrics(server_round: int, report: RoundReport, elapsed: float) -> dict[str, Any]:
+    """Return the line of a round that took ``elapsed`` seconds."""
+    replies = report.replies
+    metrics: dict[str, Any] = {
+        "round": server_round,
+        "participants": [reply.client for reply in replies],
+        "failures": len(report.failures),
+        "failed": [failure.to_dict() for failure in report.failures],
+    }
+    for key in (
+        "train_loss",
+        "val_accuracy",
+        "test_accuracy",
+        "received_val_accuracy",
+        "received_test_accuracy",
+    ):
+        values = [reply.metrics[key] for reply in replies if key in reply.metrics]
+        metrics[key] = sum(values) / len(values) if values else None
+    metrics |= {
+        "round_s": elapsed,
+        "bytes_down": sum(reply.bytes_down for reply in replies),
+        "bytes_up": sum(reply.bytes_up for reply in replies),
+    }
+    return added(metrics, report.outcome.metrics)
+
+
+def client_row(
+    server_round: int, reply: Reply, report: RoundReport, *, space: Supernet, batch_size: int
+) -> dict[str, Any]:
+    """Return the line of one participant of a round."""
+    costs = space.costs(reply.architecture, batch_size=batch_size)
+    row: dict[str, Any] = {
+        "round": server_round,
+        "client": reply.client,
+        "architecture": reply.architecture.to_list(),
+        "num_examples": reply.num_examples,
+        "params": costs.params,
+        "macs": costs.macs,
+        "bytes_down": reply.bytes_down,
+        "bytes_up": reply.bytes_up,
+        "round_s": reply.round_s,
+    }
+    return added(row, {**reply.metrics, **report.outcome.columns.get(reply.client, {})})
+
+
+def stop_if_all_failed_alike(report: RoundReport) -> None:
+    """Raise where the first round lost everybody for one reason: later rounds would lose them too.
+
+    Reasons that differ in numbers alone (images, batches, seconds) are one.
+    """
+    reasons = {re.sub(r"\d+", "#", failure.reason) for failure in report.failures}
+    if report.replies or len(reasons) != 1:
+        return
+    raise RunFailedError(
+        f"the first round lost all {len(report.failures)} of its clients for the same reason: "
+        f"{report.failures[0].reason}\n"
+        "Nothing was learned. Where the configuration is the cause, correct it and start a new run; "
+        "where it was something else, put that right and resume this one"
+    )

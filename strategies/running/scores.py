@@ -1,0 +1,36 @@
+"""What replies say of models, over all clients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from corolla.records.summary import spread
+from corolla.tasks import Reply
+from strategies.base import CorollaStrategy
+
+
+def scores_of(replies: Sequence[Reply], prefix: str) -> dict[str, dict[str, Any]]:
+    """Return spread and values per client of both accuracies under their plain names."""
+    return {
+        key: spread(
+            {r.client: r.metrics[prefix + key] for r in replies if prefix + key in r.metrics}
+        )
+        for key in ("test_accuracy", "val_accuracy")
+    }
+
+
+def global_scores(
+    strategy: CorollaStrategy, replies: Sequence[Reply], scores: dict[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]] | None:
+    """Return the global model's scores: told apart by the clients, or the plain ones, or none."""
+    if any("global_val_accuracy" in reply.metrics for reply in replies):
+        return scores_of(replies, "global_")
+    return scores if strategy.has_global else None
+
+
+def without_clients(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the spreads without the values of single clients."""
+    return {
+        key: {k: v for k, v in value.items() if k != "per_client"} for key, value in scores.items()
+    }
