@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -147,6 +148,15 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
         with initialize_config_dir(config_dir=str(config_dir()), version_base="1.3"):
             return compose("config", overrides=list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
+        group = re.match(r"Could not override '(\w+/\w+)", str(error))
+        if group:  # of a method that has no such choice
+            key = group[1]
+            given = next((text for text in overrides if text.startswith(f"{key}=")), key)
+            problem, remedy = (
+                "the method has no such choice",
+                "Leave it out, or take another method",
+            )
+            raise RefusedError(Fault(key, given.partition("=")[2], problem, remedy)) from error
         remedy = "Correct the override or the file in conf/"
         raise RefusedError(Fault("config", list(overrides), _first_line(error), remedy)) from error
 
@@ -197,6 +207,11 @@ def _flatten(node: Any, prefix: str = "") -> set[str]:
 
 
 def _nearest_key(key: str, keys: Collection[str]) -> str:
-    siblings = [k for k in keys if k.count(".") == key.count(".")]
-    suggestion = nearest(key, siblings)
-    return suggestion if suggestion.startswith("Did") else nearest(key, sorted(keys))
+    above = key.rpartition(".")[0]
+    beside = [known for known in keys if known.rpartition(".")[0] == above]
+    level = [known for known in keys if known.count(".") == key.count(".")]
+    for near in (beside, level):
+        suggestion = nearest(key, near)
+        if suggestion.startswith("Did"):
+            return suggestion
+    return nearest(key, beside or sorted(keys))
