@@ -26,7 +26,7 @@ run: install
 test: install
 	$(BIN)/pytest $(PARALLEL) -m "not slow"
 
-# Every variant, experiment and cell of a grid. Nice: the processes beside it have deadlines to keep.
+# Every variant, experiment and cell of a grid. Nice: what runs beside it may have deadlines to keep.
 test-slow: install
 	nice $(BIN)/pytest $(PARALLEL) -m slow $(PROCESSES:%=--ignore=%)
 
