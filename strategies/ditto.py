@@ -7,13 +7,10 @@ personalised model is the client's own and stays on its disk.
 
 from __future__ import annotations
 
-import logging
 from typing import ClassVar
 
 from strategies.fedavg import FedAvg
 from strategies.metrics import GLOBAL_METRICS, Metrics
-
-_LOG = logging.getLogger("corolla")
 
 
 class Ditto(FedAvg):

@@ -94,7 +94,7 @@ def settings_of(
         RefusedError: unknown, missing, mistaken values, all of them.
 
     """
-    known = {field.name for field in dataclasses.fields(cast(Any, kind))}
+    known = field_names(kind)
     given = {str(name): value for name, value in values.items() if name in known or not others}
     try:
         return kind(**given)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
+from unittest import mock
 
 import numpy as np
+import pytest
 
+from corolla.errors import RunFailedError
 from corolla.launch import plan_run, resume, start
 from corolla.records.run_directory import RunDirectory
 from corolla.tasks import Reply
@@ -87,6 +91,23 @@ def small(*overrides: str) -> list[str]:
 
 def resumed(run_dir: Path) -> RunDirectory:
     return resume(run_dir)
+
+
+@contextmanager
+def power_cut(round: int) -> Iterator[None]:
+    """Have the run inside end after the lines of ``round`` are written and before its checkpoint."""
+    save = RunDirectory.save_checkpoint
+
+    def crash(self: RunDirectory, *arguments: Any, **settings: Any) -> None:
+        if settings["round"] == round:
+            raise OSError("power cut")
+        save(self, *arguments, **settings)
+
+    with (
+        mock.patch.object(RunDirectory, "save_checkpoint", crash),
+        pytest.raises(RunFailedError, match=r"power cut[\s\S]*corolla resume"),
+    ):
+        yield
 
 
 def without_times(value: Any) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from flwr.app import Error, Message
 from corolla.config.build import build_space, build_strategy, build_trainer_settings
 from corolla.config.compose import methods
 from corolla.config.schema import RunConfig
-from corolla.errors import RunFailedError
 from corolla.federation import Federation
 from corolla.launch import plan_run
 from corolla.records.run_directory import RunDirectory
@@ -22,7 +20,7 @@ from corolla.state import differences
 from corolla.tasks import Reply
 from engines.grid import InlineGrid
 from strategies.base import CorollaStrategy
-from tests.strategies.conftest import results, resumed, run, small
+from tests.strategies.conftest import power_cut, results, resumed, run, small
 
 METHODS = methods()
 # Networks of two blocks, as small as can be and yet not all alike.
@@ -168,20 +166,10 @@ def test_resumed_equals_uninterrupted(
     whole: RunDirectory,
     crash_round: int,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The crash comes at the worst moment: the round's lines are written, its checkpoint is not."""
-    save = RunDirectory.save_checkpoint
-
-    def crash(self: RunDirectory, *arguments: Any, **settings: Any) -> None:
-        if settings["round"] == crash_round:
-            raise OSError("power cut")
-        save(self, *arguments, **settings)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RunDirectory, "save_checkpoint", crash)
-        with pytest.raises(RunFailedError, match=r"power cut[\s\S]*corolla resume"):
-            _run(tmp_path / "broken", method)
+    with power_cut(crash_round):
+        _run(tmp_path / "broken", method)
     assert not (tmp_path / "broken" / "summary.json").exists()
     assert results(resumed(tmp_path / "broken")) == results(whole)
 

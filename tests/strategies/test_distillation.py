@@ -16,16 +16,22 @@ from torch import Tensor, nn
 import strategies.distilled_supernet as stage
 from corolla.config.build import build, build_space, build_trainer_settings
 from corolla.data.images import Images
-from corolla.errors import RunFailedError
 from corolla.federation import Federation
 from corolla.launch import plan_run
-from corolla.records.run_directory import RunDirectory
 from corolla.tasks import Reply
 from corolla.training.ensemble import Ensemble
 from corolla.training.sandwich import SandwichSettings, SupernetResult, SupernetTrainer
 from corolla.types import Arrays
 from strategies.distilled_supernet import Distilled
-from tests.strategies.conftest import changed_replies, diverging, results, resumed, run, small
+from tests.strategies.conftest import (
+    changed_replies,
+    diverging,
+    power_cut,
+    results,
+    resumed,
+    run,
+    small,
+)
 
 HAPFNAS = "method=hapfnas"
 IMAGES = {"0": 10, "1": 30}  # client -> its training images
@@ -212,24 +218,13 @@ def test_a_distillation_that_diverges_stops_nothing(
     np.testing.assert_allclose(array, expected, rtol=1e-5)  # clients go on from their average
 
 
-def test_resume_within_stage_1_equals_uninterrupted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resume_within_stage_1_equals_uninterrupted(tmp_path: Path) -> None:
     stages = [
         "method.supernet_training.rounds=3",
         "method.personal_search.by=smallest",
         "rounds=5",
     ]
     whole = run(tmp_path / "whole", HAPFNAS, *stages)
-    save = RunDirectory.save_checkpoint
-
-    def crash(self: RunDirectory, *arguments: Any, **settings: Any) -> None:
-        if settings["round"] == 2:
-            raise OSError("power cut")
-        save(self, *arguments, **settings)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RunDirectory, "save_checkpoint", crash)
-        with pytest.raises(RunFailedError, match="power cut"):
-            run(tmp_path / "broken", HAPFNAS, *stages)
+    with power_cut(2):
+        run(tmp_path / "broken", HAPFNAS, *stages)
     assert results(resumed(tmp_path / "broken")) == results(whole)

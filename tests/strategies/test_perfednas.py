@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from corolla.errors import RefusedError, RunFailedError
+from corolla.errors import RefusedError
 from corolla.launch import plan_run
 from corolla.records.run_directory import RunDirectory
 from corolla.state import State, differences
 from strategies.base import CorollaStrategy
 from tests.conftest import CONF
-from tests.strategies.conftest import SMALL, results, resumed
+from tests.strategies.conftest import SMALL, power_cut, results, resumed
 from tests.strategies.conftest import run as run_small
 from tests.strategies.test_contract import _config, _replies, _strategy
 
@@ -112,24 +111,13 @@ def json_of(state: State) -> State:
 
 
 @pytest.mark.parametrize("settings", [EVOLVING, SCREENED], ids=["evolution", "prescreened"])
-def test_resumed_equals_uninterrupted(
-    settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resumed_equals_uninterrupted(settings: list[str], tmp_path: Path) -> None:
     """The crash comes after a round's lines are written and before its checkpoint."""
     settings = ["method=perfednas", *settings, "rounds=4", "memory_budget_mib=space"]
     whole = run(tmp_path / "whole", *settings)
     assert any("predicted_reward" in row for row in whole.clients())
-    save = RunDirectory.save_checkpoint
-
-    def crash(self: RunDirectory, *arguments: Any, **known: Any) -> None:
-        if known["round"] == 3:
-            raise OSError("power cut")
-        save(self, *arguments, **known)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RunDirectory, "save_checkpoint", crash)
-        with pytest.raises(RunFailedError, match="power cut"):
-            run(tmp_path / "broken", *settings)
+    with power_cut(3):
+        run(tmp_path / "broken", *settings)
     assert results(resumed(tmp_path / "broken")) == results(whole)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,13 +13,13 @@ from flwr.app import ArrayRecord
 from clients.site import Shared
 from corolla.config.build import header_of
 from corolla.config.schema import RunConfig, parse_config
-from corolla.errors import RefusedError, RunFailedError
+from corolla.errors import RefusedError
 from corolla.launch import plan_run
 from corolla.records.client_models import load_model, model_directory
 from corolla.records.run_directory import RunDirectory
 from corolla.spaces.supernet import Supernet, to_arrays
 from corolla.types import Arrays
-from tests.strategies.conftest import results, resumed, run, small
+from tests.strategies.conftest import power_cut, results, resumed, run, small
 
 TWO = ("clients=2", "clients_per_round=2", "rounds=2", "evaluation.every=0")
 TINY = (
@@ -136,17 +135,8 @@ def test_with_a_search_nothing_private_travels_and_a_resumed_run_is_the_same(
     server = _server(whole, space, "supernet")
     _same({n: server[n] for n in private}, {n: initial[n] for n in private})
     assert any(server[n].tobytes() != initial[n].tobytes() for n in server.keys() - private)
-    save = RunDirectory.save_checkpoint
-
-    def crash(self: RunDirectory, *arguments: Any, **settings: Any) -> None:
-        if settings["round"] == 2:
-            raise OSError("power cut")
-        save(self, *arguments, **settings)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RunDirectory, "save_checkpoint", crash)
-        with pytest.raises(RunFailedError, match="power cut"):
-            run(tmp_path / "broken", *arm)
+    with power_cut(2):
+        run(tmp_path / "broken", *arm)
     again = resumed(tmp_path / "broken")
     assert results(again) == results(whole)
     for client in whole.saved_clients():
@@ -156,21 +146,10 @@ def test_with_a_search_nothing_private_travels_and_a_resumed_run_is_the_same(
         assert private & left.keys()
 
 
-def test_a_resumed_run_misses_private_parts_that_are_gone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_run_misses_private_parts_that_are_gone(tmp_path: Path) -> None:
     arm = ("method=fedavg", "private=[head]", *TWO, *TINY)
-    save = RunDirectory.save_checkpoint
-
-    def crash(self: RunDirectory, *arguments: Any, **settings: Any) -> None:
-        if settings["round"] == 2:
-            raise OSError("power cut")
-        save(self, *arguments, **settings)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RunDirectory, "save_checkpoint", crash)
-        with pytest.raises(RunFailedError, match="power cut"):
-            run(tmp_path / "run", *arm)
+    with power_cut(2):
+        run(tmp_path / "run", *arm)
     directory = RunDirectory.open(tmp_path / "run")
     directory.private_states.clear("1")
     with pytest.raises(RefusedError, match=r"\+private/1.*after round 1 is missing"):

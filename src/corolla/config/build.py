@@ -36,17 +36,6 @@ def build(node: Mapping[str, Any], key: str, **known: Any) -> Any:
         RefusedError: a target that does not exist, settings it does not have, or values it refuses.
 
     """
-    kind, values = described(node, key)
-    return made(kind, values, key, **known)
-
-
-def described(node: Mapping[str, Any], key: str) -> tuple[type[Any], dict[str, Any]]:
-    """Return the class that ``node`` names by ``_target_``, and the values it gives.
-
-    Raises:
-        RefusedError: no such class.
-
-    """
     values = {k: v for k, v in node.items() if k not in ("_target_", "name", "kind")}
     if "_target_" not in node:
         remedy = "Take one of the files in conf/"
@@ -54,7 +43,7 @@ def described(node: Mapping[str, Any], key: str) -> tuple[type[Any], dict[str, A
     kind = class_of(node["_target_"], key)
     if "name" in node and "name" in inspect.signature(kind).parameters:
         values["name"] = node["name"]
-    return kind, values
+    return made(kind, values, key, **known)
 
 
 def made(

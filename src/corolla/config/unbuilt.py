@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -49,26 +49,24 @@ def _check_method(config: RunConfig) -> None:
         raise RefusedError(Fault("method.client", method.client, problem, remedy))
     check_settings(kinds[0], method.settings, "method")
     known = {name for kind in kinds for name in field_names(own_settings(kind))}
-    faults = [
-        Fault(
-            f"method.{key}",
-            value,
-            f"{method.name} has no such setting",
-            nearest(key, sorted(known)),
-        )
-        for key, value in method.settings.items()
-        if key not in known
-    ]
+    faults = _unknown("method", method.settings, known, f"{method.name} has no such setting")
     if method.new_clients is not None:
-        stage = _strategy(method.new_clients.strategy)
-        known |= set(field_names(own_settings(stage)))
-        faults += [
-            Fault(f"method.new_clients.{key}", value, "is no setting", nearest(key, sorted(known)))
-            for key, value in method.new_clients.settings.items()
-            if key not in known
-        ]
+        known |= set(field_names(own_settings(_strategy(method.new_clients.strategy))))
+        faults += _unknown(
+            "method.new_clients", method.new_clients.settings, known, "is no setting"
+        )
     if faults:
         raise RefusedError(faults)
+
+
+def _unknown(
+    above: str, values: Mapping[str, Any], known: Collection[str], problem: str
+) -> list[Fault]:
+    return [
+        Fault(f"{above}.{key}", value, problem, nearest(key, sorted(known)))
+        for key, value in values.items()
+        if key not in known
+    ]
 
 
 def _strategy(target: str) -> type[Any]:
