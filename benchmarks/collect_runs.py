@@ -22,6 +22,8 @@ from typing import Any
 from benchmarks.finished_runs import RANKS, SCORES, add_leads, of_clients, read_run
 from benchmarks.recording import write_result
 from corolla.records.summary import Comparison, MeanSd, compare
+from corolla.report.load import Run, load_run
+from corolla.report.results import grouped
 
 _HEADLINE = {  # of the run's own choice of model: names of figures that older results have too
     "personalised": "test_accuracy/mean",
@@ -56,11 +58,20 @@ def main() -> None:
     parser.add_argument("--reference", metavar="ARM", help="show every arm's lead over this one")
     options = parser.parse_args()
     summaries, configs = [], []
+    members: dict[str, list[Run]] = {}
     for run in options.runs:
         arm, _, folder = run.rpartition("=")
         summary, config = read_run(Path(folder))
-        summaries.append(summary | {"method": arm or summary["method"]})
+        name = arm or summary["method"]
+        summaries.append(summary | {"method": name})
+        members.setdefault(name, []).append(load_run(Path(folder)))
         configs.append(config)
+    for name, runs in members.items():
+        groups, to_know = grouped(runs)
+        if len(groups) > 1:
+            parser.error(
+                f"the runs of {name} are no seeds of one another. {to_know[0]} Name their arms"
+            )
     if options.reference is not None:
         add_leads(summaries, options.reference)
     rows = compare(summaries)

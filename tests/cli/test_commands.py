@@ -21,7 +21,7 @@ def test_run_prints_table_and_paths(tmp_path: Path, capsys: pytest.CaptureFixtur
     extras = ["rounds=1", "report=true", "tensorboard=true"]
     assert main(["run", *SMALL, *extras, f"run_dir={tmp_path / 'run'}"]) == 0
     out = capsys.readouterr().out
-    for expected in ("architecture", "worst decile", "deployed, last round", "report.html"):
+    for expected in ("mb1 width", "worst decile", "deployed, last round", "report.html"):
         assert expected in out
     assert (tmp_path / "run" / "report.html").is_file()
     assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
@@ -41,7 +41,7 @@ def test_multirun_runs_all_combinations(tmp_path: Path, capsys: pytest.CaptureFi
         (1, "fedavg"),
         (1, "perfedrlnas"),
     ]
-    assert "Mean ± sd over seeds" in capsys.readouterr().out
+    assert "mean ± sd over seeds" in capsys.readouterr().out
     assert (tmp_path / "report-compare.html").is_file()
 
 

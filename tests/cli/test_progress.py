@@ -84,9 +84,14 @@ def test_time_left_is_the_mean_of_the_last_ten_rounds_times_what_is_left() -> No
 def test_outside_a_terminal_every_round_is_one_plain_line(tmp_path: Path) -> None:
     out = io.StringIO()
     with following(tmp_path, rounds=3, console=Console(file=out)):
-        write(tmp_path / "metrics.jsonl", 1, test_accuracy=0.5, val_accuracy=0.625)
+        everybody = {"personalised": {"test_accuracy": {"mean": 0.25}}}
+        told = {"test_accuracy": 0.5, "val_accuracy": 0.625, "participants": ["0", "3"]}
+        write(tmp_path / "metrics.jsonl", 1, **told, evaluation=everybody)
         write(tmp_path / "metrics.jsonl", 2, mode="a", test_accuracy=None, failures=2)
-    assert out.getvalue() == "round 1/3: test 50.0 %, validation 62.5 %\nround 2/3: 2 failed\n"
+    assert out.getvalue() == (
+        "round 1/3: 2 participants: test 50.0 %, validation 62.5 %; all clients: test 25.0 %\n"
+        "round 2/3: 2 failed\n"
+    )
 
 
 def test_rounds_of_before_are_not_told_again(tmp_path: Path) -> None:

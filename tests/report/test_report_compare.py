@@ -16,7 +16,7 @@ from tests.report.page_parser import read
 from tests.report.synthetic_run import SyntheticRun
 
 
-def _finished(directory: Path, mean: float, seed: int, **config: object) -> Path:
+def finished(directory: Path, mean: float, seed: int, **config: object) -> Path:
     """Write a run that is nothing but its result."""
     directory.mkdir(parents=True)
     result = {"method": "m", "space": "s", "dataset": "d", "seed": seed, "rounds": 3}
@@ -29,9 +29,9 @@ def _finished(directory: Path, mean: float, seed: int, **config: object) -> Path
 
 
 def test_means_and_deviations_over_seeds_by_hand(tmp_path: Path) -> None:
-    runs = [_finished(tmp_path / f"{i}", m, i) for i, m in enumerate((0.70, 0.74, 0.78))]
-    ((group,), split_by) = grouped([load_run(run) for run in runs])
-    assert (group.label, group.seeds, split_by) == ("m", "0, 1, 2", [])
+    runs = [finished(tmp_path / f"{i}", m, i) for i, m in enumerate((0.70, 0.74, 0.78))]
+    ((group,), to_know) = grouped([load_run(run) for run in runs])
+    assert (group.label, group.seeds, to_know) == ("m", "0, 1, 2", [])
     words = {m.key: in_words(m, over_seeds(group, m)) for m in MEASURES}
     # Mean 74; squared distances 16 + 0 + 16, over n - 1 = 2: sd 4. Client time 60, 61, 62: sd 1.
     assert words["last"] == "74.0\u00a0±\u00a04.0"
@@ -42,22 +42,79 @@ def test_means_and_deviations_over_seeds_by_hand(tmp_path: Path) -> None:
 
 
 def test_one_seed_has_no_deviation(tmp_path: Path) -> None:
-    ((group,), _) = grouped([load_run(_finished(tmp_path / "one", 0.5, 0))])
+    ((group,), _) = grouped([load_run(finished(tmp_path / "one", 0.5, 0))])
     assert in_words(MEASURES[0], over_seeds(group, MEASURES[0])) == "50.0"
 
 
 def test_runs_with_other_settings_are_not_averaged(tmp_path: Path) -> None:
     paths = [
-        _finished(tmp_path / "a", 0.5, 0, local_epochs=1, run_dir="x/a", engine={"name": "ray"}),
-        _finished(tmp_path / "b", 0.6, 1, local_epochs=1, run_dir="x/b", engine={"name": "inline"}),
-        _finished(tmp_path / "c", 0.7, 0, local_epochs=5, run_dir="x/c", engine={"name": "ray"}),
+        finished(tmp_path / "a", 0.5, 0, local_epochs=1, run_dir="x/a", engine={"name": "ray"}),
+        finished(tmp_path / "b", 0.6, 1, local_epochs=1, run_dir="x/b", engine={"name": "inline"}),
+        finished(tmp_path / "c", 0.7, 0, local_epochs=5, run_dir="x/c", engine={"name": "ray"}),
     ]
-    groups, split_by = grouped([load_run(path) for path in paths])
-    assert split_by == ["local_epochs"]
+    groups, to_know = grouped([load_run(path) for path in paths])
+    assert to_know == ["Runs of one method are kept apart by local_epochs."]
     assert [(g.label, len(g.runs)) for g in groups] == [
         ("m · local_epochs 1", 2),
         ("m · local_epochs 5", 1),
     ]
+
+
+def _with(path: Path, **summary: object) -> Path:
+    known = json.loads((path / "summary.json").read_text())
+    (path / "summary.json").write_text(json.dumps({**known, **summary}))
+    return path
+
+
+def test_models_of_one_kind_stand_in_one_column(tmp_path: Path) -> None:
+    before, after = {"mean": 0.2, "std": 0.1, "worst_decile": 0.1}, {"mean": 0.545, "std": 0.1}
+    tuned = _with(
+        finished(tmp_path / "tuned", 0.5, 0),
+        method="fedavg",
+        test_accuracy=after,
+        as_trained={"test_accuracy": before},
+        fine_tuned={"epochs": 3, "test_accuracy": after},
+    )
+    plain = _with(
+        finished(tmp_path / "plain", 0.167, 0),
+        method="perfedrlnas",
+        fine_tuned={"epochs": 3, "test_accuracy": {"mean": 0.6}},
+    )
+    groups, _ = grouped([load_run(path) for path in (tuned, plain)])
+    found = {m.key: [in_words(m, over_seeds(g, m)) for g in groups] for m in MEASURES}
+    assert found["last"] == ["20.0", "16.7"]
+    assert found["fine_tuned"] == ["54.5", "60.0"]
+
+
+def test_what_else_differs_is_told(tmp_path: Path) -> None:
+    """Of two methods: what both could have. Seeds that follow the run's are no difference."""
+    alike = {"server_set": {"seed": 0}}
+    a = finished(tmp_path / "a", 0.5, 0, rounds=20, partition={"alpha": 0.1}, **alike)
+    b = finished(tmp_path / "b", 0.5, 0, rounds=40, partition={"alpha": 0.3}, **alike)
+    c = finished(
+        tmp_path / "c", 0.5, 1, rounds=40, partition={"alpha": 0.3}, server_set={"seed": 1}
+    )
+    _with(a, method="other")
+    groups, to_know = grouped([load_run(path) for path in (a, b, c)])
+    assert [(g.label, g.seeds) for g in groups] == [("m", "0, 1"), ("other", "0")]
+    assert to_know == [
+        "Groups also differ in partition.alpha: 0.3 (m); 0.1 (other).",
+        "Groups also differ in rounds: 40 (m); 20 (other).",
+    ]
+    d = finished(tmp_path / "d", 0.5, 1, rounds=40, partition={"alpha": 0.3}, **alike)
+    groups, _ = grouped([load_run(path) for path in (b, d)])  # both hold out the images of seed 0
+    assert len(groups) == 1
+    _, to_know = grouped([load_run(path) for path in (b, c, d)])
+    assert to_know[0] == "Runs of one method are kept apart by server_set.seed."
+    _, to_know = grouped([load_run(path) for path in (b, b)])
+    assert to_know == ["m: several runs have seed 0; all count."]
+
+
+def test_folders_of_images_are_told_apart(tmp_path: Path) -> None:
+    roots = [{"root": f"/images/{name}"} for name in ("one", "two")]
+    paths = [finished(tmp_path / f"{i}", 0.5, i, dataset=root) for i, root in enumerate(roots)]
+    groups, _ = grouped([load_run(path) for path in paths])
+    assert [g.label for g in groups] == ["m · root /images/one", "m · root /images/two"]
 
 
 @pytest.fixture(scope="module")
@@ -96,14 +153,14 @@ def test_links_lead_to_the_runs_own_pages_and_nowhere_else(compared: Path) -> No
 def test_without_output_the_comparison_lies_in_the_current_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runs = [_finished(tmp_path / f"{i}", 0.5, i) for i in range(2)]
+    runs = [finished(tmp_path / f"{i}", 0.5, i) for i in range(2)]
     monkeypatch.chdir(tmp_path)
     assert write_report(runs) == Path("report-compare.html")
     assert (tmp_path / "report-compare.html").is_file()
 
 
 def test_many_groups_are_all_listed_and_the_undrawn_are_named(tmp_path: Path) -> None:
-    runs = [_finished(tmp_path / f"{i}", 0.5, 0, method={"name": f"method{i}"}) for i in range(10)]
+    runs = [finished(tmp_path / f"{i}", 0.5, 0, method={"name": f"method{i}"}) for i in range(10)]
     for i, run in enumerate(runs):
         summary = json.loads((run / "summary.json").read_text())
         (run / "summary.json").write_text(json.dumps({**summary, "method": f"method{i}"}))

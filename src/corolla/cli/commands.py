@@ -52,12 +52,19 @@ def _multirun(overrides: list[str], console: Console) -> int:
     if len(finished) > 1:
         from corolla.report import write_report
 
-        _OUT.print(tables.comparison([directory.path for directory in finished]))
+        _compare([directory.path for directory in finished])
         page = write_report(
             [d.path for d in finished], finished[0].path.parent / "report-compare.html"
         )
         _OUT.print(f"Comparison: {page}")
     return worst
+
+
+def _compare(run_dirs: list[Path]) -> None:
+    table, to_know = tables.comparison(run_dirs)
+    for sentence in to_know:
+        _OUT.print(sentence, highlight=False, markup=False)
+    _OUT.print(table)
 
 
 def _job_name(job: list[str]) -> str:

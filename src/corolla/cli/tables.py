@@ -8,18 +8,27 @@ from typing import Any
 
 from rich.table import Table
 
-from corolla.records.run_directory import RunDirectory
-from corolla.records.summary import compare
+from corolla.report.darts_looks import short_name
+from corolla.report.load import load_run
+from corolla.report.results import MEASURES, grouped, in_words, over_seeds
 from corolla.types import client_order
 
 _MOST_ROWS = 40
+_COMPARED = ("last", "worst", "fine_tuned", "global")  # what has room in 80 columns
 
 
 def clients(summary: Mapping[str, Any]) -> Table:
     """Return one row per client: its architecture, what it costs, how accurate it is."""
     table = Table(title=f"{summary['method']} on {summary['dataset']}, {summary['space']}")
     budget = any("memory_budget_mib" in entry for entry in summary["per_client"].values())
-    for heading in ("client", "architecture (choice per dimension)"):
+    names = sorted(summary["per_client"], key=client_order)
+    told = {
+        name: candidates(summary["per_client"][name]["choices"], summary["dimensions"])
+        for name in names
+    }
+    shared = told[names[0]] if len(names) > 1 and len(set(told.values())) == 1 else None
+    table.caption = f"Architecture of all: {shared}" if shared else None
+    for heading in ("client", *(() if shared is not None else ("architecture",))):
         table.add_column(heading)
     headings = ["params", "MMACs", *(["memory/budget MiB"] if budget else []), "test %", "+FT %"]
     for heading in headings:
@@ -29,10 +38,9 @@ def clients(summary: Mapping[str, Any]) -> Table:
     as_trained = summary.get("as_trained") or summary.get("global")
     if tuned == accuracy and as_trained:  # the tuned model is the deployed one
         accuracy = as_trained["test_accuracy"]["per_client"]
-    names = sorted(summary["per_client"], key=client_order)
     for name in names[:_MOST_ROWS]:
         entry = summary["per_client"][name]
-        row = [name, _strip(entry["choices"], summary["dimensions"])]
+        row = [name, *(() if shared is not None else (told[name],))]
         row += [f"{entry['params']:,}", f"{entry['macs'] / 1e6:.2f}"]
         if budget:
             limit = entry.get("memory_budget_mib")
@@ -41,7 +49,8 @@ def clients(summary: Mapping[str, Any]) -> Table:
         row += [_percent(accuracy.get(name)), _percent(tuned.get(name))]
         table.add_row(*row)
     if len(names) > _MOST_ROWS:
-        table.caption = f"{len(names) - _MOST_ROWS} more clients in summary.json and the report"
+        left_out = f"{len(names) - _MOST_ROWS} more clients in summary.json and the report"
+        table.caption = "\n".join(filter(None, (table.caption, left_out)))
     return table
 
 
@@ -70,35 +79,32 @@ def headline(summary: Mapping[str, Any]) -> Table:
     return table
 
 
-def comparison(run_dirs: Sequence[Path]) -> Table:
-    """Return mean and sd over seeds, one row per method."""
-    table = Table(title="Mean ± sd over seeds, test accuracy in %")
-    columns = {
-        "deployed": "test_accuracy/mean",
-        "worst decile": "test_accuracy/worst_decile",
-        "+ fine-tuning": "fine_tuned/test_accuracy/mean",
-        "global": "global/test_accuracy/mean",
-    }
-    for heading in ("method", "runs", *columns):
-        table.add_column(heading, justify="left" if heading == "method" else "right")
-    for row in compare([RunDirectory.open(path).summary() for path in run_dirs]):
-        cells = [
-            row.figures[key].percent(2) if key in row.figures else "-" for key in columns.values()
-        ]
-        table.add_row(str(row.group["method"]), str(len(row.seeds)), *cells)
-    return table
+def comparison(run_dirs: Sequence[Path]) -> tuple[Table, list[str]]:
+    """Return mean and sd over seeds, one row per group of runs, and what to know before comparing them."""
+    groups, to_know = grouped([load_run(path) for path in run_dirs])
+    table = Table(title="Test accuracy over all clients, mean ± sd over seeds")
+    measures = [measure for measure in MEASURES if measure.key in _COMPARED]
+    found = [[over_seeds(group, measure) for measure in measures] for group in groups]
+    used = [i for i in range(len(measures)) if any(row[i] is not None for row in found)]
+    for heading in ("group", "seeds", *(measures[i].head for i in used)):
+        table.add_column(heading, justify="left" if heading == "group" else "right")
+    for group, row in zip(groups, found, strict=True):
+        cells = [in_words(measures[i], row[i]) for i in used]
+        table.add_row(group.label, group.seeds, *cells)
+    return table, to_know
 
 
-def _strip(choices: Sequence[int], dimensions: Sequence[Mapping[str, Any]]) -> str:
-    """Return the chosen indices of the dimensions that have a choice, in groups of one stage."""
-    text, stage = "", None
+def candidates(choices: Sequence[int], dimensions: Sequence[Mapping[str, Any]]) -> str:
+    """Return what was chosen where there was a choice, by stage: "mb1 width 16 kernel 3, mb2 ..."."""
+    stages: dict[str, list[str]] = {}
     for index, dimension in zip(choices, dimensions, strict=True):
         if len(dimension["choices"]) < 2:
             continue
-        name = str(dimension["name"]).partition(".")[0]
-        text += (" " if stage not in (None, name) else "") + str(index)
-        stage = name
-    return text
+        stage, _, part = str(dimension["name"]).partition(".")
+        chosen = dimension["choices"][index]
+        value = short_name(chosen) if isinstance(chosen, str | list) else str(chosen)
+        stages.setdefault(stage, []).append(f"{part} {value}".strip())
+    return ", ".join(f"{stage} {' '.join(parts)}" for stage, parts in stages.items())
 
 
 def _percent(value: float | None) -> str:

@@ -20,13 +20,13 @@ from corolla.report.figures import (
     spreads,
     unique,
 )
-from corolla.report.load import Run, Spread, number
+from corolla.report.load import Run, Spread
 from corolla.report.results import MEASURES, Group, mean_and_sd
 from corolla.report.round_figures import total_bytes
 from corolla.report.wording import percent
 
 GROUPS_UP_TO = 8  # curves that can still be told apart
-_TAGS = {"last": "last round", "worst": "worst decile", "fine_tuned": "fine-tuned"}
+_TAGS = {"last": "as trained", "worst": "worst decile", "fine_tuned": "fine-tuned"}
 
 Named = Sequence[tuple[str, Group]]
 
@@ -74,7 +74,7 @@ def over_bytes(named: Named) -> Figure | None:
 
 
 def ends(named: Named) -> Figure | None:
-    """Where the groups ended: last round, worst decile, fine-tuned; a small dot per seed."""
+    """Where the groups ended: as trained, its worst decile, fine-tuned; a small dot per seed."""
     rows: list[Row] = [
         {"series": name, "measure": _TAGS[measure.key], "seed": run.seed, "y": value}
         for measure in MEASURES
@@ -104,8 +104,7 @@ def every_client(named: Named) -> Figure | None:
         points = [
             (value, client, run.seed)
             for run in group.runs
-            for client, record in run.per_client.items()
-            if (value := number(record.get("test_accuracy"))) is not None
+            for client, value in run.as_trained().items()
         ]
         shares = np.linspace(0, 1, len(points)).tolist()
         for share, (value, client, seed) in zip(shares, sorted(points), strict=True):
@@ -113,7 +112,7 @@ def every_client(named: Named) -> Figure | None:
             rows += [row] if len(points) > 1 else []
     return curves(
         "Every client",
-        "test accuracy, seeds pooled",
+        "test accuracy before fine-tuning, seeds pooled",
         rows,
         x=("clients below this accuracy", PERCENT),
         y=PERCENT,

@@ -188,6 +188,15 @@ class Run:
                 records[client].pop(key, None)
         return {client: records[client] for client in sorted(records, key=client_order)}
 
+    def as_trained(self) -> dict[str, float]:
+        """Return every client's test accuracy before fine-tuning, whichever model it deploys."""
+        known = {client: record.get("test_accuracy") for client, record in self.per_client.items()}
+        if self.declares_fine_tuned:
+            before = _mapping(_mapping(self.summary).get("as_trained")).get("test_accuracy")
+            known = dict(_mapping(_mapping(before).get("per_client")))
+        found = {client: number(value) for client, value in known.items()}
+        return {client: value for client, value in found.items() if value is not None}
+
     @cached_property
     def silent(self) -> frozenset[str]:
         """Clients that search architectures of their own and do not tell them."""

@@ -141,7 +141,7 @@ def _own_search(run: Run) -> dict[str, Any]:
 
 def compare_page(runs: Sequence[Run], output: Path) -> str:
     """Return the page that compares ``runs``; links are relative to ``output``."""
-    groups, split_by = grouped(runs)
+    groups, to_know = grouped(runs)
     rows = [[(m, over_seeds(group, m)) for m in MEASURES] for group in groups]
     used = [m for i, m in enumerate(MEASURES) if any(row[i][1] is not None for row in rows)]
     table = [
@@ -166,7 +166,7 @@ def compare_page(runs: Sequence[Run], output: Path) -> str:
         title=f"{len(runs)} runs compared",
         groups=groups,
         tuned_methods=sorted({run.name_of("method") for run in runs if run.declares_fine_tuned}),
-        split_by=split_by,
+        to_know=to_know,
         measures=used,
         table=table,
         listed=listed,

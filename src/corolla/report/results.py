@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from corolla.report.load import Run, Spread, number
-from corolla.report.wording import DASH, duration, percent, plus_minus, short, size
+from corolla.report.wording import DASH, duration, listing, middle, percent, plus_minus, size
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,11 @@ class Group:
 
 
 def grouped(runs: Sequence[Run]) -> tuple[list[Group], list[str]]:
-    """Group by method, space and data set, and by any other setting that differs inside a group.
+    """Group by method, space and data set, and by any other setting that differs inside such a family.
 
-    Averaging over runs with different settings would hide the difference: such runs become groups
-    of their own. Also returned: the settings that split groups.
+    The one grouping of terminal, report and files: averaging over runs with different settings would hide
+    the difference, so seeds are pooled only where nothing else differs. Also returned: what else the reader
+    must know before groups are compared, in sentences.
     """
     families: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
@@ -87,40 +88,87 @@ def grouped(runs: Sequence[Run]) -> tuple[list[Group], list[str]]:
         parts = [method]
         parts += [space] if len(spaces) > 1 else []
         parts += [dataset] if len(datasets) > 1 else []
-        settings = [flat_settings(run.config) for run in members]
-        differing = [
-            key
-            for key in sorted(set().union(*settings))
-            if len({repr(s.get(key)) for s in settings}) > 1
-        ]
+        settings = _settings(members)
+        differing = _differing(settings)
         split_by += [key for key in differing if key not in split_by]
         split: dict[tuple[str, ...], list[Run]] = {}
         for run, flat in zip(members, settings, strict=True):
-            words = [f"{key.rpartition('.')[2]} {flat.get(key, DASH)}" for key in differing]
+            words = [f"{key.rpartition('.')[2]} {_said(flat, key)}" for key in differing]
             split.setdefault(tuple(words), []).append(run)
         for differences, same in split.items():
-            groups.append(Group(" · ".join([*parts, *(short(w, 40) for w in differences)]), same))
-    return groups, split_by
+            label = " · ".join([*parts, *(middle(w, 40) for w in differences)])
+            taken = sum(group.label.startswith(label) for group in groups)  # cut to the same text
+            groups.append(Group(f"{label} ({taken + 1})" if taken else label, same))
+    return groups, _to_know(groups, split_by)
+
+
+def _to_know(groups: Sequence[Group], split_by: Sequence[str]) -> list[str]:
+    """Return a sentence for each thing in which groups differ that their labels do not say."""
+    said = []
+    if split_by:
+        more = f" and {len(split_by) - 8} more" if len(split_by) > 8 else ""
+        said.append(f"Runs of one method are kept apart by {', '.join(split_by[:8])}{more}.")
+    settings = _settings([group.runs[0] for group in groups])
+    apart = [  # settings of a method, or of a space, that others do not have are no difference
+        f"{name}."
+        for name in ("method", "space", "dataset")
+        if len({group.runs[0].name_of(name) for group in groups}) > 1
+    ]
+    for key in _differing(settings):
+        if key in split_by or key.startswith((*apart, "images.")):
+            continue
+        holders: dict[str, list[str]] = {}
+        for group, flat in zip(groups, settings, strict=True):
+            holders.setdefault(_said(flat, key), []).append(group.label)
+        each = "; ".join(f"{value} ({listing(names, limit=3)})" for value, names in holders.items())
+        said.append(f"Groups also differ in {key}: {each}.")
+    for group in groups:
+        seeds = [run.seed for run in group.runs]
+        twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+        if twice:
+            said.append(f"{group.label}: several runs have seed {', '.join(twice)}; all count.")
+    return said
 
 
 _NO_EFFECT = frozenset(  # settings that change where or how a run is recorded, not what comes out
     {"device", "engine", "evaluation.every", "evaluation.latency", "evaluation.return_models"}
     | {"experiment", "hydra", "report", "round_timeout_s", "run_dir", "tensorboard"}
+    | {"from", "dataset.cache_dir", "dataset.cache_gib", "dataset.memory_mib"}
+    | {"server_set.cache_dir", "server_set.cache_gib"}
 )
 
 
 def flat_settings(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return dotted key -> value of what can change a result: no seeds, places, or engines."""
+    """Return dotted key -> value of what can change a result: no places of records, no engines."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
-        if name in _NO_EFFECT or key == "seed":
+        if name in _NO_EFFECT or name == "seed":
             continue
         if isinstance(value, Mapping):
             flat.update(flat_settings(value, f"{name}."))
-        elif not (isinstance(value, str) and ("/" in value or "\\" in value)):
+        else:
             flat[name] = value
     return flat
+
+
+def _settings(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Return the runs' settings, without seeds that are everywhere the run's own."""
+    settings = [flat_settings(run.config) for run in runs]
+    for key in {key for flat in settings for key in flat if key.endswith(".seed")}:
+        if all(str(flat.get(key)) == run.seed for flat, run in zip(settings, runs, strict=True)):
+            for flat in settings:
+                del flat[key]
+    return settings
+
+
+def _differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    keys = sorted(set().union(*settings))
+    return [key for key in keys if len({repr(flat.get(key)) for flat in settings}) > 1]
+
+
+def _said(flat: Mapping[str, Any], key: str) -> str:
+    return str(flat.get(key, DASH))
 
 
 @dataclass(frozen=True)
@@ -141,16 +189,46 @@ def _test(key: str, part: str) -> Callable[[Run], float | None]:
     return get
 
 
+def _test_of_one_kind(
+    part: str, *, tuned: bool, chosen: bool = False
+) -> Callable[[Run], float | None]:
+    """Return what is read of every run alike: models as trained, or fine-tuned, whichever is deployed."""
+
+    def get(run: Run) -> float | None:
+        own = run.declares_fine_tuned
+        if chosen:  # of what is deployed, and of nothing else
+            return _test("chosen", part)(run) if own == tuned else None
+        if tuned:
+            return _test("fine_tuned", part)(run)
+        return _test("as_trained" if own else "last", part)(run)
+
+    return get
+
+
 def _traffic(run: Run) -> float | None:
     down, up = run.cost("bytes_down"), run.cost("bytes_up")
     return None if down is None and up is None else (down or 0) + (up or 0)
 
 
 MEASURES: Sequence[Measure] = (
-    Measure("last", "test %, last round", _test("last", "mean"), percent),
-    Measure("chosen", "test %, chosen on validation", _test("chosen", "mean"), percent),
-    Measure("worst", "worst decile %", _test("last", "worst_decile"), percent),
-    Measure("fine_tuned", "fine-tuned %", _test("fine_tuned", "mean"), percent),
+    Measure("last", "as trained %", _test_of_one_kind("mean", tuned=False), percent),
+    Measure("worst", "its worst decile %", _test_of_one_kind("worst_decile", tuned=False), percent),
+    Measure(
+        "chosen",
+        "chosen on validation %",
+        _test_of_one_kind("mean", tuned=False, chosen=True),
+        percent,
+    ),
+    Measure("fine_tuned", "fine-tuned %", _test_of_one_kind("mean", tuned=True), percent),
+    Measure(
+        "tuned_worst", "its worst decile %", _test_of_one_kind("worst_decile", tuned=True), percent
+    ),
+    Measure(
+        "tuned_chosen",
+        "chosen, fine-tuned %",
+        _test_of_one_kind("mean", tuned=True, chosen=True),
+        percent,
+    ),
     Measure("global", "global model %", _test("global", "mean"), percent),
     Measure("bytes", "bytes sent", _traffic, size),
     Measure("client_s", "client time", lambda run: run.cost("client_s"), duration),

@@ -1,0 +1,42 @@
+"""What the terminal's tables say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from corolla.cli.tables import candidates, comparison
+from tests.report.test_report_compare import finished
+
+
+def test_architectures_are_read_by_their_candidates() -> None:
+    dimensions = [
+        {"name": "stem.width", "choices": [8]},
+        {"name": "mb1.width", "choices": [16, 24]},
+        {"name": "mb1.kernel", "choices": [3, 5]},
+        {"name": "mb2.depth", "choices": [1, 2, 3]},
+        {"name": "normal.0-2", "choices": ["none", "sep_conv_3x3"]},
+    ]
+    assert candidates([0, 1, 0, 2, 1], dimensions) == (
+        "mb1 width 24 kernel 3, mb2 depth 3, normal 0-2 sep 3"
+    )
+
+
+def test_two_steps_are_two_rows(tmp_path: Path) -> None:
+    """Of two step sizes no mean is taken; seeds of each are pooled: (0.5 + 0.7) / 2, sd 0.1 * sqrt(2)."""
+    paths = [
+        finished(tmp_path / f"{lr}-{seed}", mean, seed, trainer={"lr": lr})
+        for lr, means in ((0.01, (0.5, 0.7)), (0.1, (0.8, 0.8)))
+        for seed, mean in enumerate(means)
+    ]
+    table, to_know = comparison(paths)
+    console = Console(width=80)
+    with console.capture() as told:
+        console.print(table)
+    rows = [line.split("│")[1:4] for line in told.get().splitlines() if "lr" in line]
+    assert [[cell.strip().replace("\u00a0", " ") for cell in row] for row in rows] == [
+        ["m · lr 0.01", "0, 1", "60.0 ± 14.1"],
+        ["m · lr 0.1", "0, 1", "80.0 ± 0"],
+    ]
+    assert to_know == ["Runs of one method are kept apart by trainer.lr."]
