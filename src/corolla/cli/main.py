@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from corolla import __version__
+from corolla.cli.results_parsers import add_results_commands
 from corolla.errors import CorollaError, Fault, RefusedError, RunFailedError
 from corolla.records.errors import CorruptStateError
 
@@ -115,6 +116,8 @@ def _parser() -> argparse.ArgumentParser:
     tune = commands.add_parser("tune", help="measure the fastest training loop for a space")
     tune.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     tune.set_defaults(command=_lazy("tune"))
+
+    add_results_commands(commands, _lazy)
     return parser
 
 

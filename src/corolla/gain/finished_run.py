@@ -91,7 +91,7 @@ class FinishedRun:
             config=config,
             space=space,
             trainer=build_trainer(config),
-            data=_data(directory, config),
+            data=federation_data(directory, config),
             federation=Federation.of(
                 config,
                 space=space,
@@ -208,7 +208,8 @@ def _model_faults(
     return [Fault("start", "own", problem, remedy)]
 
 
-def _data(directory: RunDirectory, config: RunConfig) -> FederationData:
+def federation_data(directory: RunDirectory, config: RunConfig) -> FederationData:
+    """Return the images of a run's clients. RefusedError: they are gone, or not what they were."""
     dataset = build_dataset(config)
     faults = dataset.check(
         []
