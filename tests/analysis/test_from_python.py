@@ -133,7 +133,7 @@ def test_table_prints_the_comparison(
     assert len({line.count(" | ") for line in (head, rule, *lines)}) == 1
     assert main(["table", *paths, "--format", "latex"]) == 0
     out = capsys.readouterr().out
-    assert r"test \%, last round" in out
+    assert r"as trained \% &" in out
     assert out.count(r"\\") == 3
     assert main(["table", *paths, "-o", str(tmp_path / "none" / "t.md")]) == 2
     write_text(tmp_path / "file", "")

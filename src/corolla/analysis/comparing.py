@@ -36,7 +36,7 @@ def compare(
     seed and the same images; ``difference`` is the mean of ``a`` minus ``b`` over the pairs.
     ``clients_low`` to ``clients_high`` is the t interval over pairs: how far clients differ, given these
     trainings. ``seeds_low`` to ``seeds_high`` is the t interval over the seeds' mean differences: what
-    another seed may bring; NaN with one seed.
+    another seed may bring; NaN with one seed. ``attrs["to_know"]`` says in what else the groups differ.
 
     Args:
         runs: finished runs, or their directories.
@@ -51,7 +51,7 @@ def compare(
     """
     opened = [run if isinstance(run, OpenedRun) else open_run(run) for run in runs]
     by_path = {run.path: run for run in opened}
-    groups, _ = grouped([run.records for run in by_path.values()])
+    groups, to_know = grouped([run.records for run in by_path.values()])
     if len(groups) < 2:
         problem = f"{len(groups)} kind of run: there is nothing to compare"
         remedy = "Give runs that differ in more than the seed"
@@ -65,7 +65,9 @@ def compare(
             remedy = "Run both with the same seeds and clients"
             raise RefusedError(Fault("runs", [a.seeds, b.seeds], problem, remedy))
         rows.append({"a": a.label, "b": b.label, **paired(pairs, confidence)})
-    return frame(rows)
+    table = frame(rows)
+    table.attrs["to_know"] = to_know
+    return table
 
 
 def paired(pairs: Mapping[Cell, tuple[float, float]], confidence: float) -> dict[str, Any]:

@@ -18,8 +18,8 @@ _TEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$"}
 _TEX |= {"±": r"$\pm$", "·": r"$\cdot$", DASH: "--"}
 
 
-def table(run_dirs: Sequence[Path], kind: str) -> str:
-    """Return the table of these runs as text.
+def table(run_dirs: Sequence[Path], kind: str) -> tuple[str, list[str]]:
+    """Return the table of these runs as text, and in what else than its rows' names they differ.
 
     ``csv`` and ``json`` have plain numbers: means and sample deviations over seeds, accuracies as
     fractions, bytes, seconds; nothing where a run has no such measure. ``md`` and ``latex`` (booktabs)
@@ -29,8 +29,8 @@ def table(run_dirs: Sequence[Path], kind: str) -> str:
         RefusedError: a directory that is not a run.
 
     """
-    groups, _ = grouped([load_run(path) for path in dict.fromkeys(run_dirs)])
-    return FORMATS[kind](groups)
+    groups, to_know = grouped([load_run(path) for path in dict.fromkeys(run_dirs)])
+    return FORMATS[kind](groups), to_know
 
 
 def _numbers(groups: Sequence[Group]) -> list[Row]:

@@ -14,7 +14,9 @@ from corolla.records.atomic import write_text
 
 def table_command(options: argparse.Namespace, console: Console) -> int:
     """Print the table, or write it to a file."""
-    text = table(options.run_dirs, options.format)
+    text, to_know = table(options.run_dirs, options.format)
+    for sentence in to_know:  # beside the table, which a pipe may take
+        console.print(sentence, markup=False, highlight=False)
     if options.output is None:
         sys.stdout.write(text)
         return 0
