@@ -104,8 +104,9 @@ class PolicySearch(NewClientsOnly, PerFedRLNAS):
                 return self._slice(architecture)
         return self._slice(self.space.smallest())
 
-    def _aggregate(self, replies: Sequence[Reply]) -> None:
+    def _aggregate(self, server_round: int, replies: Sequence[Reply]) -> dict[str, float]:
         """Leave the supernet as it is."""
+        return {}
 
 
 class FrozenFedAvg(NewClientsOnly, FedAvg):

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import field, replace
 from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 
-from corolla.aggregation.coverage import momentum_average
 from corolla.aggregation.updates import Weights
 from corolla.config.build import build
 from corolla.errors import Fault, RefusedError
@@ -34,7 +33,7 @@ from strategies.base import CorollaStrategy, Deployment, Outcome
 from strategies.exchange import Order
 from strategies.final_choice import FinalChoice, from_meta, to_meta
 from strategies.search_faults import validation_faults
-from strategies.updates import updates_of
+from strategies.training_rules import Averaging, TrainingRule
 
 _FINAL = 0xF17A1  # keeps the last draws apart from others of the same seed and client
 
@@ -52,6 +51,9 @@ class SubnetRounds:
     # at the end a client scores so many draws besides what was chosen for it, and deploys the best
     final_draws: CountOrNone = 0
     damping: Share = 0.0  # say of clients that do not hold an entry, for its old value
+    training: Mapping[str, Any] = field(  # a node of conf/method/training
+        default_factory=lambda: {"_target_": "strategies.training_rules.Coverage"}
+    )
 
 
 @settings
@@ -83,6 +85,15 @@ class PerFedNAS(CorollaStrategy):
                 self._proposals = Prescreened(
                     settings=settings.prescreen, search=self._unscreened, context=context
                 )
+        averaging = Averaging(settings.weights, settings.server_momentum, settings.damping)
+        with _gathered(faults):
+            self._rule: TrainingRule = build(
+                settings.training,
+                "training",
+                federation=federation,
+                averaging=averaging,
+                rounds=self.supernet_rounds(federation, settings),
+            )
         with _gathered(faults):
             self._reward: Reward = self._make_reward(budgets=bool(federation.budgets))
         learns = not faults and self._proposals.learns
@@ -107,6 +118,10 @@ class PerFedNAS(CorollaStrategy):
         self._trying: Mapping[ClientId, Architecture] = {}
         self._failed: dict[int, list[ClientId]] = {}  # of the round that is absorbed: no state
 
+    def supernet_rounds(self, federation: Federation, settings: SubnetRounds) -> int:
+        """Return how many of the rounds train the supernet."""
+        return federation.rounds
+
     def _make_proposals(self, context: SearchContext) -> Proposals:
         made: Proposals = build(self.settings.proposals, "proposals", context=context)
         return made
@@ -120,8 +135,9 @@ class PerFedNAS(CorollaStrategy):
     def orders(self, server_round: int, cohort: Sequence[ClientId]) -> list[Order]:
         """Have a subnet proposed per client, cut its weights out of the supernet."""
         orders, self._drawn = [], {}
+        drawn = self._round_draws(server_round, cohort)
         for client in cohort:
-            draws = self._draws(server_round, client)
+            draws = drawn[client]
             self._drawn[server_round, client] = draws
             arrays = self.space.cut(self._supernet, draws[-1])
             task = self.task(server_round, client, draws[-1])
@@ -141,6 +157,18 @@ class PerFedNAS(CorollaStrategy):
             return [self._chosen(client)]
         rng = self.rng(server_round, client_seed(client))
         return self._proposals.draws(client, rng, fits=self._fits(client))
+
+    def _round_draws(
+        self, server_round: int, cohort: Sequence[ClientId]
+    ) -> dict[ClientId, list[Architecture]]:
+        """Return what was drawn for everybody: some searches look at the whole cohort."""
+        if server_round > self._searched:
+            return {client: [self._chosen(client)] for client in cohort}
+        return self._proposals.draws_of_round(
+            cohort,
+            {client: self.rng(server_round, client_seed(client)) for client in cohort},
+            fits={client: self._fits(client) for client in cohort},
+        )
 
     def _fits(self, client: ClientId) -> Fits:
         return partial(self.federation.fits, client)
@@ -162,8 +190,7 @@ class PerFedNAS(CorollaStrategy):
         failed = self._failed.get(server_round, [])
         if not replies and not failed:
             return Outcome()
-        if replies:
-            self._aggregate(replies)
+        trained = self._aggregate(server_round, replies) if replies else {}
         seen = {
             reply.client: Seen(
                 metrics=reply.metrics,
@@ -219,21 +246,17 @@ class PerFedNAS(CorollaStrategy):
         if not replies:
             return Outcome()
         metrics = {
+            **trained,
             **self._proposals.metrics([reply.client for reply in replies]),
             "reward_mean": float(np.mean([columns[reply.client]["reward"] for reply in replies])),
         }
         return Outcome(metrics, columns)
 
-    def _aggregate(self, replies: Sequence[Reply]) -> None:
-        updates = updates_of(replies, self.space.regions, self.settings.weights)
-        self._supernet, self._velocity = momentum_average(
-            self._supernet,
-            updates,
-            self._velocity,
-            momentum=self.settings.server_momentum,
-            damping=self.settings.damping,
-            rule=self.federation.robust,
+    def _aggregate(self, server_round: int, replies: Sequence[Reply]) -> dict[str, float]:
+        self._supernet, self._velocity, metrics = self._rule.trained(
+            self._supernet, self._velocity, server_round, replies
         )
+        return metrics
 
     def _memory_share(self, client: ClientId, architecture: Architecture) -> float:
         budget = self.federation.budgets.get(client)
@@ -286,15 +309,22 @@ class PerFedNAS(CorollaStrategy):
 
     def state(self) -> State:
         """Return supernet, velocity, what the search has learned, reward baselines."""
-        search, reward = self._proposals.state(), self._reward.state()
+        search, reward, rule = self._proposals.state(), self._reward.state(), self._rule.state()
+        rule_meta = {"training": rule.meta} if rule.meta else {}
         return State(
             arrays={
                 **{f"supernet/{name}": array for name, array in self._supernet.items()},
                 **{f"velocity/{name}": array for name, array in self._velocity.items()},
                 **{f"{self.state_name}/{name}": array for name, array in search.arrays.items()},
                 **{f"reward/{name}": array for name, array in reward.arrays.items()},
+                **{f"training/{name}": array for name, array in rule.arrays.items()},
             },
-            meta={self.state_name: search.meta, "reward": reward.meta, **to_meta(self._final)},
+            meta={
+                self.state_name: search.meta,
+                "reward": reward.meta,
+                **rule_meta,
+                **to_meta(self._final),
+            },
         )
 
     def load_state(self, state: State) -> None:
@@ -307,6 +337,8 @@ class PerFedNAS(CorollaStrategy):
             State(state.part(f"{self.state_name}/"), state.meta[self.state_name])
         )
         self._reward.load_state(State(state.part("reward/"), state.meta["reward"]))
+        if "training" in state.meta:
+            self._rule.load_state(State(state.part("training/"), state.meta["training"]))
 
 
 @contextmanager

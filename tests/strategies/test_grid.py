@@ -1,4 +1,4 @@
-"""Any space x any search by proposals: every cell of the grid runs, and keeps its clients' limits."""
+"""Any space x any search x any training rule: the cells of the grid run, and keep their clients' limits."""
 
 from __future__ import annotations
 
@@ -54,21 +54,41 @@ NEEDS = {
     ]
 }
 PROPOSALS = sorted(path.stem for path in (CONF / "method" / "proposals").glob("*.yaml"))
+# What a training rule needs.
+RULES = {
+    "coverage": [],
+    "largest": [],
+    "operations": [],
+    "distilled": [
+        "server_set=held_out",
+        "server_set.images=20",
+        "method.training.batch_size=10",
+    ],
+}
+
+
+def rule_of(space: str, proposals: str) -> str:
+    """Return the cell's rule: every space meets every rule, and so does every search."""
+    return list(RULES)[(SPACES.index(space) + PROPOSALS.index(proposals)) % len(RULES)]
 
 
 def test_what_is_left_out_of_the_grid_is_there() -> None:
     there = {path.stem for path in (CONF / "space").glob("*.yaml")}
     assert there >= FULL_SIZE | NOT_SEARCHED | SMALLER.keys()
+    assert {path.stem for path in (CONF / "method" / "training").glob("*.yaml")} == RULES.keys()
     assert {"mobilenetv2_small", "mobilenetv2_width_8"} <= set(SPACES)
 
 
 @pytest.mark.parametrize(("space", "proposals"), diagonal(SPACES, PROPOSALS))
 def test_a_cell_of_the_grid(space: str, proposals: str, tmp_path: Path) -> None:
+    rule = rule_of(space, proposals)
     directory = run(
         tmp_path / "run",
         "method=perfednas",
         f"space={space}",
         f"method/proposals={proposals}",
+        f"method/training={rule}",
+        *RULES[rule],
         *SMALLER.get(space, []),
         "rounds=1",
         "clients=2",

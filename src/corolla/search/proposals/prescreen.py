@@ -60,6 +60,10 @@ class Prescreened(Proposals):
         """Return what the search deploys."""
         return self._search.chosen(client, fits=fits)
 
+    def chosen_for_all(self) -> Architecture | None:
+        """Return the search's."""
+        return self._search.chosen_for_all()
+
     def metrics(self, clients: Sequence[ClientId]) -> dict[str, float]:
         """Return the search's."""
         return self._search.metrics(clients)

@@ -7,7 +7,7 @@ related operations". A search knows architectures and numbers; weights, clients 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -56,6 +56,16 @@ class Proposals(Protocol):
     ) -> list[Architecture]:
         """Return all that was drawn until one fitted, at least one; only the last is sent."""
 
+    def draws_of_round(
+        self,
+        cohort: Sequence[ClientId],
+        rngs: Mapping[ClientId, np.random.Generator],
+        *,
+        fits: Mapping[ClientId, Fits],
+    ) -> dict[ClientId, list[Architecture]]:
+        """Return `draws` of every participant; a search may look at all of them together."""
+        return {client: self.draws(client, rngs[client], fits=fits[client]) for client in cohort}
+
     @abstractmethod
     def observe(self, observations: Sequence[Observation]) -> None:
         """Learn from a round, one observation per client; their order must not matter."""
@@ -63,6 +73,10 @@ class Proposals(Protocol):
     @abstractmethod
     def chosen(self, client: ClientId, *, fits: Fits) -> Architecture:
         """Return what ``client`` would deploy now, also for one that never took part."""
+
+    def chosen_for_all(self) -> Architecture | None:
+        """Return the one architecture that this search is about; None where every client has its own."""
+        return None
 
     def metrics(self, clients: Sequence[ClientId]) -> dict[str, float]:
         """Return entries for metrics.jsonl, of a round in which ``clients`` (at least one) took part."""
