@@ -37,6 +37,8 @@ SMALL = [
     "lenet",
     "vit_32",
     "elastic_cnn",
+    "ofa_resnet_small",
+    "fedoras_small",
 ]
 _DARTS = {"channels": 4, "cells": 3, "resolution": 8}
 SMALLER: dict[str, dict[str, Any]] = {  # than their files
@@ -53,6 +55,8 @@ SMALLER: dict[str, dict[str, Any]] = {  # than their files
     },
     "vit_32": {"resolution": 8, "width": 16, "depth": 2, "heads": 3, "head_dim": 4, "hidden": 24},
     "elastic_cnn": {"resolution": 8},
+    "ofa_resnet_small": {"resolution": 8},
+    "fedoras_small": {"resolution": 8},
     "elastic_resnet": {"resolution": 8},
     "nasvit_32": {"resolution": [16]},
     "darts_small": _DARTS,

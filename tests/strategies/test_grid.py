@@ -13,6 +13,7 @@ from tests.strategies.conftest import run
 FULL_SIZE = {
     *("darts", "darts_mixed", "darts_s2", "darts_s2_mixed", "darts_s3", "darts_s3_mixed"),
     *("darts_s4", "darts_s4_mixed"),
+    *("ofa_resnet", "ofa_resnet_width", "fedoras"),
     *("mobilenetv2", "mobilenetv2_width", "mobilenetv3", "nasvit"),
 }
 # One fixed network each.
@@ -21,6 +22,8 @@ SPACES = sorted({path.stem for path in (CONF / "space").glob("*.yaml")} - FULL_S
 # Smaller still.
 SMALLER = {
     "elastic_cnn": ["space.supernet.resolution=8"],
+    "ofa_resnet_small": ["space.supernet.resolution=8"],
+    "fedoras_small": ["space.supernet.resolution=8"],
     "elastic_cnn_width": ["space.supernet.base.resolution=8"],
     "resnet18_modules": ["space.supernet.base.resolution=8", "space.supernet.base.width=8"],
     "elastic_resnet": [

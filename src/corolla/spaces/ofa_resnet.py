@@ -1,0 +1,209 @@
+"""OFA-ResNet for small images: depth of every stage, expansion of every block, and, where wanted, width.
+
+Once-for-all's ResNet50 supernet (Cai et al., ICLR 2020, https://arxiv.org/abs/1908.09791) without the halving
+in its stem, as SuperFedNAS trains it on images of 32 pixels; with a choice of every stage's channels,
+DeepFedNAS's. A shortcut that changes size is a pooling and a convolution, in a stage's first block only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from corolla.spaces.architecture import Architecture, Dimension
+from corolla.spaces.block_plans import ascending
+from corolla.spaces.layers import BatchNorm, Resize, make_divisible
+from corolla.spaces.supernet import Shapes, Supernet
+
+_KEYS = {"width", "blocks"}
+
+
+@dataclass(frozen=True)
+class Block:
+    """One bottleneck of one architecture; ``side`` is of what it reads."""
+
+    name: str
+    inputs: int
+    hidden: int
+    outputs: int
+    stride: int
+    side: int
+    first: bool  # of its stage
+
+    @property
+    def out_side(self) -> int:
+        """Rows, and columns, of what it gives."""
+        return self.side // self.stride
+
+
+class Conv(NamedTuple):
+    """A convolution's name, channels, kernel, and rows of what it gives."""
+
+    name: str
+    inputs: int
+    outputs: int
+    kernel: int
+    side: int
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 convolutions beside a shortcut; ``(n, inputs, h, w)`` to ``(n, outputs, h/s, w/s)``."""
+
+    def __init__(self, block: Block) -> None:
+        super().__init__()
+        self.stride = block.stride
+        self.conv1 = nn.Conv2d(block.inputs, block.hidden, 1, bias=False)
+        self.bn1 = BatchNorm(block.hidden)
+        self.conv2 = nn.Conv2d(block.hidden, block.hidden, 3, block.stride, padding=1, bias=False)
+        self.bn2 = BatchNorm(block.hidden)
+        self.conv3 = nn.Conv2d(block.hidden, block.outputs, 1, bias=False)
+        self.bn3 = BatchNorm(block.outputs)
+        self.shortcut = (
+            nn.Conv2d(block.inputs, block.outputs, 1, bias=False) if block.first else None
+        )
+        self.shortcut_bn = BatchNorm(block.outputs) if block.first else None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the block's output."""
+        kept = images
+        if self.shortcut is not None and self.shortcut_bn is not None:
+            pooled = images if self.stride == 1 else functional.avg_pool2d(images, self.stride)
+            kept = self.shortcut_bn(self.shortcut(pooled))
+        hidden = functional.relu(self.bn1(self.conv1(images)))
+        hidden = functional.relu(self.bn2(self.conv2(hidden)))
+        return functional.relu(self.bn3(self.conv3(hidden)) + kept)
+
+
+class OFAResNet(Supernet):
+    """Choices: channels and further blocks of each stage, expansion of each block.
+
+    Args:
+        name: of the space.
+        num_classes: of the classifier.
+        in_channels: of an image.
+        resolution: pixels a side, halved by every stage but the first.
+        stem: channels of the first convolution.
+        stages: of each: ``width``, ascending channels to choose from, and ``blocks`` that are always there.
+        depths: ascending numbers of further blocks, 0 or more.
+        expands: ascending shares of a block's outputs that its inner convolutions have, multiples of 8.
+
+    Raises:
+        ValueError: settings that make no network.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        num_classes: int,
+        in_channels: int,
+        resolution: int,
+        stem: int,
+        stages: Sequence[Mapping[str, Any]],
+        depths: Sequence[int],
+        expands: Sequence[float],
+    ) -> None:
+        least = 2 ** max(len(stages) - 1, 0)
+        if not stages or resolution < least or resolution % least:
+            need = f"a multiple of {least}"
+            raise ValueError(
+                f"resolution={resolution}: {len(stages)} stages; need 1 or more, {need}"
+            )
+        if stem < 1:
+            raise ValueError(f"stem={stem}: needs 1 channel or more")
+        ascending("depths", [depth + 1 for depth in depths])
+        if not expands or list(expands) != sorted(set(expands)) or expands[0] <= 0:
+            raise ValueError(f"expands={list(expands)}: need ascending, distinct, above 0")
+        dimensions = []
+        for number, stage in enumerate(stages, start=1):
+            if set(stage) != _KEYS:
+                raise ValueError(f"stages[{number - 1}] has {sorted(stage)}: need {sorted(_KEYS)}")
+            width = ascending(f"stages[{number - 1}].width", stage["width"])
+            (blocks,) = ascending(f"stages[{number - 1}].blocks", [stage["blocks"]])
+            dimensions.append(Dimension(f"stage{number}.width", width))
+            dimensions.append(Dimension(f"stage{number}.depth", tuple(depths)))
+            for block in range(1, blocks + depths[-1] + 1):
+                dimensions.append(Dimension(f"stage{number}.block{block}.expand", tuple(expands)))
+        super().__init__(
+            name=name,
+            dimensions=tuple(dimensions),
+            num_classes=num_classes,
+            in_channels=in_channels,
+            resolution=resolution,
+        )
+        self.stem = stem
+        self._blocks = [int(stage["blocks"]) for stage in stages]
+
+    def subnet(self, architecture: Architecture) -> nn.Module:
+        """Build the plain ResNet of ``architecture``."""
+        stages: list[list[nn.Module]] = [[] for _ in self._blocks]
+        outputs = self.stem
+        for block in self.blocks(architecture):
+            stages[int(block.name.split(".")[1])].append(Bottleneck(block))
+            outputs = block.outputs
+        network = nn.Sequential()
+        network.add_module("resize", Resize(self.resolution))
+        stem = nn.Conv2d(self.in_channels, self.stem, 3, padding=1, bias=False)
+        network.add_module("stem", stem)
+        network.add_module("stem_bn", BatchNorm(self.stem))
+        network.add_module("stem_relu", nn.ReLU())
+        network.add_module("stages", nn.Sequential(*(nn.Sequential(*stage) for stage in stages)))
+        network.add_module("pool", nn.AdaptiveAvgPool2d(1))
+        network.add_module("flatten", nn.Flatten())
+        network.add_module("classifier", nn.Linear(outputs, self.num_classes))
+        return network
+
+    def blocks(self, architecture: Architecture) -> Iterator[Block]:
+        """Yield the blocks from input to output."""
+        chosen = self.values(architecture)
+        inputs, side = self.stem, self.resolution
+        for number, always in enumerate(self._blocks, start=1):
+            width = int(chosen[f"stage{number}.width"])
+            for place in range(1, always + int(chosen[f"stage{number}.depth"]) + 1):
+                share = float(chosen[f"stage{number}.block{place}.expand"])
+                block = Block(
+                    name=f"stages.{number - 1}.{place - 1}",
+                    inputs=inputs,
+                    hidden=make_divisible(width * share),
+                    outputs=width,
+                    stride=2 if place == 1 and number > 1 else 1,
+                    side=side,
+                    first=place == 1,
+                )
+                yield block
+                inputs, side = width, block.out_side
+
+    def convolutions(self, architecture: Architecture) -> Iterator[Conv]:
+        """Yield the convolutions, in the order of the state_dict."""
+        yield Conv("stem", self.in_channels, self.stem, 3, self.resolution)
+        for block in self.blocks(architecture):
+            yield Conv(f"{block.name}.conv1", block.inputs, block.hidden, 1, block.side)
+            yield Conv(f"{block.name}.conv2", block.hidden, block.hidden, 3, block.out_side)
+            yield Conv(f"{block.name}.conv3", block.hidden, block.outputs, 1, block.out_side)
+            if block.first:
+                yield Conv(f"{block.name}.shortcut", block.inputs, block.outputs, 1, block.out_side)
+
+    def shapes(self, architecture: Architecture) -> Shapes:
+        """Return the state_dict's shapes in closed form: much quicker than to build the module."""
+        shapes, outputs = Shapes(), 0
+        for conv in self.convolutions(architecture):
+            shapes[f"{conv.name}.weight"] = (conv.outputs, conv.inputs, conv.kernel, conv.kernel)
+            own = conv.name.replace("conv", "bn")
+            norm = own if own != conv.name else f"{conv.name}_bn"
+            for entry in ("weight", "bias", "running_mean", "running_var"):
+                shapes[f"{norm}.{entry}"] = (conv.outputs,)
+            outputs = conv.outputs
+        shapes["classifier.weight"] = (self.num_classes, outputs)
+        shapes["classifier.bias"] = (self.num_classes,)
+        return shapes
+
+    def macs(self, architecture: Architecture) -> int:
+        """Return multiply-accumulates of one forward pass in closed form."""
+        convolutions = list(self.convolutions(architecture))
+        total = sum(c.inputs * c.outputs * c.kernel**2 * c.side**2 for c in convolutions)
+        return total + convolutions[-1].outputs * self.num_classes
