@@ -36,7 +36,7 @@ RUN if [ -n "${TORCH_SPEC}" ]; then \
 COPY --from=requirements /requirements.txt /opt/
 RUN pip install ${PIP_ARGS} --constraint /opt/constraints.txt --requirement /opt/requirements.txt
 
-COPY scripts/fleet_gate.py scripts/supernode.sh /usr/local/bin/
+COPY scripts/fleet_gate.py scripts/superlink.sh scripts/supernode.sh /usr/local/bin/
 COPY LICENSE README.md pyproject.toml ./
 COPY conf ./conf
 COPY src ./src

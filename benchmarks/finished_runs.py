@@ -46,6 +46,8 @@ def deployed(
         if "personalised" in found:
             accuracy = found["personalised"]["test_accuracy"]
             return {"round": row["round"], "clients": found.get("clients"), **accuracy}
+    if "test_accuracy" not in summary:  # evaluation.final=none
+        return None
     if summary["test_accuracy"] == (summary.get("fine_tuned") or {}).get("test_accuracy"):
         return None
     spread = {key: value for key, value in summary["test_accuracy"].items() if key != "per_client"}

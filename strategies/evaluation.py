@@ -9,11 +9,12 @@ from flwr.serverapp import Grid
 
 from corolla.config.schema import RunConfig
 from corolla.tasks import Failure, Reply
-from corolla.types import ClientId, client_order
+from corolla.types import ClientId, client_order, client_seed, generator
 from strategies.base import CorollaStrategy
 from strategies.roster import Roster
 from strategies.waiting import gather
 
+_FINAL = 0xF1A15  # keeps the draws of the final sample apart from others of the same seed
 _PIECE = 32  # clients asked at once: bounds the payloads that exist at the same time
 
 
@@ -34,6 +35,21 @@ class Evaluator:
         """Return the scores of every connected client's deployed model, or of those ``clients`` alone."""
         return self._ask(server_round, clients)
 
+    def finally_asked(self) -> list[ClientId]:
+        """Return the clients whose models are scored and collected at the end: all, a sample, or nobody."""
+        known, evaluation = self._roster.clients(), self._config.evaluation
+        if evaluation.final == "none":
+            return []
+        if evaluation.final == "all":
+            return known
+        seed = self._config.seed
+
+        def draw(client: ClientId) -> float:
+            # Each client has a draw of its own: who else is connected changes nothing for it.
+            return float(generator(seed, _FINAL, client_seed(client)).random())
+
+        return sorted(sorted(known, key=draw)[: evaluation.final_clients], key=client_order)
+
     def deploy(
         self, server_round: int, *, keep_models: bool = True
     ) -> tuple[list[Reply], list[Failure]]:
@@ -41,8 +57,10 @@ class Evaluator:
         wanted = self._config.evaluation.return_models
         if wanted == "auto":
             wanted = not self._config.on_nodes
+        everybody = self._config.evaluation.final == "all"  # those who join meanwhile included
         return self._ask(
             server_round,
+            None if everybody else self.finally_asked(),
             fine_tune_epochs=self._config.evaluation.fine_tune_epochs,
             return_arrays=bool(wanted) and keep_models,
             extra={"deploy": True, "keep": keep_models},

@@ -167,7 +167,9 @@ class FederatedRun:
         self._progress.totals.add(report.replies, elapsed)
         chosen = False
         every = self._config.evaluation.every
-        if (every and server_round % every == 0) or server_round == self._config.rounds:
+        # Where not everybody is asked at the end, the last round is no rival of those that all scored.
+        last = server_round == self._config.rounds and self._config.evaluation.final == "all"
+        if (every and server_round % every == 0) or last:
             metrics["evaluation"], chosen = self._evaluate(strategy, grid, server_round)
         # Checkpoint last: a crash before it repeats the round, and the lines below are cut off first.
         self._directory.append_clients(rows)
@@ -215,12 +217,13 @@ class FederatedRun:
     def _finish(self, strategy: CorollaStrategy, grid: Grid) -> None:
         config = self._config
         evaluator = self._evaluator(strategy, grid)
-        if isinstance(strategy, ChoosesFinally):
-            clients = self._roster.clients()
-            if choose_finally(strategy, evaluator, clients, config.rounds):
-                self._checkpoint(strategy, config.rounds, best=False)  # it is not made twice
+        clients = evaluator.finally_asked()
+        if isinstance(strategy, ChoosesFinally) and choose_finally(
+            strategy, evaluator, clients, config.rounds
+        ):
+            self._checkpoint(strategy, config.rounds, best=False)  # it is not made twice
         replies, failures = evaluator.deploy(config.rounds)
-        if not replies:
+        if clients and not replies:
             reasons = "; ".join(f"{f.client}: {f.reason}" for f in failures[:5])
             raise RunFailedError(f"no client could evaluate its final model: {reasons}")
         best = self._progress.best
@@ -234,11 +237,13 @@ class FederatedRun:
             best=best,
             totals=self._progress.totals,
             facts=self._facts,
+            known=len(self._roster.clients()),
         )
         for reply in replies:
             save_model(self._directory, strategy, reply)
         self._directory.write_summary(summary)
-        _LOG.info("done: test accuracy %.4f", summary["test_accuracy"]["mean"])
+        scored = f", test accuracy {summary['test_accuracy']['mean']:.4f}" if replies else ""
+        _LOG.info("done: %d of %d clients scored%s", len(replies), summary["known_clients"], scored)
 
     def _best_fine_tuned(
         self,

@@ -25,21 +25,23 @@ def summarise(
     best: Mapping[str, Any] | None,
     totals: Totals,
     facts: Mapping[ClientId, Mapping[str, Any]],
+    known: int,
 ) -> dict[str, Any]:
-    """Return summary.json.
+    """Return summary.json; without accuracies where nobody was asked (``evaluation.final=none``).
 
     Args:
         config: the run's.
         strategy: as it is at the end.
-        replies: of all clients, to their deployment.
+        replies: of the clients that were asked, to their deployment.
         failures: of those that gave none.
         best: scores of the round that validation chose.
         totals: costs of all rounds.
         facts: what is known of each client.
+        known: how many clients there are, asked or not.
 
     """
-    as_trained = scores_of(replies, "")
-    epochs = config.evaluation.fine_tune_epochs
+    as_trained = scores_of(replies, "") if replies else {}
+    epochs = config.evaluation.fine_tune_epochs if replies else 0
     tuned = scores_of(replies, "fine_tuned_") if epochs else as_trained
     per_client = {reply.client: _client_entry(strategy, reply, facts) for reply in replies}
     summary: dict[str, Any] = {
@@ -50,6 +52,8 @@ def summarise(
         "seed": config.seed,
         "rounds": config.rounds,
         "clients": len(replies),
+        "known_clients": known,
+        "final": config.evaluation.final,
         "failures": [failure.to_dict() for failure in failures],
         "deploy": config.evaluation.deploy,
         **(tuned if config.evaluation.deploy == "fine_tuned" else as_trained),
@@ -60,7 +64,7 @@ def summarise(
         "class_names": list(config.images.classes) if config.images else [],
         "dimensions": strategy.space.describe(),
     }
-    shared = global_scores(strategy, replies, as_trained)
+    shared = global_scores(strategy, replies, as_trained) if replies else None
     if shared:
         summary["global"] = shared
     if epochs:

@@ -34,7 +34,7 @@ def clients(summary: Mapping[str, Any]) -> Table:
     for heading in headings:
         table.add_column(heading, justify="right")
     tuned = summary.get("fine_tuned", {}).get("test_accuracy", {}).get("per_client", {})
-    accuracy = summary["test_accuracy"]["per_client"]
+    accuracy = summary.get("test_accuracy", {}).get("per_client", {})
     as_trained = summary.get("as_trained") or summary.get("global")
     if tuned == accuracy and as_trained:  # the tuned model is the deployed one
         accuracy = as_trained["test_accuracy"]["per_client"]
@@ -55,15 +55,19 @@ def clients(summary: Mapping[str, Any]) -> Table:
 
 
 def headline(summary: Mapping[str, Any]) -> Table:
-    """Return mean, spread and worst decile over all clients."""
-    table = Table(title=f"Test accuracy over {summary['clients']} clients, %")
+    """Return mean, spread and worst decile over all clients, or over those that were asked at the end."""
+    known = summary.get("known_clients", summary["clients"])
+    of = f" of {known:,}" if summary.get("final", "all") != "all" else ""
+    table = Table(title=f"Test accuracy over {summary['clients']:,}{of} clients, %")
     for heading in ("model", "mean", "sd", "worst decile"):
         table.add_column(heading, justify="left" if heading == "model" else "right")
     tuned = summary.get("fine_tuned", {})
     own = "deployed"
     if tuned and summary.get("deploy") == "fine_tuned":  # equal scores say nothing
         own = f"deployed: fine-tuned for {tuned['epochs']} epochs"
-    rows = [(f"{own}, last round", summary["test_accuracy"])]
+    rows = []
+    if "test_accuracy" in summary:  # not where evaluation.final=none
+        rows.append((f"{own}, last round", summary["test_accuracy"]))
     if summary.get("best"):
         text = f"{own}, round {summary['best']['round']} (chosen on validation)"
         rows.append((text, summary["best"]["test_accuracy"]))

@@ -85,6 +85,8 @@ class EvaluationConfig(_Strict):
     deploy: Literal["as_trained", "fine_tuned"] = "as_trained"
     return_models: bool | Literal["auto"]
     latency: bool
+    final: Literal["all", "sample", "none"] = "all"
+    final_clients: int = Field(ge=1, le=_MOST_CLIENTS, default=100)
 
 
 class ImageConfig(_Strict):
@@ -223,6 +225,13 @@ def _across_keys(config: RunConfig) -> list[Fault]:
         problem = "there is no fine-tuning: evaluation.fine_tune_epochs=0"
         remedy = "Raise evaluation.fine_tune_epochs, or use evaluation.deploy=as_trained"
         faults.append(Fault("evaluation.deploy", evaluation.deploy, problem, remedy))
+    if evaluation.final == "none" and evaluation.deploy == "fine_tuned":
+        problem = "leaves out the fine-tuning that evaluation.deploy=fine_tuned asks for"
+        remedy = "Use evaluation.final=all or sample, or evaluation.deploy=as_trained"
+        faults.append(Fault("evaluation.final", "none", problem, remedy))
+    if evaluation.final == "none" and config.stage == "new_clients":
+        problem = "leaves out the models that stage=new_clients is for"
+        faults.append(Fault("evaluation.final", "none", problem, "Use evaluation.final=all"))
     budget = config.memory_budget_mib
     if isinstance(budget, tuple) and not 0 < budget[0] <= budget[1]:
         faults.append(

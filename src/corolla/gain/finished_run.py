@@ -60,7 +60,7 @@ class FinishedRun:
         directory = RunDirectory.open(path)
         config = _config(directory)
         summary = directory.summary()
-        accuracies = summary["test_accuracy"]["per_client"]
+        accuracies = summary.get("test_accuracy", {}).get("per_client", {})
         clients = sorted(config.population, key=client_order)
         faults = _share_faults(config)
         if len(clients) < 2:

@@ -16,6 +16,7 @@ from corolla.config.schema import RunConfig
 from corolla.data.dataset import Dataset
 from corolla.errors import Fault, RefusedError
 from corolla.federation import Federation
+from corolla.launch.shared_runs import shared_runs_faults
 from corolla.limits.client_limits import limits_of
 from corolla.records.disk import require_free_disk
 from corolla.spaces.supernet import Supernet
@@ -79,7 +80,7 @@ def check_batches(config: RunConfig, space: Supernet) -> None:
 def engine_faults(config: RunConfig) -> list[Fault]:
     """Return what keeps the engine from starting."""
     faults: list[Fault] = build_engine(config).check()
-    return faults
+    return faults + shared_runs_faults(config)
 
 
 def require_disk(run_dir: Path, space: Supernet) -> None:

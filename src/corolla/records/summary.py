@@ -14,7 +14,7 @@ from corolla.types import client_order
 _LOG = logging.getLogger(__name__)
 _GROUP = ("method", "space", "dataset")
 # what says how a run was made, or has one entry per client, is no figure to average over seeds
-_NOT_FIGURES = frozenset({"per_client", "seed", "rounds", "clients", "round"})
+_NOT_FIGURES = frozenset({"per_client", "seed", "rounds", "clients", "known_clients", "round"})
 
 
 def spread(values: Mapping[str, float], *, per_client: bool = True) -> dict[str, Any]:

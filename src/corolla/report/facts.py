@@ -49,7 +49,9 @@ def facts(run: Run, *, brief: bool = False) -> list[tuple[str, str]]:
     """Return (name, value) pairs of what was run; unknown ones are left out."""
     config, environment = run.config, run.environment
     partition = _named(config.get("partition"))
-    clients = number((run.summary or {}).get("clients")) or number(config.get("clients"))
+    summary = run.summary or {}
+    clients = number(summary.get("known_clients", summary.get("clients")))
+    clients = clients or number(config.get("clients"))
     done = run.rounds_done or int(number((run.summary or {}).get("rounds")) or 0)
     rounds = str(done)
     if run.rounds_planned and run.rounds_planned != done:
@@ -62,6 +64,7 @@ def facts(run: Run, *, brief: bool = False) -> list[tuple[str, str]]:
         ("data set", run.name_of("dataset")),
         ("partition", partition),
         ("clients", f"{int(clients or len(run.per_client)):,}"),
+        ("scored at the end", _scored(summary)),
         ("a round", _text(config.get("clients_per_round"))),
         ("rounds", rounds),
         ("seed", run.seed),
@@ -88,6 +91,16 @@ def facts(run: Run, *, brief: bool = False) -> list[tuple[str, str]]:
         ("clients beyond their limits", _beyond(run.summary)),
     ]
     return [(name, value) for name, value in pairs if value and value not in (DASH, "?")]
+
+
+def _scored(summary: Mapping[str, Any]) -> str | None:
+    """Return how many clients were asked for their final model, where that is not all of them."""
+    if summary.get("final", "all") == "all":
+        return None
+    if summary["final"] == "none":
+        return "nobody"
+    failed = len(summary.get("failures") or [])
+    return f"{int(number(summary.get('clients')) or 0) + failed:,}, a sample drawn by the seed"
 
 
 def _beyond(summary: Mapping[str, Any] | None) -> str | None:

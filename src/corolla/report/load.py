@@ -163,7 +163,8 @@ class Run:
     def per_client(self) -> dict[str, Record]:
         """One record per client: the summary's, or (no summary yet) the client's latest line."""
         records: dict[str, Record] = {}
-        if self.summary and isinstance(self.summary.get("per_client"), dict):
+        # Of a run that scored nobody at its end, the latest lines are what there is.
+        if self.summary and _mapping(self.summary.get("per_client")):
             for client, record in self.summary["per_client"].items():
                 records[str(client)] = dict(_mapping(record))
             for metric in ("test_accuracy", "val_accuracy"):
