@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 1
 PARALLEL ?= -n auto --maxprocesses=4 --dist=worksteal
 
 # Real SuperLinks and SuperNodes; they mostly wait, so there are more at once than cores
-PROCESSES := tests/deployment/test_processes.py tests/deployment/test_sites_port.py
+PROCESSES := tests/deployment/test_processes.py tests/deployment/test_sites_port.py tests/deployment/test_faults.py
 
 .PHONY: install run test test-slow test-processes test-all lint bench clean
 

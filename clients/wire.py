@@ -13,10 +13,10 @@ from functools import lru_cache
 
 import numpy as np
 from flwr.app import Array, ArrayRecord
-from flwr.common.constant import SType
 
 from corolla.types import Arrays
 
+_NUMPY = "numpy.ndarray"  # what Flower calls numpy's own file format
 FLOATS = ("float16", "float32", "float64")
 _NAMES = ("bool", *FLOATS, *(f"{kind}int{bits}" for kind in ("", "u") for bits in (8, 16, 32, 64)))
 _DTYPES = {name: np.dtype(name) for name in _NAMES}
@@ -49,7 +49,7 @@ def decoded(array: Array) -> np.ndarray:
 
     """
     dtype, shape = _DTYPES.get(array.dtype), tuple(array.shape)
-    if array.stype != SType.NUMPY or dtype is None:
+    if array.stype != _NUMPY or dtype is None:
         raise ValueError(f"holds {str(array.dtype)[:40]} as {str(array.stype)[:40]}, not numbers")
     if len(shape) > _MOST_AXES or any(type(n) is not int or n < 0 for n in shape):
         raise ValueError("has an invalid shape")
@@ -84,7 +84,7 @@ def _to_array(array: np.ndarray) -> Array:
     return Array(
         dtype=str(array.dtype),
         shape=array.shape,
-        stype=SType.NUMPY,
+        stype=_NUMPY,
         data=b"".join((header, values)),
     )
 

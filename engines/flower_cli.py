@@ -116,14 +116,25 @@ class FlowerCli:
         """Stop the run. Raises FlowerCallError, also when it had ended already."""
         self._json(["stop", str(run_id), self._connection])
 
-    def follow(self, run_id: int, log: Path) -> subprocess.Popen[bytes]:
-        """Start the command that appends the run's log to ``log`` and ends when the run does."""
+    def online(self) -> int:
+        """Return how many SuperNodes the SuperLink takes for connected. Raises FlowerCallError."""
+        nodes = self._json(["supernode", "list", self._connection])["nodes"]
+        return sum(node["status"] == "online" for node in nodes)
+
+    def follow(self, run_id: int, log: Path, *, skip: int = 0) -> subprocess.Popen[bytes]:
+        """Start the command that appends the run's log to ``log`` and ends when the run does.
+
+        ``skip``: bytes of the run's log that are there already. The process leads a group of its own.
+        """
+        command = [self._flwr(), "log", str(run_id), self._connection, "--stream"]
+        if skip:  # Flower's command knows the whole log only
+            command = ["sh", "-c", f'"$@" | tail -c +{skip + 1}', "sh", *command]
         with log.open("ab") as output:
             return subprocess.Popen(
-                [self._flwr(), "log", str(run_id), self._connection, "--stream"],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
-                stderr=output,
+                stderr=subprocess.DEVNULL,  # what the reader says of itself; its end is looked into
                 env=self._env,
                 start_new_session=True,
             )

@@ -8,20 +8,24 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+import time
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from corolla.errors import Fault, RefusedError, is_number, nearest
+from corolla.records.run_lock import RunLock
 from engines.addresses import address_faults
 from engines.base import LOG_NAME, run_failed
-from engines.flower_cli import FlowerCallError, FlowerCli, write_connection
+from engines.flower_cli import FlowerCallError, FlowerCli, RunStatus, write_connection
 from engines.project import project_root
-from engines.submission import submit, wait_for_end
+from engines.submission import GIVE_UP_S, RETRY_S, submit, wait_for_end
 
 LOGGER = logging.getLogger(__name__)
 CONNECTION = "corolla"
+SUMMARY = "summary.json"
+MOST_LOSSES = 3  # of the server part, one after another without a finished round between them
 
 
 class SuperLinkEngine:
@@ -76,26 +80,45 @@ class SuperLinkEngine:
         return [Fault("engine.node_timeout_s", value, "is not a time to wait", "Use 1 s or more.")]
 
     def run(self, *, config_yaml: str, run_dir: Path, launch: str) -> None:
-        """Submit the run and wait for its end; see ``Engine.run``. Ctrl-C stops the run."""
+        """Submit the run and wait for its end; see ``Engine.run``. Ctrl-C stops the run.
+
+        Where the server part is lost (its process, or the SuperLink that it lives by), it is submitted
+        again and goes on after its last finished round.
+        """
         run_dir = run_dir.resolve()
-        log = run_dir / LOG_NAME
+        run_config = {"config": config_yaml, "launch": launch}
+        losses = submissions = 0
         with self._workspace() as (workspace, cli):
-            run_id = submit(
-                cli,
-                root=project_root(self._root),
-                workspace=workspace,
-                run_config={"config": config_yaml, "launch": launch},
-                federation_config=None,
-                run_dir=run_dir,
-            )
-            try:
-                status = wait_for_end(cli, run_id, log=log, gone=lambda: None)
-            except BaseException:  # Ctrl-C above all: nobody would be left to look after the run
-                _stop(cli, run_id)
-                raise
-        if not status.completed:
-            what = f"The run on the SuperLink ended as {status}"
-            raise run_failed(what, run_dir=run_dir, log=log)
+            while True:
+                submissions += 1
+                rounds = _rounds(run_dir)
+                status = self._submit(cli, workspace / str(submissions), run_config, run_dir)
+                if status.completed or (run_dir / SUMMARY).is_file():
+                    return
+                what = f"The run on the SuperLink ended as {status}"
+                losses = 1 if _rounds(run_dir) > rounds else losses + 1
+                if not _is_loss(status) or losses > MOST_LOSSES:
+                    raise run_failed(what, run_dir=run_dir, log=run_dir / LOG_NAME)
+                LOGGER.warning("%s. Its server part was lost: it goes on by itself", what)
+                _wait_until_free(cli, run_dir)
+
+    def _submit(
+        self, cli: FlowerCli, workspace: Path, run_config: dict[str, str], run_dir: Path
+    ) -> RunStatus:
+        """Submit the run once; return how it ended."""
+        run_id = submit(
+            cli,
+            root=project_root(self._root),
+            workspace=workspace,
+            run_config=run_config,
+            federation_config=None,
+            run_dir=run_dir,
+        )
+        try:
+            return wait_for_end(cli, run_id, log=run_dir / LOG_NAME, gone=lambda: None)
+        except BaseException:  # Ctrl-C above all: nobody would be left to look after the run
+            _stop(cli, run_id)
+            raise
 
     @contextmanager
     def _workspace(self) -> Iterator[tuple[Path, FlowerCli]]:
@@ -207,6 +230,40 @@ class SuperLinkEngine:
                 )
                 return [Fault(key, value, f"the SuperLink does not answer: {problem}", remedy)]
         return []
+
+
+def _is_loss(status: RunStatus) -> bool:
+    """Return whether the run's server part was lost, rather than that it failed or was stopped.
+
+    What it raises itself, Flower begins with these words; an error 5xx there is the SuperLink's.
+    """
+    raised = status.details.startswith("ServerApp failed with exception")
+    return status.status == "finished:failed" and (
+        not raised or "Server error '5" in status.details
+    )
+
+
+def _rounds(run_dir: Path) -> int:
+    """Return how many rounds are on record."""
+    try:
+        return (run_dir / "metrics.jsonl").read_bytes().count(b"\n")
+    except OSError:
+        return 0
+
+
+def _wait_until_free(cli: FlowerCli, run_dir: Path) -> None:
+    """Return when the SuperLink answers and the lost server part has let go of the run directory."""
+    end = time.monotonic() + GIVE_UP_S
+    while True:
+        try:
+            cli.reach()
+            with RunLock(run_dir):
+                return
+        except (FlowerCallError, RefusedError) as problem:
+            if time.monotonic() > end:
+                raise run_failed(str(problem), run_dir=run_dir, log=run_dir / LOG_NAME) from problem
+            LOGGER.warning("waiting to carry on: %s", problem)
+        time.sleep(RETRY_S)
 
 
 def _stop(cli: FlowerCli, run_id: int) -> None:

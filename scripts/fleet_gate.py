@@ -95,6 +95,8 @@ async def _pass_on(client: httpx.AsyncClient, path: str, request: Request) -> Re
         raise HTTPException(504, f"The SuperLink takes its time: {problem!r}") from problem
     except httpx.HTTPError as problem:
         raise HTTPException(502, f"The SuperLink cannot be reached: {problem!r}") from problem
+    if answer.status_code == 500:  # of which a SuperNode ends, or drops what it was to send
+        raise HTTPException(503, "The SuperLink had an error of its own; its log says which")
     return Response(answer.content, answer.status_code, headers=_of_fleet(answer.headers.items()))
 
 

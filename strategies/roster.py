@@ -19,11 +19,13 @@ from corolla.errors import Fault, RefusedError, RunFailedError
 from corolla.limits.client_limits import Shortfall
 from corolla.types import ClientId, client_order
 from strategies.identity import checked_name, said_by
-from strategies.waiting import gather
+from strategies.waiting import gather, patiently
 from strategies.words import brief
 
 _LOG = logging.getLogger("corolla")
 _POLL_S = 0.5
+_REMIND_S = 60.0
+_WAITING = "waiting for %d nodes, %s"
 TRAINED = "took part in training"
 
 
@@ -159,7 +161,7 @@ class NodeRoster:
                 grid, wanted, self._deadline_s, start=start, ignored=self._is_left_out
             )
         except RunFailedError:
-            ids = list(grid.get_node_ids())
+            ids = list(patiently(grid.get_node_ids))
             old = sorted(
                 (self._sites[node].client for node in ids if self._is_left_out(node)),
                 key=client_order,
@@ -210,7 +212,7 @@ class NodeRoster:
                 continue
             client = registered or said or str(node)
             taken = {site.client: other for other, site in self._sites.items()}
-            if client in taken and taken[client] in set(grid.get_node_ids()):
+            if client in taken and taken[client] in set(patiently(grid.get_node_ids)):
                 _LOG.error(
                     "node %d calls itself %r, as node %d does: ignored. Give each node its own "
                     'client="..." in --node-config',
@@ -229,12 +231,12 @@ class NodeRoster:
 
 
 def _in_order_of_creation(grid: Grid, ids: list[int]) -> list[int]:
-    made = {info.node_id: info.registered_at for info in grid.get_nodes()}
+    made = {info.node_id: info.registered_at for info in patiently(grid.get_nodes)}
     return sorted(ids, key=lambda node: (made.get(node, ""), node))
 
 
 def _registered_names(grid: Grid) -> dict[int, str]:
-    return {info.node_id: info.name for info in grid.get_nodes() if info.name}
+    return {info.node_id: info.name for info in patiently(grid.get_nodes) if info.name}
 
 
 def _wait_for_nodes(
@@ -247,9 +249,9 @@ def _wait_for_nodes(
 ) -> list[int]:
     """Return the connected node ids, sorted and without the ignored, once there are ``count``."""
     end = deadline_s + (time.monotonic() if start is None else start)
-    announced = False
+    announce = 0.0
     while True:
-        connected = sorted(grid.get_node_ids())
+        connected = sorted(patiently(grid.get_node_ids))
         ids = [node for node in connected if not ignored(node)]
         if len(ids) >= count:
             return ids
@@ -259,7 +261,9 @@ def _wait_for_nodes(
                 f"{len(ids)} of {count} nodes connected within {deadline_s:.0f} s{others}. Start the "
                 "missing SuperNodes, lower `clients`, or raise engine.node_timeout_s"
             )
-        if not announced:
-            _LOG.info("waiting for %d nodes, %d connected%s", count, len(ids), others)
-            announced = True
+        if time.monotonic() >= announce:
+            remedy = ". Start the missing SuperNodes; their logs say why they do not connect"
+            there = f"{len(ids)} connected{others}{remedy if announce else ''}"
+            _LOG.log(logging.WARNING if announce else logging.INFO, _WAITING, count, there)
+            announce = time.monotonic() + _REMIND_S
         time.sleep(_POLL_S)

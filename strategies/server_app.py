@@ -6,6 +6,7 @@ import yaml
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from clients.flower_internals import outlive_errors
 from corolla.config.compose import compose_values
 from corolla.config.schema import parse_config
 from corolla.errors import RefusedError
@@ -23,4 +24,6 @@ def main(grid: Grid, context: Context) -> None:
     config, faults = parse_config(values)
     if config is None:
         raise RefusedError(faults)
+    if config.on_nodes:
+        outlive_errors()
     FederatedRun(config=config, launch=str(context.run_config.get("launch", ""))).run(grid)

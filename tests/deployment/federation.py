@@ -17,6 +17,8 @@ from typing import Any
 import psutil
 import yaml
 
+from tests.deployment.faulty_way import FaultyWay
+
 ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(sys.executable).parent
 CONNECTION = "site"
@@ -38,11 +40,15 @@ class Federation:
         *,
         later: Sequence[str] = (),
         options: Mapping[str, str] | None = None,
+        way: FaultyWay | None = None,
     ) -> None:
         """Sites that join ``later`` are registered, but `start` starts no node for them.
 
-        ``options``: what a site's node configuration says besides name and folders.
+        ``options``: what a site's node configuration says besides name and folders. ``way``: what lies
+        between the SuperLink and everybody; server parts of runs are then started by a process that
+        outlives the SuperLink.
         """
+        self.way = way
         self.folder = folder
         self.runs = folder / "runs"
         self.sites = sites
@@ -54,6 +60,7 @@ class Federation:
         self._node_ports = {site: free_port() for site in self._registered}
         self._processes: list[psutil.Popen] = []
         self._superlink: psutil.Popen | None = None
+        self._executor: psutil.Popen | None = None  # starts server parts of runs, where it is apart
         self._gate: psutil.Popen | None = None
         self._user: psutil.Popen | None = None
         self._nodes: dict[str, psutil.Popen] = {}
@@ -64,11 +71,36 @@ class Federation:
         writer = [sys.executable, str(ROOT / "scripts/digit_sites.py"), "--images", "120"]
         _succeed([*writer, self.folder / "sites", *self._registered])
         certs = self._credentials / "certs"
-        self.connect("user", self.port)
+        if self.way is not None:
+            self.way.start(certs, self.port)
+        self.connect("user", self.way.port if self.way is not None else self.port)
+        self.start_superlink()
+        if self.way is not None:
+            self._executor = self._spawn(
+                "superexec",
+                [
+                    SCRIPTS / "flower-superexec",
+                    f"--runtime-api-address=127.0.0.1:{self.way.port}",
+                    f"--root-certificates={self.ca_certificate}",
+                ],
+            )
+        self.start_gate()
+        for site in self._registered:
+            registered = self.flwr("supernode", "register", self.key(site), "--name", site)
+            assert registered["success"], registered
+        for site in self.sites:
+            self.start_node(site)
+        self.wait_for_nodes(len(self.sites))
+
+    def start_superlink(self) -> None:
+        """Start the SuperLink, or start it again: it knows what it knew before."""
+        certs = self._credentials / "certs"
         self._superlink = self._spawn(
             "superlink",
             [
                 SCRIPTS / "flower-superlink",
+                f"--database={self.folder / 'superlink.db'}",
+                *(["--isolation=process"] if self.way is not None else []),
                 "--host=127.0.0.1",
                 f"--port={self.port}",
                 f"--ssl-ca-certfile={certs / 'ca.crt'}",
@@ -79,13 +111,11 @@ class Federation:
             ],
         )
         wait_until(lambda: self._answers("superlink", self.port), 60, "the SuperLink")
-        self.start_gate()
-        for site in self._registered:
-            registered = self.flwr("supernode", "register", self.key(site), "--name", site)
-            assert registered["success"], registered
-        for site in self.sites:
-            self.start_node(site)
-        self.wait_for_nodes(len(self.sites))
+
+    def kill_superlink(self) -> None:
+        """End the SuperLink as a power cut would, and what it started."""
+        assert self._superlink is not None
+        _kill_tree(self._superlink)
 
     def start_gate(self) -> None:
         """Start the port for sites by the command of compose.yaml, with this machine's addresses."""
@@ -93,7 +123,7 @@ class Federation:
             "command"
         ]
         here = {
-            "--superlink": f"127.0.0.1:{self.port}",
+            "--superlink": f"127.0.0.1:{self.way.port if self.way is not None else self.port}",
             "--host": "127.0.0.1",
             "--port": str(self.sites_port),
         }
@@ -224,16 +254,28 @@ class Federation:
         """End a site as a power cut would: its SuperNode and all that it started, SIGKILL."""
         _kill_tree(self._nodes.pop(site))
 
+    def freeze(self, site: str, *, still: bool) -> None:
+        """Stop a site's processes where they are, SIGSTOP, or have them go on, SIGCONT."""
+        node = self._nodes[site]
+        for member in [node, *node.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                member.send_signal(signal.SIGSTOP if still else signal.SIGCONT)
+
     def training(self, site: str) -> bool:
         """Return whether the site works on a message at the moment."""
         return _find(self._nodes[site], "flwr-clientapp") is not None
 
     def kill_server_app(self) -> None:
         """End the server part of the run, SIGKILL; the SuperLink lives on."""
-        assert self._superlink is not None
-        server_app = _find(self._superlink, "flwr-serverapp")
+        server_app = self.serves()
         assert server_app is not None, "no run is going on"
         server_app.kill()
+
+    def serves(self) -> psutil.Process | None:
+        """Return the server part of the run that is going on."""
+        starter = self._executor or self._superlink
+        assert starter is not None
+        return _find(starter, "flwr-serverapp")
 
     def environment(self, name: str) -> dict[str, str]:
         """Return an environment with a Flower directory of its own, as on a machine of its own."""

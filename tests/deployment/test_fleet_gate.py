@@ -156,6 +156,11 @@ def test_a_superlink_that_is_away_is_something_that_supernodes_wait_for(
     assert Caller(answer).post("pull-messages", b"").status_code == status
 
 
+def test_an_error_of_the_superlinks_own_is_something_that_supernodes_wait_for() -> None:
+    caller = Caller(lambda _: httpx.Response(500, content=b"{}"))
+    assert caller.post("send-node-heartbeat", b"").status_code == 503
+
+
 def test_in_compose_only_the_gate_is_where_sites_and_the_superlink_meet() -> None:
     services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
     networks = {name: set(service["networks"]) for name, service in services.items()}

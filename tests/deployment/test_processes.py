@@ -7,6 +7,7 @@ a minute to miss what died.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -84,20 +85,33 @@ def wait_for_round(run: psutil.Popen, run_dir: Path, number: int, federation: Fe
     wait_until(there, 700, f"round {number}")
 
 
-def test_a_run_whose_server_dies_after_round_2_is_resumed(federation: Federation) -> None:
-    run_dir = federation.runs / "resumed"
+def test_a_run_whose_server_dies_after_round_2_goes_on(federation: Federation) -> None:
+    run_dir = federation.runs / "lost"
     run = federation.run(run_dir, "rounds=3")
     wait_for_round(run, run_dir, 2, federation)
     federation.kill_server_app()
-    assert run.wait(timeout=700) == 3
-    assert "corolla resume" in federation.log("user")
+    assert run.wait(timeout=1400) == 0, federation.log("user")
+    assert "Its server part was lost: it goes on by itself" in federation.log("user")
+    metrics = lines(run_dir / "metrics.jsonl")
+    assert [line["round"] for line in metrics] == [1, 2, 3]
+    assert [sorted(line["participants"]) for line in metrics] == [SITES] * 3
+    assert (run_dir / "summary.json").is_file()
+
+
+def test_a_run_whose_launcher_is_interrupted_is_resumed(federation: Federation) -> None:
+    run_dir = federation.runs / "resumed"
+    run = federation.run(run_dir, "rounds=2")
+    wait_for_round(run, run_dir, 1, federation)
+    run.send_signal(signal.SIGINT)
+    assert run.wait(timeout=300) == 130
     assert not (run_dir / "summary.json").exists()
+    # Until then the server part has the run directory.
+    wait_until(lambda: not federation.serves(), 120, "the server part to end")
 
     resumed = federation.corolla("resume", str(run_dir))
     assert resumed.wait(timeout=700) == 0, federation.log("user")
     metrics = lines(run_dir / "metrics.jsonl")
-    assert [line["round"] for line in metrics] == [1, 2, 3]
-    assert [sorted(line["participants"]) for line in metrics] == [SITES] * 3
+    assert [line["round"] for line in metrics] == [1, 2]
     assert (run_dir / "summary.json").is_file()
 
 

@@ -163,7 +163,7 @@ class TestRealNodes:
         write_connection(tmp_path / "home", name="site", address=address)
         cli = FlowerCli(connection="site", home=tmp_path / "home")
         log = (run_dir / "superlink.log").read_text()
-        run_id = int(log.partition("logstream for run_id `")[2].partition("`")[0])
+        run_id = int(log.partition("Flower run ")[2].partition("\n")[0])
         assert cli.status(run_id).status == "finished:stopped"
         # The ServerApp hears of it with its next heartbeat, and gets to its `finally`.
         deadline = time.monotonic() + 40

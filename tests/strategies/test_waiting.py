@@ -1,17 +1,22 @@
-"""Waiting for answers: deadlines, and nodes that lose a message by being started again."""
+"""Waiting for answers: deadlines, nodes that are started again, a SuperLink that answers with errors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
-from flwr.app import Message, RecordDict
-from flwr.supercore.task_identity import TaskIdentity
+from flwr.app import Error, Message, RecordDict
 
-from strategies.waiting import NOT_SENT, RESTARTED, UNREADABLE, gather
+from clients.flower_internals import ErrorCode, TaskIdentity
+from strategies import waiting
+from strategies.waiting import NOT_SENT, PATIENCE_S, RESTARTED, UNFINISHED, UNREADABLE, gather
+
+GONE = "Message Unavailable - The requested message could not be found in the database."
 
 
 class _Clock:
@@ -30,7 +35,10 @@ class _Clock:
 
 
 class _Grid:
-    """Node i answers after ``answers[i]`` seconds and is started again after ``restarts[i]``."""
+    """Node i answers ``answers[i]`` seconds after it was asked and is started again after ``restarts[i]``.
+
+    As a SuperLink does, it takes a message twice without a word, and gives each answer away once.
+    """
 
     def __init__(
         self,
@@ -40,7 +48,7 @@ class _Grid:
     ) -> None:
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
         self.clock, self.answers, self.restarts = clock, answers, restarts or {}
-        self.pushed: dict[str, Message] = {}
+        self.pushed: dict[str, tuple[float, Message]] = {}
         self.start = clock()
         self.looks = 0
         self.full: set[int] = set()  # nodes whose messages are not taken
@@ -60,22 +68,74 @@ class _Grid:
         ]
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        for number, message in enumerate(messages):
-            message.metadata.__dict__["_message_id"] = f"m{number}"
-            self.pushed[f"m{number}"] = message
         self.clock.now += self.pushing_s
-        return [
-            "" if message.metadata.dst_node_id in self.full else identifier
-            for identifier, message in self.pushed.items()
-        ]
+        identifiers = []
+        for message in messages:
+            node = message.metadata.dst_node_id
+            identifier = message.metadata.__dict__["_message_id"] = f"m{node}"
+            if node in self.full:
+                identifiers.append("")
+                continue
+            self.pushed.setdefault(identifier, (self.passed(), message))
+            identifiers.append(identifier)
+        return identifiers
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        due = [
-            self.pushed[i]
-            for i in message_ids
-            if self.answers[self.pushed[i].metadata.dst_node_id] <= self.passed()
-        ]
-        return [Message(RecordDict(), reply_to=message) for message in due]
+        due = []
+        for identifier in list(message_ids):
+            if identifier not in self.pushed:
+                due.append(_error_to(identifier, ErrorCode.MESSAGE_UNAVAILABLE, GONE))
+                continue
+            at, message = self.pushed[identifier]
+            if at + self.answers[message.metadata.dst_node_id] <= self.passed():
+                del self.pushed[identifier]
+                due.append(Message(RecordDict(), reply_to=message))
+        return due
+
+
+class _Away(_Grid):
+    """Each call may go wrong, as `fault` says: before it does anything, or after it did."""
+
+    def __init__(self, *arguments: Any, fault: Callable[[str], str], **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.fault = fault
+
+    def get_nodes(self) -> list[Any]:
+        return self._call("nodes", super().get_nodes)
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        listed = list(messages)
+        for message in listed:  # as Flower does, before it calls anybody
+            message.metadata.__dict__["_message_id"] = f"m{message.metadata.dst_node_id}"
+        return self._call("push", super().push_messages, listed)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        return self._call("pull", super().pull_messages, list(message_ids))
+
+    def _call(self, kind: str, ask: Callable[..., list[Any]], *arguments: Any) -> list[Any]:
+        when = self.fault(kind)
+        if when == "before":
+            raise _status(500)
+        if when == "cut before":
+            raise httpx.RemoteProtocolError("peer closed connection")
+        found = ask(*arguments)
+        if when == "after":
+            raise _status(500)
+        if when == "truncated":
+            raise ValueError("Invalid protobuf response payload")
+        return found
+
+
+def _error_to(identifier: str, code: int, reason: str) -> Message:
+    asked = Message(RecordDict(), 1, "train")
+    asked.metadata.__dict__["_message_id"] = identifier
+    return Message(Error(code, reason), reply_to=asked)
+
+
+def _status(code: int) -> httpx.HTTPStatusError:
+    request = httpx.Request("POST", "http://superlink/v1/runtime/x")
+    response = httpx.Response(code, request=request)
+    return httpx.HTTPStatusError(f"Server error '{code}'", request=request, response=response)
 
 
 def _ask(grid: _Grid, *, timeout_s: float | None, real_nodes: bool = True) -> dict[int, str]:
@@ -90,12 +150,14 @@ def _ask(grid: _Grid, *, timeout_s: float | None, real_nodes: bool = True) -> di
         sleep=grid.clock.sleep,
     )
     nodes = {message.metadata.message_id: message.metadata.dst_node_id for message in messages}
-    return {
+    found = {
         nodes[reply.metadata.reply_to_message_id]: (
             reply.error.reason if reply.has_error() else "answer"
         )
         for reply in replies
     }
+    assert len(found) == len(replies)
+    return found
 
 
 def test_it_ends_soon_after_the_last_answer() -> None:
@@ -116,6 +178,23 @@ def test_at_the_deadline_it_returns_what_there_is() -> None:
     grid = _Grid(_Clock(), {1: 2.0, 2: 50.0})
     assert _ask(grid, timeout_s=5.0) == {1: "answer"}
     assert 5.0 <= grid.passed() <= 5.2
+
+
+def test_it_looks_once_more_after_the_deadline() -> None:
+    grid = _Grid(_Clock(), {1: 4.99})
+    grid.clock.sleep = lambda seconds: setattr(grid.clock, "now", grid.clock.now + 2.5)  # type: ignore[method-assign]
+    pull = grid.pull_messages
+    looks = []
+
+    def pulled(message_ids: Iterable[str]) -> list[Message]:
+        looks.append(grid.passed())
+        if len(looks) == 3:  # the answer comes just after this look
+            return []
+        return pull(message_ids)
+
+    grid.pull_messages = pulled  # type: ignore[method-assign]
+    assert _ask(grid, timeout_s=5.0) == {1: "answer"}
+    assert looks == [0.0, 2.5, 5.0, 5.0]
 
 
 def test_a_node_that_was_started_again_is_not_waited_for() -> None:
@@ -157,30 +236,178 @@ def test_nothing_to_send_is_nothing_to_wait_for(timeout_s: float | None) -> None
 
 
 def test_an_answer_that_is_no_message_is_that_nodes_error() -> None:
-    clock = _Clock()
-    grid = _Grid(clock, {1: 0.0, 2: 0.0, 3: 0.0})
+    grid = _Grid(_Clock(), {1: 0.0, 2: 0.0, 3: 0.0})
     pull = grid.pull_messages
 
     def pulled(message_ids: Iterable[str]) -> list[Message]:
         wanted = list(message_ids)
-        if "m1" in wanted:
+        if "m2" in wanted:
             raise UnicodeDecodeError("utf-8", b"\x80", 0, 1, "of node 2")
         return pull(wanted)
 
     grid.pull_messages = pulled  # type: ignore[method-assign]
     found = _ask(grid, timeout_s=10)
-    assert {node: found[node] for node in (1, 3)} == _ask(
-        _Grid(_Clock(), {1: 0, 3: 0}), timeout_s=9
-    )
-    assert found[2].startswith(f"{UNREADABLE}: UnicodeDecodeError: ")
+    assert found.pop(2).startswith(f"{UNREADABLE}: UnicodeDecodeError: ")
+    assert found == {1: "answer", 3: "answer"}
 
 
-def test_the_superlinks_own_trouble_is_no_nodes() -> None:
-    grid = _Grid(_Clock(), {1: 0.0})
+class TestASuperLinkInTrouble:
+    def test_500_faults_cost_no_answer(self) -> None:
+        draws, kinds = np.random.default_rng(7), ["before", "cut before", "after", "truncated"]
+        faults = rounds = 0
 
-    def gone(message_ids: Iterable[str]) -> list[Message]:
-        raise httpx.ConnectError("no route")
+        def fault(kind: str) -> str:
+            nonlocal faults
+            # An answer that is lost on the way is asked for three times more, not for ever.
+            some = kinds[:2] if kind == "pull" and draws.random() < 0.8 else kinds
+            if draws.random() < 0.6:
+                return ""
+            faults += 1
+            return str(draws.choice(some))
 
-    grid.pull_messages = gone  # type: ignore[method-assign]
-    with pytest.raises(httpx.ConnectError):
-        _ask(grid, timeout_s=10)
+        while faults < 500:
+            grid = _Away(_Clock(), {1: 1.0, 2: 3.0, 3: 9.0}, fault=fault)
+            assert _ask(grid, timeout_s=600.0) == dict.fromkeys((1, 2, 3), "answer")
+            rounds += 1
+        assert rounds > 5
+
+    def test_what_it_does_for_a_while_costs_that_while(self) -> None:
+        clock = _Clock()
+        grid = _Away(clock, {1: 0.0, 2: 0.0}, fault=lambda _: "before" * (clock() < 220.0))
+        assert _ask(grid, timeout_s=600.0) == {1: "answer", 2: "answer"}
+        assert 120.0 <= grid.passed() <= 124.0
+        assert min(clock.pauses) >= 0.5  # nobody hammers it
+
+    def test_at_the_deadline_the_round_ends_all_the_same(self) -> None:
+        grid = _Away(_Clock(), {1: 0.0, 2: 0.0}, fault=lambda _: "before")
+        assert _ask(grid, timeout_s=60.0) == {1: NOT_SENT, 2: NOT_SENT}
+        assert 60.0 <= grid.passed() <= 63.0
+
+    def test_without_a_deadline_it_is_given_up_after_its_time(self) -> None:
+        grid = _Away(_Clock(), {1: 0.0}, fault=lambda _: "before")
+        with pytest.raises(httpx.HTTPStatusError):
+            _ask(grid, timeout_s=None)
+        assert PATIENCE_S <= grid.passed() <= PATIENCE_S + 3.0
+
+    def test_an_answer_that_is_lost_again_and_again_is_that_clients_failure(self) -> None:
+        grid, asked = _Grid(_Clock(), {1: 1.0}), []
+        pull, push = grid.pull_messages, grid.push_messages
+
+        def pulled(message_ids: Iterable[str]) -> list[Message]:
+            found = pull(message_ids)
+            if found and not found[0].has_error():
+                raise _status(500)
+            return found
+
+        def pushed(messages: Iterable[Message]) -> list[str]:
+            asked.append(grid.passed())
+            return push(messages)
+
+        grid.pull_messages, grid.push_messages = pulled, pushed  # type: ignore[method-assign]
+        assert _ask(grid, timeout_s=600.0) == {1: GONE}
+        assert len(asked) == 4
+        assert grid.passed() < 10.0
+
+    def test_a_message_that_it_stumbles_over_holds_up_nobody_else(self) -> None:
+        grid = _Grid(_Clock(), {1: 5.0, 2: 5.0, 3: 5.0})
+        push = grid.push_messages
+
+        def pushed(messages: Iterable[Message]) -> list[str]:
+            listed = list(messages)
+            taken = push(listed)
+            if any(message.metadata.dst_node_id == 2 for message in listed):
+                raise _status(500)
+            return taken
+
+        grid.push_messages = pushed  # type: ignore[method-assign]
+        assert _ask(grid, timeout_s=30.0) == {1: "answer", 2: NOT_SENT, 3: "answer"}
+
+    @pytest.mark.parametrize("code", [413, 500])
+    def test_messages_too_large_to_go_together_go_one_by_one(self, code: int) -> None:
+        grid = _Grid(_Clock(), {1: 5.0, 2: 5.0})
+        push = grid.push_messages
+
+        def pushed(messages: Iterable[Message]) -> list[str]:
+            listed = list(messages)
+            if len(listed) > 1 and code == 500:
+                raise _status(500)
+            return push(listed) if len(listed) == 1 else []  # Flower's word for 413
+
+        grid.push_messages = pushed  # type: ignore[method-assign]
+        assert _ask(grid, timeout_s=30.0) == {1: "answer", 2: "answer"}
+
+    def test_a_message_that_it_refuses_is_an_error_at_once(self) -> None:
+        grid = _Grid(_Clock(), {1: 0.0})
+
+        def refused(_: Iterable[Message]) -> list[str]:
+            raise _status(400)
+
+        grid.push_messages = refused  # type: ignore[method-assign]
+        assert _ask(grid, timeout_s=600.0) == {1: NOT_SENT}
+        assert grid.passed() < 1.0
+
+    def test_a_run_that_was_stopped_ends(self) -> None:
+        class Stopped(BaseException):
+            """As Flower's own is: no Exception."""
+
+        grid = _Grid(_Clock(), {1: 0.0})
+
+        def stopped(_: Iterable[str]) -> list[Message]:
+            raise Stopped
+
+        grid.pull_messages = stopped  # type: ignore[method-assign]
+        with pytest.raises(Stopped):
+            _ask(grid, timeout_s=600.0)
+
+
+class TestAnUploadThatTakesTime:
+    @pytest.fixture(autouse=True)
+    def _soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(waiting, "_WHOLE_S", 0.05)
+        monkeypatch.setattr(waiting, "_GRACE_S", 0.1)
+
+    @staticmethod
+    def _slow(grid: _Grid, node: int, whole: threading.Event) -> list[float]:
+        """Have the look for ``node``'s answer take until ``whole``; return when the looks began."""
+        pull, began = grid.pull_messages, []
+
+        def pulled(message_ids: Iterable[str]) -> list[Message]:
+            wanted = list(message_ids)
+            if wanted == [f"m{node}"]:
+                began.append(grid.passed())
+                assert whole.wait(20)
+            return pull(wanted)
+
+        grid.pull_messages = pulled  # type: ignore[method-assign]
+        return began
+
+    def test_one_that_never_ends_is_that_clients_failure_and_nobody_elses_loss(self) -> None:
+        grid, never = _Grid(_Clock(), {1: 1.0, 2: 0.0, 3: 9.0}), threading.Event()
+        began = self._slow(grid, 2, never)
+        try:
+            assert _ask(grid, timeout_s=20.0) == {1: "answer", 2: UNFINISHED, 3: "answer"}
+        finally:
+            never.set()
+        assert began == [0.0]  # one look, which goes on beside the others'
+
+    def test_one_that_ends_counts(self) -> None:
+        grid, whole = _Grid(_Clock(), {1: 0.0, 2: 0.0}), threading.Event()
+        self._slow(grid, 2, whole)
+        sleep = grid.clock.sleep
+
+        def sleeping(seconds: float) -> None:
+            sleep(seconds)
+            if grid.passed() > 10.0:
+                whole.set()
+
+        grid.clock.sleep = sleeping  # type: ignore[method-assign]
+        assert _ask(grid, timeout_s=1000.0) == {1: "answer", 2: "answer"}
+
+    def test_one_that_flower_gave_up_is_not_asked_for_again(self) -> None:
+        reason = f"{waiting._UPLOAD}. The sender may not have completed the upload"
+        grid = _Grid(_Clock(), {1: 0.0})
+        grid.pull_messages = lambda _: [  # type: ignore[method-assign]
+            _error_to("m1", ErrorCode.MESSAGE_UNAVAILABLE, reason)
+        ]
+        assert _ask(grid, timeout_s=600.0) == {1: reason}
+        assert grid.passed() < 1.0
