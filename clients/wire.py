@@ -63,16 +63,16 @@ def decoded(array: Array) -> np.ndarray:
     return np.frombuffer(array.data, dtype, offset=start).reshape(shape).copy()
 
 
-def _start(data: bytes, header: bytes) -> int:
+def _start(data: bytes | memoryview, header: bytes) -> int:
     """Return where the numbers begin; ValueError where the header is not ``header``, padding aside."""
-    if data.startswith(header):
+    if data[: len(header)] == header:
         return len(header)
     # Another release of numpy may pad its headers differently, or write a later version of the format.
-    length_bytes = _LENGTH_BYTES.get(data[6:8], 0)
+    length_bytes = _LENGTH_BYTES.get(bytes(data[6:8]), 0)
     first = 8 + length_bytes
     length = int.from_bytes(data[8:first], "little")
     known = header[10:].rstrip()  # ours is of version 1.0
-    text = data[first : first + length]
+    text = bytes(data[first : first + length])
     if not length_bytes or data[:6] != _MAGIC or len(text) < length or text.rstrip() != known:
         raise ValueError("has a header that does not match its type and shape")
     return first + length

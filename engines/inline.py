@@ -5,23 +5,14 @@ Needs neither Ray nor a SuperLink. Clients run one after another.
 
 from __future__ import annotations
 
-import importlib
-import logging
-import secrets
 from pathlib import Path
-from typing import Any
 
-from flwr.app import Context, RecordDict
-from flwr.common.constant import SUPERLINK_NODE_ID
-from flwr.supercore.task_identity import TaskIdentity
-
-from corolla.errors import Fault, RefusedError
-from engines.base import MOST_THREADS, count_fault, run_failed
+from corolla.errors import Fault
+from engines import serving
+from engines.base import MOST_THREADS, count_fault
 from engines.grid import InlineGrid
-
-LOGGER = logging.getLogger(__name__)
-SERVER_APP = "strategies.server_app:app"
-CLIENT_APP = "clients.client_app:app"
+from engines.serving import new_run_id, serve, telling
+from engines.virtual_nodes import load
 
 
 class InlineEngine:
@@ -45,41 +36,12 @@ class InlineEngine:
         import torch  # late: `check` must stay quick
 
         torch.set_num_threads(self._threads)
-        server_app, client_app = _load(SERVER_APP), _load(CLIENT_APP)
-        try:
-            self.serve(
-                server_app,
-                client_app,
-                run_config={"config": config_yaml, "overrides": "", "launch": launch},
+        run_config = {"config": config_yaml, "overrides": "", "launch": launch}
+        with telling(run_dir):
+            grid = InlineGrid(
+                client_app=load(serving.CLIENT_APP),
+                nodes=self._clients,
+                run_id=new_run_id(),
+                run_config=run_config,
             )
-        except RefusedError:
-            raise
-        except Exception as problem:
-            LOGGER.error("the run failed", exc_info=True)
-            what = f"The run failed: {type(problem).__name__}: {problem}"
-            raise run_failed(what, run_dir=run_dir) from problem
-
-    def serve(self, server_app: Any, client_app: Any, *, run_config: dict[str, str]) -> InlineGrid:
-        """Run ``server_app(grid, context)`` over ``clients`` virtual nodes; return the grid."""
-        run_id = secrets.randbelow(2**63)
-        # Flower's Message() asks its process who it is.
-        TaskIdentity.run_id = run_id
-        TaskIdentity.task_id = secrets.randbelow(2**63)
-        TaskIdentity.node_id = SUPERLINK_NODE_ID
-        grid = InlineGrid(
-            client_app=client_app, nodes=self._clients, run_id=run_id, run_config=run_config
-        )
-        context = Context(
-            run_id=run_id,
-            node_id=SUPERLINK_NODE_ID,
-            node_config={},
-            state=RecordDict(),
-            run_config=dict(run_config),
-        )
-        server_app(grid, context)
-        return grid
-
-
-def _load(reference: str) -> Any:
-    module, _, attribute = reference.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+            serve(load(serving.SERVER_APP), grid, run_config)

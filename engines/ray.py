@@ -1,36 +1,40 @@
-"""Clients in parallel processes: Flower's simulation with Ray, on a SuperLink of the run's own.
+"""Clients in parallel processes: Ray actors, on this machine or on a cluster that is there.
 
-Ray is started by Flower in the simulation process and ends with it, or an existing cluster is used
-(``address``), which is how more machines than one take part.
+The ServerApp runs in this process. Ray is started for the run and stopped after it, or an existing cluster
+is used (``address``), which is how more machines than one take part.
 """
 
 from __future__ import annotations
 
+import math
 import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from corolla.errors import Fault, RefusedError, is_number
+from corolla.errors import Fault, RunFailedError, is_number
+from engines import serving
 from engines.addresses import address_faults
-from engines.base import LOG_NAME, MOST_THREADS, count_fault, log_tail, run_failed
-from engines.flower_cli import RunStatus
-from engines.private_superlink import PrivateSuperLink
-from engines.project import project_root
-from engines.submission import submit, wait_for_end
+from engines.base import MOST_THREADS, count_fault
+from engines.serving import new_run_id, serve, telling
+from engines.virtual_nodes import load
+
+LOG_NAME = "clients.log"
+"""File in the run directory that takes what client processes print."""
 
 _ACTORS_PER_CPU = 8  # some wait for others; each holds torch in memory
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+OWN_PATIENCE_S = 120.0  # for this machine's first client process
+CLUSTER_PATIENCE_S = 900.0  # a cluster that grows on demand may have to start a machine first
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
     "NUMEXPR_NUM_THREADS",
-)
-CLUSTER_LOST = (
-    "ConnectionError",
-    "failed to connect",
-    "Failed to connect",
-    "GCS",
-    "RaySystemError",
-    "Version mismatch",
 )
 
 
@@ -46,7 +50,6 @@ class RayEngine:
         threads: int,
         gpus_per_client: float,
         address: str | None,
-        root: str | None,
     ) -> None:
         """Settings as in ``conf/engine/ray.yaml``."""
         self.name = name
@@ -55,58 +58,130 @@ class RayEngine:
         self._threads = threads
         self._gpus_per_client = gpus_per_client
         self._address = address
-        self._root = root
 
     def check(self) -> list[Fault]:
-        """Return faults: counts, GPUs, the Ray cluster's address, the checkout to submit."""
+        """Return faults: counts, GPUs, the Ray cluster's address."""
         faults = count_fault("clients", self._clients)
         faults += self._actor_faults()
         faults += count_fault("engine.threads", self._threads, most=MOST_THREADS)
         faults += self._gpu_faults()
         faults += [] if self._address is None else address_faults("engine.address", self._address)
-        try:
-            project_root(self._root)
-        except RefusedError as refused:
-            faults += refused.faults
         return faults
 
     def run(self, *, config_yaml: str, run_dir: Path, launch: str) -> None:
-        """Run the simulation to its end; see ``Engine.run``."""
+        """Run to the end; see ``Engine.run``. RefusedError of the ServerApp passes as it is."""
         run_dir = run_dir.resolve()
-        log = run_dir / LOG_NAME
-        with PrivateSuperLink(run_dir=run_dir, env=self._env()) as superlink:
-            run_id = submit(
-                superlink.cli(),
-                root=project_root(self._root),
-                workspace=superlink.home,
-                run_config={"config": config_yaml, "launch": launch},
-                federation_config=self._federation_config(),
-                run_dir=run_dir,
+        run_config = {"config": config_yaml, "overrides": "", "launch": launch}
+        with telling(run_dir, log=run_dir / LOG_NAME), self._ray():
+            from engines.ray_grid import RayGrid  # late: Ray reads its environment when imported
+            from engines.ray_pool import ProcessPool
+
+            run_id = new_run_id()
+            pool = ProcessPool(
+                self._maker(run_id, run_config, run_dir / LOG_NAME),
+                capacity=self.capacity,
+                patience_s=OWN_PATIENCE_S if self._address is None else CLUSTER_PATIENCE_S,
             )
-            status = wait_for_end(superlink.cli(), run_id, log=log, gone=superlink.gone)
-            if not status.completed:
-                raise run_failed(self._explain(status, log), run_dir=run_dir, log=log)
+            pool.grow(self._clients, busy=0)  # they start while this process gets ready
+            import torch
 
-    def _federation_config(self) -> dict[str, str]:
-        config = {"num-supernodes": str(self._clients), "client-resources-num-cpus": "1"}
-        if self._gpus_per_client:
-            config["client-resources-num-gpus"] = str(float(self._gpus_per_client))
-        if self._address is None:  # an existing cluster brings its own number of CPUs
-            config["init-args-num-cpus"] = str(self._actors)
-        return config
+            torch.set_num_threads(self._threads)
+            grid = RayGrid(nodes=self._clients, run_id=run_id, pool=pool, demand=self._demand)
+            serve(load(serving.SERVER_APP), grid, run_config)
 
-    def _env(self) -> dict[str, str]:
-        env = dict.fromkeys(THREAD_VARIABLES, str(self._threads))
-        env["RAY_USAGE_STATS_ENABLED"] = "0"
-        # Flower passes no address on, but Ray looks here; an empty one is none. The other variable
-        # is Ray's switch for 'this machine only': it then listens on 127.0.0.1 and nowhere else.
-        env["RAY_ADDRESS"] = self._address or ""
+    def resources(self) -> dict[str, float]:
+        """Return what a client process takes of a node."""
+        gpus = {"GPU": float(self._gpus_per_client)} if self._gpus_per_client else {}
+        return {"CPU": 1.0, **gpus}
+
+    def capacity(self) -> int:
+        """Return how many client processes there may be now."""
         if self._address is None:
-            env["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-        else:
-            # Ray's own 20 attempts at a cluster that does not answer took 12 minutes.
-            env["RAY_NUM_REDIS_GET_RETRIES"] = "2"
-        return env
+            return self._actors
+        import ray
+
+        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        needs = self.resources()
+        return sum(
+            min(int(node.get(kind, 0.0) / share + 1e-9) for kind, share in needs.items())
+            for node in alive
+        )
+
+    def bundles(self, processes: int) -> list[dict[str, int]]:
+        """Return what ``processes`` take together, in whole CPUs and GPUs."""
+        share = self._gpus_per_client
+        if not share:
+            return [{"CPU": 1}] * processes
+        together = max(1, int(1 / share + 1e-9))  # processes on one GPU
+        bundle = {"CPU": together, "GPU": math.ceil(share)}
+        return [bundle] * math.ceil(processes / together)
+
+    def _demand(self, count: int) -> None:
+        """Tell a cluster that grows and shrinks how many client processes would have work."""
+        if self._address is not None:
+            from ray.autoscaler.sdk import request_resources
+
+            request_resources(bundles=self.bundles(min(count, self._clients)))
+
+    def _maker(self, run_id: int, run_config: dict[str, str], log: Path) -> Any:
+        import ray
+
+        from engines.ray_client import ClientProcess
+
+        needs = self.resources()
+        process = ray.remote(ClientProcess).options(
+            num_cpus=needs["CPU"], num_gpus=needs.get("GPU", 0), max_restarts=0
+        )
+        return lambda: process.remote(
+            client_app=serving.CLIENT_APP,
+            nodes=self._clients,
+            run_id=run_id,
+            run_config=run_config,
+            threads=self._threads,
+            log=log,
+        )
+
+    def _on_loopback(self) -> bool:
+        return self._address is None or self._address.rpartition(":")[0] in _LOOPBACK
+
+    @contextmanager
+    def _ray(self) -> Iterator[None]:
+        """Connect to the cluster, or start Ray; leave it, or stop it, in the end."""
+        scratch = None if self._address else _scratch()
+        try:
+            with _environment(self._threads, loopback=self._on_loopback()):
+                import ray
+
+                common: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", FutureWarning)
+                    try:
+                        if self._address is None:
+                            ray.init(
+                                address="local",
+                                num_cpus=self._actors,
+                                num_gpus=None if self._gpus_per_client else 0,
+                                include_dashboard=False,
+                                _temp_dir=str(scratch),
+                                **common,
+                            )
+                        else:
+                            ray.init(address=self._address, **common)
+                    except (ConnectionError, RuntimeError, ValueError) as problem:
+                        what = f"the Ray cluster at {self._address} could not be joined"
+                        what = what if self._address else "Ray could not be started"
+                        raise RunFailedError(f"{what}: {problem}") from problem
+            try:
+                yield
+            finally:
+                if self._address is not None:
+                    self._demand(0)
+        finally:
+            import ray
+
+            ray.shutdown()
+            if scratch is not None:
+                shutil.rmtree(scratch, ignore_errors=True)
 
     def _actor_faults(self) -> list[Fault]:
         faults = count_fault("engine.actors", self._actors)
@@ -137,14 +212,29 @@ class RayEngine:
             )
         ]
 
-    def _explain(self, status: RunStatus, log: Path) -> str:
-        text = f"The run on Ray ended as {status}"
-        said = " ".join([status.details, *log_tail(log, lines=80)])
-        if "ActorPool is empty" in said:
-            return (
-                f"{text}\nNo node of the Ray cluster can hold a client, which needs 1 CPU and "
-                f"{self._gpus_per_client} GPU(s): lower engine.gpus_per_client or use larger nodes."
-            )
-        if self._address is not None and any(sign in said for sign in CLUSTER_LOST):
-            return f"{text}\nThe Ray cluster at {self._address} was lost or could not be joined."
-        return text
+
+@contextmanager
+def _environment(threads: int, *, loopback: bool) -> Iterator[None]:
+    """Set what Ray reads as it is imported and what its processes inherit, and nothing of it for longer."""
+    wanted = dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"RAY_USAGE_STATS_ENABLED": "0"}
+    if loopback:
+        # Ray's switch for 'this machine only': it listens on 127.0.0.1, or looks for others there.
+        wanted["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _scratch() -> Path:
+    """Return a new directory for Ray's files; short: a socket's path may have 107 characters."""
+    base = Path(tempfile.gettempdir())
+    if len(str(base)) > 30 and os.name == "posix":
+        base = Path("/tmp")
+    return Path(tempfile.mkdtemp(prefix="corolla-", dir=base))

@@ -18,7 +18,8 @@ from corolla.spaces.architecture import Architecture
 from corolla.tasks import Failure, Reply, Task
 from corolla.types import ClientId, client_order
 from strategies.absorbing import absorbed
-from strategies.exchange import Exchange, Order, Terms
+from strategies.durations import Durations
+from strategies.exchange import Exchange, Order, Outgoing, Terms
 from strategies.method import Deployment, Method, Outcome
 from strategies.metrics import ACCURACIES
 from strategies.roster import Roster, leave_out_short
@@ -46,9 +47,9 @@ class CorollaStrategy(Method, Strategy):
         super().__init__(federation=federation, settings=settings)
         self.roster: Roster | None = None
         self.report: RoundReport | None = None
-        self.on_ray = False  # clients are Ray actors of Flower's simulation
         self._admission = self.declared()
         self._exchange: Exchange | None = None
+        self._durations = Durations()
         self._restarted: set[ClientId] = set()  # known to have lost their models: told once
 
     # --- Flower's hooks -------------------------------------------------------------------------------
@@ -68,9 +69,7 @@ class CorollaStrategy(Method, Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Drop what cannot be used, fold the rest into the state; the round's `report` holds both."""
-        if self._exchange is None:
-            raise RuntimeError("aggregate_train before configure_train")
-        valid, failures = self._exchange.sort(replies)
+        valid, failures = self._sorted(replies)
         self._say_who_restarted(server_round, valid)
         self.learn_failures(server_round, failures)
         valid, unusable, outcome = absorbed(self, server_round, valid)
@@ -114,7 +113,7 @@ class CorollaStrategy(Method, Strategy):
         fine_tune_epochs: int = 0,
         return_arrays: bool = False,
         extra: Mapping[str, Any] | None = None,
-    ) -> list[Message]:
+    ) -> Outgoing:
         """Return messages that have ``clients`` evaluate, and then fine-tune, their deployed models."""
         self._learn_limits(nodes)  # what a node that joined since deploys depends on its limits
         orders = []
@@ -149,9 +148,7 @@ class CorollaStrategy(Method, Strategy):
 
     def finish_evaluation(self, replies: Iterable[Message]) -> tuple[list[Reply], list[Failure]]:
         """Return the valid answers to `start_evaluation`, and who gave none."""
-        if self._exchange is None:
-            raise RuntimeError("finish_evaluation before start_evaluation")
-        return self._exchange.sort(replies)
+        return self._sorted(replies)
 
     def summary(self) -> None:
         """Log what is about to run."""
@@ -201,20 +198,19 @@ class CorollaStrategy(Method, Strategy):
         *,
         kind: str,
         link_mbit_s: float | None = None,
-    ) -> list[Message]:
+    ) -> Outgoing:
         """Begin an exchange; return its messages."""
         terms = Terms(
             admission=self._admission,
             most_examples=self._most_examples,
             check=self._usable,
             link_mbit_s=link_mbit_s,
-            on_ray=self.on_ray,
         )
         self._exchange = Exchange(
             orders,
             nodes,
             message_type=kind,
-            work=self._work,
+            work=self._expected,
             interchangeable=self._roster().interchangeable,
             terms=terms,
             private=self._private_names,
@@ -245,6 +241,20 @@ class CorollaStrategy(Method, Strategy):
         prefixes = ["", "global_"] + ["fine_tuned_"] * fine_tuned
         names = [prefix + name for prefix in prefixes for name in ACCURACIES]
         return tuple(name for name in names if name in self._admission.metrics)
+
+    def _sorted(self, replies: Iterable[Message]) -> tuple[list[Reply], list[Failure]]:
+        """Return the valid replies of the exchange that was begun last, and who gave none."""
+        if self._exchange is None:
+            raise RuntimeError("replies before anything was asked")
+        valid, failures = self._exchange.sort(replies)
+        for reply in valid:
+            seconds = reply.metrics.get("handling_s", 0.0)
+            self._durations.learn(reply.task, self._work(reply.task), seconds)
+        return valid, failures
+
+    def _expected(self, task: Task) -> float:
+        """Return how long ``task`` will take."""
+        return self._durations.expected(task, self._work(task))
 
     def _work(self, task: Task) -> float:
         """Return what ``task`` takes, in multiply-accumulates of one epoch's forward passes."""

@@ -8,10 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
-from flwr.common.constant import ErrorCode
 
 from clients.wire import FLOATS, decoded
-from corolla.errors import RunFailedError
 from corolla.spaces.architecture import Architecture
 from corolla.tasks import FAILURE_KINDS, Reply, Task
 from corolla.types import Arrays, ClientId
@@ -24,8 +22,6 @@ LARGEST = 1e18
 
 _ECHOED = ("client", "round", "architecture")
 _PARTS: Mapping[str, type] = {"info": ConfigRecord, "metrics": MetricRecord, "arrays": ArrayRecord}
-# What Flower's simulation writes, by itself, where one of its Ray actors is gone.
-_DIED = "<class 'ray.exceptions.ActorDiedError'>"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +62,6 @@ class Terms:
     # Returns an architecture that a client names, or raises ValueError.
     check: Callable[[Architecture], Architecture] = _as_it_is
     link_mbit_s: float | None = None
-    on_ray: bool = False  # clients are Ray actors of Flower's simulation
 
 
 def read_reply(order: Order, answer: Message | None, terms: Terms) -> Reply:
@@ -74,14 +69,14 @@ def read_reply(order: Order, answer: Message | None, terms: Terms) -> Reply:
 
     Raises:
         InvalidReplyError: there is no reply, or the client reports a failure.
-        RunFailedError: a process of Flower's simulation died.
         Exception: of any kind, where the reply is not what was ordered; it is this client's failure.
 
     """
     if answer is None:
         raise InvalidReplyError("no reply before the round's deadline")
     if answer.has_error():
-        _raise_error(answer, on_ray=terms.on_ray)
+        reason = last_line(str(answer.error.reason or "")) or "no reason given"
+        raise InvalidReplyError(f"error {answer.error.code}: {reason}")
     content, task = answer.content, order.task
     if list(content) == ["failure"]:
         raise _told_failure(content["failure"])
@@ -128,15 +123,6 @@ def read_reply(order: Order, answer: Message | None, terms: Terms) -> Reply:
 def payload_bytes(arrays: Arrays) -> int:
     """Return the bytes of the numbers themselves, without headers."""
     return sum(array.nbytes for array in arrays.values())
-
-
-def _raise_error(answer: Message, *, on_ray: bool) -> None:
-    code, reason = answer.error.code, str(answer.error.reason or "")
-    # A client's own exception has another code, whatever its text: it is that client's failure.
-    if on_ray and code == ErrorCode.UNKNOWN and reason.startswith(_DIED):
-        # Flower never replaces a dead Ray actor and would go on handing it messages.
-        raise RunFailedError(f"a client process died under Ray: {last_line(reason)}")
-    raise InvalidReplyError(f"error {code}: {last_line(reason) or 'no reason given'}")
 
 
 def _told_failure(record: Any) -> InvalidReplyError:

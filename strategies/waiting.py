@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Protocol, TypeVar, runtime_checkable
 
 import httpx
 from flwr.app import Error, Message
@@ -46,6 +46,16 @@ Clock = Callable[[], float]
 Sleep = Callable[[float], None]
 
 
+@runtime_checkable
+class Exchanges(Protocol):
+    """A grid that sends and receives by itself: it takes each message when somebody is free for it."""
+
+    def exchange(
+        self, messages: Iterable[Message], *, timeout_s: float | None
+    ) -> Iterator[Message]:
+        """Yield the replies that come within ``timeout_s`` seconds, as they come."""
+
+
 def gather(
     grid: Grid,
     messages: Iterable[Message],
@@ -54,7 +64,7 @@ def gather(
     real_nodes: bool,
     clock: Clock = time.monotonic,
     sleep: Sleep = time.sleep,
-) -> list[Message]:
+) -> Iterable[Message]:
     """Send ``messages`` and return the replies that come within ``timeout_s`` seconds.
 
     With real nodes each answer is fetched by itself, and once more after the deadline. What the SuperLink
@@ -67,6 +77,8 @@ def gather(
     - a message that the SuperLink refuses is an error reply at once;
     - so is an answer that cannot be put together again.
     """
+    if isinstance(grid, Exchanges):
+        return grid.exchange(messages, timeout_s=timeout_s)
     sent = list(messages)
     if real_nodes:
         return _Round(grid, sent, timeout_s=timeout_s, clock=clock, sleep=sleep).replies()

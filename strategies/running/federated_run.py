@@ -91,7 +91,6 @@ class FederatedRun:
         )
         strategy: CorollaStrategy = build_strategy(config, federation=federation)
         strategy.roster = self._roster
-        strategy.on_ray = config.engine.get("kind") == "ray"
         strategy.summary()
         return strategy
 
@@ -143,7 +142,7 @@ class FederatedRun:
 
     def _round(self, strategy: CorollaStrategy, grid: Grid, server_round: int) -> None:
         start = time.perf_counter()
-        messages = list(strategy.configure_train(server_round, ArrayRecord(), ConfigRecord(), grid))
+        messages = strategy.configure_train(server_round, ArrayRecord(), ConfigRecord(), grid)
         replies = gather(
             grid,
             messages,

@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from corolla.errors import RefusedError, RunFailedError
-from engines import inline
+from engines import serving
 from engines.inline import InlineEngine
 from tests.engines.conftest import dummy_config
 
 
 @pytest.fixture(autouse=True)
 def _tiny_apps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inline, "SERVER_APP", "tests.engines.tiny_apps:server")
-    monkeypatch.setattr(inline, "CLIENT_APP", "tests.engines.tiny_apps:client")
+    monkeypatch.setattr(serving, "SERVER_APP", "tests.engines.tiny_apps:server")
+    monkeypatch.setattr(serving, "CLIENT_APP", "tests.engines.tiny_apps:client")
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ import pytest
 from corolla.errors import RunFailedError
 from engines.addresses import address_faults, free_port
 from engines.flower_cli import FlowerCli, flower_env, scripts, write_connection
-from engines.guarded import Guarded
 from engines.superlink import SuperLinkEngine
 from tests.engines.conftest import DUMMY_APP, dummy_config, rounds_of, wait_for_rounds
+from tests.engines.started import Started
 
 
 def superlink_engine(**changes: object) -> SuperLinkEngine:
@@ -108,7 +108,7 @@ class TestRealNodes:
 
             def start(name: str, *command: str) -> None:
                 (home := tmp_path / name).mkdir()
-                process = Guarded(
+                process = Started(
                     [str(scripts() / command[0]), *command[1:]],
                     env=flower_env(home) | {"FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1"},
                     log=tmp_path / f"{name}.log",

@@ -1,6 +1,7 @@
 """A Ray cluster of two nodes on this machine, on the loopback interface; ends when it is killed.
 
-Run as a script with the file that gets the cluster's address, HOST:PORT. Each node has one CPU; the
+Run as a script with the file that gets the cluster's address, HOST:PORT, and the process id of the second
+node's raylet. Each node has one CPU; the
 environment variable DUMMY_NODE tells its processes which of them they are on.
 """
 
@@ -23,8 +24,11 @@ def main(address_file: Path) -> None:
     cluster = Cluster()
     for name in ("first", "second"):
         os.environ["DUMMY_NODE"] = name
-        cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20, include_dashboard=False)
-    address_file.write_text(cluster.address)
+        node = cluster.add_node(
+            num_cpus=1, object_store_memory=100 * 2**20, include_dashboard=False
+        )
+    (raylet,) = node.all_processes["raylet"]
+    address_file.write_text(f"{cluster.address} {raylet.process.pid}")
     signal.pause()
 
 

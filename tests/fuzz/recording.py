@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -144,11 +144,11 @@ def _recording() -> Iterator[tuple[list[Any], list[Recorded]]]:
         return strategy
 
     def gathering(kind: str) -> Any:
-        def recorded(grid: Any, messages: list[Message], **settings: Any) -> list[Message]:
-            strategy = runs[-1][1]
+        def recorded(grid: Any, outgoing: Iterable[Message], **settings: Any) -> list[Message]:
+            strategy, messages = runs[-1][1], list(outgoing)
             tasks = [dict(message.content["task"]) for message in messages]
             before = _copy(strategy.state())
-            replies = gather(grid, messages, **settings)
+            replies = list(gather(grid, messages, **settings))
             if tasks:
                 now = "deploy" if any("extra.deploy" in task for task in tasks) else kind
                 clients = {

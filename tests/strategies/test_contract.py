@@ -177,16 +177,17 @@ def test_resumed_equals_uninterrupted(
 def test_replies_that_arrive_in_another_order_change_nothing(
     method: str, whole: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pull = InlineGrid.pull_messages
+    exchange = InlineGrid.exchange
     orders: list[list[str]] = []
 
-    def all_reversed(self: InlineGrid, message_ids: Iterable[str]) -> list[Message]:
-        identifiers = list(message_ids)
-        found = [reply for _ in identifiers for reply in pull(self, identifiers)][::-1]
+    def all_reversed(
+        self: InlineGrid, messages: Iterable[Message], **more: float | None
+    ) -> list[Message]:
+        found = list(exchange(self, messages, **more))[::-1]
         orders.append([reply.metadata.reply_to_message_id for reply in found])
         return found
 
-    monkeypatch.setattr(InlineGrid, "pull_messages", all_reversed)
+    monkeypatch.setattr(InlineGrid, "exchange", all_reversed)
     turned = _run(tmp_path / "turned", method)
     assert max(len(order) for order in orders) > 1
     assert results(turned) == results(whole)

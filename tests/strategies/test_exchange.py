@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,6 @@ from flwr.common.constant import ErrorCode
 from flwr.supercore.task_identity import TaskIdentity
 
 from clients.wire import to_record
-from corolla.errors import RunFailedError
 from corolla.spaces.architecture import Architecture
 from corolla.tasks import Failure, Reply, Task
 from strategies.exchange import Exchange, Order, Terms
@@ -186,7 +186,7 @@ def test_what_is_private_is_neither_sent_nor_taken() -> None:
     ]
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
     exchange = Exchange(orders, dict.fromkeys("0123", 10), private=frozenset({"bn.running_var"}))
-    messages = exchange.messages()
+    messages = list(exchange.messages())
     names = [list(message.content["arrays"]) for message in messages]
     assert names == [["w"], ["w"], ["w"], ["w", "bn.running_var"]]
     assert [message.content["task"].get("withheld") for message in messages] == [
@@ -283,31 +283,40 @@ def test_the_first_answer_to_a_message_of_this_round_counts() -> None:
     assert older is not exchange
 
 
-DIED = "<class 'ray.exceptions.ActorDiedError'>:<'The actor died.\nIts process is gone'>"
-
-
-def _failed(error: Error, *, on_ray: bool) -> list[Failure]:
-    exchange, messages = _exchange(on_ray=on_ray)
-    return exchange.sort([Message(error, reply_to=messages["1"])])[1]
-
-
-def test_a_dead_actor_of_flowers_simulation_ends_the_run() -> None:
-    with pytest.raises(RunFailedError, match="a client process died under Ray"):
-        _failed(Error(ErrorCode.UNKNOWN, DIED), on_ray=True)
-
-
 @pytest.mark.parametrize(
-    ("error", "on_ray"),
+    "error",
     [
-        (Error(ErrorCode.UNKNOWN, DIED), False),  # a real node, or the engine inline
-        (Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, DIED), True),  # a client's own words
-        (Error(ErrorCode.UNKNOWN, f"it says {DIED}"), True),
-        (Error(ErrorCode.UNKNOWN, "\x1b[2J" + "ActorDiedError\n" * 10**5), True),
+        Error(ErrorCode.UNKNOWN, "<class 'ray.exceptions.ActorDiedError'>:<'It is gone'>"),
+        Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, "no images"),
+        Error(ErrorCode.UNKNOWN, "\x1b[2J" + "ActorDiedError\n" * 10**5),
     ],
 )
-def test_a_text_of_a_client_ends_no_run(error: Error, on_ray: bool) -> None:
-    _, failure = _failed(error, on_ray=on_ray)
+def test_a_text_of_a_client_ends_no_run(error: Error) -> None:
+    exchange, messages = _exchange()
+    _, failure = exchange.sort([Message(error, reply_to=messages["1"])])[1]
     assert failure.client == "1"
     assert failure.reason.startswith(f"error {error.code}: ")
     assert len(failure.reason) <= 300
     assert failure.reason.isprintable()
+
+
+def test_messages_are_made_one_by_one_and_share_what_several_clients_get() -> None:
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    same, own = {"w": np.ones(3, np.float32)}, {"w": np.zeros(3, np.float32)}
+    orders = [
+        Order(
+            task=Task(client=client, round=4, architecture=Architecture((1, 0))),
+            arrays=arrays,
+            returns={"w": (3,)},
+        )
+        for client, arrays in (("0", same), ("1", own), ("2", same))
+    ]
+    messages = Exchange(orders, dict.fromkeys("012", 10)).messages()
+    assert len(messages) == 3
+    first = next(iter(messages))
+    gone = weakref.ref(second := next(iter(messages)))
+    third = next(iter(messages))
+    assert third.content["arrays"] is first.content["arrays"]
+    assert second.content["arrays"] is not first.content["arrays"]
+    del second
+    assert gone() is None  # nobody keeps what was sent

@@ -178,14 +178,13 @@ def test_nothing_of_the_local_model_is_sent(
 ) -> None:
     """Every message is inspected; a client that shares tells architecture and decisions, not weights."""
     sent: list[Message] = []
-    pull = InlineGrid.pull_messages
+    answer = InlineGrid._answer
 
-    def keep(self: InlineGrid, message_ids: Any) -> list[Message]:
-        found = list(pull(self, message_ids))
-        sent.extend(found)
-        return found
+    def keep(self: InlineGrid, message: Message) -> Message:
+        sent.append(answer(self, message))
+        return sent[-1]
 
-    monkeypatch.setattr(InlineGrid, "pull_messages", keep)
+    monkeypatch.setattr(InlineGrid, "_answer", keep)
     text = str(share).lower()
     directory = run(tmp_path / "run", *SPIDER, *ALL, f"method.share={text}")
     own = [

@@ -21,7 +21,8 @@ PRIVATE_STATES = "private_states"
 """The same of the private parts of its model."""
 
 _FILES = (
-    *(".launch", "run.log", "superlink.log", "environment.json", "partition.json", "clients.json"),
+    *(".launch", "run.log", "superlink.log", "clients.log", "environment.json"),
+    *("partition.json", "clients.json"),
     *("metrics.jsonl", "clients.jsonl", "checkpoints/latest", "checkpoints/best"),
 )
 _DIRECTORIES = ("checkpoints", "clients", "state", "tensorboard")
