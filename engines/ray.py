@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -147,41 +146,44 @@ class RayEngine:
     @contextmanager
     def _ray(self) -> Iterator[None]:
         """Connect to the cluster, or start Ray; leave it, or stop it, in the end."""
-        scratch = None if self._address else _scratch()
-        try:
+        with tempfile.TemporaryDirectory(
+            prefix="corolla-", dir=_short(), ignore_cleanup_errors=True
+        ) as scratch:
             with _environment(self._threads, loopback=self._on_loopback()):
                 import ray
 
-                common: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", FutureWarning)
-                    try:
-                        if self._address is None:
-                            ray.init(
-                                address="local",
-                                num_cpus=self._actors,
-                                num_gpus=None if self._gpus_per_client else 0,
-                                include_dashboard=False,
-                                _temp_dir=str(scratch),
-                                **common,
-                            )
-                        else:
-                            ray.init(address=self._address, **common)
-                    except (ConnectionError, RuntimeError, ValueError) as problem:
-                        what = f"the Ray cluster at {self._address} could not be joined"
-                        what = what if self._address else "Ray could not be started"
-                        raise RunFailedError(f"{what}: {problem}") from problem
+                try:
+                    self._init(ray, scratch)
+                except BaseException:
+                    ray.shutdown()
+                    raise
             try:
                 yield
-            finally:
                 if self._address is not None:
                     self._demand(0)
-        finally:
-            import ray
+            finally:
+                ray.shutdown()
 
-            ray.shutdown()
-            if scratch is not None:
-                shutil.rmtree(scratch, ignore_errors=True)
+    def _init(self, ray: Any, scratch: str) -> None:
+        common: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)
+                if self._address is not None:
+                    ray.init(address=self._address, **common)
+                    return
+                ray.init(
+                    address="local",
+                    num_cpus=self._actors,
+                    num_gpus=None if self._gpus_per_client else 0,
+                    include_dashboard=False,
+                    _temp_dir=scratch,
+                    **common,
+                )
+        except Exception as problem:  # Ray raises whatever it likes
+            what = f"the Ray cluster at {self._address} could not be joined"
+            what = what if self._address else "Ray could not be started"
+            raise RunFailedError(f"{what}: {problem}") from problem
 
     def _actor_faults(self) -> list[Fault]:
         faults = count_fault("engine.actors", self._actors)
@@ -232,9 +234,7 @@ def _environment(threads: int, *, loopback: bool) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _scratch() -> Path:
-    """Return a new directory for Ray's files; short: a socket's path may have 107 characters."""
+def _short() -> Path:
+    """Return where Ray's files go: a socket's path may have 107 characters."""
     base = Path(tempfile.gettempdir())
-    if len(str(base)) > 30 and os.name == "posix":
-        base = Path("/tmp")
-    return Path(tempfile.mkdtemp(prefix="corolla-", dir=base))
+    return Path("/tmp") if len(str(base)) > 30 and os.name == "posix" else base
