@@ -8,6 +8,7 @@ what was sent, not from whose weight moved; a client of size 1 has no threshold 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
@@ -39,8 +40,9 @@ class FIARSESettings(ThresholdSettings):
         str | Sequence[int]
     )  # of the network: largest | smallest | middle | choice indices
     sizes: Sequence[float]  # shares of the weights, in (0, 1]; also several times
-    # fixed: dealt out to clients 0, 1, ... in turn; dynamic: by lot, per round and client
-    assignment: Literal["fixed", "dynamic"]
+    # fixed: dealt out to clients 0, 1, ... in turn; dynamic: by lot, per round and client; limits: the largest
+    # whose share of the network's multiply-accumulates is within the client's cap (else the smallest)
+    assignment: Literal["fixed", "dynamic", "limits"]
     weights: Weights  # of clients
 
     def __post_init__(self) -> None:
@@ -68,6 +70,7 @@ class FIARSE(CorollaStrategy):
         self._architecture = self.space.named(settings.architecture)
         self._layout = Layout(self.space, self._architecture)
         self._arrays = self.space.cut(self.space.initial_state(federation.seed), self._architecture)
+        self._macs = self.space.costs(self._architecture).macs
         self._round = 0
 
     def orders(self, server_round: int, cohort: Sequence[ClientId]) -> list[Order]:
@@ -118,7 +121,11 @@ class FIARSE(CorollaStrategy):
             count_of(group.stop - group.start, size)
             for group in self._layout.groups(self.settings.threshold)
         )
-        return super().describe(client) | {SIZE: size, "submodel_entries": whole - dropped}
+        entry = {SIZE: size, "submodel_entries": whole - dropped}
+        if self.settings.assignment == "limits":  # as on a device that leaves zeros out
+            macs = size * self._macs
+            entry |= {"macs": round(macs), "within_limits": macs <= self._cap(client)}
+        return super().describe(client) | entry
 
     def state(self) -> State:
         """Return the network and the last round that trained it."""
@@ -134,7 +141,14 @@ class FIARSE(CorollaStrategy):
         sizes = self.settings.sizes
         if self.settings.assignment == "fixed":
             return float(sizes[client_seed(client) % len(sizes)])
+        if self.settings.assignment == "limits":
+            fitting = [size for size in sizes if size * self._macs <= self._cap(client)]
+            return float(max(fitting, default=min(sizes)))
         return float(self.rng(server_round, client_seed(client)).choice(sizes))
+
+    def _cap(self, client: ClientId) -> float:
+        cap = self.federation.limits(client).macs_cap
+        return math.inf if cap is None else cap
 
     def _part(self, size: float) -> Arrays:
         """Return what travels: the network, or the kept weights, where they belong, and normalisation."""

@@ -20,9 +20,10 @@ from corolla.aggregation.magnitude import (
     packed,
     unpacked,
 )
-from corolla.config.build import build_space
+from corolla.config.build import build_space, build_strategy, build_trainer_settings
 from corolla.errors import RefusedError
 from corolla.export import load_client_model
+from corolla.federation import Federation
 from corolla.records.run_directory import RunDirectory
 from corolla.spaces.supernet import to_arrays
 from corolla.tasks import Answer, Reply, Task
@@ -202,6 +203,19 @@ def test_sizes_are_dealt_out_or_drawn_and_all_clients_of_one_get_one_object() ->
     drawn = _strategy(_config("fiarse", ONE, "method.assignment=dynamic"))
     sizes = [[o.task.extra[SIZE] for o in drawn.orders(r, ["0", "1"])] for r in range(1, 20)]
     assert {size for pair in sizes for size in pair} == {1.0, 0.25, 0.0625, 0.015625}
+
+
+def test_sizes_follow_caps_as_if_zeros_cost_nothing() -> None:
+    config = _config("fiarse", ONE, "method.assignment=limits")
+    space, trainer = build_space(config), build_trainer_settings(config)
+    macs = space.costs(space.middle()).macs
+    caps = {"0": 1.0 * macs, "1": 0.25 * macs, "2": 0.24 * macs, "3": 1.0}  # of 4: none
+    federation = Federation.of(config, space=space, trainer=trainer, budgets={}, caps=caps)
+    strategy = build_strategy(config, federation=federation)
+    orders = strategy.orders(1, ["0", "1", "2", "3", "4"])
+    assert [order.task.extra[SIZE] for order in orders] == [1.0, 0.25, 0.0625, 0.015625, 1.0]
+    assert strategy.describe("1")["macs"] == round(0.25 * macs)
+    assert [strategy.describe(c)["within_limits"] for c in "0123"] == [True, True, True, False]
 
 
 # --- runs -----------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ FULL_SIZE = {
     *("darts_s4", "darts_s4_mixed"),
     *("ofa_resnet", "ofa_resnet_width", "fedoras"),
     *("mobilenetv2", "mobilenetv2_width", "mobilenetv3", "nasvit"),
+    "elastic_cnn_64",  # elastic_cnn with more widths
 }
 # One fixed network each.
 NOT_SEARCHED = {"cnn_fedavg", "cnn_fedrep", "lenet", "resnet18", "resnet18_gn", "vit_32"}
