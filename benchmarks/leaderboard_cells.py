@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 TRACKS = {
     "a": "board_dirichlet",
     "b": "board_labels",
     "c": "board_tiers",
     "d": "board_shift",
+    "e": "board_new_clients",
 }
 TITLES = {
     "a": "Label skew: 100 clients, Dirichlet 0.3",
     "b": "Two labels per client",
     "c": "Device tiers: at most 1, 1/4, 1/16, 1/64 of the largest network",
     "d": "Feature shift: rotated, blurred, gray, half resolution",
+    "e": "New clients: 20 of the 100 of track a join when the other 80 have trained",
 }
 STEP_SIZES = (0.01, 0.03, 0.1)
+BETWEEN = (0.6, 1.7)  # of arms without a parameter of their own: the best step, times these
 TUNING_SEED = 9  # reported nowhere
 SERVER_IMAGES = ("server_set=held_out", "server_set.images=1000")  # of methods that need some
+Stage = Literal["own", "global", "alone"]
+"""How an arm serves new clients: by the stage of its method; by FedAvg's on its global model; by training alone."""
+_STAGE = "+method.new_clients.strategy=strategies.new_clients.FrozenFedAvg"
 
 
 @dataclass(frozen=True)
@@ -27,61 +35,191 @@ class Arm:
 
     Args:
         overrides: of the track's experiment.
-        tracks: where it takes part. On "c" only what keeps to the tiers does.
+        tracks: where it takes part. On "c" only what keeps to the tiers does, on "e" what can serve clients
+            that it did not train with.
+        stage: how.
+        grid: key and values of the parameter that is tuned; the default, which is not in it, is tried with
+            the step sizes.
+        sizes_of: the search whose finished run gives a control by lot its sizes.
+        space: whose larger version the GPU's is, one of `LARGE`.
 
     """
 
     overrides: tuple[str, ...]
     tracks: str = "abd"
+    stage: Stage = "own"
+    grid: tuple[str, tuple[float | str, ...]] | None = None
+    sizes_of: str | None = None
+    space: str = "elastic_cnn_64"
 
 
-def _fixed(method: str, *more: str, tracks: str = "abd") -> Arm:
+def _fixed(method: str, *more: str, **settings: object) -> Arm:
     """Return an arm on one network: the middle one of the space, on c the smallest."""
-    return Arm((f"method={method}", *more), tracks)
+    return replace(Arm((f"method={method}", *more)), **settings)  # type: ignore[arg-type]
 
+
+_MOMENTUM = ("method.server_momentum", (0.5, 0.9))
+_DAMPING = ("damping", (0.0, 1.0))
+_THIN = (  # the largest copies below 1/64, 1/16, 1/4 of the whole's multiply-accumulates
+    "space=elastic_cnn_width",
+    "space.supernet.rates=[0.0625,0.1875,0.4375,1.0]",
+    "method.mask_absent=false",  # the balanced softmax is these clients' mask, as everybody's
+)
+_SETTLED = "method.settle=0.6"
 
 ARMS: dict[str, Arm] = {
-    "fedavg": _fixed("fedavg"),
-    "fedavg_plain": _fixed("fedavg", "trainer.loss=cross_entropy"),
-    "fedavg_smallest": _fixed("fedavg", "method.architecture=smallest", tracks="c"),
-    "fedavg_largest": _fixed("fedavg", "method.architecture=largest"),
-    "local": _fixed("local"),
-    "fedprox": _fixed("fedprox"),
-    "scaffold": _fixed("scaffold", "trainer.momentum=0"),
-    "ditto": _fixed("ditto"),
-    "knn_per": _fixed("knn_per"),
-    "per_fedavg": _fixed("per_fedavg"),
-    "fedper": _fixed("fedper"),
-    "lg_fedavg": _fixed("lg_fedavg"),
-    "fedrep": _fixed("fedrep"),
-    "fedbabu": _fixed("fedbabu"),
-    "fedrod": _fixed("fedrod"),
-    "feddyn": _fixed("feddyn"),
-    "pfedme": _fixed("pfedme"),
-    "apfl": _fixed("apfl"),
-    "l2gd": _fixed("l2gd"),
-    "fml": _fixed("fml"),
-    "pfedhn": _fixed("pfedhn", "method.hypernetwork.chunk=10000"),
-    "sfl": _fixed("sfl"),
-    "perfedrlnas": Arm(("method=perfedrlnas", "method.settle=0.6"), "abcd"),
-    "perfednas_by_lot": Arm(
-        ("method=perfednas", "method/proposals=random", "method.settle=0.6"), "abcd"
+    "fedavg": _fixed("fedavg", tracks="abde", grid=_MOMENTUM),
+    "fedavg_plain": _fixed("fedavg", "trainer.loss=cross_entropy", grid=_MOMENTUM),
+    "fedavg_smallest": _fixed("fedavg", "method.architecture=smallest", tracks="c", grid=_MOMENTUM),
+    "fedavg_largest": _fixed(
+        "fedavg", "method.architecture=largest", tracks="abde", grid=_MOMENTUM
     ),
-    "perfednas_costliest": Arm(("method=perfednas", "method/proposals=costliest"), "abcd"),
-    "perfed_ckt": Arm(("method=perfed_ckt", *SERVER_IMAGES), "abd"),
-    "fedkemf": Arm(("method=fedkemf", *SERVER_IMAGES), "abd"),
-    "fedmd": Arm(("method=fedmd", *SERVER_IMAGES), "abcd"),
+    "local": _fixed("local", tracks="abde", stage="alone"),
+    "local_fitting": _fixed("local", "method.architecture=fitting", tracks="c"),
+    "fedprox": _fixed("fedprox", tracks="abde", grid=("method.mu", (0.001, 0.1))),
+    "scaffold": _fixed(
+        "scaffold", "trainer.momentum=0", tracks="abde", grid=("method.server_lr", (0.5, 1.5))
+    ),
+    "ditto": _fixed(
+        "ditto", tracks="abde", stage="global", grid=("method.lambda_local", (0.1, 10.0))
+    ),
+    "knn_per": _fixed("knn_per", tracks="abde", grid=("method.k", (5, 20))),
+    "per_fedavg": _fixed("per_fedavg", tracks="abde", grid=("method.alpha", (0.003, 0.03))),
+    "fedper": _fixed("fedper", tracks="abde", grid=_MOMENTUM),
+    "fedbn": _fixed("fedbn", grid=_MOMENTUM),
+    "lg_fedavg": _fixed("lg_fedavg", grid=_MOMENTUM),
+    "fedrep": _fixed("fedrep", tracks="abde", grid=("method.head_epochs", (2, 5))),
+    "fedbabu": _fixed("fedbabu", tracks="abde", grid=("method.adapt_epochs", (1, 10))),
+    "fedrod": _fixed("fedrod", grid=_MOMENTUM),
+    "feddyn": _fixed("feddyn", tracks="abde", grid=("method.alpha", (0.001, 0.1))),
+    "pfedme": _fixed(
+        "pfedme", tracks="abde", stage="global", grid=("method.lambda_prox", (1.0, 5.0))
+    ),
+    "apfl": _fixed("apfl", tracks="abde", stage="global", grid=("method.alpha", (0.25, 0.75))),
+    "l2gd": _fixed("l2gd", tracks="abde", stage="global", grid=("method.beta", (0.2, 0.8))),
+    "fml": _fixed("fml", grid=("method.labels_own", (0.25, 0.75))),
+    "pfedhn": _fixed(
+        "pfedhn",
+        "method.hypernetwork.chunk=10000",
+        grid=("method.hypernetwork.lr", (0.03, 0.1)),
+    ),
+    "sfl": _fixed("sfl", grid=("method.alpha", (0.3, 0.7))),
+    "fedkemf": _fixed("fedkemf", *SERVER_IMAGES, grid=("method.alpha", (0.25, 0.75))),
+    "fedmd": _fixed("fedmd", *SERVER_IMAGES, tracks="abcd", grid=("method.digest_epochs", (2, 4))),
+    "perfed_ckt": _fixed(
+        "perfed_ckt", *SERVER_IMAGES, tracks="abcd", grid=("method.lambda_public", (0.3, 3.0))
+    ),
+    "heterofl": _fixed(
+        "heterofl",
+        *_THIN,
+        tracks="c",
+        grid=("method.damping", (0.25, 1.0)),
+        space="elastic_cnn_width",
+    ),
+    "fedrolex": _fixed(
+        "fedrolex",
+        *_THIN,
+        tracks="c",
+        grid=("method.damping", (0.25, 1.0)),
+        space="elastic_cnn_width",
+    ),
+    "fiarse": _fixed(
+        "fiarse",
+        "method.architecture=largest",
+        "method.assignment=limits",
+        "method.threshold=layer",
+        tracks="c",
+        grid=("method.weights", ("examples",)),
+    ),
+    "perfedrlnas": _fixed(
+        "perfedrlnas", _SETTLED, tracks="abcde", grid=("method.policy.lr", (0.1, 1.0))
+    ),
+    "perfednas_forest": _fixed(
+        "perfednas",
+        "method/proposals=evolution",
+        "method/reward=loss",
+        "method.proposals.initial=2",
+        "method.proposals.pairs=all",
+        _SETTLED,
+        tracks="abcde",
+        grid=_DAMPING,
+    ),
+    "perfednas_by_lot": _fixed(
+        "perfednas", "method/proposals=random", _SETTLED, tracks="abcde", grid=_DAMPING
+    ),
+    "perfednas_costliest": _fixed(
+        "perfednas", "method/proposals=costliest", tracks="abcde", grid=_DAMPING
+    ),
 }
 
 
-def overrides_of(track: str, arm: str, *, lr: float | None = None) -> tuple[str, ...]:
+def by_lot(search: str) -> str:
+    """Return the name of a search's control by lot, of the same sizes."""
+    return f"{search}_by_lot"
+
+
+def control(search: str, *more: str) -> Arm:
+    """Return the control: what `perfednas` makes of random architectures of the search's sizes."""
+    overrides = ("method=perfednas", "method/proposals=like_sizes", *more)
+    return Arm(overrides, ARMS[search].tracks, sizes_of=search)
+
+
+SEARCHES = ("perfedrlnas", "perfednas_forest")
+ARMS |= {by_lot(search): control(search, _SETTLED) for search in SEARCHES}
+
+_WIDER: dict[str, Sequence[Mapping[str, object]]] = {
+    "stages": (
+        {"width": [8, 16, 32, 64], "depth": [1, 2], "kernel": [3, 5]},
+        {"width": [16, 32, 64, 96], "depth": [1, 2], "kernel": [3, 5]},
+        {"width": [32, 64, 128, 192], "depth": [1, 2], "kernel": [3, 5]},
+    ),
+    "whole": tuple({"width": [w], "depth": [2], "kernel": [5]} for w in (64, 96, 192)),
+}
+
+
+def _yaml(stages: Sequence[Mapping[str, object]]) -> str:
+    entries = (",".join(f"{key}:{value}" for key, value in stage.items()) for stage in stages)
+    return f"[{','.join('{' + entry + '}' for entry in entries)}]".replace(" ", "")
+
+
+LARGE = {  # the GPU's: four times as wide, so 16 times as costly
+    "elastic_cnn_64": (
+        f"space.supernet.stages={_yaml(_WIDER['stages'])}",
+        "space.supernet.hidden=[128,256,512,1024]",
+    ),
+    "elastic_cnn_width": (
+        f"space.supernet.base.stages={_yaml(_WIDER['whole'])}",
+        "space.supernet.base.hidden=[1024]",
+    ),
+}
+LARGE_ROUNDS = ("rounds=400", "local_epochs=5")
+
+
+def overrides_of(
+    track: str, arm: str, *, lr: float | None = None, more: Sequence[str] = (), large: bool = False
+) -> tuple[str, ...]:
     """Return what follows ``corolla run`` for this cell, but seed and folders.
 
     Args:
         track: one of `TRACKS`.
         arm: one of `ARMS`.
         lr: step size of the first full round; None: the track's.
+        more: the arm's tuned parameter.
+        large: the GPU's version.
 
     """
     step = () if lr is None else (f"trainer.lr={lr:g}", f"trainer.lr_min={lr / 10:g}")
-    return (f"experiment={TRACKS[track]}", *ARMS[arm].overrides, *step)
+    size = (*LARGE[ARMS[arm].space], *LARGE_ROUNDS) if large else ()
+    return (f"experiment={TRACKS[track]}", *ARMS[arm].overrides, *size, *step, *more)
+
+
+def trained_by(arm: str) -> tuple[str, ...]:
+    """Return what is added on track e to the run that trains."""
+    alone = ARMS[arm].stage == "alone"
+    return ("clients=100", "new_clients=0") if alone else ()
+
+
+def stage_of(arm: str) -> tuple[str, ...] | None:
+    """Return what is added on track e to the run on the new clients; None: there is none."""
+    found = {"own": (), "global": (_STAGE,), "alone": None}
+    return found[ARMS[arm].stage]

@@ -40,8 +40,8 @@ class FIARSESettings(ThresholdSettings):
         str | Sequence[int]
     )  # of the network: largest | smallest | middle | choice indices
     sizes: Sequence[float]  # shares of the weights, in (0, 1]; also several times
-    # fixed: dealt out to clients 0, 1, ... in turn; dynamic: by lot, per round and client; limits: the largest
-    # whose share of the network's multiply-accumulates is within the client's cap (else the smallest)
+    # fixed: dealt out to clients 0, 1, ... in turn; dynamic: by lot, per round and client; limits: the
+    # largest whose share of the network's multiply-accumulates is within the client's cap, or the smallest
     assignment: Literal["fixed", "dynamic", "limits"]
     weights: Weights  # of clients
 

@@ -21,6 +21,7 @@ from corolla.types import ClientId, client_seed
 from strategies.base import CorollaStrategy, Deployment, Outcome
 from strategies.exchange import Order
 from strategies.fedavg import FedAvg
+from strategies.perfednas import PerFedNAS
 from strategies.perfedrlnas import PerFedRLNAS, PerFedRLNASSettings
 
 _OLD = "trained_clients"  # in the state: who took part in the training that the stage started from
@@ -109,15 +110,15 @@ class PolicySearch(NewClientsOnly, PerFedRLNAS):
         return {}
 
 
-class FrozenFedAvg(NewClientsOnly, FedAvg):
-    """FedAvg's finished model for clients that were not in its training."""
+class Frozen(NewClientsOnly):
+    """What a finished run would deploy to clients that it did not train with. A mixin: name it first."""
 
     def begin_from(self, state: State) -> None:
-        """Take the finished run's model."""
+        """Take the finished run's state."""
         self.load_state(state)
 
     def orders(self, server_round: int, cohort: Sequence[ClientId]) -> list[Order]:
-        """Return no orders: the model is not trained here."""
+        """Return no orders: nothing is trained here."""
         return []
 
     def absorb(self, server_round: int, replies: Sequence[Reply]) -> Outcome:
@@ -127,3 +128,11 @@ class FrozenFedAvg(NewClientsOnly, FedAvg):
     def finished(self, clients: Sequence[ClientId]) -> bool:
         """There is nothing to do."""
         return True
+
+
+class FrozenFedAvg(Frozen, FedAvg):
+    """FedAvg's finished model for clients that were not in its training."""
+
+
+class FrozenPerFedNAS(Frozen, PerFedNAS):
+    """Slices of the finished supernet: what the proposals choose for a client that they do not know."""

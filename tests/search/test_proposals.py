@@ -45,6 +45,7 @@ SMALL: dict[str, dict[str, Any]] = {
     }
 }
 FILES = {path.stem: path for path in sorted((CONF / "method" / "proposals").glob("*.yaml"))}
+del FILES["like_sizes"]  # needs a finished run: test_like_sizes.py
 PLAIN = sorted(FILES)  # a new file is tested by existing
 SEARCHES = [*PLAIN, "prescreened policy_gradient", "prescreened evolution"]
 SEEDS = st.integers(0, 2**32 - 1)

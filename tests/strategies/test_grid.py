@@ -58,6 +58,7 @@ NEEDS = {
     ]
 }
 PROPOSALS = sorted(path.stem for path in (CONF / "method" / "proposals").glob("*.yaml"))
+PROPOSALS.remove("like_sizes")  # needs a finished run: tests/search/test_like_sizes.py
 # What a training rule needs.
 RULES = {
     "coverage": [],

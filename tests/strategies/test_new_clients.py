@@ -29,12 +29,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunDirectory]
     root = tmp_path_factory.mktemp("trained")
     return {
         method: run(root / method, *KEPT_OUT, f"method={method}", "rounds=2")
-        for method in ("perfedrlnas", "fedavg")
+        for method in ("perfedrlnas", "fedavg", "perfednas")
     }
 
 
-def _state(directory: RunDirectory) -> State:
-    config = plan_run([*SMALL, *KEPT_OUT, "run_dir=unused"]).config
+def _state(directory: RunDirectory, *method: str) -> State:
+    config = plan_run([*SMALL, *KEPT_OUT, *method, "run_dir=unused"]).config
     _, state = directory.load_checkpoint("latest", expected=header_of(config, build_space(config)))
     return State(state.part("strategy/"), state.meta["strategy"])
 
@@ -162,6 +162,18 @@ def test_random_subnets_differ_by_client_and_need_no_rounds(
     deployed = directory.summary()["per_client"]
     assert deployed["3"]["choices"] != deployed["4"]["choices"]
     assert directory.clients() == []
+
+
+def test_a_frozen_supernet_is_cut_for_the_new_clients(
+    trained: dict[str, RunDirectory], tmp_path: Path
+) -> None:
+    source = trained["perfednas"]
+    method = "method=perfednas"
+    directory = run(tmp_path / "run", *STAGE, method, f"from={source.path}")
+    assert set(directory.summary()["per_client"]) == {"3", "4"}
+    before, after = (_state(each, method).part("supernet/") for each in (source, directory))
+    assert before
+    assert all(after[name].tobytes() == array.tobytes() for name, array in before.items())
 
 
 def test_fedavgs_model_is_scored_on_the_new_clients(
