@@ -53,6 +53,23 @@ def few_labels(
                 mine.append(drawn)
         for label in mine:
             holders[label].append(client)
+    return _shared_out(labels, holders, clients, rng)
+
+
+def drawn_labels(
+    labels: Positions, clients: int, rng: np.random.Generator, *, each: int
+) -> list[Positions]:
+    """Return images of ``each`` labels per client, all drawn; holders share evenly."""
+    classes = int(labels.max()) + 1
+    drawn = [rng.choice(classes, each, replace=False).tolist() for _ in range(clients)]
+    holders = [[c for c, mine in enumerate(drawn) if label in mine] for label in range(classes)]
+    return _shared_out(labels, holders, clients, rng)
+
+
+def _shared_out(
+    labels: Positions, holders: Sequence[Sequence[int]], clients: int, rng: np.random.Generator
+) -> list[Positions]:
+    """Return each client's images, where ``holders`` are those of each label."""
     owned: list[list[Positions]] = [[] for _ in range(clients)]
     for label, held in enumerate(holders):
         images = np.flatnonzero(labels == label)
@@ -66,6 +83,8 @@ RULES: dict[str, Callable[[Positions, int, np.random.Generator], list[Positions]
     "iid": even,
     "dir05": lambda labels, clients, rng: dirichlet(labels, clients, rng, alpha=0.5),
     "2labels": lambda labels, clients, rng: few_labels(labels, clients, rng, each=2),
+    "2labels_drawn": lambda labels, clients, rng: drawn_labels(labels, clients, rng, each=2),
+    "5labels_drawn": lambda labels, clients, rng: drawn_labels(labels, clients, rng, each=5),
 }
 
 
@@ -82,4 +101,26 @@ def with_official_test(
         str(client): ClientIndices(np.sort(mine[1:]), mine[:1], theirs)
         for client, (mine, theirs) in enumerate(zip(train, test, strict=True))
     }
+    return partition_of(dataset, clients, seed=seed, settings={"name": rule}, held_out=())
+
+
+def with_own_test(
+    dataset: Dataset,
+    owned: Sequence[Positions],
+    *,
+    share: float,
+    rng: np.random.Generator,
+    seed: int,
+    rule: str,
+) -> Partition:
+    """Return the partition in which a ``share`` of each client's images is to train on, the rest to test.
+
+    Which ones is drawn. One training image of each client is its validation image.
+    """
+    clients = {}
+    for client, mine in enumerate(owned):
+        images = rng.permutation(mine)
+        train = images[: round(share * len(images))]
+        test = images[len(train) :]
+        clients[str(client)] = ClientIndices(np.sort(train[1:]), train[:1], np.sort(test))
     return partition_of(dataset, clients, seed=seed, settings={"name": rule}, held_out=())

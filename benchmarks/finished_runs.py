@@ -106,3 +106,15 @@ def of_clients(summaries: Iterable[Mapping[str, Any]], key: str) -> list[float]:
     """Return one entry of every client of every run, where it has it."""
     entries = (entry for summary in summaries for entry in summary["per_client"].values())
     return [entry[key] for entry in entries if entry.get(key) is not None]
+
+
+def client_state_bytes(run: RunDirectory) -> float:
+    """Return what the client that keeps most keeps on its disk: of one round, all kinds together."""
+    state = run.path / "state"  # a folder per client, here and in folders of other kinds
+    names = {str(row["client"]) for row in run.clients()}
+    kept = [sum(_largest(folder) for folder in state.rglob(name)) for name in names]
+    return max(kept, default=0.0)
+
+
+def _largest(folder: Path) -> float:
+    return float(max((path.stat().st_size for path in folder.glob("*")), default=0))

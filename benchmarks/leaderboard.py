@@ -1,15 +1,20 @@
-"""The leaderboard: every method on every track, cell by cell, and docs/leaderboard.md of what there is.
+"""The leaderboard: every method on every track, cell by cell, with page and picture of what there is.
 
     python -m benchmarks.leaderboard --root PATH [--work FOLDER] [--processes 2] [--seeds 0,1,2]
-                                     [--tracks a,b] [--arms fedavg,local] [--rounds N]
-    python -m benchmarks.leaderboard --docs
+                                     [--tracks a,b] [--arms fedavg,local] [--rounds N] [--large] [--tune]
+    python -m benchmarks.leaderboard --docs [--large]
 
 PATH holds CIFAR-10 as class folders (``train/<class>/``). A cell is one run of an arm on a track with a
-seed, in a folder of its own below FOLDER. What is finished is skipped, what was interrupted goes on,
-what failed is said and left. ``results/leaderboard.json`` is written after each cell; a cell whose
-settings have changed since is run anew. --tune runs the step sizes of every arm on a seed that is not
-reported, in half the rounds; the best on validation images is taken from then on. --rounds: a trial,
-nothing is written.
+seed, in a folder of its own below FOLDER; on track e two, the second on the new clients. What is finished is
+skipped, what was interrupted goes on, what failed is said and left. ``results/leaderboard.json`` is written
+after each cell; a cell whose settings have changed since is run anew. A control by lot waits for the search
+whose sizes it takes.
+
+--tune: on a seed that is not reported, in half the rounds, all arms by the same budget: three step sizes,
+then at the best of them up to two more values of one parameter of the method (of arms without one: two more
+step sizes). The best on validation images is taken from then on; a track that was not tuned takes what track
+a has. --large: the version for a GPU, of larger spaces and more rounds, with files of its own
+(``leaderboard_large``). --rounds: a trial, nothing is written.
 """
 
 from __future__ import annotations
@@ -26,31 +31,50 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.feature_shift import write as write_shifted
-from benchmarks.leaderboard_cells import ARMS, STEP_SIZES, TRACKS, TUNING_SEED, overrides_of
-from benchmarks.leaderboard_table import figures, page
+from benchmarks.leaderboard_cells import (
+    ARMS,
+    BETWEEN,
+    STEP_SIZES,
+    TITLES,
+    TRACKS,
+    TUNING_SEED,
+    Tuned,
+    overrides_of,
+    stage_of,
+    trained_by,
+)
+from benchmarks.leaderboard_chart import chart
+from benchmarks.leaderboard_rows import scores
+from benchmarks.leaderboard_table import OWN, figures, page
 from benchmarks.recording import read_raw, write_result
 from corolla.config.compose import compose_values
 from corolla.records.run_directory import RunDirectory
 
-_NAME = "leaderboard"
-_PAGE = Path(__file__).parents[1] / "docs" / "leaderboard.md"
+_DOCS = Path(__file__).parents[1] / "docs"
+_STAGE_ROUNDS = 20  # of evaluations on track e, where a method's stage for new clients has rounds
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run."""
+    """One row of the table, or one trial of a tuning."""
 
     track: str
     arm: str
     seed: int
     overrides: tuple[str, ...]  # of the track and the arm; seed and folders come beside them
-    lr: float | None = None  # a trial of this step size
+    trial: str = ""  # of a tuning: what is tried, as in "0.1" or "0.1 method.mu=0.1"
 
     @property
     def name(self) -> str:
         """Name of the run's folder."""
-        trial = "" if self.lr is None else f"-lr{self.lr:g}"
+        trial = self.trial and f"-lr{self.trial.replace(' ', '-').replace('=', '')}"
         return f"{self.track}-{self.arm}{trial}-s{self.seed}"
+
+    @property
+    def source(self) -> str | None:
+        """Name of the cell whose sizes this one takes."""
+        search = ARMS[self.arm].sizes_of
+        return search and f"{self.track}-{search}-s{self.seed}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -65,17 +89,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--rounds", type=int, help="a trial with so many rounds; nothing is written"
     )
-    parser.add_argument("--tune", action="store_true", help="try step sizes instead")
-    parser.add_argument("--docs", action="store_true", help="write docs/leaderboard.md alone")
+    parser.add_argument("--large", action="store_true", help="larger spaces, more rounds: a GPU's")
+    parser.add_argument("--tune", action="store_true", help="try settings instead")
+    parser.add_argument("--docs", action="store_true", help="write the page alone")
     options = parser.parse_args(arguments)
-    if not options.docs:
-        if options.root is None:
-            parser.error("--root: where is CIFAR-10?")
-        _refuse_unknown(parser, "track", options.tracks, TRACKS)
-        _refuse_unknown(parser, "arm", options.arms, ARMS)
-        run_all(list(_cells(options)), options)
-    elif options.rounds is None:
-        _PAGE.write_text(page(read_raw(_NAME)))
+    if options.docs:
+        _write(options, {})
+        return
+    if options.root is None:
+        parser.error("--root: where is CIFAR-10?")
+    _refuse_unknown(parser, "track", options.tracks, TRACKS)
+    _refuse_unknown(parser, "arm", options.arms, ARMS)
+    for trials in (_steps, _parameters) if options.tune else (_reported,):
+        run_all(list(trials(options)), options)
 
 
 def _refuse_unknown(
@@ -86,78 +112,135 @@ def _refuse_unknown(
         parser.error(f"no {what} {', '.join(sorted(unknown))}; there are {', '.join(known)}")
 
 
-def _cells(options: argparse.Namespace) -> Iterator[Cell]:
+# --- which cells ------------------------------------------------------------------------------------------
+
+
+def _name(options: argparse.Namespace) -> str:
+    return "leaderboard_large" if options.large else "leaderboard"
+
+
+def _asked(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
+    for track in options.tracks.split(","):
+        for arm in options.arms.split(","):
+            if track in ARMS[arm].tracks:
+                yield track, arm
+
+
+def _reported(options: argparse.Namespace) -> Iterator[Cell]:
     """Return the cells that are asked for: one seed of everything before the next."""
-    tuned = read_raw(_NAME).get("step_sizes", {})
-    seeds = [TUNING_SEED] if options.tune else [int(seed) for seed in options.seeds.split(",")]
-    for seed in seeds:
-        for track in options.tracks.split(","):
-            for arm in options.arms.split(","):
-                if track not in ARMS[arm].tracks:
-                    continue
-                for lr in STEP_SIZES if options.tune else (None,):
-                    step = lr or tuned.get(track, {}).get(arm)
-                    yield Cell(track, arm, seed, overrides_of(track, arm, lr=step), lr)
+    tuned = Tuned(read_raw(_name(options)))
+    for seed in (int(seed) for seed in options.seeds.split(",")):
+        for track, arm in _asked(options):
+            lr, more = tuned.of(track, arm)
+            settings = overrides_of(track, arm, lr=lr, more=more, large=options.large)
+            yield Cell(track, arm, seed, settings)
+
+
+def _trial(options: argparse.Namespace, track: str, arm: str, lr: float, *more: str) -> Cell:
+    settings = overrides_of(track, arm, lr=lr, more=more, large=options.large)
+    return Cell(track, arm, TUNING_SEED, settings, " ".join((f"{lr:g}", *more)))
+
+
+def _steps(options: argparse.Namespace) -> Iterator[Cell]:
+    """Return the trials of step sizes; a control takes what its search has."""
+    for track, arm in _asked(options):
+        if not ARMS[arm].sizes_of:
+            yield from (_trial(options, track, arm, lr) for lr in STEP_SIZES)
+
+
+def _parameters(options: argparse.Namespace) -> Iterator[Cell]:
+    """Return the trials at the best of the step sizes, which are over."""
+    tuned = Tuned(read_raw(_name(options)))
+    for track, arm in _asked(options):
+        best = tuned.best_step(track, arm)
+        if ARMS[arm].sizes_of or best is None:
+            continue
+        key, values = ARMS[arm].grid or ("", ())
+        yield from (_trial(options, track, arm, best, f"{key}={value}") for value in values)
+        if not values:
+            yield from (_trial(options, track, arm, round(best * f, 6)) for f in BETWEEN)
+
+
+# --- running them -----------------------------------------------------------------------------------------
 
 
 def run_all(cells: list[Cell], options: argparse.Namespace) -> None:
     """Run cells side by side, each in a process of its own with one thread."""
-    waiting = list(reversed(cells))
-    running: dict[subprocess.Popen[bytes], Cell] = {}
+    waiting = list(cells)
+    running: dict[subprocess.Popen[bytes], tuple[Cell, list[str]]] = {}
     try:
         while waiting or running:
-            while waiting and len(running) < options.processes:
-                cell = waiting.pop()
+            names = {cell.name for cell in waiting} | {cell.name for cell, _ in running.values()}
+            free = (cell for cell in waiting if cell.source not in names)
+            if len(running) < options.processes and (cell := next(free, None)):
+                waiting.remove(cell)
                 command = _command(cell, options)
                 if command is None:
                     _record(cell, options)
-                    continue
-                print(f"{cell.name}: {' '.join(command[2:])}", flush=True)
-                with (options.work / f"{cell.name}.log").open("a") as log:
-                    running[subprocess.Popen(command, stdout=log, stderr=log)] = cell
+                else:
+                    running[_started(cell, command, options)] = cell, command
+                continue
             for process in [one for one in running if one.poll() is not None]:
-                cell = running.pop(process)
-                if process.returncode:
-                    log_file = options.work / f"{cell.name}.log"
+                cell, command = running.pop(process)
+                log_file = options.work / f"{cell.name}.log"
+                if process.returncode or _command(cell, options) == command:
                     print(f"{cell.name}: failed ({process.returncode}), see {log_file}", flush=True)
                 else:
-                    _record(cell, options)
+                    waiting.insert(0, cell)  # its second run is next, or its row
             time.sleep(0.2 if running else 0)
     finally:
         for process in running:  # they say how to resume, which the next call does
             process.terminate()
 
 
+def _started(
+    cell: Cell, command: list[str], options: argparse.Namespace
+) -> subprocess.Popen[bytes]:
+    print(f"{cell.name}: {' '.join(command[2:])}", flush=True)
+    with (options.work / f"{cell.name}.log").open("a") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log)
+
+
 def _command(cell: Cell, options: argparse.Namespace) -> list[str] | None:
-    """Return what runs the cell or goes on with it; None where it is finished."""
+    """Return what runs the cell's next run or goes on with it; None where it is finished."""
     work = options.work.absolute()
     work.mkdir(parents=True, exist_ok=True)
+    for name, own in _runs(cell, options, work):
+        folder, said = work / name, work / f"{name}.json"  # what the folder's run was started with
+        program = [sys.executable, "-m", "corolla.cli.main"]
+        if not (folder.is_dir() and said.is_file() and json.loads(said.read_text()) == own):
+            if folder.is_dir():
+                folder.rename(work / f"{name}.before-{time.strftime('%Y%m%d-%H%M%S')}")
+            said.write_text(json.dumps(own))
+            return [*program, "run", *own]
+        if not (folder / "summary.json").is_file():
+            return [*program, "resume", str(folder)]
+    return None
+
+
+def _runs(cell: Cell, options: argparse.Namespace, work: Path) -> Iterator[tuple[str, list[str]]]:
+    """Return the runs of a cell, folder and overrides, in their order."""
     root = options.root.absolute()
     if cell.track == "d":
         root = work / f"shift-s{cell.seed}"
         if not root.is_dir():
             write_shifted(options.root, root, seed=cell.seed)
-    folder = work / cell.name
-    rounds = options.rounds or (_half(cell) if cell.lr else None)
-    own = [
-        *cell.overrides,
-        *([] if rounds is None else [f"rounds={rounds}"]),
-        f"seed={cell.seed}",
-        f"dataset.root={root}",
-        f"run_dir={folder}",
-        "engine=inline",
-        "report=false",
-        "tensorboard=false",
-    ]
-    said = work / f"{cell.name}.json"  # what the folder's run was started with
-    program = [sys.executable, "-m", "corolla.cli.main"]
-    if folder.is_dir() and said.is_file() and json.loads(said.read_text()) == own:
-        finished = (folder / "summary.json").is_file()
-        return None if finished else [*program, "resume", str(folder)]
-    if folder.is_dir():
-        folder.rename(work / f"{cell.name}.before-{time.strftime('%Y%m%d-%H%M%S')}")
-    said.write_text(json.dumps(own))
-    return [*program, "run", *own]
+    rounds = options.rounds or (_half(cell) if cell.trial else None)
+    stage = stage_of(cell.arm) if cell.track == "e" else None
+    common = [*cell.overrides, *([] if rounds is None else [f"rounds={rounds}"])]
+    if cell.source:
+        trained = f"{cell.source}-train" if cell.track == "e" else cell.source
+        common.append(f"method.proposals.run={work / trained}")
+    ours = [f"seed={cell.seed}", f"dataset.root={root}"]
+    cheap = ["engine=inline", "report=false", "tensorboard=false"]
+    if cell.track == "e":
+        common += trained_by(cell.arm)
+    name = cell.name if stage is None else f"{cell.name}-train"
+    yield name, [*common, *ours, f"run_dir={work / name}", *cheap]
+    if stage is not None:
+        search = [f"rounds={min(_STAGE_ROUNDS, rounds or _STAGE_ROUNDS)}", "stage=new_clients"]
+        begin = [*stage, *search, f"from={work / name}", f"run_dir={work / cell.name}"]
+        yield cell.name, [*common, *ours, *begin, *cheap]
 
 
 def _half(cell: Cell) -> int:
@@ -166,56 +249,36 @@ def _half(cell: Cell) -> int:
 
 def _record(cell: Cell, options: argparse.Namespace) -> None:
     """Put a finished cell into the results."""
-    run = RunDirectory.open(options.work / cell.name)
-    row = scores(run)
+    trained = options.work / f"{cell.name}-train"
+    row = scores(
+        RunDirectory.open(options.work / cell.name),
+        trained=RunDirectory.open(trained) if trained.is_dir() else None,
+        new_only=cell.track == "e",
+    )
     print(
         f"{cell.name}: deployed {row['deployed']:.1f}, fine-tuned {row['fine_tuned']:.1f}",
         flush=True,
     )
     if options.rounds is not None:
         return
-    raw = read_raw(_NAME)
-    if cell.lr is None:
-        raw.setdefault("runs", {}).setdefault(cell.track, {}).setdefault(cell.arm, {})
-        raw["runs"][cell.track][cell.arm][str(cell.seed)] = row
-    else:
+    raw = read_raw(_name(options))
+    if cell.trial:
         tried = raw.setdefault("tuning", {}).setdefault(cell.track, {}).setdefault(cell.arm, {})
-        tried[f"{cell.lr:g}"] = row["validation"]
-        best = max(tried, key=lambda lr: (tried[lr], -float(lr)))
-        raw.setdefault("step_sizes", {}).setdefault(cell.track, {})[cell.arm] = float(best)
-    write_result(_NAME, figures(raw), raw)
-    _PAGE.write_text(page(raw))
+        tried[cell.trial] = row["validation"]
+    else:
+        runs = raw.setdefault("runs", {}).setdefault(cell.track, {}).setdefault(cell.arm, {})
+        runs[str(cell.seed)] = row
+    _write(options, raw)
 
 
-def scores(run: RunDirectory) -> dict[str, Any]:
-    """Return what the table shows of a run: accuracies in %, costs of all rounds together."""
-    summary, rows = run.summary(), [row for row in run.clients() if row.get("params")]
-
-    def percent(key: str, part: str = "mean", split: str = "test_accuracy") -> float | None:
-        found = (summary if not key else summary.get(key) or {}).get(split)
-        return None if found is None else 100 * float(found[part])
-
-    costs = summary["costs"]
-    own = list(summary["per_client"].values()) if "per_client" in summary else []
-    return {
-        "deployed": percent("as_trained") or percent(""),
-        "worst_decile": percent("as_trained", "worst_decile") or percent("", "worst_decile"),
-        "validation": percent("", split="val_accuracy"),
-        "fine_tuned": percent("fine_tuned"),
-        "fine_tuned_worst_decile": percent("fine_tuned", "worst_decile"),
-        "global": percent("global"),
-        "macs": _mean([row["macs"] for row in own or rows if row.get("macs")]),
-        "memory_mib": _mean([row["training_memory_mib"] for row in own]),
-        "beyond_limits": summary.get("beyond_limits"),
-        "bytes_down": costs["bytes_down"],
-        "bytes_up": costs["bytes_up"],
-        "samples": costs["samples_processed"],
-        "client_s": costs["client_s"],
-    }
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+def _write(options: argparse.Namespace, raw: dict[str, Any]) -> None:
+    """Write results and page; the page alone where there is nothing new."""
+    name = _name(options)
+    if raw:
+        write_result(name, figures(raw), raw)
+    raw = raw or read_raw(name)
+    (_DOCS / f"{name}.md").write_text(page(raw, large=options.large))
+    (_DOCS / f"{name}.svg").write_text(chart(raw.get("runs", {}), TITLES, own=OWN))
 
 
 if __name__ == "__main__":

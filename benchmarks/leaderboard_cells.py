@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 TRACKS = {
     "a": "board_dirichlet",
@@ -25,7 +25,7 @@ BETWEEN = (0.6, 1.7)  # of arms without a parameter of their own: the best step,
 TUNING_SEED = 9  # reported nowhere
 SERVER_IMAGES = ("server_set=held_out", "server_set.images=1000")  # of methods that need some
 Stage = Literal["own", "global", "alone"]
-"""How an arm serves new clients: by the stage of its method; by FedAvg's on its global model; by training alone."""
+"""How an arm serves new clients: its method's stage, FedAvg's on its global model, or training alone."""
 _STAGE = "+method.new_clients.strategy=strategies.new_clients.FrozenFedAvg"
 
 
@@ -213,6 +213,37 @@ def overrides_of(
     return (f"experiment={TRACKS[track]}", *ARMS[arm].overrides, *size, *step, *more)
 
 
+class Tuned:
+    """What the trials of the raw results have found best on validation images.
+
+    ``raw["tuning"]``: track -> arm -> trial ("0.1", or "0.1 method.mu=0.1") -> validation accuracy.
+    """
+
+    def __init__(self, raw: Mapping[str, Any]) -> None:
+        self._tried: Mapping[str, Mapping[str, Mapping[str, float]]] = raw.get("tuning", {})
+
+    def of(self, track: str, arm: str) -> tuple[float | None, tuple[str, ...]]:
+        """Return step size and parameter; those of track a where nothing was tried, else none."""
+        arm = ARMS[arm].sizes_of or arm
+        for where in (track, "a"):
+            tried = self._tried.get(where, {}).get(arm)
+            if tried:
+                lr, *more = self._best(tried).split(" ")
+                return float(lr), tuple(more)
+        return None, ()
+
+    def best_step(self, track: str, arm: str) -> float | None:
+        """Return the best of `STEP_SIZES`."""
+        tried = self._tried.get(track, {}).get(arm, {})
+        steps = {trial: tried[trial] for trial in tried if trial in {f"{s:g}" for s in STEP_SIZES}}
+        return float(self._best(steps)) if steps else None
+
+    @staticmethod
+    def _best(tried: Mapping[str, float]) -> str:
+        """Return the best trial; of equal ones that with the smallest step, and the default before others."""
+        return min(tried, key=lambda trial: (-tried[trial], float(trial.split()[0]), trial))
+
+
 def trained_by(arm: str) -> tuple[str, ...]:
     """Return what is added on track e to the run that trains."""
     alone = ARMS[arm].stage == "alone"
@@ -221,5 +252,5 @@ def trained_by(arm: str) -> tuple[str, ...]:
 
 def stage_of(arm: str) -> tuple[str, ...] | None:
     """Return what is added on track e to the run on the new clients; None: there is none."""
-    found = {"own": (), "global": (_STAGE,), "alone": None}
-    return found[ARMS[arm].stage]
+    added: dict[Stage, tuple[str, ...] | None] = {"own": (), "global": (_STAGE,), "alone": None}
+    return added[ARMS[arm].stage]

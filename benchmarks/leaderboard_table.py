@@ -11,27 +11,61 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
-from benchmarks.leaderboard_cells import STEP_SIZES, TITLES, TRACKS, TUNING_SEED, overrides_of
+from benchmarks.leaderboard_cells import (
+    ARMS,
+    SEARCHES,
+    STEP_SIZES,
+    TITLES,
+    TRACKS,
+    TUNING_SEED,
+    Tuned,
+    by_lot,
+    overrides_of,
+)
+from benchmarks.oracle import lines as oracle_lines
+from benchmarks.recording import read_figures, read_raw
 
 OWN = "corolla"  # the method that is to lead
-_LOT = "perfednas_by_lot"
+_LOT = "perfednas_by_lot"  # of searches that have no control of their own sizes
+_TIERED = ("heterofl", "fedrolex", "fiarse", "fedavg_smallest")
 _STEPS = ", ".join(f"{lr:g}" for lr in STEP_SIZES)
+_BY_GLOBAL = ", ".join(f"`{name}`" for name, arm in ARMS.items() if arm.stage == "global")
 _LEGEND = f"""\
 CIFAR-10, 100 clients, 10 a round, equal rounds. Accuracies in % on each client's own test images, means over
 clients, then mean ± standard deviation over seeds. *Deployed*: what clients run without further training.
-*Tuned*: after 5 epochs of fine-tuning. *Ahead*: of FedAvg as deployed, seed by seed, with the 95 % interval
-where there are two seeds or more. All arms but `fedavg_plain` train by the per-client balanced softmax, and
-are scored with the client's class prior ([scoring](scoring.md)). Step sizes: of {_STEPS}
-the best on the validation images of seed {TUNING_SEED}, or 0.03 where none was tried. Costs are of the whole
-run: bytes of all messages, images trained on.""".splitlines()
+*Behind*: the best arm, as deployed, seed by seed, with the 95 % interval where there are two seeds or more.
+*Tuned*: after 5 epochs of fine-tuning, then what that is behind the best after fine-tuning. All arms but
+`fedavg_plain` train by the per-client balanced softmax, and are scored with the client's class prior
+([scoring](scoring.md)). Step size ({_STEPS}) and one parameter of the method are the best on the
+validation images of seed {TUNING_SEED}, all arms tried about equally often; 0.03 and the default where none
+was tried. Costs are of the whole run: MB of all messages, thousands of images trained on, MB that a client
+keeps. Memory is what training takes by our estimate, MiB.
+
+`*_by_lot` is a search's control: random architectures of the sizes that it proposed and deployed, shuffled
+among clients of the same cap. `perfednas_by_lot` is one uniform draw per client, `perfednas_costliest` the
+costliest that fits. On track e new clients are served by the stage of the method (searched by evaluations,
+adapted, or the frozen model); {_BY_GLOBAL} by their global
+model; `local` trains on its own, for as long as the others. Then all are fine-tuned alike.
+
+SPIDER and global NAS prune mixed DARTS networks, which this space has none of; HAPFNAS trains its supernet
+at the server first: neither is an arm of equal rounds.""".splitlines()
+_ORACLE = """\
+`python -m benchmarks.oracle`: 24 random architectures of equal cost, each trained by FedAvg twice, on the test
+images of 8 clients in two halves. In points: standard deviations of architectures, of client x architecture,
+and of the noise of one training on one half; what a choice on one half gains over a draw by lot on the other,
+one network for all or each client its best, ± the standard error over clients; the same when the chosen one
+is trained anew, which is architecture alone; what a choice without noise would gain. Where that is below one
+point no search among equals can win a point.""".splitlines()
 Rows = Mapping[str, Mapping[str, Any]]  # arm -> seed -> row
 
 
 def figures(raw: Mapping[str, Any]) -> dict[str, float]:
-    """Return means over seeds of every arm, and our method's leads in points.
+    """Return means over seeds of every arm, our method's leads in points, and searches over their controls.
 
-    ``lead_deployed_a``: over the best other arm on track a, over the seeds that both have. A lead of nothing
-    over nothing is left out.
+    ``lead_deployed_a``: over the best other arm on track a that is no variant of ours, over the seeds that
+    both have. ``lead_over_lot_a``: deployed, over the control of the same sizes; ``lead_over_lot`` is the
+    mean over tracks. ``lead_every_tier_c``: the smallest lead in a tier, over the methods for tiers. A lead
+    of nothing over nothing is left out. ``oracle_gain_a``: of benchmarks.oracle.
     """
     found: dict[str, float] = {}
     for track, arms in raw.get("runs", {}).items():
@@ -41,18 +75,56 @@ def figures(raw: Mapping[str, Any]) -> dict[str, float]:
                 if values:
                     found[f"{track}_{arm}_{key}"] = float(np.mean(values))
         for key in ("deployed", "fine_tuned"):
-            others = {a: found[f"{track}_{a}_{key}"] for a in arms if f"{track}_{a}_{key}" in found}
-            mine = others.pop(OWN, None)
-            if mine is not None and others:
-                best = max(others, key=lambda arm: others[arm])
-                lead = paired(arms[OWN], arms[best], key)
-                if lead is not None:
-                    found[f"lead_{key}_{track}"] = lead[0]
-        if OWN in arms and _LOT in arms:
-            lead = paired(arms[OWN], arms[_LOT], "deployed")
-            if lead is not None:
-                found[f"lead_over_lot_{track}"] = lead[0]
-    return found
+            others = {a: rows for a, rows in arms.items() if not a.startswith(OWN)}
+            best = best_arm(others, key)
+            if OWN in arms and best:
+                _add(found, f"lead_{key}_{track}", arms[OWN], arms[best], key)
+        for search in (OWN, *SEARCHES):
+            lot = by_lot(search) if by_lot(search) in arms else _LOT
+            name = f"lead_over_lot_{track}" if search == OWN else f"{search}_over_lot_{track}"
+            if search in arms and lot in arms:
+                _add(found, name, arms[search], arms[lot], "deployed")
+        if track == "c" and OWN in arms:
+            leads = [lead for arm in _TIERED if arm in arms for lead in _tiers(arms, arm)]
+            if leads:
+                found["lead_every_tier_c"] = min(leads)
+    lots = [value for name, value in found.items() if name.startswith("lead_over_lot_")]
+    if lots:
+        found["lead_over_lot"] = float(np.mean(lots))
+    oracle = read_figures("oracle")
+    return found | {name: oracle[name] for name in oracle if name.startswith("oracle_gain_")}
+
+
+def _add(
+    found: dict[str, float], name: str, mine: Mapping[str, Any], theirs: Mapping[str, Any], key: str
+) -> None:
+    lead = paired(mine, theirs, key)
+    if lead is not None:
+        found[name] = lead[0]
+
+
+def _tiers(arms: Rows, other: str) -> list[float]:
+    """Return our mean lead over an arm in each tier, over the seeds that both have."""
+    seeds = set(arms[OWN]) & set(arms[other])
+    leads: dict[str, list[float]] = {}
+    for seed in seeds:
+        mine, theirs = (arms[arm][seed].get("tiers", {}) for arm in (OWN, other))
+        for tier, value in mine.get("as_trained", {}).items():
+            if tier in theirs.get("as_trained", {}):
+                leads.setdefault(tier, []).append(value - theirs["as_trained"][tier])
+    return [float(np.mean(values)) for values in leads.values()]
+
+
+def best_arm(arms: Rows, key: str) -> str | None:
+    """Return the arm with the largest mean over its seeds; None where none has one."""
+    means = {arm: _mean(rows.values(), key) for arm, rows in arms.items()}
+    known = {arm: mean for arm, mean in means.items() if mean is not None}
+    return max(known, key=lambda arm: known[arm]) if known else None
+
+
+def _mean(rows: Sequence[Mapping[str, Any]] | Any, key: str) -> float | None:
+    values = [row[key] for row in rows if row.get(key) is not None]
+    return float(np.mean(values)) if values else None
 
 
 def paired(
@@ -71,23 +143,36 @@ def paired(
     return mean, float(student.ppf(0.975, count - 1)) * error
 
 
-def page(raw: Mapping[str, Any]) -> str:
+def page(raw: Mapping[str, Any], *, large: bool = False) -> str:
     """Return docs/leaderboard.md."""
-    runs = raw.get("runs", {})
+    runs, tuned = raw.get("runs", {}), Tuned(raw)
+    option = " --large" if large else ""
     lines = [
-        "# Leaderboard",
+        f"# Leaderboard{': larger spaces, more rounds' if large else ''}",
         "",
-        "Made by `python -m benchmarks.leaderboard --root PATH`; do not edit. "
+        f"Made by `python -m benchmarks.leaderboard --root PATH{option}`; do not edit. "
         f"Written {time.strftime('%Y-%m-%d')} at commit `{_commit()}`.",
         "",
         *_LEGEND,
     ]
+    if runs:
+        lines += ["", f"![every arm on every track](leaderboard{'_large' if large else ''}.svg)"]
+    oracle = read_raw("oracle")
+    if oracle:
+        lines += [
+            "",
+            "## How much architecture can matter",
+            "",
+            *_ORACLE,
+            "",
+            *oracle_lines(oracle),
+        ]
     for track in TRACKS:
         lines += ["", f"## Track {track}. {TITLES[track]}", ""]
         if track not in runs:
             lines.append("Not run yet.")
             continue
-        lines += list(_table(track, runs[track], raw.get("step_sizes", {}).get(track, {})))
+        lines += list(_table(track, runs[track], tuned, large=large))
     ranks = mean_ranks(runs)
     if ranks:
         lines += [
@@ -101,39 +186,91 @@ def page(raw: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _table(track: str, arms: Rows, steps: Mapping[str, float]) -> Iterator[str]:
-    head = ("arm", "deployed", "ahead", "worst decile", "tuned", "global", "MMACs", "MB down + up")
-    yield f"| {' | '.join((*head, 'samples', 'step', 'seeds'))} |"
-    yield f"|{'---|' * (len(head) + 3)}"
+_HEAD = (
+    *("arm", "deployed", "behind", "worst decile", "tuned", "behind", "global", "MMACs", "memory"),
+    *("MB down", "MB up", "1000 samples", "kept", "step, parameter", "seeds"),
+)
+
+
+def _table(track: str, arms: Rows, tuned: Tuned, *, large: bool) -> Iterator[str]:
+    yield f"| {' | '.join(_HEAD)} |"
+    yield f"|{'---|' * len(_HEAD)}"
 
     def deployed(arm: str) -> float:
-        return float(np.mean([row["deployed"] for row in arms[arm].values()]))
+        return _mean(arms[arm].values(), "deployed") or 0.0
 
     for arm in sorted(arms, key=deployed, reverse=True):
         rows = list(arms[arm].values())
-        lead = paired(arms[arm], arms.get("fedavg", {}), "deployed") if arm != "fedavg" else None
-        bytes_ = [row["bytes_down"] + row["bytes_up"] for row in rows]
+        lr, more = tuned.of(track, arm) if arm in ARMS else (None, ())
+        settings = [f"{lr or 0.03:g}", *(text.removeprefix("method.") for text in more)]
         cells = [
             arm,
             _spread(rows, "deployed"),
-            ""
-            if lead is None
-            else f"{lead[0]:+.1f}" + ("" if lead[1] is None else f" ± {lead[1]:.1f}"),
+            _behind(arms, arm, "deployed"),
             _spread(rows, "worst_decile"),
             _spread(rows, "fine_tuned"),
+            _behind(arms, arm, "fine_tuned"),
             _spread(rows, "global"),
             _spread(rows, "macs", scale=1e-6),
-            f"{np.mean(bytes_) / 1e6:,.0f}",
-            f"{np.mean([row['samples'] for row in rows]):,.0f}",
-            f"{steps[arm]:g}" if arm in steps else "0.03",
+            _spread(rows, "memory_mib"),
+            _cost(rows, "bytes_down", 1e-6),
+            _cost(rows, "bytes_up", 1e-6),
+            _cost(rows, "samples", 1e-3),
+            _cost(rows, "client_state_bytes", 1e-6, digits=2),
+            ", ".join(settings),
             ", ".join(arms[arm]),
         ]
         yield f"| {' | '.join(cells)} |"
     yield ""
+    tiers = list(_tier_rows(arms))
+    if tiers:
+        yield from [*tiers, ""]
     yield "```"
     for arm in arms:
-        yield f"corolla run {' '.join(overrides_of(track, arm, lr=steps.get(arm)))} dataset.root=PATH"
+        if arm in ARMS:
+            lr, more = tuned.of(track, arm)
+            given = overrides_of(track, arm, lr=lr, more=more, large=large)
+            yield f"corolla run {' '.join(given)} dataset.root=PATH"
     yield "```"
+
+
+def _tier_rows(arms: Rows) -> Iterator[str]:
+    """Yield the accuracies by tier, deployed and after fine-tuning, where there are tiers."""
+    names = [tier for rows in arms.values() for row in rows.values() for tier in _deployed(row)]
+    tiers = sorted(set(names), key=lambda name: int(name.partition("/")[2]))
+    if not tiers:
+        return
+    yield f"| deployed, tuned | {' | '.join(tiers)} |"
+    yield f"|{'---|' * (len(tiers) + 1)}"
+    for arm, rows in arms.items():
+        cells = [arm]
+        for tier in tiers:
+            both = [
+                [row["tiers"][key][tier] for row in rows.values() if tier in _deployed(row, key)]
+                for key in ("as_trained", "fine_tuned")
+            ]
+            cells.append(", ".join(f"{np.mean(v):.1f}" for v in both if v) or "-")
+        yield f"| {' | '.join(cells)} |"
+
+
+def _deployed(row: Mapping[str, Any], key: str = "as_trained") -> Mapping[str, float]:
+    found: Mapping[str, float] = row.get("tiers", {}).get(key, {})
+    return found
+
+
+def _behind(arms: Rows, arm: str, key: str) -> str:
+    best = best_arm(arms, key)
+    if best is None or best == arm:
+        return "best" if best else "-"
+    lead = paired(arms[best], arms[arm], key)
+    if lead is None:
+        return "-"
+    return f"{lead[0]:.1f}" + ("" if lead[1] is None else f" ± {lead[1]:.1f}")
+
+
+def _cost(rows: Sequence[Mapping[str, Any]], key: str, scale: float, *, digits: int = 0) -> str:
+    mean = _mean(rows, key)
+    return "-" if mean is None else f"{scale * mean:,.{digits}f}"
 
 
 def _spread(rows: Sequence[Mapping[str, Any]], key: str, *, scale: float = 1.0) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.finished_runs import client_state_bytes
 from benchmarks.recording import read_raw, write_result
 from corolla.config.compose import methods
 from corolla.launch import plan_run, start
@@ -53,17 +54,12 @@ def measured(run: RunDirectory) -> dict[str, float]:
     rows = [row for row in run.clients() if row.get("params")]
     model = _BYTES * float(np.mean([row["params"] for row in rows]))
     trained = [row.get("samples_processed", 0.0) for row in rows]
-    names = {row["client"] for row in rows}
-    state = (
-        run.path / "state"
-    )  # of a client, here and in folders of other kinds beside the clients'
-    kept = {name: sum(_largest(folder) for folder in state.rglob(name)) for name in names}
     checkpoint = (run.path / "checkpoints" / "latest").read_text().strip()
     return {
         "bytes_down": float(np.mean([row["bytes_down"] for row in rows])) / model,
         "bytes_up": float(np.mean([row["bytes_up"] for row in rows])) / model,
         "samples": float(np.mean(trained)) / _IMAGES,
-        "client_state": max(kept.values()) / model,
+        "client_state": client_state_bytes(run) / model,
         "server_state": _size(run.path / "checkpoints" / checkpoint) / model,
         "model_bytes": model,
     }
@@ -79,11 +75,6 @@ def with_table(page: str, raw: dict[str, dict[str, float]]) -> str:
     _, _, after = rest.partition(_END)
     words = "Of one participant in one round, over its model (`python -m benchmarks.method_costs`):"
     return f"{before}{_BEGIN}\n{words}\n\n{table(raw)}\n{_END}{after}"
-
-
-def _largest(folder: Path) -> float:
-    """Return the bytes of one of the rounds that a client keeps."""
-    return float(max((path.stat().st_size for path in folder.glob("*")), default=0))
 
 
 def table(raw: dict[str, dict[str, float]]) -> str:

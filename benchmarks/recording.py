@@ -20,6 +20,13 @@ def read_raw(name: str) -> dict[str, Any]:
     return raw
 
 
+def read_figures(name: str) -> dict[str, float]:
+    """Return the figures of ``results/<name>.json``; none where nothing was measured yet."""
+    path = RESULTS / f"{name}.json"
+    found: dict[str, float] = json.loads(path.read_text())["figures"] if path.is_file() else {}
+    return found
+
+
 def write_result(name: str, figures: Mapping[str, float], raw: Any) -> Path:
     """Write ``results/<name>.json`` whole or not at all, and return its path."""
     environment = collect_environment(seed=0, device="cpu")

@@ -97,12 +97,19 @@ def newest_usable(
 
 
 def kept_arrays(
-    store: ClientStore, client: ClientId, before_round: int, like: Arrays, *, what: str
+    store: ClientStore,
+    client: ClientId,
+    before_round: int,
+    like: Arrays,
+    *,
+    what: str,
+    start: Arrays | None = None,
 ) -> State:
-    """Return the newest arrays of the names and shapes of ``like`` that a client kept; zeros without any.
+    """Return the newest arrays of the names and shapes of ``like`` that a client kept.
 
-    ``restarted`` in the meta: what there was is lost, then or earlier. NaN and infinities count as damage:
-    the server refused that training, too. Otherwise as `newest_usable`.
+    Without any ``start``, by default zeros. ``restarted`` in the meta: what there was is lost, then or
+    earlier. NaN and infinities count as damage: the server refused that training, too. Otherwise as
+    `newest_usable`.
     """
 
     def usable(state: State) -> State:
@@ -115,7 +122,7 @@ def kept_arrays(
 
     variate, lost = newest_usable(store, client, before_round, usable, what=what)
     zeros = {name: np.zeros_like(array) for name, array in like.items()}
-    return variate or State(zeros, {"restarted": lost})
+    return variate or State(zeros if start is None else dict(start), {"restarted": lost})
 
 
 def pack_optimizer(optimizer_state: OptimizerState | None, prefix: str) -> State:

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from clients.scaffold import CONTROL
+from clients.scaffold import CONTROL, Form
 from corolla.aggregation.coverage import coverage_average
 from corolla.aggregation.regions import leading_regions
 from corolla.aggregation.server_step import stepped
@@ -37,6 +37,9 @@ class ScaffoldSettings(FedAvgSettings):
     """FedAvg's settings, and the server's step."""
 
     server_lr: Positive  # eta_g; 1: the mean itself
+    form: Form = (
+        "paper"  # niid_bench: c starts at the weights, and changes are weighted as models are
+    )
 
 
 class Scaffold(FedAvg):
@@ -51,7 +54,7 @@ class Scaffold(FedAvg):
     def __init__(self, *, federation: Federation, settings: ScaffoldSettings) -> None:
         super().__init__(federation=federation, settings=settings)
         self._control = {
-            name: np.zeros_like(array)
+            name: array if settings.form == "niid_bench" else np.zeros_like(array)
             for name, array in self._arrays.items()
             if not is_statistic(name) and array.dtype.kind == "f"
         }
@@ -75,9 +78,10 @@ class Scaffold(FedAvg):
         outcome = super().absorb(server_round, models)
         self._arrays = stepped(before, self._arrays, self.settings.server_lr)
         changes = [replace(r, arrays=State(r.arrays).part(CONTROL)) for r in replies]
+        weights = self.settings.weights if self.settings.form == "niid_bench" else "uniform"
         mean_change = coverage_average(
             {name: np.zeros_like(array) for name, array in self._control.items()},
-            updates_of(changes, self._control_regions, "uniform"),
+            updates_of(changes, self._control_regions, weights),
             rule=self.federation.robust,
         )
         share = len(replies) / max(self.federation.clients, len(replies))  # others may have joined

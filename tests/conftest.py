@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import get_class
 from omegaconf import OmegaConf
+from PIL import Image
 
 from corolla.spaces.mobilenetv3 import MobileNetV3Space
 
@@ -76,3 +78,15 @@ def _one_thread() -> None:
 @pytest.fixture(scope="session")
 def digits_space() -> MobileNetV3Space:
     return make_space("mobilenetv3_8")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Twenty images of each of two classes, in the layout of CIFAR-10's class folders."""
+    rng = np.random.default_rng(0)
+    for number in range(2):
+        for image in range(20):
+            path = tmp_path / "source" / "train" / f"c{number}" / f"{image:02d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(path)
+    return tmp_path / "source"

@@ -17,7 +17,13 @@ from corolla.config.schema import parse_config
 from corolla.launch import plan_run, start
 from tests.conftest import CONF, quick
 
-OWN_TESTS = ("spider", "hapfnas", "niid", "board")  # the last two: test_external, test_leaderboard
+OWN_TESTS = (
+    "spider",
+    "hapfnas",
+    "niid",
+    "fedrep",
+    "board",
+)  # the last three: test_external, test_leaderboard
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 PERFEDRLNAS = [name for name in EXPERIMENTS if not name.startswith(OWN_TESTS)]
 HAPFNAS = [name for name in EXPERIMENTS if name.startswith("hapfnas")]

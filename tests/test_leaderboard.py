@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from benchmarks import feature_shift, leaderboard
-from benchmarks.leaderboard_cells import ARMS, TRACKS, Arm, overrides_of
+from benchmarks import feature_shift, leaderboard, leaderboard_table
+from benchmarks.leaderboard_cells import ARMS, LARGE, TITLES, TRACKS, Arm, Tuned, overrides_of
+from benchmarks.leaderboard_chart import chart
+from benchmarks.leaderboard_rows import scores
 from benchmarks.leaderboard_table import figures, mean_ranks, page, paired
+from corolla.cli.main import main as cli
+from corolla.config.build import build_space
 from corolla.config.compose import compose_values
-from corolla.config.schema import parse_config
+from corolla.config.schema import ImageConfig, parse_config
 from corolla.launch import plan_run, start
+from corolla.records.run_directory import RunDirectory
+from corolla.spaces.architecture import Architecture
 
 
 def row(deployed: float, fine_tuned: float = 50.0) -> dict[str, Any]:
@@ -39,12 +47,61 @@ def _ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ARMS, "corolla", Arm(("method=fedavg",)))
 
 
+@pytest.fixture(autouse=True)
+def _no_oracle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        leaderboard_table, "read_figures", lambda _: {"oracle_gain_a": 0.5, "x": 1.0}
+    )
+
+
 def test_leads_are_over_the_best_other_arm_seed_by_seed() -> None:
     found = figures({"runs": RUNS})
     assert found["a_corolla_deployed"] == 62.0
     assert found["lead_deployed_a"] == 4.0  # 3 and 5 ahead of FedAvg
     assert found["lead_fine_tuned_a"] == 0.0
     assert not any(key.startswith("lead") and key.endswith("_b") for key in found)
+    assert found["oracle_gain_a"] == 0.5
+    assert "x" not in found
+
+
+def test_searches_are_compared_with_their_own_controls() -> None:
+    arms = {
+        "corolla": {"0": row(60.0)},
+        "corolla_by_lot": {"0": row(59.0)},  # no rival: a variant of ours
+        "perfedrlnas": {"0": row(58.0)},
+        "perfednas_by_lot": {"0": row(50.0)},
+    }
+    found = figures({"runs": {"a": arms, "b": {a: arms[a] for a in arms if a != "corolla_by_lot"}}})
+    assert (found["lead_over_lot_a"], found["lead_over_lot_b"]) == (1.0, 10.0)
+    assert found["lead_over_lot"] == 5.5
+    assert found["perfedrlnas_over_lot_a"] == 8.0
+    assert found["lead_deployed_a"] == 2.0
+
+
+def test_the_lead_in_every_tier_is_the_smallest() -> None:
+    def tiers(*values: float) -> dict[str, Any]:
+        return row(50.0) | {"tiers": {"as_trained": dict(zip(("1/1", "1/4"), values, strict=True))}}
+
+    arms = {
+        "corolla": {"0": tiers(60.0, 50.0)},
+        "fiarse": {"0": tiers(58.0, 40.0)},
+        "heterofl": {"0": tiers(40.0, 49.0)},
+        "perfedrlnas": {"0": tiers(99.0, 99.0)},  # not one of the methods for tiers
+    }
+    assert figures({"runs": {"c": arms}})["lead_every_tier_c"] == 1.0
+    assert "| corolla | 60.0 | 50.0 |" in page({"runs": {"c": arms}})
+
+
+def test_a_tuning_takes_the_best_trial_and_tracks_without_one_that_of_a() -> None:
+    tried = {"0.01": 50.0, "0.1": 60.0, "0.1 method.mu=0.1": 61.0, "0.06": 62.0}
+    tuned = Tuned({"tuning": {"a": {"fedprox": tried, "perfedrlnas": {"0.1": 1.0, "0.01": 1.0}}}})
+    assert tuned.best_step("a", "fedprox") == 0.1  # 0.06 is no first trial
+    assert tuned.of("a", "fedprox") == (0.06, ())
+    del tried["0.06"]
+    assert tuned.of("b", "fedprox") == (0.1, ("method.mu=0.1",))
+    assert tuned.of("a", "perfedrlnas_by_lot") == (0.01, ())  # its search's; of equals the smaller
+    assert tuned.of("a", "fedavg") == (None, ())
+    assert tuned.best_step("b", "fedprox") is None
 
 
 def test_the_interval_by_hand() -> None:
@@ -61,32 +118,63 @@ def test_ranks_are_means_over_tracks() -> None:
 
 
 def test_the_page_shows_every_track_and_the_commands() -> None:
-    text = page({"runs": RUNS, "step_sizes": {"a": {"fedavg": 0.1}}})
-    assert "| corolla | 62.0 ± 2.8 | +4.0 ± 12.7 |" in text
-    assert text.count("Not run yet.") == 2
-    assert "method=fedavg trainer.lr=0.1 trainer.lr_min=0.01 dataset.root=PATH" in text
+    mu = "0.1 method.server_momentum=0.5"
+    text = page({"runs": RUNS, "tuning": {"a": {"fedavg": {mu: 1.0}}}})
+    assert "| corolla | 62.0 ± 2.8 | best | 1.0 ± 0.0 | 50.0 ± 0.0 | best |" in text
+    assert "| fedavg | 58.0 ± 1.4 | 4.0 ± 12.7 |" in text
+    assert "| 0.1, server_momentum=0.5 | 0, 1 |" in text
+    assert text.count("Not run yet.") == 3
+    given = "method=fedavg trainer.lr=0.1 trainer.lr_min=0.01 method.server_momentum=0.5"
+    assert f"{given} dataset.root=PATH" in text
+
+
+def test_the_picture_has_every_arm_on_every_track() -> None:
+    picture = ElementTree.fromstring(chart(RUNS, TITLES, own="corolla"))
+    texts = [one.text for one in picture.iter("{http://www.w3.org/2000/svg}text")]
+    assert [text for text in texts if text in ("corolla", "fedavg", "local")] == [
+        *("corolla", "fedavg", "local"),  # best first
+        *("local", "fedavg"),
+    ]
+    dots = [float(one.get("cx", 0)) for one in picture.iter("{http://www.w3.org/2000/svg}circle")]
+    assert dots[:2] == [190 + 4 * 62.0, 190 + 4 * 50.0]  # corolla on a: deployed, fine-tuned
+    assert len(dots) == 10
 
 
 @pytest.mark.parametrize("arm", list(ARMS))
 def test_every_arm_composes_on_its_tracks(arm: str) -> None:
-    for track in ARMS[arm].tracks:
-        values = compose_values([*overrides_of(track, arm, lr=0.1), "dataset.root=unused"])
+    key, tried = ARMS[arm].grid or ("method.name", ())
+    assert len(tried) <= 2  # as many as others try step sizes
+    assert set(ARMS[arm].tracks) <= set(TRACKS)
+    for track in TRACKS if arm == "fedavg" else ARMS[arm].tracks[-1]:
+        given = [*overrides_of(track, arm, lr=0.1, large=True), "dataset.root=unused"]
+        values = compose_values([*given, *(f"{key}={value}" for value in tried[:1])])
         config, faults = parse_config(values)
         assert config is not None, faults
-        assert (config.clients, values["trainer"]["lr"]) == (100, 0.1)
-    assert set(ARMS[arm].tracks) <= set(TRACKS)
+        assert values["rounds"] == 400
+        clients = config.clients + config.new_clients
+        assert (clients, values["trainer"]["lr"]) == (100, 0.1)
 
 
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """Twenty images of each of two classes, in the layout of CIFAR-10's class folders."""
-    rng = np.random.default_rng(0)
-    for number in range(2):
-        for image in range(20):
-            path = tmp_path / "source" / "train" / f"c{number}" / f"{image:02d}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(path)
-    return tmp_path / "source"
+def test_tiers_are_the_same_for_all_who_keep_to_them() -> None:
+    """Of every arm's largest network; the thin copies below a tier are the largest that fit it."""
+    largest: dict[tuple[str, bool], int] = {}
+    for arm in ("perfedrlnas", "heterofl", "fedrolex", "fiarse", "fedavg_smallest"):
+        for large in (False, True):
+            values = compose_values([*overrides_of("c", arm, large=large), "dataset.root=unused"])
+            config, _ = parse_config(values)
+            assert config is not None
+            images = ImageConfig(name="x", classes=list("abcdefghij"), channels=3)
+            space = build_space(config.model_copy(update={"images": images}))
+            largest[arm, large] = space.costs(space.largest()).macs
+            share = space.costs(space.smallest()).macs / largest[arm, large]
+            assert 0.005 < share <= 1 / 64
+            if arm == "heterofl" and not large:
+                every = [space.costs(Architecture((i,))).macs / 9210368 for i in range(4)]
+                for share, tier in zip(every, (1 / 64, 1 / 16, 1 / 4, 1), strict=True):
+                    assert 0.8 * tier < share <= tier
+    assert {macs for (_, large), macs in largest.items() if not large} == {9210368}
+    assert len({macs for (_, large), macs in largest.items() if large}) == 1
+    assert set(LARGE) == {arm.space for arm in ARMS.values()}
 
 
 FEW = ("clients=4", "partition.images_per_client=8", "partition.alpha=100")
@@ -113,7 +201,7 @@ def test_groups_of_clients_see_their_images_changed(pictures: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("track", list(TRACKS))
+@pytest.mark.parametrize("track", list("abcd"))
 def test_every_track_runs(track: str, pictures: Path, tmp_path: Path) -> None:
     root = pictures
     if track == "d":
@@ -130,7 +218,7 @@ def test_every_track_runs(track: str, pictures: Path, tmp_path: Path) -> None:
     )
     files = (f"dataset.root={root}", f"run_dir={tmp_path / 'run'}", "engine=inline", "report=false")
     run = start(plan_run([*overrides_of(track, arm), *few, *short, *files]))
-    row = leaderboard.scores(run)
+    row = scores(run)
     assert 0 <= row["deployed"] <= 100
     assert row["macs"] > 0
     if track == "c":
@@ -138,6 +226,77 @@ def test_every_track_runs(track: str, pictures: Path, tmp_path: Path) -> None:
         largest = max(entry["macs_cap"] for entry in own)
         assert sorted(entry["macs_cap"] / largest for entry in own) == [1 / 64, 1 / 16, 1 / 4, 1]
         assert all(entry["macs"] <= entry["macs_cap"] for entry in own)
+        assert list(row["tiers"]["as_trained"]) == ["1/1", "1/4", "1/16", "1/64"]
+        accuracies = run.summary()["as_trained"]["test_accuracy"]["per_client"]
+        in_tiers = 100 * np.array([accuracies[c] for c in run.summary()["per_client"]])
+        np.testing.assert_allclose(sorted(row["tiers"]["as_trained"].values()), sorted(in_tiers))
+
+
+SHORT = (
+    "clients=4",
+    "clients_per_round=2",
+    "local_epochs=1",
+    "evaluation.fine_tune_epochs=1",
+    "partition.images_per_client=8",
+    "partition.alpha=100",
+)
+
+
+class InThisProcess:
+    """Stands in for the process of a run: torch is imported already."""
+
+    def __init__(self, command: list[str], **_: Any) -> None:
+        self.returncode = cli([*command[3:]])
+
+    def poll(self) -> int:
+        return self.returncode
+
+
+@pytest.mark.slow
+def test_new_clients_and_controls_are_cells_of_two_runs(
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Every way to serve new clients; a control, named before its search, waits for it."""
+    made = leaderboard.overrides_of
+    few = (*SHORT, "new_clients=1")
+    monkeypatch.setattr(leaderboard, "overrides_of", lambda *a, **k: (*made(*a, **k), *few))
+    alone = ("clients=5", "new_clients=0")
+    monkeypatch.setattr(leaderboard, "trained_by", lambda arm: alone if arm == "local" else ())
+    monkeypatch.setattr(leaderboard.subprocess, "Popen", InThisProcess)
+    monkeypatch.setattr(leaderboard, "_STAGE_ROUNDS", 1)
+    arms = "perfedrlnas_by_lot,perfedrlnas,ditto,local"
+    arguments = ["--root", str(pictures), "--work", str(tmp_path / "work"), "--rounds", "3"]
+    leaderboard.main([*arguments, "--tracks", "e", "--arms", arms, "--seeds", "0"])
+    said = capsys.readouterr().out
+    assert said.count(": deployed ") == 4, said
+    run = RunDirectory.open(tmp_path / "work" / "e-local-s0")
+    last = 100 * run.summary()["as_trained"]["test_accuracy"]["per_client"]["4"]
+    assert scores(run, new_only=True)["deployed"] == last
+    stage = RunDirectory.open(tmp_path / "work" / "e-ditto-s0")
+    trained = RunDirectory.open(tmp_path / "work" / "e-ditto-s0-train")
+    assert list(stage.summary()["per_client"]) == ["4"]
+    row = scores(stage, trained=trained, new_only=True)
+    assert row["samples"] >= trained.summary()["costs"]["samples_processed"]
+    assert row["client_state_bytes"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_larger_version_runs_on_a_gpu(
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made = leaderboard.overrides_of
+    monkeypatch.setattr(leaderboard, "overrides_of", lambda *a, **k: (*made(*a, **k), *SHORT))
+    arguments = ["--root", str(pictures), "--work", str(tmp_path / "work"), "--rounds", "2"]
+    arms = "fedavg,perfedrlnas,heterofl,fiarse"
+    leaderboard.main([*arguments, "--large", "--tracks", "a,c", "--arms", arms, "--seeds", "0"])
+    assert capsys.readouterr().out.count(": deployed ") == 5
 
 
 def test_the_queue_runs_cells_once_and_goes_on(
@@ -159,7 +318,7 @@ def test_the_queue_runs_cells_once_and_goes_on(
 
     monkeypatch.setattr(leaderboard.subprocess, "Popen", Finished)
     monkeypatch.setattr(leaderboard.RunDirectory, "open", lambda path: path)
-    monkeypatch.setattr(leaderboard, "scores", lambda run: row(60.0))
+    monkeypatch.setattr(leaderboard, "scores", lambda run, **_: row(60.0))
     arguments = ["--root", str(tmp_path), "--work", str(tmp_path / "work"), "--rounds", "1"]
     arguments += ["--tracks", "a", "--arms", "fedavg,local", "--seeds", "0"]
     leaderboard.main(arguments)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from clients.scaffold import CONTROL, ScaffoldClient, VariateSettings
+from clients.scaffold import CONTROL, Form, ScaffoldClient, VariateSettings
 from clients.site import site_of
 from corolla.aggregation.statistics import is_statistic
 from corolla.config.build import build_client
@@ -62,10 +62,16 @@ def _plain_site(momentum: float, store: ClientStore | None = None) -> Any:
 
 
 def _fit(
-    store: ClientStore, round: int, *, w: float = 0.0, c: float = 0.2, momentum: float = 0.0
+    store: ClientStore,
+    round: int,
+    *,
+    w: float = 0.0,
+    c: float = 0.2,
+    momentum: float = 0.0,
+    form: Form = "paper",
 ) -> Answer:
     site = _plain_site(momentum, store)
-    client = ScaffoldClient(site=site, settings=VariateSettings(option="II"))
+    client = ScaffoldClient(site=site, settings=VariateSettings(option="II", form=form))
     arrays = {"weight": w, CONTROL + "weight": c}
     task = Task(client="1", round=round, architecture=Architecture((0,)), epochs=1, lr=0.5)
     return client.fit(task, {n: np.full((1, 1), v, np.float32) for n, v in arrays.items()})
@@ -111,6 +117,48 @@ def test_a_client_that_was_never_asked_starts_at_0_whatever_the_model(store: Cli
     answer = _fit(store, 1, w=0.5, c=0.2)
     assert answer.arrays[CONTROL + "weight"] == pytest.approx(-0.425)
     assert answer.metrics["state_restarted"] == 0
+
+
+def test_two_steps_of_niid_bench_by_hand(store: ClientStore) -> None:
+    """Beside momentum 0.5, c - c_i = -0.4: y = 0.2 + 0.5, then 0.9 + 0.5 (0.5 + 0.3); 0.6 - 0.2 - 1.3 / 1."""
+    store.save("1", 1, _of(0.6))
+    answer = _fit(store, 2, momentum=0.5, form="niid_bench")
+    assert answer.arrays["weight"] == pytest.approx(1.3)
+    assert _kept(store, 3) == pytest.approx(-0.9)
+    assert answer.arrays[CONTROL + "weight"] == pytest.approx(-1.5)
+
+
+def test_niid_bench_starts_at_the_weights(store: ClientStore) -> None:
+    """w = c_i = 0.5, c - c_i = -0.3: y = 0.65 + 0.25, then 1.05 + 0.5 (0.25 + 0.1); 0.5 - 0.2 - 0.725."""
+    answer = _fit(store, 1, w=0.5, momentum=0.5, form="niid_bench")
+    assert answer.arrays["weight"] == pytest.approx(1.225)
+    assert answer.arrays[CONTROL + "weight"] == pytest.approx(-0.425 - 0.5)
+    with pytest.raises(RefusedError, match=r"option='I': is not that of form=niid_bench"):
+        VariateSettings(option="I", form="niid_bench")
+
+
+def test_niid_benchs_server_starts_at_the_weights_too_and_weighs_changes() -> None:
+    examples = ("method.form=niid_bench", "method.weights=examples")
+    strategy = _strategy(_config("scaffold", *examples))
+    before = strategy.state()
+    replies = _replies(strategy, 1, ["0", "1"])  # of four, with 10 and 11 images
+    strategy.absorb(1, replies)
+    first, second = (reply.arrays for reply in replies)
+    for name, c in strategy.state().part(CONTROL).items():
+        w = before.arrays[f"model/{name}"]
+        assert before.arrays[CONTROL + name].tobytes() == w.tobytes()
+        mean = (10 * first[CONTROL + name] + 11 * second[CONTROL + name]) / 21
+        np.testing.assert_allclose(c, w + mean / 2, rtol=1e-4, atol=1e-5)
+
+
+def test_where_everybody_takes_part_niid_benchs_start_cancels_out(tmp_path: Path) -> None:
+    plain = ("method=scaffold", "trainer.momentum=0", "trainer.weight_decay=0", "rounds=1", *TWO)
+    ours = run(tmp_path / "ours", *plain)
+    theirs = run(tmp_path / "theirs", *plain, "method.form=niid_bench")
+    left, right = (weights_of(each, f"strategy/{CONTROL}") for each in (ours, theirs))
+    assert any(np.abs(c).max() > 0.01 for c in left.values())
+    for name, c in left.items():
+        np.testing.assert_allclose(right[name], c, atol=2e-4)
 
 
 def test_damaged_variates_go_back_and_start_anew(
