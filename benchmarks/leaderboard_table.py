@@ -50,12 +50,12 @@ model; `local` trains on its own, for as long as the others. Then all are fine-t
 SPIDER and global NAS prune mixed DARTS networks, which this space has none of; HAPFNAS trains its supernet
 at the server first: neither is an arm of equal rounds.""".splitlines()
 _ORACLE = """\
-`python -m benchmarks.oracle`: 24 random architectures of equal cost, each trained by FedAvg twice, on the test
-images of 8 clients in two halves. In points: standard deviations of architectures, of client x architecture,
-and of the noise of one training on one half; what a choice on one half gains over a draw by lot on the other,
-one network for all or each client its best, ± the standard error over clients; the same when the chosen one
-is trained anew, which is architecture alone; what a choice without noise would gain. Where that is below one
-point no search among equals can win a point.""".splitlines()
+`python -m benchmarks.oracle`: 24 random architectures of equal cost, each trained by FedAvg twice, on the
+test images of 8 clients in two halves. In points: standard deviations of architectures, of client x
+architecture, and of the noise of one training on one half; what a choice on one half gains over a draw by
+lot on the other, one network for all or each client its best, ± its standard error over clients; the same
+when the chosen one is trained anew, which is architecture alone; what a choice without noise would gain.
+Where that is below one point no search among equals can win a point.""".splitlines()
 Rows = Mapping[str, Mapping[str, Any]]  # arm -> seed -> row
 
 
