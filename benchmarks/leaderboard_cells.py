@@ -103,6 +103,12 @@ ARMS: dict[str, Arm] = {
         "method.hypernetwork.chunk=10000",
         grid=("method.hypernetwork.lr", (0.03, 0.1)),
     ),
+    "fedmn": _fixed(
+        "fedmn",
+        "space=lenet_modules",
+        grid=("method.temperature", (0.5, 2.0)),
+        space="lenet_modules",
+    ),
     "sfl": _fixed("sfl", grid=("method.alpha", (0.3, 0.7))),
     "fedkemf": _fixed("fedkemf", *SERVER_IMAGES, grid=("method.alpha", (0.25, 0.75))),
     "fedmd": _fixed("fedmd", *SERVER_IMAGES, tracks="abcd", grid=("method.digest_epochs", (2, 4))),
@@ -190,6 +196,10 @@ LARGE = {  # the GPU's: four times as wide, so 16 times as costly
     "elastic_cnn_width": (
         f"space.supernet.base.stages={_yaml(_WIDER['whole'])}",
         "space.supernet.base.hidden=[1024]",
+    ),
+    "lenet_modules": (
+        "space.supernet.base.channels=[24,64]",
+        "space.supernet.base.hidden=[480,336]",
     ),
 }
 LARGE_ROUNDS = ("rounds=400", "local_epochs=5")

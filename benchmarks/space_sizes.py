@@ -1,19 +1,20 @@
 """How large the architectures of every space are: parameters, multiply-accumulates, bytes, memory.
 
-    python -m benchmarks.space_sizes
+    python -m benchmarks.space_sizes [SPACE ...]
 
 Exact counts, no timing: of the smallest and the largest architecture, and the mean of 200 uniform draws,
-with ten classes and colour images (the _8 space: gray ones).
+with ten classes and colour images (the _8 space: gray ones). With names, of these alone; the others stay.
 """
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
 import numpy as np
 from hydra.utils import get_class
 
-from benchmarks.recording import write_result
+from benchmarks.recording import read_raw, write_result
 from corolla.config.compose import compose_values, config_dir
 from corolla.spaces.costs import Costs
 from corolla.spaces.supernet import Supernet
@@ -23,25 +24,30 @@ DRAWS, BATCH = 200, 32
 
 def main() -> None:
     """Count, print a Markdown table, write results/space_sizes.json."""
-    figures: dict[str, float] = {}
-    raw: dict[str, Any] = {}
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("spaces", nargs="*", metavar="SPACE")
+    there = sorted(path.stem for path in (config_dir() / "space").glob("*.yaml"))
+    chosen = parser.parse_args().spaces or there
+    kept: dict[str, Any] = read_raw("space_sizes")
+    raw = {name: kept[name] for name in there if name in kept}
     print("| space | dimensions | logits | architectures | M parameters | MMACs | MiB to train |")
     print("|---|---|---|---|---|---|---|")
-    for path in sorted((config_dir() / "space").glob("*.yaml")):
-        name = path.stem
+    for name in chosen:
         space = space_named(name, 1 if name.endswith("_8") else 3)
-        found = _sizes(space)
         raw[name] = {
             "dimensions": len(space.dimensions),
             "with_a_choice": sum(len(d) > 1 for d in space.dimensions),
             "logits": space.num_logits,
             "architectures": space.size,
-            **found,
+            **_sizes(space),
         }
-        for which, costs in found.items():
-            figures[f"{name}_{which}_params_m"] = costs["params"] / 1e6
-            figures[f"{name}_{which}_mmacs"] = costs["macs"] / 1e6
         print(_row(name, raw[name]))
+    figures = {
+        f"{name}_{which}_{unit}": raw[name][which][key] / 1e6
+        for name in sorted(raw)
+        for which in ("smallest", "mean", "largest")
+        for key, unit in (("params", "params_m"), ("macs", "mmacs"))
+    }
     print(f"written: {write_result('space_sizes', figures, raw)}")
 
 
