@@ -13,6 +13,7 @@ from benchmarks.client_labels import RULES, with_official_test, with_own_test
 from benchmarks.external import CELLS, accuracies, compared, main
 from corolla.config.compose import compose_values
 from corolla.config.schema import parse_config
+from corolla.config.unbuilt import check_unbuilt
 from tests.data.conftest import Labels
 
 LABELS = np.tile(np.arange(10), 60)
@@ -105,6 +106,7 @@ def test_every_cell_is_a_run_that_could_start(cell: str) -> None:
     given = [f"experiment={one.experiment}", *one.method, "dataset.root=x", "partition.path=y"]
     config, faults = parse_config(compose_values(given))
     assert config is not None, faults
+    check_unbuilt(config)
     assert one.partition in RULES
 
 

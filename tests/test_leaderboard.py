@@ -20,6 +20,7 @@ from corolla.cli.main import main as cli
 from corolla.config.build import build_space
 from corolla.config.compose import compose_values
 from corolla.config.schema import ImageConfig, parse_config
+from corolla.config.unbuilt import check_unbuilt
 from corolla.launch import plan_run, start
 from corolla.records.run_directory import RunDirectory
 from corolla.spaces.architecture import Architecture
@@ -150,6 +151,7 @@ def test_every_arm_composes_on_its_tracks(arm: str) -> None:
         values = compose_values([*given, *(f"{key}={value}" for value in tried[:1])])
         config, faults = parse_config(values)
         assert config is not None, faults
+        check_unbuilt(config)  # every key is known, every value in its range
         assert values["rounds"] == 400
         clients = config.clients + config.new_clients
         assert (clients, values["trainer"]["lr"]) == (100, 0.1)
