@@ -189,7 +189,7 @@ class TestExistingCluster:
         self, cluster: str, run_dir: Path, tmp_path: Path
     ) -> None:
         launcher = start_launcher(
-            run_dir, address=cluster, rounds=4, messages=6, sleep_s=1, pause_s=1, timeout_s=120
+            run_dir, address=cluster, rounds=7, messages=6, sleep_s=1, pause_s=1, timeout_s=120
         )
         wait_for_rounds(run_dir, 1, seconds=120)
         # The first process may be alone in the first round; from the second on there are two.
@@ -199,13 +199,13 @@ class TestExistingCluster:
         assert len({place["ray_node"] for place in before["where"]}) == 2
         second = int((tmp_path / "address").read_text().split()[1])
         psutil.Process(second).kill()
-        assert launcher.wait(120) == 0
+        assert launcher.wait(180) == 0
         lines = rounds_of(run_dir)
-        assert len(lines) == 4
+        assert len(lines) == 7
         for line in lines[2:]:  # whoever worked on the lost node failed, everybody else answered
             assert len(line["where"]) + len(line["errors"]) == 6
-            assert len(line["errors"]) <= 1
-        assert {place["node"] for place in lines[3]["where"]} == {"first"}
+        assert sum(len(line["errors"]) for line in lines) <= 1
+        assert {place["node"] for place in lines[-1]["where"]} == {"first"}
 
     def test_ctrl_c_ends_the_clients_and_leaves_the_cluster(
         self, cluster: str, run_dir: Path

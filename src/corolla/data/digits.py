@@ -6,8 +6,11 @@ Repository, 1998 (its test part), as shipped with scikit-learn.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -58,8 +61,12 @@ class Digits:
 
     @cached_property
     def _pool(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        from sklearn.datasets import load_digits  # takes a second to import: only where it is used
-
-        bunch = load_digits()
-        pixels = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, np.newaxis]
-        return pixels, bunch.target.astype(np.int64)
+        # scikit-learn itself takes a second to import, in every process; its file does not.
+        package = find_spec("sklearn")
+        if package is None or not package.submodule_search_locations:
+            raise ModuleNotFoundError("dataset=digits takes its images from scikit-learn")
+        file = Path(package.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
+        with gzip.open(file, "rt") as lines:
+            table = np.loadtxt(lines, delimiter=",")
+        images = table[:, :-1].reshape(-1, 1, 8, 8)
+        return np.rint(images * (255 / 16)).astype(np.uint8), table[:, -1].astype(np.int64)

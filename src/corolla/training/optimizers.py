@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
+from corolla.training.no_compiler import do_without_compiler
 from corolla.training.results import OptimizerState
 from corolla.training.settings import LoopSettings, TrainerSettings
 
@@ -25,6 +26,7 @@ def build_optimizer(
     Unless ``decay_norm_and_bias``, vectors and scalars (BatchNorm's gamma and beta, biases) form a
     second group without weight decay.
     """
+    do_without_compiler()
     parameters = trainable(model)
     groups: list[dict[str, Any]] = [{"params": parameters, "weight_decay": settings.weight_decay}]
     if settings.weight_decay and not settings.decay_norm_and_bias:
