@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from flwr.serverapp import Grid
 
 from corolla.config.schema import RunConfig
+from corolla.records.phases import phase
 from corolla.tasks import Failure, Reply
 from corolla.types import ClientId, client_order, client_seed, generator
 from strategies.base import CorollaStrategy
@@ -28,12 +30,14 @@ class Evaluator:
         self._strategy = strategy
         self._roster = roster
         self._grid = grid
+        self._run_dir = None if config.run_dir is None else Path(config.run_dir)
 
     def evaluate(
         self, server_round: int, *, clients: Collection[ClientId] | None = None
     ) -> tuple[list[Reply], list[Failure]]:
         """Return the scores of every connected client's deployed model, or of those ``clients`` alone."""
-        return self._ask(server_round, clients)
+        with phase("evaluation", self._number(clients), run_dir=self._run_dir):
+            return self._ask(server_round, clients)
 
     def finally_asked(self) -> list[ClientId]:
         """Return the clients whose models are scored and collected at the end: all, a sample, or nobody."""
@@ -58,13 +62,20 @@ class Evaluator:
         if wanted == "auto":
             wanted = not self._config.on_nodes
         everybody = self._config.evaluation.final == "all"  # those who join meanwhile included
-        return self._ask(
-            server_round,
-            None if everybody else self.finally_asked(),
-            fine_tune_epochs=self._config.evaluation.fine_tune_epochs,
-            return_arrays=bool(wanted) and keep_models,
-            extra={"deploy": True, "keep": keep_models},
-        )
+        asked = None if everybody else self.finally_asked()
+        epochs = self._config.evaluation.fine_tune_epochs
+        words = "final evaluation and fine-tuning" if epochs else "final evaluation"
+        with phase(words, self._number(asked), run_dir=self._run_dir):
+            return self._ask(
+                server_round,
+                asked,
+                fine_tune_epochs=epochs,
+                return_arrays=bool(wanted) and keep_models,
+                extra={"deploy": True, "keep": keep_models},
+            )
+
+    def _number(self, clients: Collection[ClientId] | None) -> int:
+        return len(self._roster.clients() if clients is None else clients)
 
     def _ask(
         self, server_round: int, clients: Collection[ClientId] | None = None, **settings: Any

@@ -17,6 +17,7 @@ from flwr.app import Error, Message
 from flwr.serverapp import Grid
 
 from clients.flower_internals import ErrorCode, is_passing
+from corolla.records.phases import step
 from strategies.words import brief
 
 _LOG = logging.getLogger("corolla")
@@ -78,7 +79,7 @@ def gather(
     - so is an answer that cannot be put together again.
     """
     if isinstance(grid, Exchanges):
-        return grid.exchange(messages, timeout_s=timeout_s)
+        return _counted(grid.exchange(messages, timeout_s=timeout_s))
     sent = list(messages)
     if real_nodes:
         return _Round(grid, sent, timeout_s=timeout_s, clock=clock, sleep=sleep).replies()
@@ -91,12 +92,21 @@ def gather(
         answers = [one for one in pulled if one.metadata.reply_to_message_id in waiting]
         waiting -= {answer.metadata.reply_to_message_id for answer in answers}
         replies += answers
+        step(len(answers))
         waited = clock() - started
         if timeout_s is not None and waited >= timeout_s:
             break
         if waiting and not answers:
             sleep(_pause_s(waited))
     return replies
+
+
+def _counted(replies: Iterable[Message]) -> Iterator[Message]:
+    """Say of each reply that it is there, for whoever watches; none is kept."""
+    for reply in replies:
+        step()
+        yield reply
+        del reply
 
 
 def patiently(
@@ -250,6 +260,7 @@ class _Round:
                         self._ask_again(message)
                     else:
                         self._replies.append(answer)
+                        step()
                     return
         elif not isinstance(problem, Exception):
             raise problem

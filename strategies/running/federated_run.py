@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import operator
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -26,6 +27,7 @@ from corolla.launch.source_run import source_state
 from corolla.limits.client_limits import ClientLimits, limits_of
 from corolla.limits.learning import learn_limits
 from corolla.records.client_facts import read_client_facts
+from corolla.records.phases import phase
 from corolla.tasks import Reply
 from corolla.types import ClientId
 from strategies.base import CorollaStrategy
@@ -143,13 +145,15 @@ class FederatedRun:
     def _round(self, strategy: CorollaStrategy, grid: Grid, server_round: int) -> None:
         start = time.perf_counter()
         messages = strategy.configure_train(server_round, ArrayRecord(), ConfigRecord(), grid)
-        replies = gather(
-            grid,
-            messages,
-            timeout_s=self._config.round_timeout_s,
-            real_nodes=self._config.on_nodes,
-        )
-        strategy.aggregate_train(server_round, replies)
+        asked = operator.length_hint(messages) or None
+        with phase(f"round {server_round}", asked, run_dir=self._directory.path):
+            replies = gather(
+                grid,
+                messages,
+                timeout_s=self._config.round_timeout_s,
+                real_nodes=self._config.on_nodes,
+            )
+            strategy.aggregate_train(server_round, replies)
         report = strategy.report
         if report is None:
             raise RunFailedError(f"{type(strategy).__name__} left no report of the round")

@@ -36,8 +36,14 @@ def _folder(root: Path, classes: int = 2, images: int = 12) -> Path:
         ("rouns=3", "rouns=3: unknown key. Did you mean 'rounds'?"),
         ("method.polcy.lr=1", "Did you mean 'method.policy.lr'?"),
         ("method.strategy.weights=uniform", "is now method.weights. Write method.weights=uniform"),
-        ("search=random", "search='random': is now method/search. Write method/search=random"),
-        ("proposals.initial=3", "proposals.initial=3: is now method.proposals.initial."),
+        (
+            "search=random",
+            "search='random': belongs to another method (is now method/search). Leave it out",
+        ),
+        (
+            "proposals.initial=3",
+            "proposals.initial=3: belongs to another method (is now method.proposals",
+        ),
         ("method/search=random", "method/search='random': the method has no such choice"),
         ("clients_per_round=20", "clients_per_round=20: more participants than clients=10"),
         ("clients_per_round=1.5", "a fraction must lie in (0, 1]"),

@@ -18,7 +18,7 @@ FULL_SIZE = {
     "elastic_cnn_64",  # elastic_cnn with more widths
 }
 # One fixed network each.
-NOT_SEARCHED = {"cnn_fedavg", "cnn_fedrep", "lenet", "resnet18", "resnet18_gn", "vit_32"}
+NOT_SEARCHED = {"cnn_fedavg", "cnn_fedrep", "lenet", "resnet18", "resnet18_gn", "vit_32", "vit_8"}
 SPACES = sorted({path.stem for path in (CONF / "space").glob("*.yaml")} - FULL_SIZE - NOT_SEARCHED)
 # Smaller still.
 SMALLER = {

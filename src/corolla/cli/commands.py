@@ -1,21 +1,27 @@
-"""What the commands do; `corolla.cli.main` reads their arguments and turns errors into exit codes."""
+"""What the commands do; `corolla.cli.main` reads their arguments and turns errors into exit codes.
+
+torch takes seconds to import: what needs it is imported where the words of a command were found right.
+"""
 
 from __future__ import annotations
 
 import argparse
-import sys
-import time
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
 
-from corolla.cli import tables
-from corolla.config.compose import config_dir, groups, methods, sweep
-from corolla.errors import CorollaError, RefusedError
-from corolla.launch import Plan, plan_run, resume, start
+from corolla.config.compose import compose_values, suggested
+from corolla.config.effects import without_effect
 from corolla.records.run_directory import RunDirectory
+from corolla.records.sweep import Sweep, is_sweep, runs_of
+
+if TYPE_CHECKING:
+    from corolla.launch import Plan
 
 _OUT = Console(soft_wrap=True)
 
@@ -23,58 +29,35 @@ _OUT = Console(soft_wrap=True)
 def run_command(options: argparse.Namespace, console: Console) -> int:
     """Start one run, or all combinations of a multirun."""
     if options.multirun:
-        return _multirun(options.overrides, console)
-    _complete(plan_run(options.overrides), console)
+        from corolla.cli.sweeping import run_sweep
+
+        return run_sweep(options.overrides, console)
+    compose_values(options.overrides)  # a slip is refused before torch is imported
+    tell_choices(options.overrides, _OUT)
+    from corolla.cli.progress import told
+    from corolla.launch import plan_run
+
+    with told(console):
+        plan = plan_run(options.overrides)
+    complete(plan, console)
     return 0
 
 
-def _multirun(overrides: list[str], console: Console) -> int:
-    """Check all runs before the first one starts; a failing one does not stop the others."""
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    jobs = sweep(overrides)
-    plans: list[Plan] = []
-    for number, job in enumerate(jobs):
-        own = [o for o in job if not o.startswith("run_dir=")]
-        parent = next((o.partition("=")[2] for o in job if o.startswith("run_dir=")), None)
-        base = Path(parent) if parent else Path("runs") / f"{stamp}-multirun"
-        varied = [o for o in own if not all(o in other for other in jobs)]
-        plans.append(plan_run(own, default_dir=base / f"{number:02d}-{_job_name(varied)}"))
-    finished, worst = [], 0
-    for number, plan in enumerate(plans, start=1):
-        _OUT.print(f"[bold]Run {number} of {len(plans)}:[/] {plan.run_dir.name}")
-        try:
-            finished.append(_complete(plan, console))
-        except RefusedError:
-            raise
-        except CorollaError as error:
-            console.print(f"[bold red]Failed:[/] {error}", markup=True)
-            worst = 3
-    if len(finished) > 1:
-        from corolla.report import write_report
-
-        _compare([directory.path for directory in finished])
-        page = write_report(
-            [d.path for d in finished], finished[0].path.parent / "report-compare.html"
-        )
-        _OUT.print(f"Comparison: {page}")
-    return worst
+def tell_choices(overrides: list[str], out: Console) -> None:
+    """Say what the method chose where nothing was given, and which given keys change nothing."""
+    chosen = suggested(overrides)
+    if chosen:
+        method = next(text for text in overrides if text.startswith("method="))
+        words = f"{method} takes {' '.join(chosen)} (conf/method); what you give wins."
+        out.print(words, highlight=False, markup=False)
+    for sentence in without_effect(overrides):
+        out.print(f"Note: {sentence}", highlight=False, markup=False)
 
 
-def _compare(run_dirs: list[Path]) -> None:
-    table, to_know = tables.comparison(run_dirs)
-    for sentence in to_know:
-        _OUT.print(sentence, highlight=False, markup=False)
-    _OUT.print(table)
-
-
-def _job_name(job: list[str]) -> str:
-    name = "-".join(o.replace("=", "_").replace("/", "_") for o in job)
-    return "".join(c for c in name if c.isalnum() or c in "-_.")[:80] or "run"
-
-
-def _complete(plan: Plan, console: Console) -> RunDirectory:
+def complete(plan: Plan, console: Console) -> RunDirectory:
     """Run to the end with a progress bar, print the table, write the report."""
     from corolla.cli.progress import following
+    from corolla.launch import start
 
     with (
         _resumable(plan.run_dir, console),
@@ -87,32 +70,60 @@ def _complete(plan: Plan, console: Console) -> RunDirectory:
 
 @contextmanager
 def _resumable(run_dir: Path, console: Console) -> Iterator[None]:
-    """Say how to carry on after Ctrl-C."""
+    """Say how to carry on after Ctrl-C, or SIGTERM (`corolla stop`), which means the same."""
     try:
-        yield
+        with terminable():
+            yield
     except KeyboardInterrupt:
         console.print(f"\nCarry on with: corolla resume {run_dir}", highlight=False)
         raise
 
 
-def resume_command(options: argparse.Namespace, console: Console) -> int:
-    """Carry on an interrupted run."""
-    from corolla.cli.progress import following
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Have SIGTERM interrupt the block; outside the main thread nothing can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
-    if RunDirectory.open(options.run_dir).finished:
-        directory = resume(options.run_dir)
-        _OUT.print("This run is complete; nothing to resume.")
-    else:
-        with (
-            _resumable(options.run_dir, console),
-            following(options.run_dir, rounds=None, console=console),
-        ):
-            directory = resume(options.run_dir)
-    _conclude(directory, report=True)
+    def interrupt(number: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def resume_command(options: argparse.Namespace, console: Console) -> int:
+    """Carry on an interrupted run, or what is not finished of a sweep."""
+    if is_sweep(options.run_dir):
+        from corolla.cli.sweeping import go_on
+
+        return go_on(Sweep.open(options.run_dir.absolute()), options.jobs, console)
+    resumed(options.run_dir, console)
     return 0
 
 
+def resumed(run_dir: Path, console: Console) -> RunDirectory:
+    """Carry on an interrupted run to its end."""
+    from corolla.cli.progress import following
+    from corolla.launch import resume
+
+    if RunDirectory.open(run_dir).finished:
+        directory = resume(run_dir)
+        _OUT.print("This run is complete; nothing to resume.")
+    else:
+        with _resumable(run_dir, console), following(run_dir, rounds=None, console=console):
+            directory = resume(run_dir)
+    _conclude(directory, report=True)
+    return directory
+
+
 def _conclude(directory: RunDirectory, *, report: bool) -> None:
+    from corolla.cli import tables
+
     summary = directory.summary()
     _OUT.print(tables.clients(summary))
     _OUT.print(tables.headline(summary))
@@ -127,7 +138,13 @@ def report_command(options: argparse.Namespace, console: Console) -> int:
     """Write the HTML page."""
     from corolla.report import write_report
 
-    _OUT.print(f"Report: {write_report(options.run_dirs, options.output)}")
+    if len(options.run_dirs) == 1 and is_sweep(options.run_dirs[0]):
+        from corolla.cli.sweeping import report_sweep
+
+        report_sweep(options.run_dirs[0], options.output)
+        return 0
+    run_dirs = [run_dir for path in options.run_dirs for run_dir in runs_of(path)]
+    _OUT.print(f"Report: {write_report(run_dirs, options.output)}")
     return 0
 
 
@@ -137,22 +154,6 @@ def export_command(options: argparse.Namespace, console: Console) -> int:
 
     path = export_model(options.run_dir, options.client, options.format, options.output)
     _OUT.print(f"Written: {path}")
-    return 0
-
-
-def list_command(options: argparse.Namespace, console: Console) -> int:
-    """Print what can be chosen, with the first comment line of each file."""
-    members = groups()
-    wanted = {"methods": "method", "spaces": "space", "datasets": "dataset"}
-    wanted["experiments"] = "experiment"
-    for plural, group in wanted.items():
-        if options.what in (None, plural):
-            _OUT.print(f"[bold]{plural}[/]")
-            for name in methods() if group == "method" else members.get(group, []):
-                text = (config_dir() / group / f"{name}.yaml").read_text().splitlines()
-                remarks = (li.lstrip("# ") for li in text if li.startswith("#"))
-                comment = next((r for r in remarks if not r.startswith("@package")), "")
-                sys.stdout.write(f"  {name:<20} {comment}\n")
     return 0
 
 

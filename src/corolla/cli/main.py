@@ -24,7 +24,7 @@ Hydra overrides, as in
   corolla run                                   the main job: PerFedRLNAS on digits
   corolla run method=fedavg rounds=20 seed=1
   corolla run experiment=cifar10_small dataset.root=PATH
-  corolla run -m seed=0,1,2 method=fedavg,perfedrlnas
+  corolla run -m seed=0,1,2 method=fedavg,perfedrlnas jobs=2
 `corolla list` shows what there is; conf/config.yaml documents every key."""
 
 
@@ -68,12 +68,20 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_RUN_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    run.add_argument("-m", "--multirun", action="store_true", help="run all combinations of a=1,2")
+    run.add_argument(
+        "-m",
+        "--multirun",
+        action="store_true",
+        help="run all combinations of a=1,2; jobs=2: two at a time",
+    )
     run.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     run.set_defaults(command=_lazy("run"))
 
-    resume = commands.add_parser("resume", help="carry on an interrupted run")
+    resume = commands.add_parser("resume", help="carry on an interrupted run, or sweep")
     resume.add_argument("run_dir", type=Path)
+    resume.add_argument(
+        "--jobs", type=int, default=1, help="of a sweep: runs at a time, each in its own process"
+    )
     resume.set_defaults(command=_lazy("resume"))
 
     report = commands.add_parser("report", help="write the HTML page of one run, or of several")
@@ -111,7 +119,30 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument(
         "what", nargs="?", choices=("methods", "spaces", "datasets", "experiments")
     )
-    listing.set_defaults(command=_lazy("list"))
+    listing.set_defaults(command=_lazy("list", module="listing"))
+
+    check = commands.add_parser(
+        "check", help="show what a run would be: settings, images, costs, seconds per round"
+    )
+    check.add_argument("--no-trial", action="store_true", help="do not try two rounds")
+    check.add_argument(
+        "--seconds", type=float, default=120.0, help="most that the trial may take (120)"
+    )
+    check.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    check.set_defaults(command=_lazy("check", module="check"))
+
+    completion = commands.add_parser(
+        "completion", help="print a script that completes commands, keys and names in the shell"
+    )
+    completion.add_argument("shell", choices=("bash", "zsh"))
+    completion.set_defaults(command=_lazy("completion", module="completion"))
+    job = commands.add_parser("job")  # of a sweep, in a process of its own
+    job.add_argument("path", type=Path)
+    job.add_argument("name")
+    job.set_defaults(command=_lazy("job", module="sweeping"))
+    complete = commands.add_parser("complete")  # asked by that script
+    complete.add_argument("words", nargs=argparse.REMAINDER)
+    complete.set_defaults(command=_lazy("complete", module="completion"))
 
     tune = commands.add_parser("tune", help="measure the fastest training loop for a space")
     tune.add_argument("overrides", nargs="*", metavar="KEY=VALUE")

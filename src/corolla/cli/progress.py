@@ -15,8 +15,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from corolla.records.phases import Standing, clock, listeners, read_standing
+
 METRICS_NAME = "metrics.jsonl"
 LOOK_S = 0.5
+_SAY_S = 15.0  # between two lines of one phase
 RECENT_ROUNDS = 10  # whose mean duration the time left is reckoned from
 
 
@@ -97,6 +100,7 @@ def following(run_dir: Path, *, rounds: int | None, console: Console) -> Iterato
             last_look = ended.wait(LOOK_S)
             for metrics in lines.read():
                 show.round(metrics)
+            show.phase(read_standing(run_dir))
             if last_look:
                 return
 
@@ -110,12 +114,31 @@ def following(run_dir: Path, *, rounds: int | None, console: Console) -> Iterato
             thread.join()
 
 
+@contextmanager
+def told(console: Console) -> Iterator[None]:
+    """Say what goes on in this process before a run has a directory, such as the decoding of images."""
+    said = time.monotonic() - _SAY_S + 1.0  # nothing of what takes no time
+
+    def tell(standing: Standing) -> None:
+        nonlocal said
+        if time.monotonic() - said >= _SAY_S:
+            said = time.monotonic()
+            console.out(str(standing), highlight=False)
+
+    listeners.append(tell)
+    try:
+        yield
+    finally:
+        listeners.remove(tell)
+
+
 class _Log:
     """One plain line per round, for files and pipes."""
 
     def __init__(self, console: Console, rounds: int | None) -> None:
         self._console = console
         self._rounds = rounds
+        self._words, self._said_s = "", 0.0
 
     def __enter__(self) -> _Log:
         return self
@@ -126,6 +149,20 @@ class _Log:
     def round(self, metrics: dict[str, Any]) -> None:
         of = f"/{self._rounds}" if self._rounds else ""
         self._console.out(f"round {_round(metrics)}{of}{_accuracies(metrics)}", highlight=False)
+
+    def phase(self, standing: Standing | None) -> None:
+        """Say what goes on between rounds, and how far it is, now and then."""
+        words = "" if standing is None else standing.phase
+        now = time.monotonic()
+        due = now - self._said_s >= _SAY_S
+        if (
+            standing is not None
+            and not words.startswith("round ")
+            and (words != self._words or due)
+        ):
+            self._console.out(str(standing), highlight=False)
+            self._said_s = now
+        self._words = words
 
 
 class _Bar:
@@ -140,10 +177,17 @@ class _Bar:
             TextColumn("{task.fields[accuracy]}"),
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]}"),
+            TextColumn("{task.fields[phase]}"),
             console=console,
         )
         self._task: TaskID = self._progress.add_task(
-            "", total=rounds, completed=done, round=self._count(done), accuracy="", left=""
+            "",
+            total=rounds,
+            completed=done,
+            round=self._count(done),
+            accuracy="",
+            left="",
+            phase="",
         )
 
     def __enter__(self) -> _Bar:
@@ -163,8 +207,13 @@ class _Bar:
             completed=done,
             round=self._count(done),
             accuracy=_accuracies(metrics).removeprefix(": "),
-            left="" if seconds is None else f"{_duration(seconds)} left",
+            left="" if seconds is None else f"{clock(seconds)} left",
         )
+
+    def phase(self, standing: Standing | None) -> None:
+        """Show what goes on now beside the rounds."""
+        text = "" if standing is None else f"[{standing}]"
+        self._progress.update(self._task, phase=text.replace("[", r"\["))
 
     def _count(self, done: int) -> str:
         return f"{done}/{self._rounds}" if self._rounds else str(done)
@@ -197,9 +246,3 @@ def _accuracies(metrics: dict[str, Any]) -> str:
     if metrics.get("failures"):
         parts.append(f"{metrics['failures']} failed")
     return ": " + "; ".join(parts) if parts else ""
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -9,21 +9,24 @@ from __future__ import annotations
 import copy
 import itertools
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from corolla.config.schema import parse_config
 from corolla.errors import Fault, RefusedError, nearest
 
+_NOW = "is now "
 _OLD_PREFIXES = ("method.strategy.", "method.client.")  # of older releases
 
 
@@ -55,28 +58,29 @@ def methods() -> list[str]:
 
 
 def compose_values(overrides: Sequence[str]) -> dict[str, Any]:
-    """Return the resolved configuration as plain values.
+    """Return the resolved configuration as plain values; what is not given, the method may suggest.
 
     Raises:
         RefusedError: an override that cannot be read, an unknown group member or an unknown key.
 
     """
-    parsed = _parse(overrides)
-    known = groups()
-    faults = [fault for override in parsed if (fault := _moved(override, known))]
-    faults += [fault for override in parsed if (fault := _group_fault(override, known))]
+    overrides = [*suggested(overrides), *overrides]
+    parsed, faults = _looked_through(overrides)
     if faults:
+        wrong = {fault.key for fault in faults} | {
+            fault.value for fault in faults if fault.key == "override"
+        }
+        rest = [o.input_line or "" for o in parsed if not wrong & {o.key_or_group, o.input_line}]
+        with suppress(RefusedError):  # what is left goes together no better
+            faults += [f for f in parse_config(_values(rest))[1] if f.key not in wrong]
         raise RefusedError(faults)
-    chosen = [o.input_line or "" for o in parsed if o.key_or_group in known]
-    base, keys = _chosen(config_dir(), tuple(chosen))
-    for override in parsed:
-        key = override.key_or_group
-        if key in known or override.is_add() or override.is_force_add():
-            continue
-        if key not in keys:
-            faults.append(Fault(key, override.value(), "unknown key", _nearest_key(key, keys)))
-    if faults:
-        raise RefusedError(faults)
+    return _values(overrides)
+
+
+def _values(overrides: Sequence[str]) -> dict[str, Any]:
+    """Return what overrides compose to that were looked through."""
+    parsed, known = _parsed(overrides)[0], groups()
+    base = _base(parsed, known)
     own = [override for override in parsed if override.key_or_group not in known]
     composed = _with_values(base, own)
     if composed is None:
@@ -93,10 +97,112 @@ def compose_values(overrides: Sequence[str]) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
+def mended(
+    values: Mapping[str, Any], overrides: Sequence[str], faults: Sequence[Fault]
+) -> dict[str, Any]:
+    """Return ``values`` with what `conf/` says wherever a fault is, so that further ones can be found."""
+    parsed, _ = _parsed([*suggested(overrides), *overrides])
+    plain = OmegaConf.to_container(_base(parsed, groups()))
+    changed = OmegaConf.create(dict(values))
+    for fault in faults:
+        above, _, last = fault.key.rpartition(".")
+        node = OmegaConf.select(changed, above) if above else changed
+        if isinstance(node, DictConfig) and last in node:
+            node[last] = _at(plain, fault.key)
+    container = OmegaConf.to_container(changed, resolve=True)
+    return {str(key): value for key, value in cast("dict[Any, Any]", container).items()}
+
+
+def _looked_through(overrides: Sequence[str]) -> tuple[list[Override], list[Fault]]:
+    """Return the overrides and all that is wrong with their words; nothing is composed of wrong groups."""
+    parsed, faults = _parsed(overrides)
+    known = groups()
+    moved = [fault for override in parsed if (fault := _moved(override, known))]
+    faults += [fault for override in parsed if (fault := _group_fault(override, known))]
+    faults += [fault for override in parsed if (fault := _sweep_fault(override))]
+    faults += moved
+    wrong = {fault.key for fault in faults}
+    try:
+        keys = frozenset(_flatten(_base([o for o in parsed if o.key_or_group not in wrong], known)))
+    except RefusedError as error:
+        return parsed, [*faults, *error.faults]
+    for fault in moved:
+        new = fault.problem.removeprefix(_NOW).replace("/", ".")
+        if new not in keys:
+            problem = f"belongs to another method ({fault.problem})"
+            remedy = "Leave it out, or take a method that has it"
+            faults[faults.index(fault)] = Fault(fault.key, fault.value, problem, remedy)
+    for override in parsed:
+        key = override.key_or_group
+        if key in known or key in wrong or override.is_add() or override.is_force_add():
+            continue
+        if key not in keys:
+            faults.append(Fault(key, override.value(), "unknown key", _nearest_key(key, keys)))
+    return parsed, faults
+
+
+def _base(parsed: Sequence[Override], known: Collection[str]) -> DictConfig:
+    """Return what the chosen groups compose to, without single values."""
+    members = tuple(o.input_line or "" for o in parsed if o.key_or_group in known)
+    return _chosen(config_dir(), members)
+
+
+def choices(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
+    """Return the unresolved configuration, and which file was chosen of each group."""
+    parsed, _ = _parsed([*suggested(overrides), *overrides])
+    composed = _compose([o.input_line or "" for o in parsed], with_choices=True)
+    chosen = {str(group): str(name) for group, name in composed.hydra.runtime.choices.items()}
+    OmegaConf.set_struct(composed, False)
+    composed.pop("hydra")
+    return composed, {
+        group: name for group, name in chosen.items() if not group.startswith("hydra")
+    }
+
+
+def known_keys(overrides: Sequence[str]) -> frozenset[str]:
+    """Return the keys that a run with these groups has; those of the main job where they are wrong."""
+    parsed, _ = _looked_through([text for text in overrides if "=" in text])
+    with suppress(RefusedError):
+        return frozenset(key for key, _ in leaves(_base(parsed, groups())))
+    return frozenset(key for key, _ in leaves(_chosen(config_dir(), ())))
+
+
+def suggested(overrides: Sequence[str]) -> list[str]:
+    """Return what the method's file suggests (`suggests` in conf/method) and ``overrides`` leave open.
+
+    What an experiment says is wanted as it is, and nothing is added to it. A group that is given, such as a
+    space, is not changed by what was suggested within it.
+    """
+    parsed, _ = _parsed(overrides)
+    given = {override.key_or_group: override for override in parsed}
+    method = given.get("method")
+    if method is None or "experiment" in given:
+        return []
+    if _group_fault(method, groups()) or method.is_sweep_override():
+        return []  # it is refused, or not yet one
+    base = _chosen(config_dir(), (f"method={method.value()}",))
+    lists = OmegaConf.to_container(base.method.get("suggests") or OmegaConf.create({}))
+    if not isinstance(lists, dict):
+        return []
+    dataset = given["dataset"].value() if "dataset" in given else "digits"
+    own = [] if "space" in given else lists.get("digits" if dataset == "digits" else "others", [])
+    return [text for text in [*own, *lists.get("all", [])] if not _decided(text, given)]
+
+
+def _decided(text: str, given: Collection[str]) -> bool:
+    """Tell whether what ``text`` sets, or the group that it is in, was given."""
+    key = text.partition("=")[0].replace("/", ".")
+    names = {name.replace("/", ".") for name in given} - {"method"}
+    return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
 def sweep(overrides: Sequence[str]) -> list[list[str]]:
     """Split ``a=1,2 b=3,4`` into the override lists of all combinations, as Hydra's basic sweeper does."""
     axes: list[list[str]] = []
-    for override in _parse(overrides):
+    parsed, faults = _parsed(overrides)
+    if faults:
+        raise RefusedError(faults)
+    for override in parsed:
         key = override.get_key_element()
         if override.is_sweep_override():
             axes.append([f"{key}={value!s}" for value in override.sweep_string_iterator()])
@@ -105,28 +211,37 @@ def sweep(overrides: Sequence[str]) -> list[list[str]]:
     return [list(combination) for combination in itertools.product(*axes)]
 
 
-def _parse(overrides: Sequence[str]) -> list[Override]:
+def _parsed(overrides: Sequence[str]) -> tuple[list[Override], list[Fault]]:
     parser, parsed, faults = OverridesParser.create(), [], []
     for text in overrides:
         try:
-            parsed.append(parser.parse_override(text))
+            override = parser.parse_override(text)
+            if override.key_or_group != "experiment" or override.value() is not None:
+                parsed.append(override)  # experiment=null is what there is anyway
         except HydraException:
-            faults.append(
-                Fault("override", text, "cannot be read", "Write key=value, as in rounds=5")
-            )
-    if faults:
-        raise RefusedError(faults)
-    return parsed
+            remedy = "Write key=value, as in rounds=5"
+            faults.append(Fault("override", text, "cannot be read", remedy))
+    return parsed, faults
 
 
 def _group_fault(override: Override, known: dict[str, list[str]]) -> Fault | None:
     key = override.key_or_group
+    if override.is_sweep_override():
+        return None
     if key not in known or (override.value() is None and key == "experiment"):
         return None
     name = "null" if override.value() is None else str(override.value())
     if name in known[key]:
         return None
     return Fault(key, name, f"no such {key}", nearest(name, known[key]))
+
+
+def _sweep_fault(override: Override) -> Fault | None:
+    if not override.is_sweep_override():
+        return None
+    key, text = override.key_or_group, (override.input_line or "").partition("=")[2]
+    remedy = f"Add -m for a run of each: corolla run -m {key}={text}; a list is in brackets"
+    return Fault(key, text, "are several values", remedy)
 
 
 def _moved(override: Override, known: Mapping[str, Any]) -> Fault | None:
@@ -139,14 +254,14 @@ def _moved(override: Override, known: Mapping[str, Any]) -> Fault | None:
         new = f"method.{key}" if rest else f"method/{key}"
     else:
         return None
-    return Fault(key, value, f"is now {new}", f"Write {new}={value}")
+    return Fault(key, value, f"{_NOW}{new}", f"Write {new}={value}")
 
 
-def _compose(overrides: Sequence[str]) -> DictConfig:
+def _compose(overrides: Sequence[str], *, with_choices: bool = False) -> DictConfig:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(config_dir=str(config_dir()), version_base="1.3"):
-            return compose("config", overrides=list(overrides))
+            return compose("config", overrides=list(overrides), return_hydra_config=with_choices)
     except (HydraException, OmegaConfBaseException) as error:
         group = re.match(r"Could not override '(\w+/\w+)", str(error))
         if group:  # of a method that has no such choice
@@ -162,10 +277,9 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
 
 
 @lru_cache(maxsize=64)
-def _chosen(folder: Path, members: tuple[str, ...]) -> tuple[DictConfig, frozenset[str]]:
-    """Return what these group members compose to, and its keys; Hydra takes 0.1 s for it."""
-    composed = _compose(members)
-    return composed, frozenset(_flatten(composed))
+def _chosen(folder: Path, members: tuple[str, ...]) -> DictConfig:
+    """Return what these group members compose to; Hydra takes 0.1 s for it."""
+    return _compose(members)
 
 
 def _with_values(composed: DictConfig, overrides: Sequence[Override]) -> DictConfig | None:
@@ -189,21 +303,38 @@ def _first_line(error: Exception) -> str:
 
 def _text(composed: DictConfig, key: str) -> Any:
     """Return what stands at ``key``, unresolved."""
-    raw: Any = OmegaConf.to_container(composed, resolve=False)
+    return _at(OmegaConf.to_container(composed, resolve=False), key)
+
+
+def _at(raw: Any, key: str) -> Any:
     for part in key.split("."):
         raw = raw.get(part) if isinstance(raw, dict) else None
     return raw
 
 
-def _flatten(node: Any, prefix: str = "") -> set[str]:
-    if not isinstance(node, DictConfig):
-        return {prefix}
-    keys = {prefix} if prefix else set()
-    for key in node:
-        child = ".".join(part for part in (prefix, str(key)) if part)
-        value = None if OmegaConf.is_missing(node, key) else node._get_node(key)
-        keys |= _flatten(value, child) if isinstance(value, DictConfig) else {child}
-    return keys
+def leaves(node: DictConfig, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, value as it is written) of all that is no group of others."""
+    for key, child in _nodes(node, prefix):
+        if not isinstance(child, DictConfig) or not len(child):
+            yield key, OmegaConf.to_container(child) if OmegaConf.is_config(child) else child
+
+
+def _flatten(node: DictConfig) -> set[str]:
+    return {key for key, _ in _nodes(node, "")}
+
+
+def _nodes(node: DictConfig, prefix: str) -> Iterator[tuple[str, Any]]:
+    for name in node:
+        key = f"{prefix}.{name!s}" if prefix else str(name)
+        child = None if OmegaConf.is_missing(node, name) else node._get_node(name)
+        value = child if isinstance(child, DictConfig | ListConfig) else _value_of(child)
+        yield key, value
+        if isinstance(child, DictConfig):
+            yield from _nodes(child, key)
+
+
+def _value_of(child: Any) -> Any:
+    return child._value() if child is not None else None
 
 
 def _nearest_key(key: str, keys: Collection[str]) -> str:

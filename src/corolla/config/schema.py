@@ -63,6 +63,10 @@ class MethodConfig(_WithSettings):
     new_clients: StageConfig | None = None  # stage=new_clients, where there is one
     # What the run's `private` is where nobody gives it: conf/config.yaml reads it, and nothing else.
     private: list[str] | None = Field(default=None, exclude=True)
+    # What a run takes that nobody gave (compose.suggested); nothing else reads it.
+    suggests: dict[Literal["digits", "others", "all"], list[str]] | None = Field(
+        default=None, exclude=True
+    )
 
 
 class SpaceConfig(_Strict):

@@ -11,6 +11,7 @@ from corolla.data.image_decoding import LISTED, UnreadableImagesError
 from corolla.data.images import Images
 from corolla.data.partition.partition import Partition
 from corolla.errors import Fault, RefusedError, nearest
+from corolla.records.phases import phase, step
 from corolla.types import ClientId
 
 
@@ -64,14 +65,16 @@ class FederationData:
             return self._foreign
         unreadable: list[tuple[str, str]] = []
         key = ""
-        for client in self.clients:
-            try:
-                self.client(client)
-            except UnreadableImagesError as error:
-                unreadable += error.unreadable
-                key = error.key
-            except RefusedError as error:
-                faults += error.faults
+        with phase("decoding images of clients", len(self.clients)):
+            for client in self.clients:
+                try:
+                    self.client(client)
+                except UnreadableImagesError as error:
+                    unreadable += error.unreadable
+                    key = error.key
+                except RefusedError as error:
+                    faults += error.faults
+                step()
         if unreadable:
             faults += UnreadableImagesError(key, unreadable).faults
         return faults[: LISTED + 1]

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from corolla.config.build import (
     build_dataset,
     build_engine,
@@ -15,12 +17,12 @@ from corolla.config.build import (
     build_space,
     build_trainer,
 )
-from corolla.config.compose import compose_values
+from corolla.config.compose import compose_values, mended
 from corolla.config.schema import ImageConfig, RunConfig, parse_config
 from corolla.config.unbuilt import check_unbuilt
 from corolla.data.dataset import Dataset
 from corolla.data.federation import FederationData
-from corolla.data.partition.partition import Partition
+from corolla.data.partition.partition import ClientIndices, Partition
 from corolla.errors import Fault, RefusedError
 from corolla.launch.checks import (
     Collector,
@@ -48,7 +50,22 @@ class Plan:
 
 def plan_run(overrides: Sequence[str], *, default_dir: Path | None = None) -> Plan:
     """Compose and check a run; RefusedError shows all faults that could be found."""
-    return plan_of(compose_values(overrides), default_dir=default_dir)
+    values = compose_values(overrides)
+    faults: list[Fault] = []
+    while True:  # what else is wrong shows once these have their defaults again
+        try:
+            plan = plan_of(values, default_dir=default_dir)
+            break
+        except RefusedError as error:
+            known = {fault.key for fault in faults}
+            new = [fault for fault in error.faults if fault.key not in known]
+            faults += new
+            if not new:
+                raise RefusedError(faults) from error
+            values = mended(values, overrides, new)
+    if faults:
+        raise RefusedError(faults)
+    return plan
 
 
 def plan_of(values: dict[str, Any], *, default_dir: Path | None = None) -> Plan:
@@ -59,18 +76,18 @@ def plan_of(values: dict[str, Any], *, default_dir: Path | None = None) -> Plan:
     collector = Collector()
     for step in (build_trainer, build_engine, check_unbuilt):
         collector.run(step, config)
-    config, partition, dataset = collector.run(_with_images, config) or (config, None, None)
+    config, partition, dataset = collector.run(_with_images, config) or _stand_in(config)
     run_dir = Path(config.run_dir) if config.run_dir else default_dir or _default_dir(config)
     config = config.model_copy(update={"run_dir": str(run_dir.absolute())})
     if dataset is not None:
         collector.run(check_server_set, config, dataset)
-    space = collector.run(build_space, config) if config.images else None
+    space = collector.run(build_space, config)
     facts: dict[str, dict[str, Any]] = {}
     if space is not None and not faults:
         facts = collector.run(simulated_facts, config, space, partition) or {}
         collector.run(check_method, config, space, facts)
         collector.run(check_batches, config, space)
-        if config.stage == "new_clients":
+        if config.stage == "new_clients" and dataset is not None:
             collector.run(source_state, config, space)
     collector.add(faults)
     if not collector.faults:
@@ -81,6 +98,27 @@ def plan_of(values: dict[str, Any], *, default_dir: Path | None = None) -> Plan:
     return Plan(
         config=config, run_dir=run_dir.absolute(), space=space, partition=partition, facts=facts
     )
+
+
+def _stand_in(config: RunConfig) -> tuple[RunConfig, Partition | None, None]:
+    """Return made-up images in the place of refused ones: space and method are checked all the same."""
+    classes = [str(label) for label in range(10)]
+    clients = [str(client) for client in range(config.clients + config.new_clients)]
+    indices = ClientIndices(np.arange(60), np.arange(20), np.arange(20))
+    partition = Partition(
+        dataset="",
+        fingerprint="",
+        seed=config.seed,
+        partitioner={},
+        class_names=tuple(classes),
+        clients=dict.fromkeys(clients, indices),
+        counts={
+            one: {"train": [6] * 10, "validation": [2] * 10, "test": [2] * 10} for one in clients
+        },
+    )
+    images = ImageConfig(name="images", classes=classes, channels=3)
+    config = config.model_copy(update={"images": images})
+    return config, None if config.on_nodes else partition, None
 
 
 def _with_absolute_paths(config: RunConfig) -> RunConfig:

@@ -25,6 +25,7 @@ from corolla.records.atomic import write_text
 from corolla.records.client_facts import write_client_facts
 from corolla.records.environment import collect_environment
 from corolla.records.errors import RESTORE, CorruptStateError
+from corolla.records.phases import phase
 from corolla.records.resumable import require_resumable
 from corolla.records.run_directory import RunDirectory
 from corolla.spaces.supernet import Supernet
@@ -118,4 +119,6 @@ def _launch(config: RunConfig, directory: RunDirectory, text: str) -> None:
             there["from_run"] = str(Path(str(server_runs)) / Path(config.from_run).name)
         text = config.model_copy(update=there).to_yaml()
     engine = build_engine(config)
-    engine.run(config_yaml=text, run_dir=directory.path, launch=token)
+    words = f"starting engine {config.engine.get('kind')}"
+    with phase(words, run_dir=directory.path):  # until the ServerApp says what it does
+        engine.run(config_yaml=text, run_dir=directory.path, launch=token)

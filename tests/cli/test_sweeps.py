@@ -1,0 +1,86 @@
+"""A sweep is written down before it starts, carried on, looked at in between; no run stops another."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from corolla.cli import commands, main
+from corolla.errors import RunFailedError
+from corolla.launch import Plan
+from corolla.records.run_directory import RunDirectory
+from corolla.records.sweep import Sweep
+from tests.strategies.conftest import SMALL
+
+FEW = [o for o in SMALL if not o.startswith(("rounds", "evaluation.fine"))]
+FEW += ["method=fedavg", "rounds=1", "evaluation.fine_tune_epochs=0"]
+
+
+def _finished(path: Path) -> list[bool]:
+    sweep = Sweep.open(path)
+    return [sweep.finished(job) for job in sweep.jobs]
+
+
+def test_a_failing_run_stops_no_other_and_is_tried_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complete = commands.complete
+
+    def failing(plan: Plan, console: object) -> RunDirectory:
+        if plan.config.seed == 0:
+            raise RunFailedError("no power")
+        return complete(plan, console)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr("corolla.cli.sweeping.complete", failing)
+        assert main(["run", "-m", *FEW, "seed=0,1", f"run_dir={tmp_path / 'sweep'}"]) == 3
+    assert "no power" in capsys.readouterr().err
+    assert _finished(tmp_path / "sweep") == [False, True]
+    assert main(["report", str(tmp_path / "sweep")]) == 0
+    out = capsys.readouterr().out
+    assert "Not begun yet: 00-seed_0" in out
+    assert (tmp_path / "sweep" / "report-compare.html").is_file()
+    (tmp_path / "sweep").rename(tmp_path / "moved")  # it is where it is
+    assert main(["resume", str(tmp_path / "moved")]) == 0
+    assert _finished(tmp_path / "moved") == [True, True]
+    assert "│ fedavg │  0, 1 │" in capsys.readouterr().out
+    assert main(["run", "-m", *FEW, "seed=0,1", f"run_dir={tmp_path / 'moved'}"]) == 2
+    assert "sweep.json is there already" in capsys.readouterr().err
+
+
+def test_jobs_that_are_no_number(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "-m", "seed=0,1", "jobs=0"]) == 2
+    assert "jobs='0': is no number of runs at once" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_side_by_side_terminated_and_carried_on(tmp_path: Path) -> None:
+    """SIGTERM reaches the runs, which say how to go on; afterwards only what is left is run."""
+    code = "import sys; from corolla.cli import main; sys.exit(main(sys.argv[1:]))"
+    words = ["run", "-m", *FEW, "rounds=300", "seed=0,1,2", "jobs=2", f"run_dir={tmp_path}/sweep"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *words], stderr=subprocess.PIPE, text=True
+    )
+    both = [tmp_path / "sweep" / f"0{i}-seed_{i}" for i in (0, 1)]
+    try:
+        end = time.monotonic() + 200
+        while not all((path / "metrics.jsonl").exists() for path in both):
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        os.kill(process.pid, signal.SIGTERM)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert f"Carry on with: corolla resume {tmp_path}/sweep" in said
+    for path in both:
+        assert f"Carry on with: corolla resume {path}" in path.with_suffix(".log").read_text()
+        assert not (path / "progress.json").exists()
+    assert not Sweep.open(tmp_path / "sweep").begun(Sweep.open(tmp_path / "sweep").jobs[2])
