@@ -7,19 +7,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from flwr.app import Context, Message
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients.adapter import answer_evaluate, answer_failure, answer_query, answer_train
 from clients.client import Client
 from clients.failures import kind_of
 from clients.private_parts import PrivatePartsClient
-from clients.site import shared, site_of
+from clients.site import own_data, shared, site_of
 from corolla.config.build import build_client
 from corolla.errors import RefusedError
 from corolla.records.errors import CorruptStateError
 
 _LOG = logging.getLogger("corolla")
+CONFIG_RECORD = "run"
+"""Holds the configuration in a message of a run that `flwr run .` started: its run-config has none."""
+KIND = "kind"
+"""The question whether a node is a simulated one."""
 
 app = ClientApp()
 
@@ -27,21 +31,27 @@ app = ClientApp()
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Answer a training task."""
-    with _kept_to_the_site(context):
+    with _kept_to_the_site(message, context):
         return _told(answer_train, message, context)
 
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Answer an evaluation task."""
-    with _kept_to_the_site(context):
+    with _kept_to_the_site(message, context):
         return _told(answer_evaluate, message, context)
 
 
 @app.query()
 def query(message: Message, context: Context) -> Message:
-    """Say who this node is."""
-    with _kept_to_the_site(context):
+    """Say who this node is, or only of what kind."""
+    if dict(message.content["task"]).get("question") == KIND:
+        node = context.node_config
+        simulated = "partition-id" in node and own_data(node) is None
+        return Message(
+            RecordDict({"info": ConfigRecord({"simulated": simulated})}), reply_to=message
+        )
+    with _kept_to_the_site(message, context):
         return answer_query(_client(message, context), message)
 
 
@@ -62,6 +72,12 @@ def _told(
     return answer_failure(kind, reason, message)
 
 
+def _take_config(message: Message, context: Context) -> None:
+    """Put the configuration that a message brings where that of a submitted run is."""
+    if not context.run_config.get("config") and CONFIG_RECORD in message.content:
+        context.run_config["config"] = str(message.content[CONFIG_RECORD]["config"])
+
+
 def _client(message: Message, context: Context) -> Client:
     site = site_of(context, dict(message.content["task"]))
     client: Client = build_client(site.config, site=site)
@@ -69,8 +85,9 @@ def _client(message: Message, context: Context) -> Client:
 
 
 @contextmanager
-def _kept_to_the_site(context: Context) -> Iterator[None]:
+def _kept_to_the_site(message: Message, context: Context) -> Iterator[None]:
     """On a real node, keep what names its files and folders out of the reason that the server gets."""
+    _take_config(message, context)
     try:
         yield
     except (RefusedError, CorruptStateError, OSError) as error:

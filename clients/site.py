@@ -154,7 +154,7 @@ def site_of(context: Context, task: Mapping[str, Any]) -> Site:
     real = config.on_nodes
     client = _identity(node, task) if real else str(task["client"])
     state_dir = _state_dir(config, node)
-    data_dir = node.get("data-dir") if real else None
+    data_dir = own_data(node) if real else None
     if data_dir:
         data = node_data(
             Path(str(data_dir)),
@@ -193,6 +193,11 @@ def site_of(context: Context, task: Mapping[str, Any]) -> Site:
         shares_architecture=_shares(node) if real else None,
         limits=node_limits(node, device=common.trainer.device.type) if real else Limits(),
     )
+
+
+def own_data(node: Mapping[str, Any]) -> Any:
+    """Return where a real node's images are: ``data-dir``, or Flower's own word ``data-path``; else None."""
+    return node.get("data-dir") or node.get("data-path")
 
 
 def _shares(node: Mapping[str, Any]) -> bool:

@@ -57,7 +57,7 @@ def stage(root: Path, target: Path) -> Path:
     target.mkdir(parents=True)
     (target / PROJECT_FILE).write_text(tomli_w.dumps(project), encoding="utf-8")
     for top in sorted({pattern.lstrip("/").split("/")[0] for pattern in patterns}):
-        for source in (path for folder in root.glob(top) for path in folder.rglob("*")):
+        for source in (path for one in root.glob(top) for path in (one, *one.rglob("*"))):
             name = source.relative_to(root).as_posix()
             if "__pycache__" in source.parts or not source.is_file():
                 continue

@@ -81,7 +81,7 @@ class SimulatedRoster:
     def nodes(self, grid: Grid) -> Mapping[ClientId, int]:
         """Return all clients; their nodes are looked up once, they stay for the run."""
         if not self._nodes:
-            ids = _in_order_of_creation(grid, _wait_for_nodes(grid, 1, self._deadline_s))
+            ids = _in_order_of_creation(grid, wait_for_nodes(grid, 1, self._deadline_s))
             self._nodes = {c: ids[i % len(ids)] for i, c in enumerate(self.clients())}
         return self._nodes
 
@@ -157,7 +157,7 @@ class NodeRoster:
     def _wait(self, grid: Grid, wanted: int, start: float) -> list[int]:
         """Return the connected nodes that are not left out, once there are as many as wanted."""
         try:
-            return _wait_for_nodes(
+            return wait_for_nodes(
                 grid, wanted, self._deadline_s, start=start, ignored=self._is_left_out
             )
         except RunFailedError:
@@ -239,7 +239,7 @@ def _registered_names(grid: Grid) -> dict[int, str]:
     return {info.node_id: info.name for info in patiently(grid.get_nodes) if info.name}
 
 
-def _wait_for_nodes(
+def wait_for_nodes(
     grid: Grid,
     count: int,
     deadline_s: float,

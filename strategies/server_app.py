@@ -7,9 +7,9 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from clients.flower_internals import outlive_errors
-from corolla.config.compose import compose_values
 from corolla.config.schema import parse_config
 from corolla.errors import RefusedError
+from strategies.flower_run import run_by_flower
 from strategies.running.federated_run import FederatedRun
 
 app = ServerApp()
@@ -17,11 +17,13 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run the federation that ``run_config["config"]`` describes."""
+    """Run the federation that ``run_config["config"]`` describes; without one, what `flwr run .` asks for."""
     text = str(context.run_config.get("config", ""))
-    overrides = str(context.run_config.get("overrides", "")).split()
-    values = yaml.safe_load(text) if text else compose_values(overrides)
-    config, faults = parse_config(values)
+    if not text:
+        outlive_errors()
+        run_by_flower(grid, context.run_config)
+        return
+    config, faults = parse_config(yaml.safe_load(text))
     if config is None:
         raise RefusedError(faults)
     if config.on_nodes:

@@ -167,7 +167,7 @@ class Federation:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=400,
         )
         start = done.stdout.find("{")
         assert start >= 0, done.stdout + done.stderr
@@ -349,7 +349,7 @@ def _succeed(command: list[str | Path], env: dict[str, str] | None = None) -> No
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -172,3 +175,22 @@ def test_in_compose_only_the_gate_is_where_sites_and_the_superlink_meet() -> Non
         assert "--superlink=gate:8001" in services[site]["command"]
     assert networks["gate"] & networks["superlink"]
     assert all(port.startswith("127.0.0.1:") for port in services["superlink"]["ports"])
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_the_superlinks_health_is_that_of_its_helper_too(alive: bool, tmp_path: Path) -> None:
+    superlink = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["superlink"]
+    *_, code = superlink["healthcheck"]["test"]
+    program = tmp_path / ("flower-superexec" if alive else "another")
+    program.write_text("import time; time.sleep(60)")
+    helper = subprocess.Popen([sys.executable, str(program)])
+    try:
+        listed = f"glob.glob('/proc/{helper.pid}/cmdline')"
+        asked = code.partition("; assert")[2].replace("glob.glob('/proc/[0-9]*/cmdline')", listed)
+        while not Path(f"/proc/{helper.pid}/cmdline").read_bytes():
+            pass
+        done = subprocess.run([sys.executable, "-c", f"import glob; assert{asked}"], check=False)
+    finally:
+        helper.kill()
+        helper.wait()
+    assert (done.returncode == 0) == alive

@@ -19,7 +19,7 @@ from corolla.kinds import MOST, kind_problem
 from corolla.types import MODEL_PARTS, ClientId
 
 Prior = Literal["auto", "client", "none"]
-ENGINES = ("inline", "ray", "superlink")
+ENGINES = ("inline", "ray", "superlink", "flower")
 _MOST_CLIENTS = 10**6
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"  # it becomes a part of folders' names
 
