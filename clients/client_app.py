@@ -31,14 +31,14 @@ app = ClientApp()
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Answer a training task."""
-    with _kept_to_the_site(message, context):
+    with _kept_to_the_site(_configured(message, context)):
         return _told(answer_train, message, context)
 
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Answer an evaluation task."""
-    with _kept_to_the_site(message, context):
+    with _kept_to_the_site(_configured(message, context)):
         return _told(answer_evaluate, message, context)
 
 
@@ -51,7 +51,7 @@ def query(message: Message, context: Context) -> Message:
         return Message(
             RecordDict({"info": ConfigRecord({"simulated": simulated})}), reply_to=message
         )
-    with _kept_to_the_site(message, context):
+    with _kept_to_the_site(_configured(message, context)):
         return answer_query(_client(message, context), message)
 
 
@@ -72,10 +72,11 @@ def _told(
     return answer_failure(kind, reason, message)
 
 
-def _take_config(message: Message, context: Context) -> None:
+def _configured(message: Message, context: Context) -> Context:
     """Put the configuration that a message brings where that of a submitted run is."""
     if not context.run_config.get("config") and CONFIG_RECORD in message.content:
         context.run_config["config"] = str(message.content[CONFIG_RECORD]["config"])
+    return context
 
 
 def _client(message: Message, context: Context) -> Client:
@@ -85,9 +86,8 @@ def _client(message: Message, context: Context) -> Client:
 
 
 @contextmanager
-def _kept_to_the_site(message: Message, context: Context) -> Iterator[None]:
+def _kept_to_the_site(context: Context) -> Iterator[None]:
     """On a real node, keep what names its files and folders out of the reason that the server gets."""
-    _take_config(message, context)
     try:
         yield
     except (RefusedError, CorruptStateError, OSError) as error:
