@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,14 +32,16 @@ app = ClientApp()
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Answer a training task."""
-    with _kept_to_the_site(_configured(message, context)):
+    context = _configured(message, context)
+    with _kept_to_the_site(context):
         return _told(answer_train, message, context)
 
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
     """Answer an evaluation task."""
-    with _kept_to_the_site(_configured(message, context)):
+    context = _configured(message, context)
+    with _kept_to_the_site(context):
         return _told(answer_evaluate, message, context)
 
 
@@ -51,7 +54,8 @@ def query(message: Message, context: Context) -> Message:
         return Message(
             RecordDict({"info": ConfigRecord({"simulated": simulated})}), reply_to=message
         )
-    with _kept_to_the_site(_configured(message, context)):
+    context = _configured(message, context)
+    with _kept_to_the_site(context):
         return answer_query(_client(message, context), message)
 
 
@@ -73,10 +77,13 @@ def _told(
 
 
 def _configured(message: Message, context: Context) -> Context:
-    """Put the configuration that a message brings where that of a submitted run is."""
-    if not context.run_config.get("config") and CONFIG_RECORD in message.content:
-        context.run_config["config"] = str(message.content[CONFIG_RECORD]["config"])
-    return context
+    """Return the context with the configuration that the message brings, where its run has none."""
+    if context.run_config.get("config") or CONFIG_RECORD not in message.content:
+        return context
+    told = copy.copy(context)  # Flower refuses a context whose run_config was written to
+    config = str(message.content[CONFIG_RECORD]["config"])
+    told.run_config = {**context.run_config, "config": config}
+    return told
 
 
 def _client(message: Message, context: Context) -> Client:

@@ -90,15 +90,9 @@ class FlowerCli:
         self._connection = connection
         self._env = flower_env(home)
 
-    def submit(
-        self, root: Path, *, run_config: Path, federation_config: dict[str, str] | None = None
-    ) -> int:
+    def submit(self, root: Path, *, run_config: Path) -> int:
         """Submit the app at ``root``; return the run's id. Raises FlowerCallError."""
-        options = ["--run-config", str(run_config)]
-        if federation_config:
-            pairs = " ".join(f"{key}={value}" for key, value in federation_config.items())
-            options += ["--federation-config", pairs]
-        answer = self._json(["run", str(root), self._connection, *options])
+        answer = self._json(["run", str(root), self._connection, "--run-config", str(run_config)])
         return int(answer["run-id"])
 
     def status(self, run_id: int) -> RunStatus:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -41,7 +40,6 @@ def submit(
     root: Path,
     workspace: Path,
     run_config: dict[str, str],
-    federation_config: dict[str, str] | None,
     run_dir: Path,
 ) -> int:
     """Submit the app at ``root`` and return the run's id; ``workspace`` takes temporary files.
@@ -51,9 +49,7 @@ def submit(
     app = stage(root, workspace / "app")
     write_run_config(workspace / "run.toml", run_config)
     try:
-        run_id = cli.submit(
-            app, run_config=workspace / "run.toml", federation_config=federation_config
-        )
+        run_id = cli.submit(app, run_config=workspace / "run.toml")
     except FlowerCallError as problem:
         if any(sign in str(problem) for sign in BUNDLE_SIGNS):
             raise RefusedError(_bundle_fault(root, str(problem))) from problem
@@ -62,13 +58,10 @@ def submit(
     return run_id
 
 
-def wait_for_end(
-    cli: FlowerCli, run_id: int, *, log: Path, gone: Callable[[], str | None]
-) -> RunStatus:
+def wait_for_end(cli: FlowerCli, run_id: int, *, log: Path) -> RunStatus:
     """Append the run's log to ``log`` until the run ends; return how it ended.
 
-    ``gone()`` says what of the run is known to have died, or None. The statuses ``lost`` (it died)
-    and ``unknown`` (no answer for 5 minutes) are ours, all others Flower's. On KeyboardInterrupt
+    The status ``unknown`` (no answer for 5 minutes) is ours, all others Flower's. On KeyboardInterrupt
     the log's reader is stopped, the run is not.
 
     A reader that ends before the run, as when the SuperLink is started again, is started again too.
@@ -80,9 +73,6 @@ def wait_for_end(
     silent_since: float | None = None
     try:
         while True:
-            lost = gone()
-            if lost is not None:
-                return _last_words(cli, run_id, reader, lost)
             ended = reader.poll() is not None
             if not ended and not watch.is_due():
                 time.sleep(LOOK_S)
@@ -140,18 +130,6 @@ def _wait_shortly(reader: subprocess.Popen[bytes]) -> None:
     """Wait for the end of the log of a run that has ended."""
     with suppress(subprocess.TimeoutExpired):
         reader.wait(LAST_WORDS_S)
-
-
-def _last_words(
-    cli: FlowerCli, run_id: int, reader: subprocess.Popen[bytes], lost: str
-) -> RunStatus:
-    """Return what the SuperLink knows of a run whose process ended, else that it was lost."""
-    with suppress(FlowerCallError):
-        status = cli.status(run_id)
-        if status.finished:
-            _wait_shortly(reader)
-            return status
-    return RunStatus(status="lost", details=lost)
 
 
 def _end(reader: subprocess.Popen[bytes]) -> None:

@@ -111,11 +111,10 @@ class SuperLinkEngine:
             root=project_root(self._root),
             workspace=workspace,
             run_config=run_config,
-            federation_config=None,
             run_dir=run_dir,
         )
         try:
-            return wait_for_end(cli, run_id, log=run_dir / LOG_NAME, gone=lambda: None)
+            return wait_for_end(cli, run_id, log=run_dir / LOG_NAME)
         except BaseException:  # Ctrl-C above all: nobody would be left to look after the run
             _stop(cli, run_id)
             raise

@@ -6,7 +6,7 @@ of their own are real nodes. The nodes say which of the two they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, cast
@@ -112,13 +112,16 @@ class _Telling:
         self._record = ConfigRecord({"config": config_yaml})
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._grid, name)
+        own = getattr(self._grid, name)
+        if name == "push_messages":
+            return lambda messages: own([self._told(message) for message in messages])
+        if name == "exchange":  # of grids that make messages as somebody is free for them
+            return lambda messages, **more: own(map(self._told, messages), **more)
+        return own
 
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        listed = list(messages)
-        for message in listed:
-            message.content[CONFIG_RECORD] = self._record
-        return self._grid.push_messages(listed)
+    def _told(self, message: Message) -> Message:
+        message.content[CONFIG_RECORD] = self._record
+        return message
 
 
 def _say(line: str) -> None:

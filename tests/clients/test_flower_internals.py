@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import httpx
 import pytest
 from flwr.proto.message_pb2 import PullObjectRequest, PullObjectResponse
@@ -10,6 +13,24 @@ from flwr.supercore.runtime import RuntimeHttpClient
 
 from clients import flower_internals
 from clients.flower_internals import outlive_errors
+
+ROOT = Path(__file__).parents[2]
+PRIVATE = re.compile(
+    r"\s*(?:from|import) flwr\.((supercore|proto|common|server|superlink)\b|\w+\.\w)"
+)
+
+
+def test_nothing_else_imports_private_modules_of_flower() -> None:
+    files = [
+        p for part in ("strategies", "clients", "engines") for p in (ROOT / part).rglob("*.py")
+    ]
+    found = {
+        path.name
+        for path in files
+        for line in path.read_text().splitlines()
+        if PRIVATE.match(line) and line.split()[1] != "flwr.serverapp.strategy"
+    }
+    assert found == {"flower_internals.py"}
 
 
 @pytest.fixture

@@ -28,12 +28,9 @@ def test_submit_returns_the_run_id_and_passes_the_configuration_on(
     cli: FlowerCli, tmp_path: Path
 ) -> None:
     answer(cli, 'Using SuperLink: site\n{"success": true, "run-id": "123"}')
-    config = {"num-supernodes": "4", "init-args-num-cpus": "2"}
-    run_id = cli.submit(Path("/app"), run_config=Path("/run.toml"), federation_config=config)
-    assert run_id == 123
+    assert cli.submit(Path("/app"), run_config=Path("/run.toml")) == 123
     assert (tmp_path / "arguments").read_text().strip() == (
-        "run /app site --run-config /run.toml --federation-config num-supernodes=4 "
-        "init-args-num-cpus=2 --format json"
+        "run /app site --run-config /run.toml --format json"
     )
 
 

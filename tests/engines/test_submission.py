@@ -56,7 +56,7 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def end(cli: FlowerCli, log: Path) -> RunStatus:
-    return wait_for_end(cli, 7, log=log, gone=lambda: None)
+    return wait_for_end(cli, 7, log=log)
 
 
 def test_a_reader_that_ends_before_the_run_is_started_again(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ class TestALostServerPart:
         """How each submission ends, with how many rounds it adds."""
         ends: list[Any] = []
 
-        def wait(cli: Any, run_id: int, *, log: Path, gone: Any) -> RunStatus:
+        def wait(cli: Any, run_id: int, *, log: Path) -> RunStatus:
             status, rounds = ends.pop(0)
             with (log.parent / "metrics.jsonl").open("a") as file:
                 file.write("{}\n" * rounds)

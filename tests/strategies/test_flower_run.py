@@ -35,8 +35,10 @@ def flwr_run(**run_config: str) -> None:
         **run_config,
     }
     grid = InlineGrid(client_app=client_app, nodes=2, run_id=1, run_config=values)
+    contexts = list(grid._contexts.values())
     node, state = SUPERLINK_NODE_ID, RecordDict()
     main(grid, Context(run_id=1, node_id=node, node_config={}, state=state, run_config=values))
+    assert all(context.run_config == values for context in contexts)  # else Flower drops the answer
 
 
 def test_it_makes_a_run_in_the_working_directory_with_the_numbers_of_any_engine(
