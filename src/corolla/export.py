@@ -13,6 +13,7 @@ from corolla.config.build import build_space
 from corolla.config.schema import require_config
 from corolla.errors import Fault, RefusedError
 from corolla.records.atomic import write_bytes
+from corolla.records.client_facts import read_client_facts
 from corolla.records.client_names import directory_name
 from corolla.records.run_directory import RunDirectory
 from corolla.spaces.architecture import Architecture
@@ -39,8 +40,16 @@ def load_client_model(run_dir: Path | str, client: str) -> nn.Module:
         RefusedError: no such run or client, or a client that kept its weights to itself.
 
     """
-    space, architecture, arrays = _read(Path(run_dir), client)
+    space, architecture, arrays = _read(Path(run_dir), _number_of(Path(run_dir), client))
     return space.load(architecture, arrays).eval()
+
+
+def _number_of(run_dir: Path, client: str) -> str:
+    """Return the client whose site is called so, of a run by sites; else ``client`` itself."""
+    if not (run_dir / "clients.json").is_file():
+        return client
+    facts = read_client_facts(run_dir)
+    return next((number for number, known in facts.items() if known.get("site") == client), client)
 
 
 def export_model(run_dir: Path, client: str, kind: str, output: Path | None) -> Path:
@@ -53,6 +62,7 @@ def export_model(run_dir: Path, client: str, kind: str, output: Path | None) -> 
             another space than DARTS.
 
     """
+    client = _number_of(run_dir, client)
     own = run_dir / "clients" / directory_name(client)
     path = output or run_dir / f"{own.name}{_SUFFIX[kind]}"
     if kind in ("genotype", "svg"):

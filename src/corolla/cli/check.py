@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,20 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from corolla.cli.commands import tell_choices
+from corolla.cli.commands import tell_choices, tell_images
 from corolla.cli.progress import JsonLines
 from corolla.config.compose import compose_values
 from corolla.config.origins import origins
 from corolla.report.wording import count, duration, percent, plural, size
 
 _OUT = Console(soft_wrap=True)
+_SAMPLE = 100  # files whose sizes are looked at
+_SUITED = (  # from so many pixels on
+    (224, "mobilenetv3"),
+    (64, "elastic_resnet"),
+    (32, "elastic_cnn, mobilenetv2_small or mobilenetv3_32"),
+    (8, "mobilenetv3_8"),
+)
 _MOST_ROWS, _TRIED = 40, 4  # clients shown; participants of the trial
 _MAIN = "import sys; from corolla.cli import main; sys.exit(main(sys.argv[1:]))"
 _LOOK_S, _MERCY_S = 0.2, 20.0
@@ -39,6 +47,9 @@ def check_command(options: argparse.Namespace, console: Console) -> int:
     if plan.partition is not None:
         for line in (_clients(plan), _chance(plan)):
             _OUT.print(line, highlight=False)
+    tell_images(plan, _OUT)
+    for line in suited(plan.config):
+        _OUT.print(line, highlight=False)
     _OUT.print(_costs(plan))
     if plan.config.on_nodes:
         _OUT.print("No trial: the clients are real nodes.")
@@ -108,6 +119,32 @@ def _costs(plan: Any) -> Table:
         cells = (count(costs.params), count(costs.macs), size(costs.payload_bytes), memory)
         table.add_row(name, *cells)
     return table
+
+
+def suited(config: Any) -> list[str]:
+    """Return which resolution and spaces suit the files of an image folder, by a sample of their sizes."""
+    from PIL import Image
+
+    from corolla.config.build import build_dataset
+    from corolla.data.image_folder import ImageFolder
+
+    dataset = build_dataset(config)
+    if type(dataset) is not ImageFolder or dataset.root is None:
+        return []
+    files = dataset.files()
+    sides = []
+    for file in files[:: max(1, len(files) // _SAMPLE)]:
+        with suppress(OSError), Image.open(file) as image:
+            sides.append(min(image.size))
+    if not sides:
+        return []
+    side = statistics.median(sides)
+    pixels, spaces = next((one for one in _SUITED if side >= one[0]), _SUITED[-1])
+    return [
+        f"Images are {side:.0f} pixels high or wide (median of {len(sides)} files): "
+        f"dataset.resolution={pixels} with space={spaces} suits them; this run takes "
+        f"dataset.resolution={dataset.resolution} and space={config.space.name}."
+    ]
 
 
 def trial(overrides: list[str], config: Any, seconds: float) -> list[str]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from corolla.launch import Plan
 
 _OUT = Console(soft_wrap=True)
+_MOST_NOTES = 10
 
 
 def run_command(options: argparse.Namespace, console: Console) -> int:
@@ -39,6 +40,7 @@ def run_command(options: argparse.Namespace, console: Console) -> int:
 
     with told(console):
         plan = plan_run(options.overrides)
+    tell_images(plan, _OUT)
     complete(plan, console)
     return 0
 
@@ -66,6 +68,22 @@ def complete(plan: Plan, console: Console) -> RunDirectory:
         directory = start(plan)
     _conclude(directory, report=plan.config.report)
     return directory
+
+
+def tell_images(plan: Plan, out: Console) -> None:
+    """Say which images are left out, and where the space makes them smaller than they are."""
+    notes = plan.partition.notes if plan.partition is not None else ()
+    for note in notes[:_MOST_NOTES]:
+        out.print(f"Note: {note}", highlight=False, markup=False)
+    if len(notes) > _MOST_NOTES:
+        out.print(f"Note: {len(notes) - _MOST_NOTES} more in partition.json.", highlight=False)
+    side = plan.config.dataset.get("resolution")
+    if side and plan.space.resolution * 2 <= side:
+        out.print(
+            f"Note: images of {side} pixels are scaled to {plan.space.resolution} inside "
+            f"space={plan.space.name}; mobilenetv3_32, elastic_cnn, mobilenetv2_small take 32.",
+            highlight=False,
+        )
 
 
 @contextmanager

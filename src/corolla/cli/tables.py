@@ -40,7 +40,7 @@ def clients(summary: Mapping[str, Any]) -> Table:
         accuracy = as_trained["test_accuracy"]["per_client"]
     for name in names[:_MOST_ROWS]:
         entry = summary["per_client"][name]
-        row = [name, *(() if shared is not None else (told[name],))]
+        row = [str(entry.get("site", name)), *(() if shared is not None else (told[name],))]
         row += [f"{entry['params']:,}", f"{entry['macs'] / 1e6:.2f}"]
         if budget:
             limit = entry.get("memory_budget_mib")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 import torch
@@ -13,6 +14,7 @@ from hydra.utils import get_class
 from corolla.aggregation.robust import RobustRule
 from corolla.config.schema import RunConfig
 from corolla.data.dataset import Dataset
+from corolla.data.image_folder import ImageFolder
 from corolla.data.partition.partition import Partition
 from corolla.data.partition.partitioner import Partitioner
 from corolla.data.server_set import DATASET_KEY, ServerSet
@@ -152,9 +154,12 @@ def build_partition(config: RunConfig, dataset: Dataset) -> Partition:
         if server_set is None
         else server_set.held_out(len(dataset.labels()), dataset.train_size())
     )
-    return build_partitioner(config).split(
+    partition = build_partitioner(config).split(
         dataset, clients=count, seed=config.seed, held_out=held_out
     )
+    if isinstance(dataset, ImageFolder):
+        return replace(partition, notes=(*partition.notes, *dataset.notes()))
+    return partition
 
 
 def build_server_set(config: RunConfig) -> ServerSet | None:

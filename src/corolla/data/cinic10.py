@@ -6,7 +6,6 @@ The archive as it is published: ``root/{train,valid,test}/<class>/*.png``, 90,00
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -61,9 +60,8 @@ class Cinic10(ImageFolder):
             parts=parts,
         )
 
-    @cached_property
-    def _listing(self) -> Listing:
-        listing = super()._listing
+    def _listed(self) -> Listing:
+        listing = super()._listed()
         # Any other folder may lack a class; here that is an archive half unpacked.
         there = np.bincount(listing.labels, minlength=len(self.class_names))
         lacking = [name for name, count in zip(self.class_names, there, strict=True) if not count]

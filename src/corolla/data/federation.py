@@ -64,19 +64,19 @@ class FederationData:
         if self._foreign:
             return self._foreign
         unreadable: list[tuple[str, str]] = []
-        key = ""
+        key = remedy = ""
         with phase("decoding images of clients", len(self.clients)):
             for client in self.clients:
                 try:
                     self.client(client)
                 except UnreadableImagesError as error:
                     unreadable += error.unreadable
-                    key = error.key
+                    key, remedy = error.key, error.remedy
                 except RefusedError as error:
                     faults += error.faults
                 step()
         if unreadable:
-            faults += UnreadableImagesError(key, unreadable).faults
+            faults += UnreadableImagesError(key, unreadable, remedy).faults
         return faults[: LISTED + 1]
 
     @cached_property

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from corolla.errors import Fault, RefusedError, nearest
 
 KNOWN_PARTS = (TRAIN_PART, "val", "valid", "validation", "test")
 FOLDERS = "a folder of class folders"
+_NAMED = 5  # of files that are left out
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +38,7 @@ class Listing:
         class_names: name of each label.
         sites: site of each image, if the folder was read by sites.
         train_size: length of the official training set, if the folder has one; it comes first.
+        notes: what lies there and is no image of the pool, in sentences.
     """
 
     root: Path
@@ -47,6 +49,22 @@ class Listing:
     class_names: tuple[str, ...]
     sites: list[str] | None
     train_size: int | None
+    notes: tuple[str, ...] = ()
+
+    def without(self, positions: Sequence[int]) -> Listing:
+        """Return the listing without these images."""
+        gone = frozenset(positions)
+        kept = [i for i in range(len(self.paths)) if i not in gone]
+        first = self.train_size
+        return replace(
+            self,
+            paths=[self.paths[i] for i in kept],
+            labels=self.labels[kept],
+            bytes_=self.bytes_[kept],
+            mtimes_ns=self.mtimes_ns[kept],
+            sites=None if self.sites is None else [self.sites[i] for i in kept],
+            train_size=None if first is None else sum(i < first for i in kept),
+        )
 
     def fingerprint(self) -> str:
         """Return a digest of names, sizes and classes: the same for a copy on another machine."""
@@ -93,8 +111,9 @@ def list_images(
     if not root.is_dir():
         problem = "is not a folder" if root.exists() else "folder does not exist"
         raise RefusedError(Fault(key, str(root), problem, f"Give {layout}"))
+    ignored: list[str] = []
     try:
-        folders = list(_class_folders(root, sites, parts))
+        folders = list(_class_folders(root, sites, parts, ignored))
     except OSError as error:
         reason = f"cannot be read ({error.strerror}: {error.filename})"
         raise RefusedError(Fault(key, str(root), reason, "Grant read permission")) from error
@@ -136,17 +155,34 @@ def list_images(
         class_names=names,
         sites=[folder.site for folder, *_ in rows] if sites else None,
         train_size=sum(folder.part == TRAIN_PART for folder, *_ in rows) if official else None,
+        notes=tuple(_said_of(root, sorted(ignored))),
     )
 
 
-def _class_folders(root: Path, sites: bool, parts: Sequence[str] | None) -> Iterator[_ClassFolder]:
+def _said_of(root: Path, ignored: Sequence[str]) -> Iterator[str]:
+    """Say what is left out: images in folders further down, and files that are no images by their names."""
+    for folder in (name for name in ignored if name.endswith("/")):
+        names = [name for *_, files in os.walk(root / folder) for name in files]
+        number = sum(os.path.splitext(name)[1].lower() in SUFFIXES for name in names)  # noqa: PTH122
+        if number:
+            yield f"{number} images in {folder} are left out: class folders are read one level deep."
+    files = [name for name in ignored if not name.endswith("/")]
+    if files:
+        more = f" and {len(files) - _NAMED} more" if len(files) > _NAMED else ""
+        listed = ", ".join(files[:_NAMED])
+        yield f"{len(files)} files are no images by their names: {listed}{more}."
+
+
+def _class_folders(
+    root: Path, sites: bool, parts: Sequence[str] | None, ignored: list[str]
+) -> Iterator[_ClassFolder]:
     for site in _subfolders(root) if sites else [""]:
         for part in _parts(root / site) if parts is None else parts:
             if not (root / site / part).is_dir():
                 continue  # the caller tells what is nowhere
             for name in _subfolders(root / site / part):
                 prefix = "/".join(step for step in (site, part, name) if step)
-                yield _ClassFolder(site, part, name, sorted(_files(root, prefix)))
+                yield _ClassFolder(site, part, name, sorted(_files(root, prefix, ignored)))
 
 
 def _parts(folder: Path) -> list[str]:
@@ -163,7 +199,7 @@ def _subfolders(folder: Path) -> list[str]:
         return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
 
 
-def _files(root: Path, prefix: str) -> Iterator[tuple[str, int, int]]:
+def _files(root: Path, prefix: str, ignored: list[str]) -> Iterator[tuple[str, int, int]]:
     with os.scandir(root / prefix) as entries:
         for entry in entries:
             if entry.name.startswith("."):
@@ -172,7 +208,9 @@ def _files(root: Path, prefix: str) -> Iterator[tuple[str, int, int]]:
                 status = entry.stat()
                 yield f"{prefix}/{entry.name}", status.st_size, status.st_mtime_ns
             elif entry.name == "images" and entry.is_dir() and not prefix.endswith("/images"):
-                yield from _files(root, f"{prefix}/images")
+                yield from _files(root, f"{prefix}/images", ignored)
+            else:
+                ignored.append(f"{prefix}/{entry.name}" + ("/" if entry.is_dir() else ""))
 
 
 def _class_faults(

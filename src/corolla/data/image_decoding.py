@@ -20,6 +20,8 @@ SUFFIXES = frozenset(f".{name}" for name in FORMATS.split())
 DECODING = 1  # raise when the pixels change for the same file: cached blocks are named by it
 LISTED = 20  # unreadable images named one by one; the rest is counted
 
+REPLACE = "Replace the file or move it out of the folder"
+
 
 class UnreadableImagesError(RefusedError):
     """Some images could not be decoded.
@@ -27,12 +29,14 @@ class UnreadableImagesError(RefusedError):
     Args:
         key: setting that led to the files.
         unreadable: path (as listed) and reason of each.
+        remedy: what to do.
     """
 
-    def __init__(self, key: str, unreadable: Sequence[tuple[str, str]]) -> None:
-        self.key = key
+    def __init__(
+        self, key: str, unreadable: Sequence[tuple[str, str]], remedy: str = REPLACE
+    ) -> None:
+        self.key, self.remedy = key, remedy
         self.unreadable = tuple(unreadable)
-        remedy = "Replace the file or move it out of the folder"
         faults = [
             Fault(key, path, f"image cannot be decoded ({reason})", remedy)
             for path, reason in self.unreadable[:LISTED]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -18,13 +19,19 @@ from corolla.data.dataset import positions
 from corolla.data.folder_listing import FOLDERS, KNOWN_PARTS, Listing, list_images
 from corolla.data.image_decoding import (
     DECODING,
+    REPLACE,
     UnreadableImagesError,
     decode_files,
     decoding_threads,
 )
 from corolla.data.images import Images, Indices
 from corolla.data.official_parts import named_parts, part_faults
+from corolla.data.table_listing import list_table
 from corolla.errors import Fault, RefusedError
+from corolla.records.json_files import read_json, write_json
+from corolla.records.phases import phase, step
+
+_PIECE = 256  # images decoded at once, to see whether they can be
 
 
 class ImageFolder:
@@ -42,6 +49,8 @@ class ImageFolder:
         cache_gib: most that ``cache_dir`` may hold.
         memory_mib: most decoded images that are kept in this process.
         parts: of a divided folder (``root/train/`` and others) those that make the pool; None: all.
+        table: file that lists the images instead of class folders (`table_listing`); needs no ``root``.
+        on_error: what to do with images that cannot be decoded: refuse them all, or skip each.
         root_key: setting that ``root`` came from, for error messages; None: this data set's own.
     """
 
@@ -67,9 +76,15 @@ class ImageFolder:
         memory_mib: float,
         # Runs that were started before there was this key can be resumed
         parts: str | Sequence[str] | None = None,
+        table: str | Path | None = None,
+        on_error: Literal["refuse", "skip"] = "refuse",
         root_key: str | None = None,
     ) -> None:
+        self._table = None if table is None else Path(table).expanduser().absolute()
+        if root is None and self._table is not None:
+            root = self._table.parent
         self.root = None if root is None else Path(root).expanduser().absolute()
+        self.on_error = on_error
         self.resolution = resolution
         self.channels = channels
         self.classes = None if classes is None else tuple(str(name) for name in classes)
@@ -78,13 +93,22 @@ class ImageFolder:
         self.parts = None if parts is None else named_parts(parts)
         self._by_site = sites
         self._given_root_key = root_key
-        self._disk = BlockCache(cache_folder(cache_dir), limit_gib=cache_gib)
+        self._cache_folder = cache_folder(cache_dir)
+        self._disk = BlockCache(self._cache_folder, limit_gib=cache_gib)
         self._memory: ByteLru[Images] = ByteLru(limit_mib=memory_mib)
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Name of each label; the folder is read only if ``classes`` was not given."""
         return self._listing.class_names if self.classes is None else self.classes
+
+    @property
+    def title(self) -> str:
+        """Name and the folder's own: "imagefolder (pets)"; with its parent's where it says nothing."""
+        if self.root is None:
+            return self.name
+        says = self.root.name.lower() not in ("data", "images", "root", "train")
+        return f"{self.name} ({'/'.join(self.root.parts[-1 if says else -2 :])})"
 
     def labels(self) -> NDArray[np.int64]:
         """Return the label of every image, from the names of the folders."""
@@ -93,6 +117,12 @@ class ImageFolder:
     def sites(self) -> list[str] | None:
         """Return the site folder of every image, if the folder is read by sites."""
         return self._listing.sites
+
+    def notes(self) -> tuple[str, ...]:
+        """Return what lies there and is not in the pool, in sentences; each skipped image by name."""
+        skipped = self._readable[1]
+        said = [f"{path} is skipped: it cannot be decoded ({reason})." for path, reason in skipped]
+        return (*self._listing.notes, *said)
 
     def train_size(self) -> int | None:
         """Return how many images came from ``train/``, if the folder is divided."""
@@ -192,10 +222,60 @@ class ImageFolder:
             else part_faults(self.parts, self.known_parts, key=self._key("parts"))
         )
 
-    @cached_property
+    @property
     def _listing(self) -> Listing:
+        return self._readable[0]
+
+    @cached_property
+    def _readable(self) -> tuple[Listing, list[tuple[str, str]]]:
+        """Return the images of the pool, and which were left out because they cannot be decoded."""
+        listing = self._listed()
+        if self.on_error == "refuse":
+            return listing, []
+        # Looked for once: positions in the pool must mean the same images in every process.
+        at = np.arange(len(listing.paths))
+        found = (
+            None
+            if self._cache_folder is None
+            else self._cache_folder / f"bad-{self._key_of(listing, at)}.json"
+        )
+        if found is not None and found.is_file():
+            bad = {int(i): str(reason) for i, reason in read_json(found).items()}
+        else:
+            bad = self._undecodable(listing)
+            if found is not None:
+                with suppress(OSError):
+                    found.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                    write_json(found, {str(i): reason for i, reason in bad.items()})
+        return listing.without(list(bad)), [(listing.paths[i], reason) for i, reason in bad.items()]
+
+    def _undecodable(self, listing: Listing) -> dict[int, str]:
+        bad: dict[int, str] = {}
+        with phase("looking for images that cannot be decoded", len(listing.paths)):
+            for start in range(0, len(listing.paths), _PIECE):
+                paths = [f"{listing.root}/{path}" for path in listing.paths[start : start + _PIECE]]
+                mean = float(listing.bytes_[start : start + _PIECE].mean())
+                _, unreadable = decode_files(
+                    paths,
+                    resolution=self.resolution,
+                    channels=self.channels,
+                    threads=decoding_threads(mean),
+                )
+                bad |= {start + i: reason for i, reason in unreadable.items()}
+                step(len(paths))
+        return bad
+
+    def _listed(self) -> Listing:
         if self.root is None or self._part_faults():
             raise RefusedError(self._setting_faults())
+        if self._table is not None:
+            return list_table(
+                self._table,
+                self.root,
+                classes=self.classes,
+                sites=self._by_site,
+                settings_key=self.settings_key,
+            )
         return list_images(
             self.root,
             classes=self.classes,
@@ -217,11 +297,15 @@ class ImageFolder:
         )
         if unreadable:
             named = [(listing.paths[at[i]], reason) for i, reason in unreadable.items()]
-            raise UnreadableImagesError(self._root_key, named)
+            own = type(self) is ImageFolder and self._root_key == "dataset.root"
+            remedy = f"{REPLACE}, or set dataset.on_error=skip" if own else REPLACE
+            raise UnreadableImagesError(self._root_key, named, remedy)
         return pixels
 
     def _block_key(self, at: NDArray[np.int64]) -> str:
-        listing = self._listing
+        return self._key_of(self._listing, at)
+
+    def _key_of(self, listing: Listing, at: NDArray[np.int64]) -> str:
         rows = (f"{listing.paths[i]}\t{listing.bytes_[i]}\t{listing.mtimes_ns[i]}" for i in at)
         head = f"{DECODING} {self.resolution} {self.channels} {listing.root}"
         text = "\n".join([head, *rows])

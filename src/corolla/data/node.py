@@ -68,6 +68,7 @@ def node_data(
         cache_gib=cache_gib,
         memory_mib=0,
         root_key=KEY,
+        on_error=dataset.on_error if isinstance(dataset, ImageFolder) else "refuse",
     )
     labels = own.labels()
     sizes = split_sizes(len(labels), validation=validation, test=test)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -72,8 +71,7 @@ class TinyImageNet(ImageFolder):
             parts=parts,
         )
 
-    @cached_property
-    def _listing(self) -> Listing:
+    def _listed(self) -> Listing:
         if self.root is None or self._part_faults():
             raise RefusedError(self._setting_faults())
         ids = self._ids(self.root)

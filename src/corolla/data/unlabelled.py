@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -108,8 +107,7 @@ class UnlabelledImages:
 class _Pictures(ImageFolder):
     """Pictures below a folder, in the order of their paths; read and cached as those of class folders."""
 
-    @cached_property
-    def _listing(self) -> Listing:
+    def _listed(self) -> Listing:
         root = Path(str(self.root))
         if not root.is_dir():
             problem = "is not a folder" if root.exists() else "folder does not exist"

@@ -22,6 +22,7 @@ from corolla.config.schema import ImageConfig, RunConfig, parse_config
 from corolla.config.unbuilt import check_unbuilt
 from corolla.data.dataset import Dataset
 from corolla.data.federation import FederationData
+from corolla.data.image_folder import ImageFolder
 from corolla.data.partition.partition import ClientIndices, Partition
 from corolla.errors import Fault, RefusedError
 from corolla.launch.checks import (
@@ -126,8 +127,13 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
     changed: dict[str, Any] = {}
     if config.from_run is not None:
         changed["from_run"] = str(Path(config.from_run).expanduser().absolute())
-    for group, key in (("dataset", "root"), ("partition", "path"), ("server_set", "root")):
-        values = getattr(config, group)
+    for group, key in (
+        ("dataset", "root"),
+        ("dataset", "table"),
+        ("partition", "path"),
+        ("server_set", "root"),
+    ):
+        values = changed.get(group, getattr(config, group))
         if values.get(key):
             changed[group] = {**values, key: str(Path(str(values[key])).expanduser().absolute())}
     own = config.server_set.get("dataset")
@@ -159,7 +165,9 @@ def _with_images(config: RunConfig) -> tuple[RunConfig, Partition | None, Datase
         if faults:
             raise RefusedError(faults)
     images = ImageConfig(
-        name=dataset.name, classes=list(dataset.class_names), channels=dataset.channels
+        name=dataset.title if type(dataset) is ImageFolder else dataset.name,
+        classes=list(dataset.class_names),
+        channels=dataset.channels,
     )
     config = config.model_copy(update={"images": images})
     return config, None if real else partition, dataset
@@ -167,7 +175,7 @@ def _with_images(config: RunConfig) -> tuple[RunConfig, Partition | None, Datase
 
 def _default_dir(config: RunConfig) -> Path:
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    dataset = config.images.name if config.images else "data"
+    dataset = (config.images.name if config.images else "data").partition(" (")[0]
     base = Path("runs") / f"{stamp}-{config.method.name}-{dataset}-s{config.seed}"
     path, number = base, 1
     while path.exists():

@@ -48,6 +48,8 @@ def simulated_facts(
             "label_counts": [int(n) for n in partition.counts[client]["train"]],
             **speed,
         }
+        if partition.sites is not None:
+            facts[client]["site"] = partition.sites[client]
         if client in budgets:
             facts[client][BUDGET] = budgets[client]
     # All: neither does a client's cap depend on the stage.

@@ -98,6 +98,7 @@ def _divided(config: RunConfig) -> tuple[dict[str, Any], ...]:
     own = {k: v for k, v in config.dataset.items() if not k.startswith(("cache", "memory"))}
     before = {"part": "all", "labelled": True}
     server = {k: v for k, v in config.server_set.items() if v != before.get(k)}
+    own = {k: v for k, v in own.items() if (k, v) not in (("table", None), ("on_error", "refuse"))}
     parts = own.get("parts")
     if parts is None or sorted(parts) == ["test", "train"]:
         own.pop("parts", None)

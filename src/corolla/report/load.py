@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -231,6 +231,32 @@ class Run:
         }.get(key, (self.rounds, key))
         parts = [part for part in (number(line.get(name)) for line in lines) if part is not None]
         return sum(parts) if parts else None
+
+
+def with_site_names(run: Run) -> Run:
+    """Return the run with the names of its sites in the place of clients' numbers, where it has some."""
+    names = {client: str(facts["site"]) for client, facts in run.facts.items() if "site" in facts}
+    if len(set(names.values())) < len(names) or not names:
+        return run
+    renamed = {
+        key: _renamed(getattr(run, key), names, key)
+        for key in ("rounds", "clients", "summary", "facts", "gain")
+    }
+    return replace(run, **renamed)
+
+
+def _renamed(value: Any, names: Mapping[str, str], key: str) -> Any:
+    if isinstance(value, Mapping):
+        of_clients = key in ("per_client", "facts")
+        return {
+            names.get(k, k) if of_clients else k: _renamed(v, names, str(k))
+            for k, v in value.items()
+        }
+    if isinstance(value, list | tuple):
+        if key in ("participants", "clients") and all(isinstance(one, str) for one in value):
+            return [names.get(one, one) for one in value]
+        return [_renamed(one, names, key) for one in value]
+    return names.get(str(value), value) if key == "client" else value
 
 
 def number(value: Any) -> float | None:

@@ -28,7 +28,7 @@ from corolla.report.decisions import choice_table, choices
 from corolla.report.embed import Charts
 from corolla.report.facts import facts, failures, round_table, status
 from corolla.report.gain_tables import gain_section
-from corolla.report.load import Run, load_run, number
+from corolla.report.load import Run, load_run, number, with_site_names
 from corolla.report.results import MEASURES, Group, grouped, in_words, over_seeds, result, results
 from corolla.report.round_figures import accuracy, round_figures
 from corolla.report.wording import listing
@@ -51,7 +51,7 @@ def write_report(run_dirs: Sequence[Path], output: Path | None = None) -> Path:
     runs, faults = [], []
     for directory in directories:
         try:
-            runs.append(load_run(directory))
+            runs.append(with_site_names(load_run(directory)))
         except RefusedError as error:
             faults += error.faults
     if faults:
