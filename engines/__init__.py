@@ -1,1 +1,1 @@
-"""How a run is launched: in this process, through Flower's simulation, or on a SuperLink."""
+"""How a run is launched: in this process, on Ray actors, or on a SuperLink."""
