@@ -45,7 +45,9 @@ keeps. Memory is what training takes by our estimate, MiB.
 among clients of the same cap. `perfednas_by_lot` is one uniform draw per client, `perfednas_costliest` the
 costliest that fits. On track e new clients are served by the stage of the method (searched by evaluations,
 adapted, or the frozen model); {_BY_GLOBAL} by their global
-model; `local` trains on its own, for as long as the others. Then all are fine-tuned alike.
+model; `local` trains on its own, for as long as the others. Then all are fine-tuned alike. Arms that are
+missing there have no model for a client that they do not know (SFL, pFedHN, FML, FedBN, LG-FedAvg, FedMN,
+those that exchange predictions), or FedAvg's (FedRoD).
 
 `fedmn` needs a network with pools of modules, so its is LeNet with three alternatives of two layers. FedTP's
 vision transformer trains on 81 images a second of one core, this space's middle network on 4,300: a cell
