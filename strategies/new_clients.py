@@ -21,7 +21,7 @@ from corolla.types import ClientId, client_seed
 from strategies.base import CorollaStrategy, Deployment, Outcome
 from strategies.exchange import Order
 from strategies.fedavg import FedAvg
-from strategies.perfednas import PerFedNAS
+from strategies.perfednas import PerFedNAS, SubnetRounds
 from strategies.perfedrlnas import PerFedRLNAS, PerFedRLNASSettings
 
 _OLD = "trained_clients"  # in the state: who took part in the training that the stage started from
@@ -136,3 +136,7 @@ class FrozenFedAvg(Frozen, FedAvg):
 
 class FrozenPerFedNAS(Frozen, PerFedNAS):
     """Slices of the finished supernet: what the proposals choose for a client that they do not know."""
+
+    def __init__(self, *, federation: Federation, settings: SubnetRounds) -> None:
+        nothing = replace(settings, warmup_rounds=0, settle=0.0, prescreen=None, final_draws=0)
+        super().__init__(federation=federation, settings=nothing)

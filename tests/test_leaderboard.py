@@ -249,8 +249,8 @@ SHORT = (
 class InThisProcess:
     """Stands in for the process of a run: torch is imported already."""
 
-    def __init__(self, command: list[str], **_: Any) -> None:
-        self.returncode = cli([*command[3:]])
+    def __init__(self, command: list[str]) -> None:
+        self.returncode = cli(command[3:])
 
     def poll(self) -> int:
         return self.returncode
@@ -265,11 +265,11 @@ def test_new_clients_and_controls_are_cells_of_two_runs(
 ) -> None:
     """Every way to serve new clients; a control, named before its search, waits for it."""
     made = leaderboard.overrides_of
-    few = (*SHORT, "new_clients=1")
+    few = (*SHORT, "clients_per_round=1", "new_clients=1")
     monkeypatch.setattr(leaderboard, "overrides_of", lambda *a, **k: (*made(*a, **k), *few))
     alone = ("clients=5", "new_clients=0")
     monkeypatch.setattr(leaderboard, "trained_by", lambda arm: alone if arm == "local" else ())
-    monkeypatch.setattr(leaderboard.subprocess, "Popen", InThisProcess)
+    monkeypatch.setattr(leaderboard, "_started", lambda _, command, __: InThisProcess(command))
     monkeypatch.setattr(leaderboard, "_STAGE_ROUNDS", 1)
     arms = "perfedrlnas_by_lot,perfedrlnas,ditto,local"
     arguments = ["--root", str(pictures), "--work", str(tmp_path / "work"), "--rounds", "3"]
@@ -277,8 +277,8 @@ def test_new_clients_and_controls_are_cells_of_two_runs(
     said = capsys.readouterr().out
     assert said.count(": deployed ") == 4, said
     run = RunDirectory.open(tmp_path / "work" / "e-local-s0")
-    last = 100 * run.summary()["as_trained"]["test_accuracy"]["per_client"]["4"]
-    assert scores(run, new_only=True)["deployed"] == last
+    own = run.summary()["as_trained"]["test_accuracy"]["per_client"]
+    assert scores(run, new_only=True)["deployed"] == 100 * own["4"]
     stage = RunDirectory.open(tmp_path / "work" / "e-ditto-s0")
     trained = RunDirectory.open(tmp_path / "work" / "e-ditto-s0-train")
     assert list(stage.summary()["per_client"]) == ["4"]
