@@ -17,8 +17,10 @@ the SuperLink does not compare. It runs on uvicorn and httpx, as SuperLink and S
 from __future__ import annotations
 
 import argparse
+import hashlib
 import logging
 import ssl
+from collections import OrderedDict
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -26,6 +28,7 @@ from pathlib import Path
 import httpx
 import uvicorn
 from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.proto.message_pb2 import PushObjectResponse
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -49,6 +52,7 @@ FLEET = (
 """What a SuperNode with a key calls; registering and unregistering is the operator's."""
 LARGEST_BODY_MIB = 32  # Flower cuts arrays into pieces of 5 MiB; the SuperLink itself has no limit
 ANSWER_TIMEOUT_S = 60.0  # SuperNodes give up after 30
+MOST_PIECES = 10_000  # of uploads, remembered by their digests
 IDLE_S = 2.0  # the SuperLink closes a connection after 5 s: never use one that is about to go
 
 
@@ -72,21 +76,25 @@ def create_gate(
         timeout=ANSWER_TIMEOUT_S,
         trust_env=False,  # no proxy of the environment gets between
     )
+    pieces: OrderedDict[bytes, None] = OrderedDict()
     routes = [
-        Route(path, partial(_pass_on, client, path), methods=["POST"])
+        Route(path, partial(_pass_on, client, pieces, path), methods=["POST"])
         for path in (f"/v1/fleet/{name}" for name in FLEET)
     ]
-    routes.append(Route("/health", partial(_pass_on, client, "/health"), methods=["GET"]))
+    routes.append(Route("/health", partial(_pass_on, client, pieces, "/health"), methods=["GET"]))
     gate = Starlette(routes=routes, exception_handlers={HTTPException: _refuse})
     gate.router.redirect_slashes = False
     return gate
 
 
-async def _pass_on(client: httpx.AsyncClient, path: str, request: Request) -> Response:
+async def _pass_on(
+    client: httpx.AsyncClient, pieces: OrderedDict[bytes, None], path: str, request: Request
+) -> Response:
     """Ask the SuperLink and return what it answers; 502 to 504, which SuperNodes try again."""
     body = await _body(request)
     if path == "/v1/fleet/push-messages":
         _check_sender(body)
+    again = path == "/v1/fleet/push-object" and _is_known(pieces, body)
     try:
         answer = await client.request(
             request.method, path, content=body, headers=_of_fleet(request.headers.items())
@@ -97,7 +105,23 @@ async def _pass_on(client: httpx.AsyncClient, path: str, request: Request) -> Re
         raise HTTPException(502, f"The SuperLink cannot be reached: {problem!r}") from problem
     if answer.status_code == 500:  # of which a SuperNode ends, or drops what it was to send
         raise HTTPException(503, "The SuperLink had an error of its own; its log says which")
-    return Response(answer.content, answer.status_code, headers=_of_fleet(answer.headers.items()))
+    content = answer.content
+    if again and answer.status_code == 200:
+        # Word that the piece was stored did not arrive, and the SuperLink takes it once: without this
+        # the SuperNode drops its whole answer. One whose upload expired hears so with its next piece.
+        content = PushObjectResponse(stored=True).SerializeToString()
+    return Response(content, answer.status_code, headers=_of_fleet(answer.headers.items()))
+
+
+def _is_known(pieces: OrderedDict[bytes, None], body: bytes) -> bool:
+    """Return whether this very piece of this very upload was passed on before; note that it is now."""
+    digest = hashlib.sha256(body).digest()
+    known = digest in pieces
+    pieces[digest] = None
+    pieces.move_to_end(digest)
+    while len(pieces) > MOST_PIECES:
+        pieces.popitem(last=False)
+    return known
 
 
 async def _body(request: Request) -> bytes:

@@ -10,6 +10,7 @@ from corolla.errors import RunFailedError
 from corolla.spaces.supernet import Supernet
 from corolla.tasks import Reply
 from strategies.base import RoundReport
+from strategies.waiting import LOST, NOT_SENT, RESTARTED, UNFINISHED
 
 
 def added(row: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,6 +71,10 @@ def stop_if_all_failed_alike(report: RoundReport) -> None:
     reasons = {re.sub(r"\d+", "#", failure.reason) for failure in report.failures}
     if report.replies or len(reasons) != 1:
         return
+    if any(
+        text in reason for reason in reasons for text in (NOT_SENT, UNFINISHED, LOST, RESTARTED)
+    ):
+        return  # nothing of the configuration's: later rounds may do better
     raise RunFailedError(
         f"the first round lost all {len(report.failures)} of its clients for the same reason: "
         f"{report.failures[0].reason}\n"

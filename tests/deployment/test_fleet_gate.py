@@ -17,7 +17,7 @@ import httpx
 import pytest
 import yaml
 from flwr.proto.fleet_pb2 import PushMessagesRequest
-from flwr.proto.message_pb2 import Message, Metadata
+from flwr.proto.message_pb2 import Message, Metadata, PushObjectResponse
 from flwr.proto.node_pb2 import Node
 
 from scripts import fleet_gate
@@ -162,6 +162,16 @@ def test_a_superlink_that_is_away_is_something_that_supernodes_wait_for(
 def test_an_error_of_the_superlinks_own_is_something_that_supernodes_wait_for() -> None:
     caller = Caller(lambda _: httpx.Response(500, content=b"{}"))
     assert caller.post("send-node-heartbeat", b"").status_code == 503
+
+
+def test_a_piece_whose_receipt_was_lost_is_taken_for_stored() -> None:
+    answers = [httpx.Response(500), *[httpx.Response(200, content=b"") for _ in range(3)]]
+    caller = Caller(lambda _: answers.pop(0))  # b"": not stored; a piece is taken once
+    stored = PushObjectResponse(stored=True).SerializeToString()
+    assert caller.post("push-object", b"piece").status_code == 503
+    assert caller.post("push-object", b"piece").content == stored
+    assert caller.post("push-object", b"another").content == b""
+    assert caller.post("push-messages", b"").content == b""
 
 
 def test_in_compose_only_the_gate_is_where_sites_and_the_superlink_meet() -> None:
