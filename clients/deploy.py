@@ -120,3 +120,5 @@ def _keep(site: Site, task: Task, arrays: Arrays) -> None:
         "classes": list(site.data.class_names),
     }
     save_model(site.model_dir, description, arrays)
+    if site.config.on_nodes and site.store is not None:
+        site.store.note_finished()

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from corolla.errors import Fault, RefusedError
+from corolla.records.flower_run import note_flower_run
 from engines.base import LOG_NAME, run_failed
 from engines.flower_cli import FlowerCallError, FlowerCli, RunStatus
 from engines.project import stage, write_run_config
@@ -54,6 +55,7 @@ def submit(
         if any(sign in str(problem) for sign in BUNDLE_SIGNS):
             raise RefusedError(_bundle_fault(root, str(problem))) from problem
         raise run_failed(f"The run could not be submitted. {problem}", run_dir=run_dir) from problem
+    note_flower_run(run_dir, run_id)
     LOGGER.info("Flower run %d, log in %s", run_id, run_dir / LOG_NAME)
     return run_id
 

@@ -10,9 +10,10 @@ import os
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from corolla.errors import Fault, RefusedError, is_number, nearest
 from corolla.records.run_lock import RunLock
@@ -26,6 +27,7 @@ LOGGER = logging.getLogger(__name__)
 CONNECTION = "corolla"
 SUMMARY = "summary.json"
 MOST_LOSSES = 3  # of the server part, one after another without a finished round between them
+Answer = TypeVar("Answer")
 
 
 class SuperLinkEngine:
@@ -118,6 +120,25 @@ class SuperLinkEngine:
         except BaseException:  # Ctrl-C above all: nobody would be left to look after the run
             _stop(cli, run_id)
             raise
+
+    def status_of(self, run_id: int) -> str:
+        """Return how a run that was submitted before stands. Raises: RefusedError."""
+        return str(self._asked(lambda cli: cli.status(run_id)))
+
+    def stop_run(self, run_id: int) -> None:
+        """Stop a run that was submitted before, unless it has ended. Raises: RefusedError."""
+        if not self._asked(lambda cli: cli.status(run_id)).finished:
+            self._asked(lambda cli: cli.stop(run_id))
+
+    def _asked(self, question: Callable[[FlowerCli], Answer]) -> Answer:
+        with self._workspace() as (_, cli):
+            try:
+                return question(cli)
+            except FlowerCallError as problem:
+                key = "engine.name" if self._address is None else "engine.address"
+                value = self._connection if self._address is None else self._address
+                remedy = "Is it running and reachable from here?"
+                raise RefusedError(Fault(key, value, str(problem), remedy)) from problem
 
     @contextmanager
     def _workspace(self) -> Iterator[tuple[Path, FlowerCli]]:

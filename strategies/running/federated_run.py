@@ -28,6 +28,7 @@ from corolla.limits.client_limits import ClientLimits, limits_of
 from corolla.limits.learning import learn_limits
 from corolla.records.client_facts import read_client_facts
 from corolla.records.phases import phase
+from corolla.records.prometheus import write_prometheus
 from corolla.tasks import Reply
 from corolla.types import ClientId
 from strategies.base import CorollaStrategy
@@ -59,6 +60,7 @@ class FederatedRun:
         self._roster = roster_of(config, self._facts)
         self._progress = Progress()
         self._header = header_of(config, self._space)
+        self._failed = 0  # exchanges, since this process started
 
     def run(self, grid: Grid) -> None:
         """Carry out all rounds that are still to do, then evaluate, summarise, save the models."""
@@ -177,7 +179,25 @@ class FederatedRun:
         # Checkpoint last: a crash before it repeats the round, and the lines below are cut off first.
         self._directory.append_clients(rows)
         self._directory.append_round(metrics)
+        self._export(metrics)
         self._checkpoint(strategy, server_round, best=chosen)
+
+    def _export(self, metrics: Mapping[str, Any], *, finished: bool = False) -> None:
+        """Write the last round's figures for Prometheus, where that is wanted."""
+        if self._config.prometheus is None:
+            return
+        self._failed += 0 if finished else metrics["failures"]
+        try:
+            write_prometheus(
+                Path(self._config.prometheus),
+                run=self._directory.path.name,
+                rounds=self._config.rounds,
+                line=metrics,
+                failed=self._failed,
+                finished=finished,
+            )
+        except OSError as error:  # somebody else's folder must not end a run
+            _LOG.warning("prometheus=%s: cannot be written: %s", self._config.prometheus, error)
 
     def _evaluate(
         self, strategy: CorollaStrategy, grid: Grid, server_round: int
@@ -245,6 +265,8 @@ class FederatedRun:
         for reply in replies:
             save_model(self._directory, strategy, reply)
         self._directory.write_summary(summary)
+        if config.prometheus is not None:
+            self._export(self._directory.metrics()[-1], finished=True)
         scored = f", test accuracy {summary['test_accuracy']['mean']:.4f}" if replies else ""
         _LOG.info("done: %d of %d clients scored%s", len(replies), summary["known_clients"], scored)
 

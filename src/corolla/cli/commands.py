@@ -8,15 +8,17 @@ from __future__ import annotations
 import argparse
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+import yaml
 from rich.console import Console
 
 from corolla.config.compose import compose_values, suggested
 from corolla.config.effects import without_effect
+from corolla.errors import Fault, RefusedError
 from corolla.records.run_directory import RunDirectory
 from corolla.records.sweep import Sweep, is_sweep, runs_of
 
@@ -119,23 +121,31 @@ def resume_command(options: argparse.Namespace, console: Console) -> int:
     if is_sweep(options.run_dir):
         from corolla.cli.sweeping import go_on
 
+        if options.overrides:
+            path, remedy = (
+                str(options.run_dir),
+                "Resume a run of it: corolla resume RUN_DIR KEY=VALUE",
+            )
+            raise RefusedError(
+                Fault("run_dir", path, "is a sweep, which takes no overrides", remedy)
+            )
         return go_on(Sweep.open(options.run_dir.absolute()), options.jobs, console)
-    resumed(options.run_dir, console)
+    resumed(options.run_dir, console, options.overrides)
     return 0
 
 
-def resumed(run_dir: Path, console: Console) -> RunDirectory:
-    """Carry on an interrupted run to its end."""
+def resumed(run_dir: Path, console: Console, overrides: Sequence[str] = ()) -> RunDirectory:
+    """Carry on an interrupted run to its end; ``overrides`` as in `corolla.launch.resume`."""
     from corolla.cli.progress import following
     from corolla.launch import resume
 
     if RunDirectory.open(run_dir).finished:
-        directory = resume(run_dir)
+        directory = resume(run_dir, overrides)
         _OUT.print("This run is complete; nothing to resume.")
     else:
         with _resumable(run_dir, console), following(run_dir, rounds=None, console=console):
-            directory = resume(run_dir)
-    _conclude(directory, report=True)
+            directory = resume(run_dir, overrides)
+    _conclude(directory, report=bool(yaml.safe_load(directory.config_text())["report"]))
     return directory
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from corolla import __version__
+from corolla.cli.operating_parsers import add_operating_commands
 from corolla.cli.results_parsers import add_results_commands
 from corolla.errors import CorollaError, Fault, RefusedError, RunFailedError
 from corolla.records.errors import CorruptStateError
@@ -32,7 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     # One thread per process: two on a busy machine are many times slower (docs/performance.md).
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and not getattr(options, "of_others", False):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options.rest = rest
     console = Console(stderr=True, soft_wrap=True)
     _log_to_terminal()
     command: Callable[[argparse.Namespace, Console], int] = options.command
@@ -81,6 +86,12 @@ def _parser() -> argparse.ArgumentParser:
     resume.add_argument("run_dir", type=Path)
     resume.add_argument(
         "--jobs", type=int, default=1, help="of a sweep: runs at a time, each in its own process"
+    )
+    resume.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="of engine, prometheus, report, round_timeout_s, tensorboard: kept from now on",
     )
     resume.set_defaults(command=_lazy("resume"))
 
@@ -147,6 +158,8 @@ def _parser() -> argparse.ArgumentParser:
     tune = commands.add_parser("tune", help="measure the fastest training loop for a space")
     tune.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     tune.set_defaults(command=_lazy("tune"))
+
+    add_operating_commands(commands, _lazy)
 
     add_results_commands(commands, _lazy)
     return parser

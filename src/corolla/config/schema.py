@@ -135,6 +135,7 @@ class RunConfig(_Strict):
     train_on_validation: bool = False
     report: bool
     tensorboard: bool
+    prometheus: str | None = None
     images: ImageConfig | None = None
 
     @field_validator("clients_per_round", mode="before")

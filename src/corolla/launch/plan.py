@@ -127,6 +127,8 @@ def _with_absolute_paths(config: RunConfig) -> RunConfig:
     changed: dict[str, Any] = {}
     if config.from_run is not None:
         changed["from_run"] = str(Path(config.from_run).expanduser().absolute())
+    if config.prometheus:
+        changed["prometheus"] = str(Path(config.prometheus).expanduser().absolute())
     for group, key in (
         ("dataset", "root"),
         ("dataset", "table"),

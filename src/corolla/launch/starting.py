@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from corolla.config.build import (
 from corolla.config.schema import RunConfig, require_config
 from corolla.data.partition.partition import Partition
 from corolla.errors import RefusedError
+from corolla.launch.changes import changed
 from corolla.launch.checks import Collector, engine_faults, require_disk
 from corolla.launch.plan import Plan
 from corolla.records.atomic import write_text
@@ -28,6 +30,7 @@ from corolla.records.errors import RESTORE, CorruptStateError
 from corolla.records.phases import phase
 from corolla.records.resumable import require_resumable
 from corolla.records.run_directory import RunDirectory
+from corolla.records.seals import sealed_config
 from corolla.spaces.supernet import Supernet
 
 _LOG = logging.getLogger(__name__)
@@ -57,8 +60,10 @@ def create(plan: Plan) -> RunDirectory:
     )
 
 
-def resume(path: Path) -> RunDirectory:
+def resume(path: Path, overrides: Sequence[str] = ()) -> RunDirectory:
     """Carry on an interrupted run after its last finished round.
+
+    ``overrides`` change what `corolla.launch.changes.MAY_CHANGE` lists, from now on.
 
     Raises:
         RefusedError: no run directory, in use by another process, damaged files, or a checkpoint of
@@ -70,6 +75,9 @@ def resume(path: Path) -> RunDirectory:
     config = require_config(yaml.safe_load(text))
     if config.run_dir != str(path.absolute()):  # the folder was moved
         config = config.model_copy(update={"run_dir": str(path.absolute())})
+        text = config.to_yaml()
+    if overrides:
+        config = changed(config, overrides)
         text = config.to_yaml()
     with directory.lock():
         directory.sweep()
@@ -90,6 +98,8 @@ def resume(path: Path) -> RunDirectory:
         except CorruptStateError as error:
             _LOG.warning("%s Written anew, of this installation.", error.faults[0].problem)
             directory.write_environment(_environment(config, space))
+        if overrides:
+            write_text(path / "config.yaml", sealed_config(text))
     _launch(config, directory, text)
     return directory
 

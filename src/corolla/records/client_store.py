@@ -24,6 +24,9 @@ FORMAT_VERSION = 2
 PRIVATE = "private"
 """Name of the store, `ClientStore.apart`, of the parts of the model that are private to clients."""
 
+FINISHED = "finished"
+"""In the root of a node's store once the run has deployed its model: `corolla clean` may remove it."""
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -48,6 +51,11 @@ class ClientStore:
             raise ValueError(f"keep={keep}: at least the state saved last must stay")
         self._root, self._keep = Path(root), keep
         self._experiment = dict(experiment or {})
+
+    def note_finished(self) -> None:
+        """Say that the run these states are of has ended: they are needed no more."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        (self._root / FINISHED).touch()
 
     def apart(self, name: str, *, keep: int | None = None) -> ClientStore:
         """Return a store of other states of the same clients, in a folder that no client's name can be."""

@@ -11,6 +11,22 @@ from types import TracebackType
 from corolla.errors import Fault, RefusedError
 
 
+def holder(run_dir: Path) -> str | None:
+    """Return who holds the run directory, as "pid 12 on HOST"; None where nobody does.
+
+    Asked with a shared lock that is given back at once: a run that starts in that very moment is refused.
+    """
+    try:
+        with (run_dir / ".lock").open(encoding="utf-8", errors="replace") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read().strip() or "another process"
+    except OSError:
+        return None
+    return None
+
+
 class RunLock:
     """An advisory lock on ``<run_dir>/.lock``, held from construction to ``release``.
 

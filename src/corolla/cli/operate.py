@@ -1,0 +1,160 @@
+"""``corolla status``, ``attach`` and ``stop``: what a run does at the moment, whoever started it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import re
+import signal
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+from rich.console import Console
+
+from corolla.cli.progress import following
+from corolla.config.schema import RunConfig, require_config
+from corolla.errors import CorollaError, Fault, RefusedError
+from corolla.records.flower_run import flower_run
+from corolla.records.run_directory import RunDirectory
+from corolla.records.run_lock import holder
+from corolla.records.standing import Standing, standing_of
+
+if TYPE_CHECKING:
+    from engines.superlink import SuperLinkEngine
+
+_OUT = Console(soft_wrap=True)
+_LOOK_S = 0.5
+_PATIENCE_S = 90.0  # a server part on a SuperLink notices a stop within half a minute
+_FAILING_SHOWN = 20
+
+
+def status_command(options: argparse.Namespace, console: Console) -> int:
+    """Say how the run stands; without a directory, how those below ``runs`` do."""
+    if options.run_dir is not None:
+        _show(RunDirectory.open(options.run_dir))
+        return 0
+    found = sorted(Path("runs").glob("**/config.yaml"))
+    for config in found:
+        try:
+            _OUT.print(f"{config.parent}: {_line(standing_of(RunDirectory.open(config.parent)))}")
+        except CorollaError as error:
+            _OUT.print(f"{config.parent}: {error}", markup=False)
+    if not found:
+        _OUT.print("There is no run below runs/. Give a run's directory: corolla status RUN_DIR")
+    return 0
+
+
+def _line(standing: Standing) -> str:
+    left = f", {_duration(standing.left_s)} left" if standing.left_s is not None else ""
+    failing = sum(one.fails_now for one in standing.clients.values())
+    failed = f", {failing} of {len(standing.clients)} clients fail" if failing else ""
+    return f"{standing.state}, round {standing.done} of {standing.rounds}{left}{failed}"
+
+
+def _show(directory: RunDirectory) -> None:
+    standing = standing_of(directory)
+    _OUT.print(_line(standing), highlight=False)
+    if standing.held_by:
+        _OUT.print(f"  held by {standing.held_by}", highlight=False, markup=False)
+    config = _config(directory)
+    run_id = flower_run(directory.path)
+    if config.on_nodes and run_id is not None and not standing.finished:
+        try:
+            told = _superlink(config).status_of(run_id)
+        except CorollaError as error:
+            told = str(error)
+        _OUT.print(f"  run {run_id} on the SuperLink: {told}", highlight=False, markup=False)
+    if standing.since_s is not None:
+        last, failed = standing.last_round, standing.last_round.get("failures", 0)
+        text = f"  round {standing.done} ended {_duration(standing.since_s)} ago: "
+        text += f"{len(last.get('participants', []))} answered, {failed} failed"
+        _OUT.print(text, highlight=False)
+    failing = {client: one for client, one in standing.clients.items() if one.fails_now}
+    for client, one in list(failing.items())[:_FAILING_SHOWN]:
+        answered = (
+            f"answered last in round {one.last_answer}" if one.last_answer else "never answered"
+        )
+        text = f"  client {client} failed in round {one.last_failure} ({answered}): {one.reason}"
+        _OUT.print(text, highlight=False, markup=False)
+    if len(failing) > _FAILING_SHOWN:
+        _OUT.print(f"  and {len(failing) - _FAILING_SHOWN} more; metrics.jsonl has them")
+    if standing.state == "stopped":
+        _OUT.print(f"  carry on with: corolla resume {directory.path}", highlight=False)
+
+
+def attach_command(options: argparse.Namespace, console: Console) -> int:
+    """Show the rounds of a run that somebody else started, until it ends; Ctrl-C lets it go on."""
+    directory = RunDirectory.open(options.run_dir)
+    rounds = _config(directory).rounds
+    if holder(directory.path) is not None:
+        try:
+            with following(directory.path, rounds=rounds, console=console):
+                while holder(directory.path) is not None:
+                    time.sleep(_LOOK_S)
+        except KeyboardInterrupt:
+            console.print(f"\nThe run goes on. Stop it with: corolla stop {directory.path}")
+            return 0
+    _show(directory)
+    return 0
+
+
+def stop_command(options: argparse.Namespace, console: Console) -> int:
+    """Stop a run after its last finished round; it can be resumed.
+
+    Raises: RefusedError where the run does not run, or cannot be reached from here.
+    """
+    directory = RunDirectory.open(options.run_dir)
+    if directory.finished:
+        _OUT.print("This run is complete; there is nothing to stop.")
+        return 0
+    config, run_id = _config(directory), flower_run(directory.path)
+    held_by = holder(directory.path)
+    if config.on_nodes and run_id is not None:
+        _superlink(config).stop_run(run_id)
+    elif held_by is None:
+        _OUT.print("Nobody works on this run; there is nothing to stop.")
+    else:
+        _interrupt(held_by, directory)
+    _wait_until_free(directory)
+    _show(directory)
+    return 0
+
+
+def _interrupt(held_by: str, directory: RunDirectory) -> None:
+    """Ask the process that holds the run to end, as Ctrl-C does."""
+    found = re.fullmatch(r"pid (\d+) on (.*)", held_by)
+    if found is None or found.group(2) != platform.node():
+        remedy = "Stop it there: corolla stop RUN_DIR, or kill that process"
+        path = str(directory.path)
+        raise RefusedError(Fault("run_dir", path, f"is held by {held_by}, not on here", remedy))
+    # Not SIGINT: a shell that starts a command in the background has it ignored.
+    os.kill(int(found.group(1)), signal.SIGTERM)
+
+
+def _wait_until_free(directory: RunDirectory) -> None:
+    end = time.monotonic() + _PATIENCE_S
+    while (held_by := holder(directory.path)) is not None:
+        if time.monotonic() > end:
+            problem = f"is still held by {held_by} {_PATIENCE_S:.0f} s after it was asked to end"
+            remedy = "Look again with corolla status; a killed run can be resumed as well"
+            raise RefusedError(Fault("run_dir", str(directory.path), problem, remedy))
+        time.sleep(_LOOK_S)
+
+
+def _superlink(config: RunConfig) -> SuperLinkEngine:
+    from corolla.config.build import build_engine  # imports torch
+
+    engine: SuperLinkEngine = build_engine(config)
+    return engine
+
+
+def _duration(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
+
+
+def _config(directory: RunDirectory) -> RunConfig:
+    return require_config(yaml.safe_load(directory.config_text()))
