@@ -6,14 +6,15 @@
 #
 # TORCH_SPEC  another torch than constraints.txt pins, e.g. "torch==2.9.1 torchvision==0.24.1"
 # PIP_ARGS    passed to every `pip install`: an index of CPU or CUDA wheels, a mirror
+# PART        all, or node: what a site needs, without Ray, report and predictors
 # UID, GID    who runs in the container: those of the user who owns the mounted runs and keys
 ARG BASE=python:3.11-slim
 
 # The dependencies by themselves: other edits of pyproject.toml install nothing again.
 FROM ${BASE} AS requirements
-COPY pyproject.toml ./
-RUN python3 -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
-      > /requirements.txt
+COPY pyproject.toml scripts/node_requirements.py ./
+ARG PART=all
+RUN python3 node_requirements.py "${PART}" > /requirements.txt
 
 FROM ${BASE}
 # The environment belongs to root: code that a federation sends cannot change it.

@@ -31,6 +31,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -39,7 +40,7 @@ FOLDER_KEY, COMMAND_KEY = "COROLLA_WARM_CLIENT", "COROLLA_CLIENTAPP"
 """Environment: the private folder, and the path of Flower's own program."""
 
 PRELOADED = (
-    *("flwr.supernode.cli.flwr_clientapp", "flwr.clientapp", "flwr.client"),
+    *("flwr.clientapp", "flwr.client"),
     *("numpy", "torch", "torch.optim", "torch.nn.utils.stateless"),
     *(
         "hydra.utils",
@@ -168,8 +169,7 @@ def stem(node: int, tell: int) -> None:
     if os.getuid() != Path().stat().st_uid:
         raise NotWarmError("the stem's folder belongs to another user")
     import_ahead()
-    if PRELOADED[0] not in sys.modules:
-        raise NotWarmError("there is no flwr-clientapp to be run")
+    program = flower_program()
     threads = len(list(Path("/proc/self/task").iterdir()))
     if threads > 1:  # a fork would have one of them, and the locks of all
         raise NotWarmError(f"{threads} threads run after the imports")
@@ -194,8 +194,18 @@ def stem(node: int, tell: int) -> None:
         if own and os.fork() == 0:
             listener.close()
             threading.Thread(target=_end_with, args=[ended], daemon=True).start()
-            _become(connection)
+            _become(connection, program)
         connection.close()
+
+
+def flower_program() -> Callable[[], None]:
+    """Return what Flower has the command ``flwr-clientapp`` call. Raises: NotWarmError."""
+    from importlib.metadata import entry_points  # slow to import, and only the stem needs it
+
+    for entry in entry_points(group="console_scripts", name="flwr-clientapp"):
+        program: Callable[[], None] = entry.load()
+        return program
+    raise NotWarmError("there is no flwr-clientapp to be run")
 
 
 def import_ahead() -> None:
@@ -227,7 +237,7 @@ def _listening() -> socket.socket:
     return listener
 
 
-def _become(connection: socket.socket) -> NoReturn:
+def _become(connection: socket.socket, program: Callable[[], None]) -> NoReturn:
     """Take over what the message's own process had, and run Flower's program."""
     with connection:
         connection.settimeout(_ANSWER_S)
@@ -243,11 +253,9 @@ def _become(connection: socket.socket) -> NoReturn:
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         numpy.random.seed()  # of the global generator: children must not draw alike
-    from flwr.supernode.cli.flwr_clientapp import flwr_clientapp
-
     code = 1
     try:
-        flwr_clientapp()
+        program()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     except BaseException:

@@ -47,6 +47,11 @@ if [ -e "$marker" ]; then
 fi
 : >"$marker" || exit 1
 
-run flower-supernode "$@"
+# `corolla node` becomes flower-supernode; messages then need no Python of their own (docs/deployment.md).
+if command -v corolla >/dev/null; then
+  run corolla node "$@"
+else
+  run flower-supernode "$@"
+fi
 [ "$code" -eq 137 ] || rm -f "$marker"
 exit "$code"

@@ -41,12 +41,14 @@ class Federation:
         later: Sequence[str] = (),
         options: Mapping[str, str] | None = None,
         way: FaultyWay | None = None,
+        warm: bool = False,
     ) -> None:
         """Sites that join ``later`` are registered, but `start` starts no node for them.
 
         ``options``: what a site's node configuration says besides name and folders. ``way``: what lies
         between the SuperLink and everybody; server parts of runs are then started by a process that
-        outlives the SuperLink.
+        outlives the SuperLink. ``warm``: nodes are started by `corolla node`; what they start is then not
+        all of their family, and `kill_node` no power cut.
         """
         self.way = way
         self.folder = folder
@@ -54,6 +56,9 @@ class Federation:
         self.sites = sites
         self._registered = [*sites, *later]
         self._options = dict(options or {})
+        self._node_command = (
+            [SCRIPTS / "corolla", "node"] if warm else [SCRIPTS / "flower-supernode"]
+        )
         self._credentials = folder / "credentials"
         self.port = free_port()
         self.sites_port = free_port()
@@ -195,7 +200,7 @@ class Federation:
         self._nodes[site] = self._spawn(
             site,
             [
-                SCRIPTS / "flower-supernode",
+                *self._node_command,
                 f"--superlink=127.0.0.1:{self.sites_port}",
                 f"--root-certificates={self.ca_certificate}",
                 f"--auth-supernode-private-key={self._credentials / 'keys' / site}",
