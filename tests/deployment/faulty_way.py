@@ -61,7 +61,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
-        fault = self.way.draw()
+        # A SuperExec ends at a 500: whoever starts it starts it again, and here nobody does.
+        fault = "" if self.path == "/v1/runtime/acquire-task" else self.way.draw()
         if fault == "delayed":
             time.sleep(2)
         if fault in ("500 before", "503"):
