@@ -91,6 +91,7 @@ class Site:
         optimizer_state: OptimizerState | None = None,
         keep_optimizer_state: bool = False,
         hook: Hook | None = None,
+        sparse: bool = False,
     ) -> TrainResult:
         """Train ``model`` in place as the task says; see `LocalTrainer.train`.
 
@@ -104,6 +105,7 @@ class Site:
             optimizer_state: to carry on from.
             keep_optimizer_state: return the state at the end.
             hook: called after each backward pass.
+            sparse: a step may leave parameters without gradients, which then rest.
 
         """
         trainer = self.trainer if loss is None else self.trainer.replaced(loss=loss)
@@ -117,6 +119,7 @@ class Site:
             optimizer_state=optimizer_state,
             keep_optimizer_state=keep_optimizer_state,
             after_backward=hook,
+            sparse=sparse,
             **passes,
         )
 

@@ -10,10 +10,10 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from clients.ditto import Pair, PairClient
 from clients.site import Site
+from clients.validation_loss import validation_loss_of
 from corolla.config.build import build
 from corolla.data.client_data import ClientData
 from corolla.search.decisions import Search
@@ -23,7 +23,6 @@ from corolla.spaces.darts_mixed import MixedDartsSpace
 from corolla.spaces.supernet import Supernet
 from corolla.state import State
 from corolla.tasks import Answer, Task
-from corolla.training.batches import EndlessBatches
 from corolla.training.learner import Hook
 from corolla.training.pull import Pull, PullSettings
 from corolla.training.variants import VariantScorer
@@ -137,18 +136,7 @@ class SpiderClient(PairClient[Searched]):
     def _hook(self, task: Task, own: Searched, pull: Pull) -> Hook:
         if not self._search.undecided(_darts(own.model)):
             return pull
-        batches: list[EndlessBatches] = []  # made when a search first asks for one
-        offset = self._site.scoring.offset(shared=False)
-        if offset is not None:
-            offset = offset.to(self._site.trainer.device)
-
-        def validation_loss(network: nn.Module) -> Tensor:
-            if not batches:
-                batches.append(self._validation_batches(task))
-            images, labels = next(batches[0])
-            logits = network(images).float()
-            return functional.cross_entropy(logits if offset is None else logits + offset, labels)
-
+        validation_loss = validation_loss_of(self._site, task, _VALIDATION, shared=False)
         extra = self._search.hook(own.memory, validation_loss)
         if extra is None:
             return pull
@@ -158,12 +146,6 @@ class SpiderClient(PairClient[Searched]):
             pull(network)
 
         return both
-
-    def _validation_batches(self, task: Task) -> EndlessBatches:
-        site, data = self._site, self._site.data
-        floats = site.trainer.floats(data.validation)
-        seed = site.seed(task, _VALIDATION)
-        return EndlessBatches(floats, batch_size=site.config.batch_size, seed=seed)
 
     def _data(self, own: Searched) -> ClientData:
         """Return the client's data: after the last decision validation images are trained on too."""

@@ -10,9 +10,9 @@ from typing import Any
 from torch import nn
 
 from clients.client import Client
-from clients.deploy import deploy, scores, training_metrics
+from clients.deploy import deploy, plain_scores, scores, training_metrics
 from corolla.spaces.supernet import to_arrays
-from corolla.tasks import Answer, Task
+from corolla.tasks import AS_IS, Answer, Task
 from corolla.training.results import TrainResult
 from corolla.types import Arrays
 
@@ -32,6 +32,8 @@ class SubnetClient(Client):
     def evaluate(self, task: Task, arrays: Arrays) -> Answer:
         """Evaluate the received subnet."""
         model = self._load(task, arrays)
+        if task.extra.get(AS_IS):
+            return self._answer(plain_scores(self._site, model))
         return self._answer(scores(self._site, model, shared=True, loss=task.extra.get("loss")))
 
     def deploy(self, task: Task, arrays: Arrays) -> Answer:

@@ -15,7 +15,7 @@ from flwr.serverapp.strategy import Strategy
 from corolla.federation import Federation
 from corolla.limits.learning import learn_limits
 from corolla.spaces.architecture import Architecture
-from corolla.tasks import Failure, Reply, Task
+from corolla.tasks import AS_IS, Failure, Reply, Task
 from corolla.types import ClientId, client_order
 from strategies.absorbing import absorbed
 from strategies.durations import Durations
@@ -113,8 +113,12 @@ class CorollaStrategy(Method, Strategy):
         fine_tune_epochs: int = 0,
         return_arrays: bool = False,
         extra: Mapping[str, Any] | None = None,
+        as_is: Deployment | None = None,
     ) -> Outgoing:
-        """Return messages that have ``clients`` evaluate, and then fine-tune, their deployed models."""
+        """Return messages that have ``clients`` evaluate, and then fine-tune, their deployed models.
+
+        With ``as_is`` they evaluate that model instead, with nothing of their own added to it.
+        """
         self._learn_limits(nodes)  # what a node that joined since deploys depends on its limits
         orders = []
         return_arrays = return_arrays and self.returns_models
@@ -122,7 +126,7 @@ class CorollaStrategy(Method, Strategy):
         told = dict(extra or {}) | ({} if loss is None else {"loss": loss})
         needs = self._needed_scores(fine_tuned=fine_tune_epochs > 0)
         for client in clients:
-            deployment = self.deployed(client)
+            deployment = self.deployed(client) if as_is is None else as_is
             task = Task(
                 client=client,
                 round=server_round,
@@ -130,7 +134,7 @@ class CorollaStrategy(Method, Strategy):
                 epochs=fine_tune_epochs,
                 lr=self.federation.last_lr,
                 return_arrays=return_arrays,
-                extra={**told, **deployment.extra},
+                extra={**told, **deployment.extra, **({} if as_is is None else {AS_IS: True})},
             )
             returns = self.space.shapes(deployment.architecture) if return_arrays else {}
             orders.append(

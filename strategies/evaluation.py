@@ -12,7 +12,7 @@ from corolla.config.schema import RunConfig
 from corolla.records.phases import phase
 from corolla.tasks import Failure, Reply
 from corolla.types import ClientId, client_order, client_seed, generator
-from strategies.base import CorollaStrategy
+from strategies.base import CorollaStrategy, Deployment
 from strategies.roster import Roster
 from strategies.waiting import gather
 
@@ -53,6 +53,12 @@ class Evaluator:
             return float(generator(seed, _FINAL, client_seed(client)).random())
 
         return sorted(sorted(known, key=draw)[: evaluation.final_clients], key=client_order)
+
+    def as_it_is(
+        self, server_round: int, deployment: Deployment
+    ) -> tuple[list[Reply], list[Failure]]:
+        """Return one model's scores, with nothing of the client's own in it, of those asked at the end."""
+        return self._ask(server_round, self.finally_asked(), as_is=deployment)
 
     def deploy(
         self, server_round: int, *, keep_models: bool = True

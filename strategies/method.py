@@ -150,6 +150,18 @@ class Method(ABC):
         """Tell whether `deployed` is the method's result in this round; else validation cannot choose it."""
         return True
 
+    def conclude(self) -> bool:
+        """Do what is due after the last round, before anybody deploys; tell whether the state changed."""
+        return False
+
+    def global_models(self) -> Mapping[str, Deployment]:
+        """Return the models that serve more than one client, by name: one global model, or one per tier.
+
+        Asked for after the last round. Every client scores each of them as it is, without statistics or
+        class prior of its own; summary.json has their accuracies on all clients' test images, pooled.
+        """
+        return {}
+
     def loss_of_deployed(self) -> str | None:
         """Return what deployed models were last trained by ; None: trainer.loss."""
         return None

@@ -82,6 +82,7 @@ class PerFedNAS(CorollaStrategy):
             self._unscreened: Proposals = self._make_proposals(context)
             self._proposals: Proposals = self._unscreened
             if settings.prescreen is not None and settings.prescreen.candidates > 1:
+                faults += _prescreen_faults(self._unscreened, settings.prescreen)
                 self._proposals = Prescreened(
                     settings=settings.prescreen, search=self._unscreened, context=context
                 )
@@ -295,6 +296,11 @@ class PerFedNAS(CorollaStrategy):
             return self._slice(self._final[client].architecture)
         return self._slice(self._chosen(client))
 
+    def global_models(self) -> dict[str, Deployment]:
+        """Return the one model of a search that is about one architecture for all."""
+        chosen = self._proposals.chosen_for_all()
+        return {} if chosen is None else {"global": self._slice(chosen)}
+
     def _slice(self, architecture: Architecture) -> Deployment:
         return Deployment(architecture, self.space.cut(self._supernet, architecture))
 
@@ -348,3 +354,11 @@ def _gathered(faults: list[Fault]) -> Iterator[None]:
         yield
     except RefusedError as error:
         faults += error.faults
+
+
+def _prescreen_faults(search: Proposals, prescreen: PrescreenSettings) -> list[Fault]:
+    """Return what is wrong where a forest would choose what the search gives out to the whole cohort."""
+    if type(search).draws_of_round is Proposals.draws_of_round:
+        return []
+    problem = f"{type(search).__name__} draws for all of a round's clients together"
+    return [Fault("prescreen.candidates", prescreen.candidates, problem, "Use 1")]

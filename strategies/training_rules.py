@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from clients.paths import VISITS
 from corolla.aggregation.coverage import momentum_average
 from corolla.aggregation.largest_weight import largest_weight, weighed
 from corolla.aggregation.operation_average import operation_average
@@ -24,11 +25,6 @@ from corolla.state import State
 from corolla.tasks import Reply
 from corolla.types import Arrays
 from strategies.distiller import Distiller, DistillerSettings
-from strategies.metrics import SHARE, Numbers
-
-VISITS = "visits"
-"""Note of a reply: for each array that was sent, in its order, the share of samples that went through it."""
-VISITS_NOTE = Numbers(each=SHARE, most=1_000_000)
 
 
 class Averaging(NamedTuple):

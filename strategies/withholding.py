@@ -34,7 +34,7 @@ def private_names(
     if parts and refused is not None:
         problem, remedy = refused
         raise RefusedError(Fault("private", list(parts), f"{method}: {problem}", remedy))
-    empty = [part for part in parts if not space.parts[part]]
+    empty = [part for part in parts if not space.names_in([part])]
     names = space.names_in(parts)
     problem = ""
     if empty:

@@ -20,6 +20,7 @@ from tests.conftest import CONF, quick
 OWN_TESTS = (
     "spider",
     "hapfnas",
+    "family",
     "niid",
     "fedrep",
     "board",
@@ -27,6 +28,7 @@ OWN_TESTS = (
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 PERFEDRLNAS = [name for name in EXPERIMENTS if not name.startswith(OWN_TESTS)]
 HAPFNAS = [name for name in EXPERIMENTS if name.startswith("hapfnas")]
+FAMILY = [name for name in EXPERIMENTS if name.startswith("family")]
 SPIDER = [name for name in EXPERIMENTS if name.startswith("spider")]
 IMAGES = 80
 CINIC = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -366,4 +368,57 @@ def test_a_row_of_hapfnas_runs(name: str, roots: dict[str, Path], tmp_path: Path
     assert set(summary["test_accuracy"]["per_client"]) == {"0", "1"}
     assert all(entry["searched"] for entry in summary["per_client"].values())
     assert [line["stage"] for line in directory.metrics()] == [1, 2, 3]
+    assert all(line["failures"] == 0 for line in directory.metrics())
+
+
+# By hand from the specification: clients, participants, rounds, local epochs, batch size, alpha.
+FAMILY_ROWS = {
+    "family_fednas_cifar10": (16, 16, 550, 5, 64, 0.5),
+    "family_superfednas_cifar10": (20, 8, 1500, 5, 64, 100),
+    "family_deepfednas_cifar10": (20, 8, 1500, 5, 64, 100),
+    "family_fedoras_cifar10": (100, 10, 600, 50, 128, 1.0),
+    "family_fedrlnas_cifar10": (100, 5, 1500, 5, 32, 0.3),
+}
+# A search as short as can be, and networks to match.
+_EVOLUTION = "{population:2,generations:1,mutants:1,crossovers:1}"
+_DARTS = ["channels=4", "cells=3", "nodes=1", "resolution=8"]
+_TIERED = ["rounds=2", f"method.tiers.evolution={_EVOLUTION}", "space.supernet.resolution=8"]
+SHORT_FAMILY = {
+    "fednas": ["rounds=2", "method.search_rounds=1", *(f"space.supernet.{o}" for o in _DARTS)],
+    "direct_fednas": [f"space.supernet.{option}" for option in _DARTS],
+    "superfednas": [*_TIERED, "server_set.images=8"],
+    "deepfednas": [
+        *_TIERED,
+        "method.proposals.cache.entries=4",
+        f"method.proposals.cache.evolution={_EVOLUTION}",
+    ],
+    "fedoras": [*_TIERED, "server_set.images=8", "method.fine_tuning.rounds=1"],
+}
+
+
+@pytest.mark.parametrize("name", sorted(FAMILY_ROWS))
+def test_a_row_of_the_family_is_what_the_papers_say(name: str) -> None:
+    config, faults = parse_config(compose_values([f"experiment={name}"]))
+    assert config is not None, faults
+    assert (
+        config.clients,
+        config.participants,
+        config.rounds,
+        config.local_epochs,
+        config.batch_size,
+        config.partition["alpha"],
+    ) == FAMILY_ROWS[name]
+
+
+@pytest.mark.parametrize("name", quick(FAMILY, *(n for n in FAMILY if n.endswith("_small"))))
+def test_a_row_of_the_family_runs(name: str, roots: dict[str, Path], tmp_path: Path) -> None:
+    values = compose_values([f"experiment={name}"])
+    settings = [f"experiment={name}", f"dataset.root={_root(values, roots)}", *SHORT]
+    settings += [f"run_dir={tmp_path / 'run'}", "partition.validation=0.2"]
+    settings += SHORT_FAMILY.get(values["method"]["name"], [])
+    if "small" in name:
+        settings += ["partition.images_per_client=15", "partition.test=0.2"]
+    directory = start(plan_run(settings))
+    assert directory.summary()["method"] == values["method"]["name"]
+    assert set(directory.summary()["test_accuracy"]["per_client"]) == {"0", "1"}
     assert all(line["failures"] == 0 for line in directory.metrics())

@@ -10,6 +10,8 @@ from corolla.spaces.architecture import Architecture
 from corolla.types import Arrays, ClientId
 
 _EXTRA = "extra."
+AS_IS = "as_is"
+"""Key in the ``extra`` of an evaluation: the model that came is scored with nothing of the client's own."""
 OUT_OF_MEMORY = "out_of_memory"
 DIVERGED = "diverged"
 FAILURE_KINDS = (OUT_OF_MEMORY, DIVERGED)  # what a client may say of the architecture it was sent

@@ -36,6 +36,7 @@ from strategies.evaluation import Evaluator
 from strategies.final_choice import ChoosesFinally, choose_finally
 from strategies.roster import leave_out_short
 from strategies.running.opening import open_run, roster_of
+from strategies.running.pooled import pooled_scores
 from strategies.running.progress import Progress, load_method
 from strategies.running.records import client_row, round_metrics, stop_if_all_failed_alike
 from strategies.running.scores import global_scores, scores_of, without_clients
@@ -240,6 +241,8 @@ class FederatedRun:
     def _finish(self, strategy: CorollaStrategy, grid: Grid) -> None:
         config = self._config
         evaluator = self._evaluator(strategy, grid)
+        if strategy.conclude():
+            self._checkpoint(strategy, config.rounds, best=False)  # it is not done twice
         clients = evaluator.finally_asked()
         if isinstance(strategy, ChoosesFinally) and choose_finally(
             strategy, evaluator, clients, config.rounds
@@ -262,6 +265,9 @@ class FederatedRun:
             facts=self._facts,
             known=len(self._roster.clients()),
         )
+        pooled = pooled_scores(strategy, evaluator, self._facts, config.rounds) if clients else {}
+        if pooled:
+            summary["pooled"] = pooled
         for reply in replies:
             save_model(self._directory, strategy, reply)
         self._directory.write_summary(summary)

@@ -66,6 +66,29 @@ NEEDS["perfed_ckt"] = [
     "method.clusters=1",
     "method.architectures=random",
 ]
+NEEDS["direct_fednas"] = NEEDS["spider"][:5]
+NEEDS["fednas"] = [*NEEDS["spider"][:5], "method.search_rounds=2"]
+NEEDS["superfednas"] = [
+    "server_set=held_out",
+    "server_set.images=50",
+    "method.tiers.count=2",
+    "method.tiers.evolution={population:4,generations:1,mutants:2,crossovers:2}",
+]
+NEEDS["fedoras"] = [
+    *NEEDS["superfednas"],
+    "space=fedoras_small",
+    "space.supernet.resolution=8",
+    "space.supernet.stages=[{width:8,blocks:2},{width:16,blocks:1}]",
+    "method.fine_tuning.rounds=1",
+    "method.tiers.quantile=1.0",
+]
+NEEDS["deepfednas"] = [
+    "method.tiers.count=2",
+    "method.tiers.evolution={population:4,generations:1,mutants:2,crossovers:2}",
+    "method.proposals.cache.entries=4",
+    "method.proposals.cache.evolution={population:4,generations:1,mutants:2,crossovers:2}",
+]
+NEEDS["fedpnas"] = ["space=elastic_cnn", "space.supernet.resolution=8"]
 NEEDS["fedmn"] = [
     "space=lenet_modules",
     "space.supernet.base.resolution=16",

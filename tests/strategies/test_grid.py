@@ -57,6 +57,12 @@ NEEDS = {
         "method.proposals.forest.min_pairs=2",
     ]
 }
+_CACHE = "{population:4,generations:1,mutants:2,crossovers:2}"
+NEEDS["training_free"] = [
+    "method.proposals.cache.entries=3",
+    f"method.proposals.cache.evolution={_CACHE}",
+]
+NEEDS["cached_sandwich"] = NEEDS["training_free"]
 PROPOSALS = sorted(path.stem for path in (CONF / "method" / "proposals").glob("*.yaml"))
 PROPOSALS.remove("like_sizes")  # needs a finished run: tests/search/test_like_sizes.py
 # What a training rule needs.

@@ -219,9 +219,10 @@ def _across_keys(config: RunConfig) -> list[Fault]:
                 f"Lower clients_per_round or raise {count}",
             )
         )
-    wrong = [part for part in config.private if part not in MODEL_PARTS]
+    # A module of the network has a dot in its name: the space knows whether it is there.
+    wrong = [part for part in config.private if part not in MODEL_PARTS and "." not in part]
     if wrong:
-        remedy = nearest(wrong[0], MODEL_PARTS)
+        remedy = f"{nearest(wrong[0], MODEL_PARTS)}; or a module of the network, as stages.2"
         faults.append(
             Fault("private", config.private, f"{wrong[0]!r} is not a part of a model", remedy)
         )

@@ -8,7 +8,7 @@ see ``benchmarks/policy.py``), and policies with their optimiser state are part 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -35,9 +35,31 @@ class PolicySettings:
     logit_limit: Positive | None = None  # logits stay within +-limit, so no choice ever dies out
     misfits: Literal["step", "published"] = "step"  # what is learned from draws that do not fit
     misfit_step: Share = 0.2  # share of a misfit's advantage that moves towards what fits
+    # one policy for all clients (`corolla.search.shared_policy`), and what of it is a client's own
+    shared: bool = False
+    residual: NonNegative = 0.0  # a client's own step on its logits, over lr; 0: there is none
+    personal: Sequence[str] = ()  # beginnings of dimensions' names that are the client's alone
+
+    def __post_init__(self) -> None:
+        own = {"residual": self.residual, "personal": list(self.personal)}
+        faults = [
+            Fault(key, value, "is a part of a shared policy", "Use shared=true, or leave it out")
+            for key, value in own.items()
+            if value and not self.shared
+        ]
+        if faults:
+            raise RefusedError(faults)
 
 
 _LEAST = 1e-12  # a probability; what nobody chose stays possible
+
+
+class Step(NamedTuple):
+    """What a policy learns from one architecture."""
+
+    client: ClientId
+    choices: Sequence[int]
+    advantage: float
 
 
 class Entropy(NamedTuple):
@@ -164,25 +186,41 @@ class ClientPolicies:
             direction -= self.settings.entropy_bonus * p * (log_p + entropy[self._owner])
         return direction
 
+    def direction(self, step: Step) -> Vector:
+        """Return `gradient`; RefusedError for an advantage that is no number."""
+        if not math.isfinite(step.advantage):
+            remedy = "Drop replies whose accuracy is not a number"
+            raise RefusedError(Fault("advantage", step.advantage, "cannot train a policy", remedy))
+        return self.gradient(step.client, step.choices, step.advantage)
+
+    def learn(self, steps: Iterable[Step]) -> None:
+        """Take a round's steps, several of a client's in their order; that of the clients does not matter."""
+        for step in steps:
+            self.update(step.client, step.choices, step.advantage)
+
     def update(self, client: ClientId, choices: Sequence[int], advantage: float) -> None:
         """Move the client's logits one step towards ``choices`` (away, if ``advantage`` < 0)."""
-        if not math.isfinite(advantage):
-            remedy = "Drop replies whose accuracy is not a number"
-            raise RefusedError(Fault("advantage", advantage, "cannot train a policy", remedy))
-        direction = self.gradient(client, choices, advantage)
+        direction = self.direction(Step(client, choices, advantage))
+        self._mean = None
+        self._move(self._own(client), direction)
+
+    def _own(self, client: ClientId) -> _Policy:
         if client not in self._policies:
             moments = np.zeros((2, self._sizes.sum()))
             self._policies[client] = _Policy(self._start.copy(), *moments)
-        policy, settings = self._policies[client], self.settings
-        self._mean = None
+        return self._policies[client]
+
+    def _move(self, policy: _Policy, direction: Vector, *, scale: float | Vector = 1.0) -> None:
+        """Make one step of the optimiser, ``scale`` times as long."""
+        settings = self.settings
         policy.steps += 1
         if settings.optimizer == "adam":
             b1, b2 = settings.betas
             policy.first += (1 - b1) * (direction - policy.first)
             policy.second += (1 - b2) * (direction**2 - policy.second)
-            scale = np.sqrt(policy.second / (1 - b2**policy.steps)) + settings.eps
-            direction = policy.first / (1 - b1**policy.steps) / scale
-        policy.logits += settings.lr * direction
+            size = np.sqrt(policy.second / (1 - b2**policy.steps)) + settings.eps
+            direction = policy.first / (1 - b1**policy.steps) / size
+        policy.logits += settings.lr * direction * scale
         if settings.logit_limit is not None:
             np.clip(policy.logits, -settings.logit_limit, settings.logit_limit, out=policy.logits)
 

@@ -20,7 +20,7 @@ from corolla.settings import Decay, NonNegative, Positive, settings
 from corolla.state import State
 from corolla.types import ClientId, client_order
 
-Baseline = Literal["clients", "client", "both", "none"]
+Baseline = Literal["clients", "client", "both", "moving", "none"]
 Normalise = Literal["client", "all", "none"]
 _POOLED = (
     0.25  # what the size of all advantages weighs beside a client's own, which comes to weigh 1
@@ -120,6 +120,8 @@ class RewardHistory:
 
     - ``clients``: r itself, the paper's rule: the baseline is the mean accuracy of all clients;
     - ``none``: r without subtracting that mean;
+    - ``moving``: ``none`` minus the running mean, over rounds, of the participants' mean of it, as before the
+      round; of the first round, as after it;
     - ``client``: ``none`` minus the running mean of the client's own past values of it;
     - ``both``: r minus the running mean of the client's own past r: free of how hard a client's
       data is (``clients`` is not) and of accuracy rising for all (behind which ``client`` lags).
@@ -167,11 +169,13 @@ class RewardHistory:
         mean = self.mean_accuracy
         reward = self._rewards(outcomes, mean)
         values = dict(reward)
-        if settings.baseline in ("none", "client"):
+        if settings.baseline in ("none", "client", "moving"):
             values = {client: value + mean for client, value in values.items()}
         advantages = dict(values)
         if settings.baseline in ("client", "both"):
             advantages = self._above_own(values, measured)
+        elif settings.baseline == "moving":
+            advantages = self._above_moving(values, measured)
         if settings.normalise != "none":
             advantages = self._normalised(advantages, measured)
         limit = settings.advantage_limit
@@ -188,9 +192,12 @@ class RewardHistory:
         settings, mean = self.settings, self.mean_accuracy
         nobody = ""  # a place in the round for a model that no client ran
         reward = self._rewards({**outcomes, nobody: Outcome(fits=False)}, mean)[nobody]
-        advantage = reward + mean if settings.baseline in ("none", "client") else reward
+        relative = settings.baseline in ("clients", "both")
+        advantage = reward if relative else reward + mean
         if settings.baseline in ("client", "both"):
             advantage -= self._own.get(client, self._everyone).value
+        elif settings.baseline == "moving":
+            advantage -= self._everyone.value
         if settings.normalise != "none":
             advantage /= self._size(client)
         limit = settings.advantage_limit
@@ -215,6 +222,17 @@ class RewardHistory:
         own = self._own_square.get(client, _Mean())
         total = _POOLED * self._square.value + own.total
         return math.sqrt(total / (_POOLED + own.weight))
+
+    def _above_moving(
+        self, values: Mapping[ClientId, float], measured: Sequence[ClientId]
+    ) -> dict[ClientId, float]:
+        """Return how far each value is above the mean of the rounds before, and remember the measured."""
+        before = self._everyone.copy()
+        if measured:
+            total = math.fsum(values[client] for client in measured)
+            self._everyone.add(total / len(measured), self.settings.decay)
+        baseline = before if before.weight else self._everyone
+        return {client: value - baseline.value for client, value in values.items()}
 
     def _above_own(
         self, values: Mapping[ClientId, float], measured: Sequence[ClientId]

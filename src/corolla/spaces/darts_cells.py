@@ -295,6 +295,20 @@ class DartsNetwork(nn.Module):
             if weight.dim() == 4
         )
 
+    def select(self, chosen: Mapping[str, Sequence[str]]) -> None:
+        """Run one operation of each edge from now on, by kind of cell; an empty mapping: all of them again.
+
+        Operations that are not there select nothing on their edge.
+        """
+        alive = self.alive()
+        self._masks = {
+            kind: {
+                edge: frozenset(name for name in alive[kind][edge] if name != kept)
+                for edge, kept in enumerate(chosen.get(kind, ()))
+            }
+            for kind in KINDS
+        }
+
     @contextmanager
     def masked(self, kind: str, edge: int, operation: str | None = None) -> Iterator[None]:
         """Leave an operation, or the whole edge, out of all passes inside the ``with``; may be nested.

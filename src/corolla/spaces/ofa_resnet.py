@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from corolla.spaces.architecture import Architecture, Dimension
 from corolla.spaces.block_plans import ascending
+from corolla.spaces.conv_layers import ConvLayer
 from corolla.spaces.layers import BatchNorm, Resize, make_divisible
 from corolla.spaces.supernet import Shapes, Supernet
 
@@ -201,6 +202,14 @@ class OFAResNet(Supernet):
         shapes["classifier.weight"] = (self.num_classes, outputs)
         shapes["classifier.bias"] = (self.num_classes,)
         return shapes
+
+    def conv_layers(self, architecture: Architecture) -> list[ConvLayer]:
+        """Return the convolutions without the shortcuts'; in closed form."""
+        return [
+            ConvLayer(conv.outputs, conv.outputs, conv.side)
+            for conv in self.convolutions(architecture)
+            if not conv.name.endswith("shortcut")
+        ]
 
     def macs(self, architecture: Architecture) -> int:
         """Return multiply-accumulates of one forward pass in closed form."""

@@ -21,6 +21,7 @@ from corolla.aggregation.regions import Place, Region, cut, leading_regions, pla
 from corolla.errors import Fault, RefusedError
 from corolla.spaces.architecture import Architecture, Dimension
 from corolla.spaces.blank import on_meta
+from corolla.spaces.conv_layers import ConvLayer, conv_layers
 from corolla.spaces.costs import Costs, count_macs, saved_bytes
 from corolla.spaces.model_parts import Parts, parts_of
 from corolla.spaces.space import SearchSpace
@@ -95,8 +96,13 @@ class Supernet(SearchSpace):
         return parts_of(on_meta(self.supernet), self.num_classes)
 
     def names_in(self, parts: Iterable[str]) -> frozenset[str]:
-        """Return the names of all arrays in any of these `parts`."""
-        return frozenset(name for part in parts for name in self.parts[part])
+        """Return the names of all arrays in any of these `parts`, or below these modules (``stages.2``)."""
+        found: set[str] = set()
+        for part in parts:
+            below = part.rstrip(".") + "."
+            modules = (name for name in self.supernet_shapes if name.startswith(below))
+            found.update(self.parts.get(part, modules))
+        return frozenset(found)
 
     def regions(self, architecture: Architecture) -> Mapping[str, Region]:
         """Return for each tensor of the subnet the block of the supernet's tensor that it owns."""
@@ -150,6 +156,11 @@ class Supernet(SearchSpace):
         """Return bytes that one training step keeps for the backward pass, for ``batch_size`` images."""
         module = self.blank(architecture)
         return saved_bytes(module, (batch_size, self.in_channels, self.resolution, self.resolution))
+
+    def conv_layers(self, architecture: Architecture) -> list[ConvLayer]:
+        """Return the convolutions of ``architecture`` in the order in which they run."""
+        module = self.blank(self.check(architecture))
+        return conv_layers(module, (1, self.in_channels, self.resolution, self.resolution))
 
     def costs(self, architecture: Architecture, *, batch_size: int = 32) -> Costs:
         """Return what the architecture costs to hold, send, run and train (cached)."""

@@ -24,13 +24,15 @@ class Trainee:
     """A model to train in place, and what is its own of a training.
 
     ``lr``: step. ``optimizer_state``: of an earlier training, to carry on from; None: start afresh.
-    ``after_backward`` gets the model after each backward pass, before clipping and the step.
+    ``after_backward`` gets the model after each backward pass, before clipping and the step. ``sparse``: a
+    step may leave parameters without gradients, which then rest.
     """
 
     model: nn.Module
     lr: float
     optimizer_state: OptimizerState | None = None
     after_backward: Hook | None = None
+    sparse: bool = False
 
 
 class Learner:
@@ -60,6 +62,8 @@ class Learner:
         self.memory = MemoryCount(self.model, self._optimizer, device)
         if trainee.optimizer_state is not None:
             restore_state(self.model, self._optimizer, trainee.optimizer_state)
+        if trainee.sparse and settings.optimizer == "sgd" and settings.momentum:
+            self.start_momentum()
         self._optimizer.zero_grad()  # whatever the caller left there
 
     def forward(self, images: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ from corolla.training.batch_loader import Passes
 from corolla.training.losses import classification_loss, soft_cross_entropy, split_counts
 from corolla.training.results import OptimizerState
 from corolla.training.sandwich_run import SandwichRun
-from corolla.training.subnet_draws import Fits, SubnetDraws, every
+from corolla.training.subnet_draws import Draws, Fits, SubnetDraws, every
 from corolla.training.torch_settings import configure_torch
 from corolla.training.trainer import LocalTrainer
 from corolla.types import Arrays
@@ -130,10 +130,14 @@ class SupernetTrainer:
         *,
         lr: float | Sequence[float],
         fits: Fits = every,
+        draws: Draws | None = None,
         optimizer_state: OptimizerState | None = None,
         **passes: Unpack[Passes],
     ) -> SupernetResult:
         """Train the supernet on labels: `classification_loss`, images augmented as the trainer says.
+
+        ``draws``, where given, says which subnets a batch trains, and ``fits`` is not asked.
+
 
         Batches are those of `LocalTrainer.train` under the same seed. Only architectures that ``fits``
         accepts are trained; where that is not so of the largest, the costliest of the batch's draws
@@ -160,6 +164,7 @@ class SupernetTrainer:
             lr=lr,
             **passes,
             fits=fits,
+            draws=draws,
             optimizer_state=optimizer_state,
         )
 
@@ -173,6 +178,7 @@ class SupernetTrainer:
         fits: Fits,
         epochs: int,
         lr: float | Sequence[float],
+        draws: Draws | None = None,
         **arguments: Any,
     ) -> SupernetResult:
         expected = self._space.supernet_shapes
@@ -185,7 +191,8 @@ class SupernetTrainer:
             elastic,
             images,
             trainer=trainer,
-            draws=SubnetDraws(
+            draws=draws
+            or SubnetDraws(
                 self._space, random_subnets=sandwich.random_subnets, seed=seed, fits=fits
             ),
             temperature=sandwich.temperature if sandwich.teach == "largest" else None,

@@ -22,7 +22,7 @@ from corolla.training.learner import Learner, Trainee
 from corolla.training.losses import soft_cross_entropy
 from corolla.training.results import OptimizerState
 from corolla.training.statistics import batch_statistics
-from corolla.training.subnet_draws import Role, SubnetDraws
+from corolla.training.subnet_draws import Draws, Role
 from corolla.training.trainer import LocalTrainer
 
 Supervision = Callable[[Tensor, Tensor], Tensor]
@@ -51,7 +51,7 @@ class SandwichRun:
         images: Images,
         *,
         trainer: LocalTrainer,
-        draws: SubnetDraws,
+        draws: Draws,
         supervise: Supervision,
         temperature: float | None,
         batch_size: int,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -16,6 +16,14 @@ Fits = Callable[[Architecture], bool]
 
 _TRIES = 64  # uniform draws until one fits; afterwards the last one is made smaller
 _STREAM = 3  # of a seed; 0 to 2 are `corolla.training.torch_settings`'s
+
+
+class Draws(Protocol):
+    """Says which subnets a batch trains: `SubnetDraws`, `corolla.training.path_draws`."""
+
+    def batch(self, epoch: int, batch: int) -> list[tuple[Role, Architecture]]:
+        """Return the subnets of a batch, both counted from 0, the one that others learn from first."""
+        ...
 
 
 def every(architecture: Architecture) -> bool:

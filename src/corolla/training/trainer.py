@@ -62,6 +62,7 @@ class LocalTrainer:
         keep_optimizer_state: bool = False,
         first_epoch: int = 0,
         after_backward: Hook | None = None,
+        sparse: bool = False,
         **passes: Unpack[Passes],
     ) -> TrainResult:
         """Train ``model`` in place for ``epochs``.
@@ -78,6 +79,7 @@ class LocalTrainer:
             keep_optimizer_state: return the state at the end.
             first_epoch: number of the first epoch, for a training that goes on under the same seed.
             after_backward: gets the model after each backward pass, before clipping and the step.
+            sparse: a step may leave parameters without gradients, which then rest.
             passes: epochs, 1 or more; images in a batch; a seed such as
                 ``(run's seed, round, client_seed(client))``.
 
@@ -88,7 +90,11 @@ class LocalTrainer:
 
         """
         trainee = Trainee(
-            model=model, lr=lr, optimizer_state=optimizer_state, after_backward=after_backward
+            model=model,
+            lr=lr,
+            optimizer_state=optimizer_state,
+            after_backward=after_backward,
+            sparse=sparse,
         )
         (result,) = self.train_together(
             [trainee],

@@ -13,9 +13,10 @@ import numpy as np
 
 from corolla.search.deploy import most_probable
 from corolla.search.evolution import Fits
-from corolla.search.policy import ClientPolicies, PolicySettings
+from corolla.search.policy import ClientPolicies, PolicySettings, Step
 from corolla.search.proposals.protocol import Observation, Proposals, SearchContext
 from corolla.search.proposals.rejection_sampling import until_one_fits
+from corolla.search.shared_policy import SharedPolicies
 from corolla.settings import settings
 from corolla.spaces.architecture import Architecture
 from corolla.state import State
@@ -36,10 +37,12 @@ class PolicyGradient(Proposals):
 
     def __init__(self, *, settings: PolicyGradientSettings, context: SearchContext) -> None:
         self._context = context
-        self.policies = ClientPolicies(
-            sizes=[len(dimension) for dimension in context.space.dimensions],
-            settings=settings.policy,
-        )
+        dimensions, own = context.space.dimensions, settings.policy
+        sizes = [len(dimension) for dimension in dimensions]
+        self.policies = ClientPolicies(sizes=sizes, settings=own)
+        if own.shared:
+            names = [dimension.name for dimension in dimensions]
+            self.policies = SharedPolicies(sizes=sizes, settings=own, names=names)
 
     def draws(
         self, client: ClientId, rng: np.random.Generator, *, fits: Fits
@@ -60,17 +63,20 @@ class PolicyGradient(Proposals):
         say that what was sent fits and most of the policy does not: that is worth ``misfit_step`` of a
         misfit's advantage, times their share of the draws, so never more than one bounded step.
         """
-        settings = self.policies.settings
+        settings, steps = self.policies.settings, list[Step]()
         for seen in observations:
             advantage = seen.advantage
             if settings.misfits == "published":
-                for misfit in seen.misfits:
-                    self.policies.update(seen.client, misfit.choices, seen.misfit_advantage)
+                steps += [
+                    Step(seen.client, misfit.choices, seen.misfit_advantage)
+                    for misfit in seen.misfits
+                ]
             elif seen.misfits:
                 share = len(seen.misfits) / (len(seen.misfits) + 1)
                 # Misfits can be worth more than expected only where all is: nothing to learn then.
                 advantage += settings.misfit_step * share * max(0.0, -seen.misfit_advantage)
-            self.policies.update(seen.client, seen.architecture.choices, advantage)
+            steps.append(Step(seen.client, seen.architecture.choices, advantage))
+        self.policies.learn(steps)
 
     def chosen(self, client: ClientId, *, fits: Fits) -> Architecture:
         """Return the most probable architecture that fits.
@@ -87,6 +93,13 @@ class PolicyGradient(Proposals):
             prior=pooled,
         )
         return Architecture(choices)
+
+    def chosen_for_all(self) -> Architecture | None:
+        """Return the most probable architecture of a policy of which nothing is a client's own."""
+        own = self.policies.settings
+        if not own.shared or own.residual or own.personal:
+            return None
+        return self.chosen("", fits=lambda architecture: True)
 
     def metrics(self, clients: Sequence[ClientId]) -> dict[str, float]:
         """Return the mean entropy of the participants' policies, 1: uniform, 0: decided."""

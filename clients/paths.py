@@ -1,0 +1,55 @@
+"""The client of FedorAS: gets a few paths of the supernet at once and trains another one with every batch."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from clients.deploy import scores, training_metrics
+from clients.subnet import SubnetClient
+from corolla.aggregation.regions import cut, paste
+from corolla.limits.client_limits import Limits
+from corolla.spaces.architecture import Architecture
+from corolla.spaces.paths import PATHS, box, paths_of
+from corolla.tasks import Answer, Task
+from corolla.training.path_draws import PathDraws
+from corolla.training.sandwich import SandwichSettings, SupernetTrainer
+from corolla.types import Arrays
+
+VISITS = "visits"
+"""Note of a reply: for each array that came, in its order, the share of samples that went through it."""
+
+
+class PathsClient(SubnetClient):
+    """Trains paths where the task names some; else the subnet that came."""
+
+    def fit(self, task: Task, arrays: Arrays) -> Answer:
+        """Train the task's paths; return all that came, scores of the first, and the shares of samples."""
+        if PATHS not in task.extra:
+            return super().fit(task, arrays)
+        site, space, data = self._site, self._site.space, self._site.data
+        paths = paths_of(space, task)
+        held, passes = box(space, paths), site.passes(task)
+        limits = Limits.from_extra(task.extra)
+
+        def fits(architecture: Architecture) -> bool:
+            return limits.fit(space, architecture, batch_size=site.config.batch_size)
+
+        draws = PathDraws(
+            space,
+            paths,
+            held=held,
+            fits=fits,
+            images=len(data.train),
+            batch_size=passes["batch_size"],
+            seed=passes["seed"],
+        )
+        # What did not come stays 0: no path goes through it.
+        nothing = {n: np.zeros(s, dtype=np.float32) for n, s in space.supernet_shapes.items()}
+        result = SupernetTrainer(space, site.trainer, SandwichSettings(random_subnets=0)).train(
+            paste(nothing, arrays, held), data.train, lr=task.lr, draws=draws, **passes
+        )
+        trained = cut(result.arrays, held)
+        first = space.load(paths[0], space.cut(result.arrays, paths[0]))
+        metrics = scores(site, first.to(site.trainer.device), shared=False)
+        metrics |= training_metrics(result) | {VISITS: draws.shares(trained)}
+        return Answer(num_examples=len(data.train), arrays=trained, metrics=metrics)

@@ -1,0 +1,104 @@
+"""What an architecture promises before anything is trained: DeepFedNAS's fitness, on any convolutional space.
+
+DeepFedNAS, 2026, https://arxiv.org/abs/2601.15127, after DeepMAD (Shen et al., CVPR 2023). The network falls
+into stages, convolutions that follow each other at one resolution. With r_j, C_j the rows and the channels of
+what stage j gives, w_i the width of a convolution (`corolla.spaces.conv_layers`), L of them in all and d_j in
+stage j,
+
+    H_j = log(r_j^2 C_j) * sum_(i in j) log w_i                   entropy
+    rho = L / exp(mean log w)                                     depth over width
+    F   = sum_j alpha_j H_j - k exp(var d) + w_rho rho - m sum_j max(0, log(C_j / C_(j+1)))
+
+and where rho is above its bound, F is below that of any architecture within it. docs/fednas_family.md says
+which of these constants the text gives.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import groupby, pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corolla.errors import Fault, RefusedError
+from corolla.settings import NonNegative, Positive, settings
+from corolla.spaces.architecture import Architecture
+from corolla.spaces.conv_layers import ConvLayer
+from corolla.spaces.supernet import Supernet
+
+_BEYOND = 1e9  # what a network above the bound is worth, times -rho
+_MOST = 50.0  # of the variance in the exponent: e^50 is worse than anything, and finite
+
+
+@settings
+class FitnessSettings:
+    """Weights of the fitness's terms."""
+
+    stages: Sequence[float] | None = None  # alpha_j; None: 1 for every stage
+    depth_variance: NonNegative = 10.0  # k: stages of unequal depth cost k exp(variance)
+    effectiveness: NonNegative = 1.0  # w_rho
+    most_effectiveness: Positive = 2.0  # bound of rho; beyond it signals do not get through
+    monotonicity: NonNegative = 1.0  # m: a stage with fewer channels than the one before
+
+
+class TrainingFree:
+    """The fitness of a space's architectures; each is looked at once.
+
+    Raises:
+        RefusedError: the space's networks have no convolutions, or ``stages`` has another length than they.
+
+    """
+
+    def __init__(self, space: Supernet, settings: FitnessSettings) -> None:
+        self._space, self._settings = space, settings
+        self._known: dict[Architecture, float] = {}
+        found = _stages(space.conv_layers(space.largest()))
+        if not found:
+            problem = f"space {space.name!r} has no convolutions to judge networks by"
+            remedy = "Use another search, or another space"
+            raise RefusedError(Fault("fitness", space.name, problem, remedy))
+        given = settings.stages
+        if given is not None and len(given) != len(found):
+            problem = f"networks of space {space.name!r} have {len(found)} stages"
+            remedy = f"Give {len(found)} numbers, or null"
+            raise RefusedError(Fault("fitness.stages", list(given), problem, remedy))
+
+    def __call__(self, architecture: Architecture) -> float:
+        """Return F, higher is better."""
+        if architecture not in self._known:
+            layers = self._space.conv_layers(architecture)
+            self._known[architecture] = fitness(layers, self._settings)
+        return self._known[architecture]
+
+    def losses(self, architectures: Sequence[Architecture]) -> NDArray[np.float64]:
+        """Return -F of each: what `corolla.search.evolution.evolve` minimises."""
+        return np.array([-self(architecture) for architecture in architectures])
+
+
+def fitness(layers: Sequence[ConvLayer], settings: FitnessSettings) -> float:
+    """Return F of a network's convolutions, at least one."""
+    stages = _stages(layers)
+    weights = settings.stages or [1.0] * len(stages)
+    logs = [[math.log(layer.width) for layer in stage] for stage in stages]
+    rho = len(layers) / math.exp(sum(map(sum, logs)) / len(layers))
+    if rho > settings.most_effectiveness:
+        return -_BEYOND * rho
+    last = [stage[-1] for stage in stages]
+    entropy = sum(
+        alpha * math.log(end.side**2 * end.channels) * sum(widths)
+        for alpha, end, widths in zip(weights, last, logs, strict=False)
+    )
+    spread = float(np.var([len(stage) for stage in stages]))
+    narrowing = sum(max(0.0, math.log(a.channels / b.channels)) for a, b in pairwise(last))
+    return (
+        entropy
+        - settings.depth_variance * math.exp(min(spread, _MOST))
+        + settings.effectiveness * rho
+        - settings.monotonicity * narrowing
+    )
+
+
+def _stages(layers: Sequence[ConvLayer]) -> list[list[ConvLayer]]:
+    return [list(stage) for _, stage in groupby(layers, key=lambda layer: layer.side)]

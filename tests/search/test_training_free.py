@@ -1,0 +1,140 @@
+"""The fitness of one architecture by hand, the Pareto cache, tracked sandwich, and tiers."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from corolla.errors import RefusedError
+from corolla.search.evolution import EvolutionSettings
+from corolla.search.pareto_cache import CacheSettings, ParetoCache
+from corolla.search.proposals.protocol import Observation, SearchContext
+from corolla.search.proposals.tracked_sandwich import SandwichProposalsSettings, TrackedSandwich
+from corolla.search.tiers import Tiers, TierSettings
+from corolla.search.training_free import FitnessSettings, TrainingFree, fitness
+from corolla.spaces.architecture import Architecture
+from corolla.spaces.conv_layers import ConvLayer
+from corolla.spaces.supernet import Supernet
+from tests.conftest import make_space
+
+SPACE = make_space("elastic_cnn", resolution=8)
+EVOLUTION = EvolutionSettings(population=8, generations=3, mutants=4, crossovers=4)
+
+
+def test_the_fitness_of_one_network_by_hand() -> None:
+    """Two convolutions of e^2 channels at 8 rows, then one of e at 4: the logarithms are whole."""
+    e = math.e
+    layers = [ConvLayer(e**2, e**2, 8), ConvLayer(e**2, e**2, 8), ConvLayer(e, e, 4)]
+    # Entropies: (ln 64 + 2) (2 + 2) and (ln 16 + 1) (1); depths 2 and 1: variance 1/4; rho = 3 / e^(5/3);
+    # the last stage is narrower by a factor e.
+    entropy = 4 * (math.log(64) + 2) + 3 * (math.log(16) + 1)
+    rho = 3 / math.exp(5 / 3)
+    own = FitnessSettings(stages=[1.0, 3.0], effectiveness=2.0, monotonicity=5.0)
+    expected = entropy - 10 * math.exp(0.25) + 2 * rho - 5 * 1.0
+    assert fitness(layers, own) == pytest.approx(expected)
+    # Depth beyond what the width carries is worth less than anything within the bound.
+    bound = FitnessSettings(most_effectiveness=0.9 * rho)
+    assert fitness(layers, bound) < -1e8
+
+
+def test_closed_forms_see_the_convolutions_that_run() -> None:
+    space = make_space("ofa_resnet_small", resolution=8)
+    for architecture in (space.smallest(), space.largest()):
+        ran = Supernet.conv_layers(space, architecture)
+        shortcuts = len(space.dimensions) and 3  # one for each stage
+        assert len(ran) == len(space.conv_layers(architecture)) + shortcuts
+        assert set(space.conv_layers(architecture)) <= set(ran)
+
+
+def test_a_cache_is_fitter_the_more_it_may_cost(tmp_path: Path) -> None:
+    settings = CacheSettings(entries=6, evolution=EVOLUTION)
+    cache = ParetoCache(SPACE, settings, seed=0)
+    entries, free = cache.entries, TrainingFree(SPACE, FitnessSettings())
+    costs, values = [SPACE.cost(one) for one in entries], [free(one) for one in entries]
+    assert len(entries) > 2
+    assert costs == sorted(costs)
+    assert values == sorted(values)
+    assert ParetoCache(SPACE, settings, seed=0).entries == entries
+    limit = costs[2]
+    assert cache.best(lambda one: SPACE.cost(one) <= limit) == entries[2]
+    # Better than as many random draws of the same costs.
+    rng = np.random.default_rng(1)
+    drawn = [SPACE.sample(rng) for _ in range(50)]
+    assert values[-1] >= max(free(one) for one in drawn)
+
+    path = tmp_path / "cache.json"
+    cache.write(path)
+    read = ParetoCache(SPACE, CacheSettings(path=str(path)), seed=7)
+    assert read.entries == entries
+    other = make_space("elastic_resnet", resolution=8)
+    with pytest.raises(RefusedError, match="holds architectures of space 'elastic_cnn', not of"):
+        ParetoCache(other, CacheSettings(path=str(path)), seed=0)
+    with pytest.raises(RefusedError, match="is no absolute path"):
+        ParetoCache(SPACE, CacheSettings(path="cache.json"), seed=0)
+    with pytest.raises(RefusedError, match="cannot be read as a cache"):
+        ParetoCache(SPACE, CacheSettings(path=str(tmp_path / "none.json")), seed=0)
+
+
+def _fits(architecture: Architecture) -> bool:
+    return True
+
+
+def _given(search: TrackedSandwich, round: int, *clients: str) -> dict[str, Architecture]:
+    rngs = {client: np.random.default_rng([round, int(client)]) for client in clients}
+    draws = search.draws_of_round(clients, rngs, fits=dict.fromkeys(clients, _fits))
+    return {client: drawn[-1] for client, drawn in draws.items()}
+
+
+def test_the_largest_goes_to_who_had_it_least_often() -> None:
+    context = SearchContext(space=SPACE, seed=0, max_draws=5)
+    search = TrackedSandwich(settings=SandwichProposalsSettings(cache=None), context=context)
+    largest, smallest = SPACE.largest(), SPACE.smallest()
+    had = dict.fromkeys("0123", 0)
+    for round in range(8):
+        given = _given(search, round, "0", "1", "2", "3")
+        assert given == _given(search, round, "3", "1", "0", "2")  # whatever their order
+        (winner,) = [client for client, one in given.items() if one == largest]
+        assert [*given.values()].count(smallest) == 1
+        assert had[winner] == min(had.values())
+        had[winner] += 1
+        seen = [
+            Observation(client=c, architecture=one, reward=0.0, advantage=0.0)
+            for c, one in given.items()
+        ]
+        search.observe(seen)
+    assert set(had.values()) == {2}
+    again = TrackedSandwich(settings=SandwichProposalsSettings(cache=None), context=context)
+    again.load_state(search.state())
+    assert _given(again, 9, "0", "1") == _given(search, 9, "0", "1")
+    # A client that cannot run it is not asked before those that can.
+    rngs = {client: np.random.default_rng(int(client)) for client in "01"}
+    fits = {"0": lambda one: one != largest, "1": _fits}
+    search.observe([Observation(client="1", architecture=largest, reward=0.0, advantage=0.0)])
+    assert search.draws_of_round(["0", "1"], rngs, fits=fits)["1"] == [largest]
+
+
+def test_tiers_hold_what_their_bounds_say() -> None:
+    settings = TierSettings(count=3, quantile=0.95, shares=None, by="fitness", evolution=EVOLUTION)
+    tiers = Tiers(SPACE, settings, seed=0)
+    found = tiers.found(None)
+    for (low, high), one in zip(tiers.ranges, found, strict=True):
+        assert low < SPACE.cost(one) <= high
+    widths = [high - low for low, high in tiers.ranges[1:]]
+    assert widths[0] == pytest.approx(widths[1])
+    # By shares of the largest, which a cap can have, too; the best by a score is found.
+    half = TierSettings(
+        count=1, quantile=1.0, shares=[0.5, 1.0], by="validation", evolution=EVOLUTION
+    )
+    largest = SPACE.cost(SPACE.largest())
+    two = Tiers(SPACE, half, seed=0)
+    assert [high for _, high in two.ranges] == [0.5 * largest, largest]
+    _, top = two.found(lambda ones: np.array([-float(SPACE.cost(one)) for one in ones]))
+    assert SPACE.cost(top) > 0.8 * largest
+    none = TierSettings(
+        count=1, quantile=1.0, shares=[0.001, 1.0], by="random", evolution=EVOLUTION
+    )
+    with pytest.raises(RefusedError, match="tier 1 is empty"):
+        Tiers(SPACE, none, seed=0)

@@ -1,0 +1,95 @@
+"""SuperFedNAS and DeepFedNAS: a supernet, then an architecture per tier; global and personalised apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from corolla.errors import RefusedError
+from corolla.launch import plan_run
+from strategies.running.pooled import pooled
+from tests.strategies.conftest import changed_replies, run, small
+from tests.strategies.test_contract import _config, _replies, _strategy
+
+FITTEST = ["method=deepfednas", "space=elastic_cnn", "space.supernet.resolution=8"]
+
+
+def test_tiers_are_trained_on_and_what_is_global_stays_apart(tmp_path: Path) -> None:
+    directory = run(
+        tmp_path / "run",
+        *FITTEST,
+        "clients=3",
+        "clients_per_round=3",
+        "evaluation.every=0",
+        "cap=tiers",
+        "cap.shares=[0.4,1.0]",
+        "method.tiers.shares=[0.4,1.0]",
+        "method.fine_tuning.rounds=1",
+        "method.fine_tuning.lr=0.01",
+    )
+    summary = directory.summary()
+    tiers = summary["pooled"]
+    assert list(tiers) == ["tier 1", "tier 2"]
+    assert tiers["tier 1"]["macs"] < tiers["tier 2"]["macs"]
+    # A client runs the highest tier that fits it: of three clients two have the smaller cap.
+    entries = summary["per_client"]
+    assert sorted(entry["tier"] for entry in entries.values()) == [1, 1, 2]
+    for entry in entries.values():
+        assert entry["choices"] == tiers[f"tier {entry['tier']}"]["choices"]
+        assert entry["within_limits"]
+    # Pooled over all clients' images, whoever can run the tier; never under the clients' own accuracy.
+    images = sum(entry["num_examples"]["test"] for entry in entries.values())
+    assert {tier["test_images"] for tier in tiers.values()} == {images}
+    assert "global" not in summary
+    assert set(summary["test_accuracy"]) == {"mean", "std", "worst_decile", "per_client"}
+    rows = directory.clients()
+    assert [row["round"] for row in rows if "tier" in row] == [3, 3, 3]
+    assert ["largest_weight" in line for line in directory.metrics()] == [True, True, False]
+
+
+class _Scored:
+    def __init__(self, client: str, accuracy: float) -> None:
+        self.client = client
+        self.metrics = {"test_accuracy": accuracy, "val_accuracy": accuracy}
+
+
+def test_a_pooled_accuracy_counts_images_not_clients() -> None:
+    facts = {
+        "0": {"num_examples": {"test": 10, "validation": 1}},
+        "1": {"num_examples": {"test": 30, "validation": 1}},
+    }
+    replies = [_Scored("0", 0.5), _Scored("1", 0.9)]
+    # By hand: (5 + 27) of 40, and (0.5 + 0.9) / 2.
+    scores = pooled(replies, facts)  # type: ignore[arg-type]
+    assert scores == pytest.approx({"test_accuracy": 0.8, "val_accuracy": 0.7, "test_images": 40})
+
+
+def test_fine_tuning_averages_a_tier_among_its_own_clients() -> None:
+    strategy = _strategy(_config("deepfednas", *FITTEST[1:], "method.fine_tuning.rounds=1"))
+    strategy.absorb(1, _replies(strategy, 1, ["0", "1"]))
+    strategy.absorb(2, _replies(strategy, 2, ["0", "1"]))
+    orders = strategy.orders(3, ["0", "1"])
+    assert orders[0].task.architecture == orders[1].task.architecture  # no limits: the highest
+    one, other = changed_replies(orders, {"0": 10, "1": 30})
+    strategy.absorb(3, [one, other])
+    deployed = strategy.deployed("2").arrays
+    for name, array in deployed.items():
+        wanted = (10 * one.arrays[name] + 30 * other.arrays[name]) / 40
+        assert array == pytest.approx(wanted, rel=1e-5, abs=1e-6)
+    assert not strategy.conclude()  # nothing is left to be searched
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("server_set=none", "tiers are searched on labelled images of the server's own"),
+        ("method.tiers.shares=[0.001,1.0]", "tier 1 is empty"),
+        ("method.tiers.shares=[1.0,0.5]", "do not ascend"),
+        ("method.fine_tuning.rounds=3", "leaves none of 3 rounds to train the supernet in"),
+        ("method.settle=0.5", "what is deployed is the tier's"),
+    ],
+)
+def test_what_cannot_work_is_refused(override: str, words: str) -> None:
+    with pytest.raises(RefusedError, match=words):
+        plan_run([*small("method=superfednas", "run_dir=unused"), override])
