@@ -50,7 +50,7 @@ class FedNasClient(SubnetClient):
         if self._architect is None:
             return {}
         alphas = self._architect.alphas.items()
-        return {ALPHA + kind: alpha.detach().cpu().numpy() for kind, alpha in alphas}
+        return {ALPHA + kind: alpha.detach().cpu().numpy().copy() for kind, alpha in alphas}
 
     def _load(self, task: Task, arrays: Arrays) -> nn.Module:
         own = {name: array for name, array in arrays.items() if not name.startswith(ALPHA)}
@@ -59,7 +59,7 @@ class FedNasClient(SubnetClient):
             return model
         network, site = cast(DartsNetwork, model), self._site
         device = site.trainer.device
-        alphas = {kind: torch.from_numpy(arrays[ALPHA + kind]).to(device) for kind in KINDS}
+        alphas = {kind: torch.tensor(arrays[ALPHA + kind]).to(device) for kind in KINDS}
         if self.settings.runs == "sampled":
             self._architect = Sampled(network, alphas, self.settings.architect)
         else:

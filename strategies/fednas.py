@@ -141,10 +141,10 @@ class FedNas(CorollaStrategy):
 
     def _entropy(self) -> float:
         """Return how undecided alpha is: the mean entropy of its rows over that of equal weights."""
-        rows = torch.cat([torch.from_numpy(self._mixed[ALPHA + kind]) for kind in KINDS])
-        entropy = torch.distributions.Categorical(logits=rows.double()).entropy()
+        rows = torch.cat([torch.tensor(self._mixed[ALPHA + kind]) for kind in KINDS])
+        p = rows.double().softmax(1)
         most = np.log(rows.shape[1])
-        return float(entropy.mean() / most) if most else 0.0
+        return float(-(p * p.log()).sum(1).mean() / most) if most else 0.0
 
     # --- what alpha names -------------------------------------------------------------------------------
 
@@ -160,7 +160,7 @@ class FedNas(CorollaStrategy):
         own = {name: a for name, a in self._mixed.items() if not name.startswith(ALPHA)}
         copies = {name: array.copy() for name, array in own.items()}
         network = cast(DartsNetwork, self.space.load(self._largest, copies))
-        memory = {kind: torch.from_numpy(self._mixed[ALPHA + kind]) for kind in KINDS}
+        memory = {kind: torch.tensor(self._mixed[ALPHA + kind]) for kind in KINDS}
         made = self._search.step(
             network,
             memory=memory,

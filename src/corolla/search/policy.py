@@ -38,10 +38,12 @@ class PolicySettings:
     # one policy for all clients (`corolla.search.shared_policy`), and what of it is a client's own
     shared: bool = False
     residual: NonNegative = 0.0  # a client's own step on its logits, over lr; 0: there is none
-    personal: Sequence[str] = ()  # beginnings of dimensions' names that are the client's alone
+    personal: list[str] = field(
+        default_factory=list
+    )  # beginnings of dimensions' names that are the client's alone
 
     def __post_init__(self) -> None:
-        own = {"residual": self.residual, "personal": list(self.personal)}
+        own = {"residual": self.residual, "personal": self.personal}
         faults = [
             Fault(key, value, "is a part of a shared policy", "Use shared=true, or leave it out")
             for key, value in own.items()

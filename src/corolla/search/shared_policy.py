@@ -43,7 +43,7 @@ class SharedPolicies(ClientPolicies):
             if not any(name.startswith(start) for name in self.names):
                 problem = f"no dimension's name begins with {start!r}"
                 raise RefusedError(
-                    Fault("personal", own, problem, nearest(start, list(self.names)))
+                    Fault("policy.personal", own, problem, nearest(start, list(self.names)))
                 )
         personal = [any(name.startswith(start) for start in own) for name in self.names]
         self._personal = np.array(personal, dtype=np.float64)[self._owner]  # per logit

@@ -36,7 +36,7 @@ _MOST = 50.0  # of the variance in the exponent: e^50 is worse than anything, an
 class FitnessSettings:
     """Weights of the fitness's terms."""
 
-    stages: Sequence[float] | None = None  # alpha_j; None: 1 for every stage
+    stages: list[float] | None = None  # alpha_j; None: 1 for every stage
     depth_variance: NonNegative = 10.0  # k: stages of unequal depth cost k exp(variance)
     effectiveness: NonNegative = 1.0  # w_rho
     most_effectiveness: Positive = 2.0  # bound of rho; beyond it signals do not get through
@@ -82,7 +82,8 @@ def fitness(layers: Sequence[ConvLayer], settings: FitnessSettings) -> float:
     stages = _stages(layers)
     weights = settings.stages or [1.0] * len(stages)
     logs = [[math.log(layer.width) for layer in stage] for stage in stages]
-    rho = len(layers) / math.exp(sum(map(sum, logs)) / len(layers))
+    count = sum(map(len, stages))
+    rho = count / math.exp(sum(map(sum, logs)) / count)
     if rho > settings.most_effectiveness:
         return -_BEYOND * rho
     last = [stage[-1] for stage in stages]
@@ -101,4 +102,10 @@ def fitness(layers: Sequence[ConvLayer], settings: FitnessSettings) -> float:
 
 
 def _stages(layers: Sequence[ConvLayer]) -> list[list[ConvLayer]]:
-    return [list(stage) for _, stage in groupby(layers, key=lambda layer: layer.side)]
+    """Return the layers by resolution; squeeze-and-excite, which later layers exceed in rows, is left out."""
+    on_the_way: list[ConvLayer] = []
+    for layer in reversed(layers):
+        if not on_the_way or layer.side >= on_the_way[-1].side:
+            on_the_way.append(layer)
+    on_the_way.reverse()
+    return [list(stage) for _, stage in groupby(on_the_way, key=lambda layer: layer.side)]
