@@ -66,6 +66,12 @@ _THIN = (  # the largest copies below 1/64, 1/16, 1/4 of the whole's multiply-ac
     "method.mask_absent=false",  # the balanced softmax is these clients' mask, as everybody's
 )
 _SETTLED = "method.settle=0.6"
+_TIERED = (  # track c's tiers, searched in a cell's time
+    "method.tiers.shares=[0.015625,0.0625,0.25,1.0]",
+    "method.tiers.evolution={population:16,generations:4,mutants:8,crossovers:8}",
+)
+_LARGEST = ("method.training.start", (0.5, 0.7))
+_STEP = ("method.policy.lr", (0.1, 1.0))
 
 ARMS: dict[str, Arm] = {
     "fedavg": _fixed("fedavg", tracks="abde", grid=_MOMENTUM),
@@ -137,8 +143,13 @@ ARMS: dict[str, Arm] = {
         tracks="c",
         grid=("method.weights", ("examples",)),
     ),
-    "perfedrlnas": _fixed(
-        "perfedrlnas", _SETTLED, tracks="abcde", grid=("method.policy.lr", (0.1, 1.0))
+    "perfedrlnas": _fixed("perfedrlnas", _SETTLED, tracks="abcde", grid=_STEP),
+    "fedrlnas": _fixed("fedrlnas", _SETTLED, tracks="abcd", grid=_STEP),
+    "fedpnas": _fixed("fedpnas", _SETTLED, tracks="abcd", grid=_STEP),
+    "superfednas": _fixed("superfednas", *SERVER_IMAGES, *_TIERED, tracks="abcd", grid=_LARGEST),
+    "deepfednas": _fixed("deepfednas", *_TIERED, tracks="abcd", grid=_LARGEST),
+    "fedoras": _fixed(
+        "fedoras", *SERVER_IMAGES, *_TIERED, tracks="abcd", grid=("method.paths", (2, 8))
     ),
     "perfednas_forest": _fixed(
         "perfednas",

@@ -16,6 +16,8 @@ from corolla.launch import plan_run, start
 
 # What one round of each takes where its own stages are longer.
 SHORT = {
+    "fednas": ["rounds=2", "method.search_rounds=1"],
+    "fedoras": ["rounds=2", "method.fine_tuning.rounds=1"],
     "hapfnas": ["rounds=3", "method.supernet_training.rounds=1", "method.personal_search.rounds=1"],
 }
 TINY = [

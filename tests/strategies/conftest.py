@@ -68,14 +68,15 @@ NEEDS["perfed_ckt"] = [
 ]
 NEEDS["direct_fednas"] = NEEDS["spider"][:5]
 NEEDS["fednas"] = [*NEEDS["spider"][:5], "method.search_rounds=2"]
-NEEDS["superfednas"] = [
+_TIERED = [
     "server_set=held_out",
     "server_set.images=50",
     "method.tiers.count=2",
     "method.tiers.evolution={population:4,generations:1,mutants:2,crossovers:2}",
 ]
+NEEDS["superfednas"] = [*_TIERED, "space=mobilenetv3_8"]
 NEEDS["fedoras"] = [
-    *NEEDS["superfednas"],
+    *_TIERED,
     "space=fedoras_small",
     "space.supernet.resolution=8",
     "space.supernet.stages=[{width:8,blocks:2},{width:16,blocks:1}]",
@@ -83,6 +84,7 @@ NEEDS["fedoras"] = [
     "method.tiers.quantile=1.0",
 ]
 NEEDS["deepfednas"] = [
+    "space=mobilenetv3_8",
     "method.tiers.count=2",
     "method.tiers.evolution={population:4,generations:1,mutants:2,crossovers:2}",
     "method.proposals.cache.entries=4",
