@@ -133,6 +133,11 @@ def test_tiers_hold_what_their_bounds_say() -> None:
     assert [high for _, high in two.ranges] == [0.5 * largest, largest]
     _, top = two.found(lambda ones: np.array([-float(SPACE.cost(one)) for one in ones]))
     assert SPACE.cost(top) > 0.8 * largest
+    # Of the costliest, too, of which no uniform draw comes across.
+    rare = TierSettings(count=1, quantile=1.0, shares=[0.9, 1.0], by="random", evolution=EVOLUTION)
+    small = make_space("ofa_resnet_small", resolution=8)
+    _, rarest = Tiers(small, rare, seed=0).found(None)
+    assert small.cost(rarest) > 0.9 * small.cost(small.largest())
     none = TierSettings(
         count=1, quantile=1.0, shares=[0.001, 1.0], by="random", evolution=EVOLUTION
     )

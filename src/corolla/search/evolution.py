@@ -116,7 +116,7 @@ def draw_accepted(
         take(space.sample(rng))
     stale = 0
     while len(accepted) < count and stale < _STALE:
-        path = _lowered(space.sample(rng), space.smallest(), rng)
+        path = towards(space.sample(rng), space.smallest(), rng)
         stale = 0 if any(map(take, path)) else stale + 1
     return accepted
 
@@ -128,11 +128,11 @@ def _shuffled(space: SearchSpace, rng: np.random.Generator) -> Iterator[Architec
     return map(Architecture.of, np.stack(where, axis=1).tolist())
 
 
-def _lowered(
-    architecture: Architecture, smallest: Architecture, rng: np.random.Generator
+def towards(
+    architecture: Architecture, end: Architecture, rng: np.random.Generator
 ) -> Iterator[Architecture]:
-    """Yield ``architecture``, then each a step nearer to ``smallest`` in one dimension, up to that one."""
-    choices, goal = list(architecture.choices), smallest.choices
+    """Yield ``architecture``, then each a step nearer to ``end`` in one dimension, up to that one."""
+    choices, goal = list(architecture.choices), end.choices
     apart = [abs(here - there) for here, there in zip(choices, goal, strict=True)]
     steps = rng.permutation(np.repeat(np.arange(len(choices)), apart)).tolist()
     yield architecture

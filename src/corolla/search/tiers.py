@@ -17,14 +17,14 @@ import numpy as np
 from pydantic import Field
 
 from corolla.errors import Fault, RefusedError
-from corolla.search.evolution import EvolutionSettings, Fits, Score, draw_accepted, evolve
+from corolla.search.evolution import EvolutionSettings, Fits, Score, evolve, towards
 from corolla.search.training_free import FitnessSettings, TrainingFree
 from corolla.settings import Count, settings
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.supernet import Supernet
 
 _COSTS, _TIER = 0x7C057, 0x71E6  # keep these draws apart from others of the same seed
-_DRAWS = 200  # architectures whose costs bound the tiers
+_DRAWS = 200  # architectures whose costs bound the tiers; tries to find one of a tier
 Shares = Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
 
 
@@ -122,8 +122,19 @@ class Tiers:
         return best
 
     def _members(self, tier: int, count: int) -> list[Architecture]:
+        """Return up to ``count`` of a tier: random architectures, made costlier or cheaper until inside."""
+        space, (low, _), inside = self._space, self.ranges[tier - 1], self._inside(tier)
         rng = np.random.default_rng([self._seed, tier, _COSTS])
-        return draw_accepted(self._space, count, accept=self._inside(tier), rng=rng)
+        found: list[Architecture] = []
+        for _ in range(_DRAWS + count):
+            drawn = space.sample(rng)
+            end = space.largest() if space.cost(drawn) <= low else space.smallest()
+            own = next((one for one in towards(drawn, end, rng) if inside(one)), None)
+            if own is not None and space.is_live(own) and own not in found:
+                found.append(own)
+            if len(found) == count:
+                break
+        return found
 
     def _inside(self, tier: int) -> Fits:
         low, high = self.ranges[tier - 1]
