@@ -11,6 +11,7 @@ import tomli_w
 from pathspec import GitIgnoreSpec
 
 from corolla.errors import Fault, RefusedError
+from engines.own_code import copy_own_code
 
 PROJECT_FILE = "pyproject.toml"
 
@@ -41,8 +42,10 @@ def project_root(root: str | None = None) -> Path:
     )
 
 
-def stage(root: Path, target: Path) -> Path:
+def stage(root: Path, target: Path, config_yaml: str = "{}") -> Path:
     """Copy the app's bundle files from ``root`` into the new directory ``target``; return it.
+
+    The user's own modules that ``config_yaml`` names go along (`engines.own_code`).
 
     ``flwr run`` looks at every file below the app directory: in a checkout with an environment in
     ``.venv`` that took 5 s, the copy takes some hundredths of a second. The rules are those of
@@ -55,6 +58,9 @@ def stage(root: Path, target: Path) -> Path:
     include = GitIgnoreSpec.from_lines(patterns)
     exclude = GitIgnoreSpec.from_lines(app.pop("fab-exclude", []))
     target.mkdir(parents=True)
+    own = copy_own_code(config_yaml, target)
+    if own:
+        app["fab-include"] = [*patterns, *own]
     (target / PROJECT_FILE).write_text(tomli_w.dumps(project), encoding="utf-8")
     for top in sorted({pattern.lstrip("/").split("/")[0] for pattern in patterns}):
         for source in (path for one in root.glob(top) for path in (one, *one.rglob("*"))):

@@ -47,7 +47,7 @@ def submit(
 
     Raises RefusedError if Flower does not accept the project as an app, RunFailedError for all else.
     """
-    app = stage(root, workspace / "app")
+    app = stage(root, workspace / "app", run_config.get("config", "{}"))
     write_run_config(workspace / "run.toml", run_config)
     try:
         run_id = cli.submit(app, run_config=workspace / "run.toml")

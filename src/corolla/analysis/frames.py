@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from corolla.errors import Fault, RefusedError
+from corolla.records.json_files import flat
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,13 +24,5 @@ def frame(rows: Iterable[Mapping[str, Any]], index: str | None = None) -> pd.Dat
     except ImportError as error:
         remedy = "pip install 'corolla[pandas]'"
         raise RefusedError(Fault("pandas", None, "is not installed", remedy)) from error
-    table = pd.DataFrame([dict(_leaves(row)) for row in rows])
+    table = pd.DataFrame([flat(row) for row in rows])
     return table.set_index(index) if index in table.columns else table
-
-
-def _leaves(record: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in record.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}/")
-        else:
-            yield f"{prefix}{key}", value

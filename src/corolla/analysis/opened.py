@@ -13,6 +13,7 @@ from torch import nn
 
 from corolla.analysis.frames import frame
 from corolla.analysis.predictions import Predictions
+from corolla.config import own_parts
 from corolla.config.schema import RunConfig, require_config
 from corolla.export import load_client_model
 from corolla.launch import plan_run, start
@@ -26,8 +27,12 @@ if TYPE_CHECKING:
 _NOT_TOTALS = ("per_client", "dimensions", "class_names", "failures")
 
 
-def run(overrides: Sequence[str] = ()) -> OpenedRun:
+def run(overrides: Sequence[str] = (), *, config_dir: Path | str | None = None) -> OpenedRun:
     """Carry out the run that these Hydra overrides describe, as `corolla run` does, and open it.
+
+    Args:
+        overrides: as on the command line.
+        config_dir: a folder of parts of your own (docs/own-parts.md).
 
     Raises:
         RefusedError: before anything started, with every fault that was found.
@@ -35,6 +40,7 @@ def run(overrides: Sequence[str] = ()) -> OpenedRun:
 
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that the engine starts
+    own_parts.use([] if config_dir is None else [config_dir])
     plan = plan_run(list(overrides))
     opened = OpenedRun(start(plan).path)
     if plan.config.report:
@@ -65,6 +71,7 @@ class OpenedRun:
 
     def __init__(self, path: Path) -> None:
         self.directory = RunDirectory.open(path)
+        own_parts.use_those_of(self.path)
 
     def __repr__(self) -> str:
         """Say what was run, and how far it is."""

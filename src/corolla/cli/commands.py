@@ -180,8 +180,8 @@ def export_command(options: argparse.Namespace, console: Console) -> int:
     """Write one client's model."""
     from corolla.export import export_model
 
-    path = export_model(options.run_dir, options.client, options.format, options.output)
-    _OUT.print(f"Written: {path}")
+    for path in export_model(options.run_dir, options.client, options.format, options.output):
+        _OUT.print(f"Written: {path}")
     return 0
 
 

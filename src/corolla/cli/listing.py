@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from corolla.config.compose import config_dir, groups, methods
+from corolla.config.compose import config_dir, file_of, groups, methods
 
 _OUT = Console(soft_wrap=True)
 _PARTS = {"method": ("space", "dataset"), "experiment": ("method", "space", "dataset")}
@@ -52,7 +52,7 @@ def _chosen(group: str, name: str, part: str) -> str:
 
 def _values(group: str, name: str, key: str) -> Iterator[Any]:
     """Yield what a file has at ``key``, then those that it builds on."""
-    content = yaml.safe_load((config_dir() / group / f"{name}.yaml").read_text()) or {}
+    content = yaml.safe_load(file_of(group, name).read_text()) or {}
     if key in content:
         yield content[key]
     for one in content.get("defaults", []):
@@ -62,7 +62,7 @@ def _values(group: str, name: str, key: str) -> Iterator[Any]:
 
 def _said(group: str, name: str) -> str:
     """Return the first line of the file's comment."""
-    text = (config_dir() / group / f"{name}.yaml").read_text().splitlines()
+    text = file_of(group, name).read_text().splitlines()
     remarks = (line.lstrip("# ") for line in text if line.startswith("#"))
     return next((line for line in remarks if not line.startswith("@package")), "")
 

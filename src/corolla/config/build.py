@@ -13,6 +13,7 @@ from hydra.utils import get_class
 
 from corolla.aggregation.robust import RobustRule
 from corolla.config.schema import RunConfig
+from corolla.config.signatures import require_like, require_overrides
 from corolla.data.dataset import Dataset
 from corolla.data.image_folder import ImageFolder
 from corolla.data.partition.partition import Partition
@@ -23,6 +24,7 @@ from corolla.limits.caps import CapRule
 from corolla.records.checkpoints import CheckpointHeader
 from corolla.settings import is_settings, settings_class, settings_of, signature_settings
 from corolla.spaces.supernet import Supernet
+from corolla.trackers import Tracker
 from corolla.training.settings import LoopSettings, TrainerSettings
 from corolla.training.trainer import LocalTrainer
 
@@ -32,11 +34,12 @@ _OLD_MODULES = {"corolla.caps.": "corolla.limits.caps."}  # in run directories o
 _STUMBLES = (ImportError, AttributeError, TypeError, ValueError, LookupError, ArithmeticError)
 
 
-def build(node: Mapping[str, Any], key: str, **known: Any) -> Any:
+def build(node: Mapping[str, Any], key: str, *, like: type[Any] | None = None, **known: Any) -> Any:
     """Return the object that ``node`` describes; ``known`` are arguments that no YAML can hold.
 
     Raises:
-        RefusedError: a target that does not exist, settings it does not have, or values it refuses.
+        RefusedError: a target that does not exist, settings it does not have, values it refuses, or what
+            is not as the base class or protocol ``like`` wants it.
 
     """
     values = {k: v for k, v in node.items() if k not in ("_target_", "name", "kind")}
@@ -46,7 +49,10 @@ def build(node: Mapping[str, Any], key: str, **known: Any) -> Any:
     kind = class_of(node["_target_"], key)
     if "name" in node and "name" in inspect.signature(kind).parameters:
         values["name"] = node["name"]
-    return made(kind, values, key, **known)
+    found = made(kind, values, key, **known)
+    if like is not None:
+        require_like(found, like, key)
+    return found
 
 
 def made(
@@ -66,6 +72,7 @@ def made(
 
     """
     # Not hydra.utils.instantiate: it turns dataclasses and lists among the arguments into its own.
+    require_overrides(kind, key)
     with named(key, kind.__qualname__):
         named_class = settings_class(kind)
         if named_class is not None:
@@ -104,6 +111,8 @@ def named(key: str, target: Any) -> Iterator[None]:
         raise RefusedError([_under(key, fault) for fault in error.faults]) from error
     except _STUMBLES as error:
         remedy = "Correct the file or override"
+        if isinstance(error, ImportError):
+            remedy += "; a module of your own is found with --config-dir FOLDER, or installed"
         raise RefusedError(Fault(key, target, str(error), remedy)) from error
 
 
@@ -125,6 +134,7 @@ def build_space(config: RunConfig) -> Supernet:
         build(
             config.space.supernet,
             "space.supernet",
+            like=Supernet,
             num_classes=len(config.images.classes),
             in_channels=config.images.channels,
         ),
@@ -133,12 +143,12 @@ def build_space(config: RunConfig) -> Supernet:
 
 def build_dataset(config: RunConfig) -> Dataset:
     """Return the data set; no file is touched."""
-    return cast(Dataset, build(config.dataset, "dataset"))
+    return cast(Dataset, build(config.dataset, "dataset", like=Dataset))
 
 
 def build_partitioner(config: RunConfig) -> Partitioner:
     """Return what splits the pool among clients."""
-    return cast(Partitioner, build(config.partition, "partition"))
+    return cast(Partitioner, build(config.partition, "partition", like=Partitioner))
 
 
 def build_partition(config: RunConfig, dataset: Dataset) -> Partition:
@@ -181,6 +191,11 @@ def build_cap(config: RunConfig) -> CapRule | None:
 def build_robust(config: RunConfig) -> RobustRule | None:
     """Return what averages are made by instead of plain means, None where they are plain."""
     return cast(RobustRule, build(config.robust, "robust")) if config.robust else None
+
+
+def build_tracker(config: RunConfig) -> Tracker | None:
+    """Return what else hears of the run's rounds, None where nothing does."""
+    return cast(Tracker, build(config.tracker, "tracker", like=Tracker)) if config.tracker else None
 
 
 def build_trainer_settings(config: RunConfig) -> TrainerSettings:

@@ -23,6 +23,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from corolla.config import own_parts
 from corolla.config.schema import parse_config
 from corolla.errors import Fault, RefusedError, nearest
 
@@ -40,21 +41,48 @@ def config_dir() -> Path:
     return Path(next(iter(conf.__path__)))
 
 
-def groups(folder: Path | None = None) -> dict[str, list[str]]:
-    """Return config group -> names of its files; ``method/search`` is a group below ``method``."""
-    folder = folder or config_dir()
-    return {
-        child.relative_to(folder).as_posix(): sorted(path.stem for path in child.glob("*.yaml"))
-        for child in sorted(folder.glob("**/"))
-        if child != folder and any(child.glob("*.yaml"))
-    }
+def groups() -> dict[str, list[str]]:
+    """Return config group -> names of its files; ``method/search`` is a group below ``method``.
+
+    Those of the user's own folders are among them (`corolla.config.own_parts`).
+    Raises: RefusedError where two folders have files of the same name.
+    """
+    return {group: sorted(files) for group, files in _files(tuple(own_parts.folders())).items()}
+
+
+def file_of(group: str, name: str) -> Path:
+    """Return the YAML file of a group's member."""
+    return _files(tuple(own_parts.folders()))[group][name]
+
+
+def _files(own: tuple[Path, ...]) -> dict[str, dict[str, Path]]:
+    """Return config group -> name -> file, ours first."""
+    found: dict[str, dict[str, Path]] = {}
+    faults = []
+    for folder in (config_dir(), *own):
+        known = set(found)
+        for child in sorted(folder.glob("**/")) if folder not in own else _groups_in(folder, known):
+            for path in sorted(child.glob("*.yaml")) if child != folder else ():
+                members = found.setdefault(child.relative_to(folder).as_posix(), {})
+                if path.stem in members:
+                    problem, remedy = f"is also {members[path.stem]}", "Give yours another name"
+                    faults.append(Fault("config-dir", str(path), problem, remedy))
+                members[path.stem] = path
+    if faults:
+        raise RefusedError(faults)
+    return {group: found[group] for group in sorted(found)}
+
+
+def _groups_in(folder: Path, known: Collection[str]) -> list[Path]:
+    """Return the groups in a folder of the user's, whose other folders are none of ours to read."""
+    tops = sorted({group.partition("/")[0] for group in known})
+    return [child for top in tops for child in sorted((folder / top).glob("**/"))]
 
 
 def methods() -> list[str]:
     """Return the methods; a file of conf/method without a name of its own is a method with other settings."""
-    folder = config_dir() / "method"
-    names = groups(folder.parent)["method"]
-    return [name for name in names if f"\nname: {name}\n" in (folder / f"{name}.yaml").read_text()]
+    files = _files(tuple(own_parts.folders()))["method"]
+    return [n for n, path in sorted(files.items()) if f"\nname: {n}\n" in f"\n{path.read_text()}\n"]
 
 
 def compose_values(overrides: Sequence[str]) -> dict[str, Any]:
@@ -261,7 +289,8 @@ def _compose(overrides: Sequence[str], *, with_choices: bool = False) -> DictCon
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(config_dir=str(config_dir()), version_base="1.3"):
-            return compose("config", overrides=list(overrides), return_hydra_config=with_choices)
+            given = [*_search_path(), *overrides]
+            return compose("config", overrides=given, return_hydra_config=with_choices)
     except (HydraException, OmegaConfBaseException) as error:
         group = re.match(r"Could not override '(\w+/\w+)", str(error))
         if group:  # of a method that has no such choice
@@ -276,9 +305,18 @@ def _compose(overrides: Sequence[str], *, with_choices: bool = False) -> DictCon
         raise RefusedError(Fault("config", list(overrides), _first_line(error), remedy)) from error
 
 
-@lru_cache(maxsize=64)
+def _search_path() -> list[str]:
+    own = [f"'file://{folder}'" for folder in own_parts.folders()]
+    return [f"hydra.searchpath=[{','.join(own)}]"] if own else []
+
+
 def _chosen(folder: Path, members: tuple[str, ...]) -> DictConfig:
     """Return what these group members compose to; Hydra takes 0.1 s for it."""
+    return _chosen_from((folder, *own_parts.folders()), members)
+
+
+@lru_cache(maxsize=64)
+def _chosen_from(folders: tuple[Path, ...], members: tuple[str, ...]) -> DictConfig:
     return _compose(members)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from corolla.config.compose import choices, config_dir, leaves, suggested
+from corolla.config.compose import choices, config_dir, file_of, leaves, suggested
 
 GIVEN = "command line"
 
@@ -64,15 +64,17 @@ def _file_of(key: str, chosen: Mapping[str, str]) -> str:
 
 def _setter(group: str, name: str, key: str) -> str | None:
     """Return which of a file and those that it builds on sets ``key``, None where none does."""
-    path = config_dir() / group / f"{name}.yaml"
-    if not path.is_file():
+    try:
+        path = file_of(group, name) if group else config_dir() / f"{name}.yaml"
+    except KeyError:
         return None
     content = yaml.safe_load(path.read_text()) or {}
     node: Any = content
     for part in key.split("."):
         node = node.get(part, _setter) if isinstance(node, dict) else _setter
     if node is not _setter:
-        return f"conf/{path.relative_to(config_dir()).as_posix()}"
+        ours = path.is_relative_to(config_dir())
+        return f"conf/{path.relative_to(config_dir()).as_posix()}" if ours else str(path)
     above = [one for one in content.get("defaults", []) if isinstance(one, str) and one != "_self_"]
     below = [_setter(group, one, key) for one in reversed(above)] if group else []
     return next((file for file in below if file), None)

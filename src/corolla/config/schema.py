@@ -113,6 +113,7 @@ class RunConfig(_Strict):
     server_set: dict[str, Any] = Field(default_factory=dict)
     cap: dict[str, Any] = Field(default_factory=dict)
     robust: dict[str, Any] = Field(default_factory=dict)
+    tracker: dict[str, Any] = Field(default_factory=dict)
     rounds: int = Field(ge=1, le=MOST)
     clients: int = Field(ge=1, le=_MOST_CLIENTS)
     clients_per_round: int | float

@@ -8,11 +8,13 @@ from typing import Any
 
 from corolla.config.build import check_settings, class_of, group_settings
 from corolla.config.schema import RunConfig
+from corolla.config.signatures import require_overrides
 from corolla.errors import Fault, RefusedError, nearest
 from corolla.settings import field_names, settings_class
 from corolla.training.settings import LoopSettings
 
 _CLIENT = ("fit", "evaluate", "deploy", "facts")
+_STRATEGY = ("orders", "absorb", "deployed", "state", "load_state", "configure_train")
 
 
 def check_unbuilt(config: RunConfig) -> None:
@@ -42,11 +44,16 @@ def check_unbuilt(config: RunConfig) -> None:
 def _check_method(config: RunConfig) -> None:
     method = config.method
     kinds = [class_of(method.client, "method.client"), _strategy(method.strategy)]
-    lacks = [name for name in _CLIENT if not hasattr(kinds[0], name)]
-    if lacks:
-        remedy = "Take the class that the method's file in conf/method names"
-        problem = f"is not a client: it has no {lacks[0]}"
-        raise RefusedError(Fault("method.client", method.client, problem, remedy))
+    sorts = (("client", "clients.client.Client"), ("strategy", "strategies.base.CorollaStrategy"))
+    for kind, names, (sort, base) in zip(kinds, (_CLIENT, _STRATEGY), sorts, strict=True):
+        lacks = [name for name in names if not hasattr(kind, name)]
+        if lacks:
+            remedy = (
+                f"Take the class that the method's file in conf/method names, or a child of {base}"
+            )
+            problem = f"is not a {sort}: it has no {lacks[0]}"
+            raise RefusedError(Fault(f"method.{sort}", getattr(method, sort), problem, remedy))
+        require_overrides(kind, f"method.{sort}")
     check_settings(kinds[0], method.settings, "method")
     known = {name for kind in kinds for name in field_names(settings_class(kind))}
     faults = _unknown("method", method.settings, known, f"{method.name} has no such setting")

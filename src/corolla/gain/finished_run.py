@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from corolla.config import own_parts
 from corolla.config.build import (
     build_dataset,
     build_space,
@@ -58,6 +59,7 @@ class FinishedRun:
 
         """
         directory = RunDirectory.open(path)
+        own_parts.use_those_of(path)
         config = _config(directory)
         summary = directory.summary()
         accuracies = summary.get("test_accuracy", {}).get("per_client", {})

@@ -15,6 +15,7 @@ from corolla.config.build import (
     build_engine,
     build_partition,
     build_space,
+    build_tracker,
     build_trainer,
 )
 from corolla.config.compose import compose_values, mended
@@ -75,7 +76,7 @@ def plan_of(values: dict[str, Any], *, default_dir: Path | None = None) -> Plan:
     if config is None:
         raise RefusedError(faults)
     collector = Collector()
-    for step in (build_trainer, build_engine, check_unbuilt):
+    for step in (build_trainer, build_engine, build_tracker, check_unbuilt):
         collector.run(step, config)
     config, partition, dataset = collector.run(_with_images, config) or _stand_in(config)
     run_dir = Path(config.run_dir) if config.run_dir else default_dir or _default_dir(config)

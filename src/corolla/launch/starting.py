@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from corolla.config import own_parts
 from corolla.config.build import (
     build_engine,
     build_space,
@@ -71,6 +72,7 @@ def resume(path: Path, overrides: Sequence[str] = ()) -> RunDirectory:
 
     """
     directory = RunDirectory.open(path)
+    own_parts.use_those_of(path)
     text = directory.config_text()
     config = require_config(yaml.safe_load(text))
     if config.run_dir != str(path.absolute()):  # the folder was moved
@@ -115,7 +117,7 @@ def _require_partition(path: Path) -> None:
 def _environment(config: RunConfig, space: Supernet) -> dict[str, Any]:
     """Return what the run is made with, and what choice indices mean, for reports of all rounds."""
     environment = collect_environment(seed=config.seed, device=device_of(config))
-    return environment | {"dimensions": space.describe()}
+    return environment | {"dimensions": space.describe()} | own_parts.record()
 
 
 def _launch(config: RunConfig, directory: RunDirectory, text: str) -> None:
