@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from corolla.cli import main
 from corolla.config.compose import sweep
@@ -68,32 +66,6 @@ def _exported(directory: RunDirectory, kind: str, output: Path) -> Path:
     path = str(directory.path)
     assert main(["export", path, "--client", "2", "--format", kind, "-o", str(output)]) == 0
     return output
-
-
-def test_export_and_load_in_one_call(finished: RunDirectory, tmp_path: Path) -> None:
-    model, images = load_client_model(finished.path, "2"), torch.randn(3, 1, 8, 8)
-    arrays = load_file(_exported(finished, "safetensors", tmp_path / "model"))
-    assert arrays.keys() == model.state_dict().keys()
-    traced = torch.jit.load(str(_exported(finished, "torchscript", tmp_path / "model.pt")))
-    torch.testing.assert_close(traced(images), model(images))
-
-
-def _check_onnx(path: Path) -> None:
-    import onnx
-
-    onnx.checker.check_model(str(path))
-    shape = onnx.load(str(path)).graph.input[0].type.tensor_type.shape
-    assert shape.dim[0].dim_param  # a name: any number of images
-
-
-def test_export_to_onnx(finished: RunDirectory, tmp_path: Path) -> None:
-    _check_onnx(_exported(finished, "onnx", tmp_path / "model.onnx"))
-
-
-@pytest.mark.slow
-def test_export_of_attention_to_onnx(tmp_path: Path) -> None:
-    directory = run(tmp_path / "run", "rounds=1", "space=nasvit_32")
-    _check_onnx(_exported(directory, "onnx", tmp_path / "model.onnx"))
 
 
 def test_a_darts_genotype_goes_out_and_in_again(tmp_path: Path) -> None:
