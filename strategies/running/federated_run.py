@@ -17,6 +17,7 @@ from corolla.config.build import (
     build_cap,
     build_space,
     build_strategy,
+    build_tracker,
     build_trainer_settings,
     header_of,
 )
@@ -30,6 +31,7 @@ from corolla.records.client_facts import read_client_facts
 from corolla.records.phases import phase
 from corolla.records.prometheus import write_prometheus
 from corolla.tasks import Reply
+from corolla.trackers import Start
 from corolla.types import ClientId
 from strategies.base import CorollaStrategy
 from strategies.evaluation import Evaluator
@@ -68,13 +70,13 @@ class FederatedRun:
         with self._directory.lock(), self._directory.logging():
             strategy = self._strategy(grid)
             done = self._resume(strategy)
-            with self._mirror(done):
+            with self._mirror(done), self._tracking(done):
                 for server_round in range(done + 1, self._config.rounds + 1):
                     if done and strategy.finished(self._roster.clients()):
                         break
                     self._round(strategy, grid, server_round)
                     done = server_round
-            self._finish(strategy, grid)
+                self._finish(strategy, grid)
 
     # --- before -----------------------------------------------------------------------------------------
 
@@ -142,6 +144,19 @@ class FederatedRun:
         if not self._config.tensorboard:
             return nullcontext()
         return self._directory.tensorboard(resumed_after=done)
+
+    def _tracking(self, done: int) -> AbstractContextManager[object]:
+        """Tell the run's tracker of its rounds, where it has one."""
+        try:
+            tracker = build_tracker(self._config)
+        except RefusedError as error:  # not installed on this machine, which is not the launcher's
+            _LOG.warning("the run goes on without its tracker: %s", error)
+            tracker = None
+        if tracker is None:
+            return nullcontext()
+        config = self._config.model_dump(mode="json", by_alias=True)
+        start = Start(run_dir=self._directory.path, config=config, resumed_after=done)
+        return self._directory.tracked(tracker, start)
 
     # --- a round ----------------------------------------------------------------------------------------
 

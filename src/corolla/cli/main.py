@@ -15,6 +15,7 @@ from rich.console import Console
 from corolla import __version__
 from corolla.cli.operating_parsers import add_operating_commands
 from corolla.cli.results_parsers import add_results_commands
+from corolla.config import own_parts
 from corolla.errors import CorollaError, Fault, RefusedError, RunFailedError
 from corolla.records.errors import CorruptStateError
 
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _log_to_terminal()
     command: Callable[[argparse.Namespace, Console], int] = options.command
     try:
+        own_parts.use(options.config_dir)
         return command(options, console)
     except (RefusedError, CorruptStateError) as error:
         _show_faults(console, error.faults)
@@ -105,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--client", required=True)
     export.add_argument(
         "--format",
-        choices=("safetensors", "torchscript", "onnx", "genotype", "svg"),
+        choices=("safetensors", "onnx", "pt2", "card", "genotype", "svg"),
         default="safetensors",
     )
     export.add_argument("-o", "--output", type=Path)
@@ -162,6 +164,14 @@ def _parser() -> argparse.ArgumentParser:
     add_operating_commands(commands, _lazy)
 
     add_results_commands(commands, _lazy)
+    for each in commands.choices.values():
+        each.add_argument(
+            "--config-dir",
+            action="append",
+            default=[],
+            metavar="DIR",
+            help="a folder of your own methods, spaces, data sets ... (docs/own-parts.md)",
+        )
     return parser
 
 

@@ -84,6 +84,17 @@ def read_bytes(path: Path, *, remedy: str = RESTORE) -> bytes:
         raise CorruptStateError(path, problem, remedy) from error
 
 
+def flat(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what nested mappings hold, under keys joined by "/"; lists stay lists."""
+    leaves: dict[str, Any] = {}
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            leaves |= {f"{key}/{name}": inner for name, inner in flat(item).items()}
+        else:
+            leaves[str(key)] = item
+    return leaves
+
+
 def numeric_leaves(
     value: Mapping[str, Any], skip: frozenset[str] = frozenset()
 ) -> dict[str, float]:

@@ -29,11 +29,13 @@ from corolla.records.client_names import client_of
 from corolla.records.client_store import PRIVATE, ClientStore
 from corolla.records.errors import CorruptStateError
 from corolla.records.event_mirror import EventMirror
+from corolla.records.json_files import numeric_leaves
 from corolla.records.json_lines import append_lines, keep_lines, read_lines
 from corolla.records.run_lock import RunLock
 from corolla.records.run_log import logging_to
 from corolla.records.seals import read_config, read_sealed, sealed_config, write_sealed
 from corolla.state import State
+from corolla.trackers import Guarded, Start, Tracker
 from corolla.types import Arrays, ClientId, client_order
 
 _BEGINNING = (".lock", "environment.json", "partition.json", "clients.json")
@@ -51,6 +53,7 @@ class RunDirectory:
         self.checkpoints = Checkpoints(path / "checkpoints")
         self._lock: RunLock | None = None
         self._mirror: EventMirror | None = None
+        self._tracker: Guarded | None = None
 
     @classmethod
     def create(
@@ -126,6 +129,19 @@ class RunDirectory:
             finally:
                 self._mirror = None
 
+    @contextmanager
+    def tracked(self, tracker: Tracker, start: Start) -> Iterator[None]:
+        """Tell ``tracker`` of the rounds and the summary that are written while the block runs."""
+        self._tracker = Guarded(tracker)
+        self._tracker.start(start)
+        try:
+            yield
+        finally:
+            summary = self.summary() if self.finished else {}
+            numbers = numeric_leaves(summary, skip=frozenset({"per_client"}))
+            self._tracker.finish(numbers, complete=self.finished)
+            self._tracker = None
+
     def sweep(self) -> None:
         """Delete what killed writers have left; the caller holds the lock."""
         for directory in (self.path, *(self.path / name for name in ("checkpoints", "clients"))):
@@ -140,6 +156,9 @@ class RunDirectory:
         append_lines(self.path / "metrics.jsonl", [_with_round(metrics)])
         if self._mirror is not None:
             self._mirror.write(metrics)
+        if self._tracker is not None:
+            numbers = numeric_leaves(metrics, skip=frozenset({"round"}))
+            self._tracker.log(int(metrics["round"]), numbers)
 
     def append_clients(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append one line per client of a round to ``clients.jsonl``, all in one write."""

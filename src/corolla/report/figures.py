@@ -70,6 +70,7 @@ class Figure:
     y: Axis
     said: str = ""  # instead of the words made from the rows
     rule: float | None = None  # a vertical line
+    marks: tuple[float, ...] = ()  # dashed vertical lines: where stages begin
     line: Literal["", "mean", "equal"] = ""  # of dots: their mean, or where both numbers are equal
     top: float | None = None  # the y axis goes from 0 to it, so that charts can be compared
     zero: bool = False  # the y axis begins at 0

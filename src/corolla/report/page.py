@@ -139,8 +139,8 @@ def _own_search(run: Run) -> dict[str, Any]:
     }
 
 
-def compare_page(runs: Sequence[Run], output: Path) -> str:
-    """Return the page that compares ``runs``; links are relative to ``output``."""
+def compare_page(runs: Sequence[Run], output: Path | None) -> str:
+    """Return the page that compares ``runs``; links are relative to ``output``, None: there are none."""
     groups, to_know = grouped(runs)
     rows = [[(m, over_seeds(group, m)) for m in MEASURES] for group in groups]
     used = [m for i, m in enumerate(MEASURES) if any(row[i][1] is not None for row in rows)]
@@ -154,7 +154,7 @@ def compare_page(runs: Sequence[Run], output: Path) -> str:
             "label": group.label,
             "status": status(run),
             "cells": [m.said(m.get(run)) for m in used],
-            "link": _link(run.path, output),
+            "link": None if output is None else _link(run.path, output),
         }
         for group in groups
         for run in group.runs

@@ -72,6 +72,10 @@ def _curves(figure: Figure) -> Any:
         _zoomed(line.add_params(*shown)),
         marks.add_params(near),
     ]
+    if figure.marks:
+        marks = _chart([{"x": at} for at in figure.marks])
+        marks = marks.mark_rule(color="var(--s2)", strokeDash=[6, 3], **_LINE)
+        layers.insert(0, marks.encode(x=_x(figure.x)))
     if figure.rule is not None:
         rule = _chart([{"x": figure.rule}]).mark_rule(color="var(--s6)", **_LINE)
         layers.insert(0, rule.encode(x=_x(figure.x)))

@@ -132,7 +132,7 @@ def _to_know(groups: Sequence[Group], split_by: Sequence[str]) -> list[str]:
 
 _NO_EFFECT = frozenset(  # settings that change where or how a run is recorded, not what comes out
     {"device", "engine", "evaluation.every", "evaluation.latency", "evaluation.return_models"}
-    | {"experiment", "hydra", "report", "round_timeout_s", "run_dir", "tensorboard"}
+    | {"experiment", "hydra", "report", "round_timeout_s", "run_dir", "tensorboard", "tracker"}
     | {"from", "dataset.cache_dir", "dataset.cache_gib", "dataset.memory_mib"}
     | {"server_set.cache_dir", "server_set.cache_gib"}
 )

@@ -62,6 +62,21 @@ def round_figures(run: Run) -> list[Figure]:
             x=("sent down and up so far", BYTES),
             y=PERCENT,
         ),
+        curves(
+            "Supernet",
+            "accuracy on the server's images while it is trained, by round",
+            [row for name, key in _supernet(run) for row in points(name, run.curve(key))],
+            y=PERCENT,
+        ),
+        curves(
+            "Predictors",
+            "rank correlation with what was measured, of the round's participants, mean ± sd",
+            [
+                row
+                for name, key in _CORRELATIONS.items()
+                for row in spreads(name, _participants(run, key))
+            ],
+        ),
         traffic(run),
         curves(
             "Time",
@@ -73,6 +88,22 @@ def round_figures(run: Run) -> list[Figure]:
         ),
     ]
     return [figure for figure in figures if figure is not None]
+
+
+_CORRELATIONS = {
+    "Kendall, held out": "predictor_kendall",
+    "Spearman, held out": "predictor_spearman",
+    "Kendall, of the front": "front_kendall",
+    "Spearman, of the front": "front_spearman",
+}
+
+
+def _supernet(run: Run) -> list[tuple[str, str]]:
+    """Return (name, key) of the accuracies that the server measured while it trained the supernet."""
+    keys = dict.fromkeys(key for line in run.rounds for key in line)
+    named = [("teachers", "teacher_accuracy")] if "teacher_accuracy" in keys else []
+    start = "supernet_accuracy_"
+    return named + [(k.removeprefix(start), k) for k in keys if k.startswith(start)]
 
 
 def accuracy(run: Run, top: float | None = None) -> Figure | None:
@@ -88,6 +119,8 @@ def accuracy(run: Run, top: float | None = None) -> Figure | None:
     worst = [(r, s.worst_decile) for r, s in personal if s.worst_decile is not None]
     best = (run.summary or {}).get("best")
     chosen = number(best.get("round")) if isinstance(best, dict) else None
+    begins = _stages(run)
+    stages = [f"stage {stage} from round {at:.0f}" for stage, at in begins.items()]
     return curves(
         "Test accuracy",
         "by round"
@@ -95,7 +128,8 @@ def accuracy(run: Run, top: float | None = None) -> Figure | None:
             ""
             if chosen is None
             else f"; the upright line: chosen on validation, round {chosen:.0f}"
-        ),
+        )
+        + (f"; dashed: {', '.join(stages)}" if stages else ""),
         [
             *spreads(f"{model}, mean ± sd over clients", personal, clip=(0.0, 1.0)),
             *points("participants of the round", run.curve("test_accuracy")),
@@ -104,8 +138,17 @@ def accuracy(run: Run, top: float | None = None) -> Figure | None:
         ],
         y=PERCENT,
         rule=chosen,
+        marks=tuple(begins.values()),
         top=top,
     )
+
+
+def _stages(run: Run) -> dict[int, float]:
+    """Return stage -> its first round, of methods that go through stages; not the first stage's."""
+    begins: dict[int, float] = {}
+    for at, stage in run.curve("stage"):
+        begins.setdefault(int(stage), at)
+    return dict(list(begins.items())[1:])
 
 
 def traffic(run: Run) -> Figure | None:
