@@ -9,7 +9,7 @@ PARALLEL ?= -n auto --maxprocesses=4 --dist=worksteal
 # Real SuperLinks and SuperNodes; they mostly wait, so there are more at once than cores
 PROCESSES := tests/deployment/test_processes.py tests/deployment/test_sites_port.py tests/deployment/test_faults.py
 
-.PHONY: install run test test-slow test-processes test-all lint bench clean
+.PHONY: install run test test-slow test-processes test-all lint docs bench clean
 
 install: $(VENV)/.installed
 
@@ -41,6 +41,11 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy src strategies clients engines
 	$(BIN)/mypy scripts/fleet_gate.py
+
+# docs/ as a site, in build/site: open index.html
+docs: install
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # ROOT: class folders of CIFAR-10, or of any 48,000 images of 32x32
 bench: install

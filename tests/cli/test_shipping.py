@@ -93,13 +93,13 @@ def test_files_carry_the_facts_and_a_card_beside_them(
 
     facts = facts_of(finished.path, "2")
     model = onnx.load(shipped / "m.onnx", load_external_data=False)
-    assert json.loads({p.key: p.value for p in model.metadata_props}["corolla"]) == facts
+    assert json.loads({p.key: p.value for p in model.metadata_props}["corolla.facts"]) == facts
     assert not any(t.external_data for t in model.graph.initializer)
     assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param  # any number of images
     onnx.checker.check_model(model)
     with safe_open(shipped / "m.safetensors", framework="np") as file:
-        assert json.loads(file.metadata()["corolla"]) == facts
+        assert json.loads(file.metadata()["corolla.facts"]) == facts
     weights = load_client_model(finished.path, "2").state_dict()
     assert load_file(shipped / "m.safetensors").keys() == weights.keys()
     card = (shipped / "m.onnx.md").read_text()

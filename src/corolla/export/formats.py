@@ -22,7 +22,7 @@ from corolla.spaces.darts import DartsSpace
 from corolla.spaces.darts_genotype import Genotype
 from corolla.spaces.supernet import to_arrays
 
-KEY = "corolla"  # of the facts, in every format's own metadata
+KEY = "corolla.facts"  # in every format's own metadata
 PT2_FILE = "corolla.json"
 _SUFFIX = {
     "safetensors": ".safetensors",

@@ -1,0 +1,109 @@
+"""What the pages say is there: links, anchors, commands; the site holds every page once."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+
+from corolla.cli.main import _parser
+from corolla.config.compose import compose_values, sweep
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+
+
+def _names(pages: list[Path]) -> list[str]:
+    return [page.name for page in pages]
+
+
+@cache
+def _anchors(page: Path) -> frozenset[str]:
+    """Return the anchors of a page's headings, as GitHub and MkDocs make them."""
+    heads = re.findall(r"^#+ +(.+)$", FENCE.sub("", page.read_text()), re.MULTILINE)
+    plain = [re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads]
+    return frozenset(plain)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_names(PAGES))
+def test_links_lead_somewhere(page: Path) -> None:
+    broken = []
+    for link in LINK.findall(FENCE.sub("", page.read_text())):
+        if link.startswith(("http://", "https://", "mailto:")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (anchor and anchor not in _anchors(target)):
+            broken.append(link)
+    assert not broken
+
+
+def _commands(page: Path) -> Iterator[list[str]]:
+    """Yield the words of each `corolla ...` line in a page's blocks, of those that are written out."""
+    for block in FENCE.findall(page.read_text()):
+        for line in block.replace("\\\n", " ").splitlines():
+            text = line.split(" #")[0].strip()
+            if text.startswith("corolla ") and "..." not in text.replace(" ...", "", 1):
+                words = shlex.split(
+                    re.sub(r"\[([A-Z_ ]+) ?\.\.\.\]|\[([A-Z_]+)\]| \.\.\.", "", text)
+                )
+                yield words[1:]
+
+
+ALL = [(page.name, words) for page in PAGES for words in _commands(page)]
+
+
+def test_there_are_commands() -> None:
+    assert len(ALL) > 50
+
+
+def test_commands_are_commands() -> None:
+    parser, wrong = _parser(), []
+    for page, words in ALL:
+        try:
+            parser.parse_args(words)
+        except SystemExit:
+            wrong.append((page, words))
+    assert not wrong
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("page", "words"), ALL, ids=[" ".join(words)[:80] for _, words in ALL])
+def test_overrides_compose(page: str, words: list[str]) -> None:
+    options = _parser().parse_args(words)
+    if (
+        words[0] != "run" or options.config_dir
+    ):  # parts of one's own: tests/config/test_own_parts.py
+        return
+    for overrides in sweep(options.overrides) if options.multirun else [options.overrides]:
+        compose_values(overrides)
+
+
+def _pages(nav: object) -> Iterator[str]:
+    if isinstance(nav, str):
+        yield nav
+    for inner in nav.values() if isinstance(nav, dict) else nav if isinstance(nav, list) else ():
+        yield from _pages(inner)
+
+
+def test_the_site_has_every_page_once() -> None:
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    assert sorted(_pages(nav)) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("material")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(tmp_path / "site")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "site" / "index.html").is_file()
