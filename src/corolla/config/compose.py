@@ -289,8 +289,8 @@ def _compose(overrides: Sequence[str], *, with_choices: bool = False) -> DictCon
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(config_dir=str(config_dir()), version_base="1.3"):
-            given = [*_search_path(), *overrides]
-            return compose("config", overrides=given, return_hydra_config=with_choices)
+            every = [*_search_path(), *overrides]
+            return compose("config", overrides=every, return_hydra_config=with_choices)
     except (HydraException, OmegaConfBaseException) as error:
         group = re.match(r"Could not override '(\w+/\w+)", str(error))
         if group:  # of a method that has no such choice
