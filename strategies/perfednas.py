@@ -21,6 +21,7 @@ from corolla.config.build import build
 from corolla.errors import Fault, RefusedError
 from corolla.federation import Federation
 from corolla.search.evolution import Fits
+from corolla.search.proposals.near_cap import NearCap
 from corolla.search.proposals.prescreen import Prescreened, PrescreenSettings
 from corolla.search.proposals.protocol import Observation, Proposals, SearchContext
 from corolla.search.rewards import Reward, Seen
@@ -48,6 +49,8 @@ class SubnetRounds:
     weights: Weights  # of clients in the averages
     server_momentum: Decay  # 0: plain averaging
     max_draws: Count  # draws until an architecture fits a client; then the smallest
+    # what is proposed is moved to this share of the costliest that fits, or more; None: left as drawn
+    near_cap: Share | None = None
     # at the end a client scores so many draws besides what was chosen for it, and deploys the best
     final_draws: CountOrNone = 0
     damping: Share = 0.0  # say of clients that do not hold an entry, for its old value
@@ -81,10 +84,14 @@ class PerFedNAS(CorollaStrategy):
         with _gathered(faults):
             self._unscreened: Proposals = self._make_proposals(context)
             self._proposals: Proposals = self._unscreened
+            if settings.near_cap is not None:
+                self._proposals = NearCap(
+                    share=settings.near_cap, search=self._proposals, context=context
+                )
             if settings.prescreen is not None and settings.prescreen.candidates > 1:
                 faults += _prescreen_faults(self._unscreened, settings.prescreen)
                 self._proposals = Prescreened(
-                    settings=settings.prescreen, search=self._unscreened, context=context
+                    settings=settings.prescreen, search=self._proposals, context=context
                 )
         averaging = Averaging(settings.weights, settings.server_momentum, settings.damping)
         with _gathered(faults):

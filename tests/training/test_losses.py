@@ -147,3 +147,11 @@ def test_a_certain_teacher_is_a_label() -> None:
     certain = 200.0 * functional.one_hot(labels, 3)
     expected = functional.cross_entropy(logits, labels)
     torch.testing.assert_close(soft_cross_entropy(logits, certain, 1.0), expected)
+
+
+def test_a_class_without_images_counts_as_the_settings_say() -> None:
+    labels, counts = torch.tensor([0, 0]), torch.tensor([1, 5])  # class 2 never occurs
+    for absent in (0.1, 1.0, 2.0):
+        chosen = with_loss("balanced_softmax_client", absent_count=absent)
+        found = classification_loss(torch.zeros(2, 3), labels, settings=chosen, class_counts=counts)
+        assert float(found) == pytest.approx(-math.log(1 / (6 + absent)))

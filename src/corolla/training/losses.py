@@ -5,7 +5,8 @@ https://arxiv.org/abs/2007.10740. With n_c images of class c, training takes
 
     p(c) = n_c exp(l_c) / sum over k of n_k exp(l_k)
 
-so the logits need not carry how frequent a class was; they are scored as they are.
+so the logits need not carry how frequent a class was; they are scored as they are. A class with n_c = 0
+counts as ``absent_count`` images: the fewer, the less does training on others push its logit down.
 
 Masked cross-entropy: Diao et al., "HeteroFL", ICLR 2021, https://arxiv.org/abs/2010.01264. Logits of classes
 without an image in the training split are 0 (not minus infinity: they keep a share of the probability),
@@ -32,7 +33,7 @@ def classification_loss(
         logits: (n, classes) float32.
         labels: (n,) int64.
         settings: ``cross_entropy``; ``balanced_softmax`` (n_c counted in this batch) or
-            ``balanced_softmax_client`` (n_c from ``class_counts``), a count of 0 taken as 1;
+            ``balanced_softmax_client`` (n_c from ``class_counts``), a count of 0 taken as ``absent_count``;
             ``masked_cross_entropy`` (classes with n_c = 0 in ``class_counts`` are masked).
         class_counts: images per class of the training split, up to the last class it has; as
             `split_counts` gives it. Read by the last two alone.
@@ -50,7 +51,7 @@ def classification_loss(
         if settings.loss == "masked_cross_entropy":
             logits = logits.masked_fill(counts == 0, 0.0)
         else:
-            logits = logits + _log_counts(counts)
+            logits = logits + _log_counts(counts, absent=settings.absent_count)
     return functional.cross_entropy(logits, labels, label_smoothing=settings.label_smoothing)
 
 
@@ -83,5 +84,5 @@ def _counts(labels: Tensor, classes: int) -> Tensor:
     return (labels[:, None] == torch.arange(classes, device=labels.device)).sum(0)
 
 
-def _log_counts(counts: Tensor) -> Tensor:
-    return counts.clamp(min=1).float().log()
+def _log_counts(counts: Tensor, absent: float = 1.0) -> Tensor:
+    return counts.float().masked_fill(counts == 0, absent).log()

@@ -47,6 +47,9 @@ class TrainerSettings:
     weight_decay: NonNegative = 0.0  # lambda, per step
     decay_norm_and_bias: bool = False  # true: lambda also shrinks BN's gamma, beta and all biases
     loss: Loss = "cross_entropy"  # on labels: see `corolla.training.losses`
+    absent_count: Positive = (
+        1.0  # images that a class without any counts as, in balanced_softmax_client
+    )
     label_smoothing: Decay = (
         0.0  # epsilon (Szegedy et al., CVPR 2016): share spread over all classes
     )

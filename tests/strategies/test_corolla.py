@@ -1,0 +1,48 @@
+"""Corolla's own method: FedAvg once its ingredients are switched off; the fitted head stays at the client."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from corolla.config.compose import compose_values
+from tests.strategies.conftest import run, without_times
+from tests.strategies.test_fedrep import TINY
+from tests.strategies.test_reductions import weights_of
+
+ONE = (*TINY, "clients=2", "clients_per_round=2", "rounds=1", "evaluation.every=0")
+OFF = ("method.head_l2=null", "method.server_momentum=0", "trainer.absent_count=1")
+
+
+def test_with_everything_off_it_is_fedavg_of_the_largest(tmp_path: Path) -> None:
+    balanced = "trainer.loss=balanced_softmax_client"
+    fedavg = run(tmp_path / "a", "method=fedavg", "method.architecture=largest", balanced, *ONE)
+    off = run(tmp_path / "b", "method=corolla", *OFF, *ONE)
+    left = weights_of(fedavg, "strategy/model/")
+    right = weights_of(off, "strategy/supernet/")
+    assert all(right[name].tobytes() == array.tobytes() for name, array in left.items())
+    theirs, ours = fedavg.summary(), off.summary()
+    assert without_times(theirs["test_accuracy"]) == without_times(ours["test_accuracy"])
+
+
+def test_the_head_changes_what_is_deployed_and_nothing_that_travels(tmp_path: Path) -> None:
+    without = run(tmp_path / "a", "method=corolla", "method.head_l2=null", *ONE)
+    fitted = run(tmp_path / "b", "method=corolla", *ONE)
+    left, right = (weights_of(each, "strategy/supernet/") for each in (without, fitted))
+    assert all(right[name].tobytes() == array.tobytes() for name, array in left.items())
+    shared, alone = fitted.summary()["global"]["test_accuracy"], without.summary()["test_accuracy"]
+    assert without_times(shared) == without_times(alone)
+    models = [each.client_model("0")[1] for each in (without, fitted)]
+    changed = {name for name in models[0] if not np.array_equal(models[0][name], models[1][name])}
+    assert changed == {"head.classifier.weight", "head.classifier.bias"}
+
+
+@pytest.mark.parametrize(
+    ("said", "count"), [([], 0.1), (["trainer.absent_count=1"], 1), (["trainer=adamw"], 0.1)]
+)
+def test_the_loss_is_its_own_unless_the_user_says_otherwise(said: list[str], count: float) -> None:
+    trainer = compose_values(["method=corolla", *said])["trainer"]
+    assert trainer["absent_count"] == count
+    assert trainer["loss"] == "balanced_softmax_client"
