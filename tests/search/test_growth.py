@@ -50,7 +50,8 @@ def test_members_lie_inside_each_other_and_the_largest_that_fits_is_taken() -> N
         assert found == before or inside(before, found)
     by_lot = [list(path(space, ["others"], shuffle=seed)) for seed in (0, 0, 1)]
     assert by_lot[0] == by_lot[1] != by_lot[2]
-    assert {one[-1] for one in by_lot} == {space.largest()} and len(by_lot[2]) == len(family)
+    assert {one[-1] for one in by_lot} == {space.largest()}
+    assert len(by_lot[2]) == len(family)
     with pytest.raises(RefusedError, match="smallest"):
         growth.chosen("0", fits=lambda one: False)
     with pytest.raises(RefusedError, match="names depth twice"):

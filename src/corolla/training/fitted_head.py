@@ -56,9 +56,9 @@ def fit_head(
     layer = cast(nn.Linear, model.get_submodule(str(name)))  # `embed` read it
     weight, bias = solve(embedded, l2=l2, bias=layer.bias is not None)
     with torch.no_grad():
-        layer.weight += weight
+        layer.weight.add_(weight)
         if layer.bias is not None:
-            layer.bias += bias
+            layer.bias.add_(bias)
     return sum(len(one.labels) for one in embedded)
 
 
@@ -78,7 +78,7 @@ def solve(seen: Sequence[Embedded], *, l2: float, bias: bool = True) -> tuple[Te
         optimizer.zero_grad()
         summed = logits + functional.linear(features, weight, offset)
         penalty = weight.square().sum() + offset.square().sum()
-        value: Tensor = functional.cross_entropy(summed, labels) + l2 * penalty
+        value: Tensor = functional.cross_entropy(summed, labels) + torch.mul(penalty, l2)
         value.backward()  # type: ignore[no-untyped-call]
         return value
 

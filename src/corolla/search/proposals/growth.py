@@ -85,7 +85,7 @@ class Growth(Proposals):
 def path(
     space: SearchSpace, order: Sequence[str], *, shuffle: int | None = None
 ) -> Iterator[Architecture]:
-    """Yield the family, from the smallest architecture on; ``shuffle``: a seed by which dimensions take turns."""
+    """Yield the family, from the smallest architecture on; ``shuffle``: the seed of the control by lot."""
     rng = None if shuffle is None else generator(shuffle, _LOT)
     member = space.smallest()
     yield member
