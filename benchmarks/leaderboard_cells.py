@@ -73,6 +73,16 @@ _TIERED = (  # track c's tiers, searched in a cell's time
 _LARGEST = ("method.training.start", (0.5, 0.7))
 _STEP = ("method.policy.lr", (0.1, 1.0))
 
+_ORDER = "method.proposals.order=[width]"  # found on the tuning's seed, see docs/corolla.md
+_SHAPE = "[3,0,0,3,0,0,3,0,0,3]"  # what it makes of the space where there is no cap
+
+
+def _ours(*more: str, tracks: str = "abcd") -> Arm:
+    """Return our method, or it without one of its parts."""
+    order = () if "method/proposals=costliest" in more else (_ORDER,)
+    return _fixed("corolla", *order, *more, tracks=tracks)
+
+
 ARMS: dict[str, Arm] = {
     "fedavg": _fixed("fedavg", tracks="abde", grid=_MOMENTUM),
     "fedavg_plain": _fixed("fedavg", "trainer.loss=cross_entropy", grid=_MOMENTUM),
@@ -143,6 +153,15 @@ ARMS: dict[str, Arm] = {
         tracks="c",
         grid=("method.weights", ("examples",)),
     ),
+    "corolla": _ours(),
+    "corolla_without_head": _ours("method.head_l2=null"),
+    "corolla_without_momentum": _ours("method.server_momentum=0"),
+    "corolla_without_inner": _ours("method.inner_share=0", tracks="c"),
+    "corolla_all_inner": _ours("method.inner_share=1", tracks="c"),
+    "corolla_without_absent": _ours("trainer.absent_count=1"),
+    "corolla_costliest": _ours("method/proposals=costliest"),
+    "corolla_random_family": _ours("method.proposals.shuffle=true", tracks="c"),
+    "fedavg_of_corolla": _fixed("fedavg", f"method.architecture={_SHAPE}", tracks="abde"),
     "perfedrlnas": _fixed("perfedrlnas", _SETTLED, tracks="abcde", grid=_STEP),
     "fedrlnas": _fixed("fedrlnas", _SETTLED, tracks="abcd", grid=_STEP),
     "fedpnas": _fixed("fedpnas", _SETTLED, tracks="abcd", grid=_STEP),
@@ -182,6 +201,9 @@ def control(search: str, *more: str) -> Arm:
 
 
 SEARCHES = ("perfedrlnas", "perfednas_forest")
+ARMS["corolla_by_lot"] = replace(
+    _ours(), overrides=("method=corolla", "method/proposals=like_sizes"), sizes_of="corolla"
+)
 ARMS |= {by_lot(search): control(search, _SETTLED) for search in SEARCHES}
 
 _WIDER: dict[str, Sequence[Mapping[str, object]]] = {

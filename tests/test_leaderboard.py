@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -320,7 +321,7 @@ def test_the_queue_runs_cells_once_and_goes_on(
         def poll(self) -> int:
             return 0
 
-    monkeypatch.setattr(leaderboard.subprocess, "Popen", Finished)
+    monkeypatch.setattr(leaderboard, "subprocess", SimpleNamespace(Popen=Finished))
     monkeypatch.setattr(leaderboard.RunDirectory, "open", lambda path: path)
     monkeypatch.setattr(leaderboard, "scores", lambda run, **_: row(60.0))
     arguments = ["--root", str(tmp_path), "--work", str(tmp_path / "work"), "--rounds", "1"]

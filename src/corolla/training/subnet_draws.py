@@ -31,13 +31,6 @@ def every(architecture: Architecture) -> bool:
     return True
 
 
-class Draws(Protocol):
-    """Says which subnets a batch trains."""
-
-    def batch(self, epoch: int, batch: int) -> list[tuple[Role, Architecture]]:
-        """Return them in the order in which they train, the teacher first; the same for equal numbers."""
-
-
 class SubnetDraws:
     """Draws the subnets of each batch, the largest first; a pure function of seed, epoch and batch.
 
