@@ -80,9 +80,8 @@ def test_commands_are_commands() -> None:
 @pytest.mark.parametrize(("page", "words"), ALL, ids=[" ".join(words)[:80] for _, words in ALL])
 def test_overrides_compose(page: str, words: list[str]) -> None:
     options = _parser().parse_args(words)
-    if (
-        words[0] != "run" or options.config_dir
-    ):  # parts of one's own: tests/config/test_own_parts.py
+    # parts of one's own: tests/config/test_own_parts.py
+    if words[0] != "run" or options.config_dir or "method=yours" in options.overrides:
         return
     for overrides in sweep(options.overrides) if options.multirun else [options.overrides]:
         compose_values(overrides)
