@@ -58,6 +58,7 @@ def test_completion(capsys: pytest.CaptureFixture[str]) -> None:
     assert candidates(["resu"]) == ["resume"]
     assert candidates(["run", "method=fedr"]) == [
         "method=fedrep",
+        "method=fedrlnas",
         "method=fedrod",
         "method=fedrolex",
     ]

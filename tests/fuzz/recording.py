@@ -98,6 +98,7 @@ class Federation:
             best=best,
             totals=run._progress.totals,
             facts=run._facts,
+            known=len(run._roster.clients()),
         )
         found: dict[str, Any] = json.loads(json.dumps(to_json(summary, where=""), allow_nan=False))
         return found

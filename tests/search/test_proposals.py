@@ -23,18 +23,32 @@ from corolla.search.proposals.protocol import Observation, Proposals, SearchCont
 from corolla.search.proposals.uniform import Uniform
 from corolla.search.reward import Outcome, RewardHistory, RewardSettings
 from corolla.spaces.architecture import Architecture, Dimension
+from corolla.spaces.conv_layers import ConvLayer
 from corolla.spaces.space import SearchSpace
 from corolla.state import State, differences
 from corolla.types import generator
 from tests.conftest import CONF
 
-SPACE = SearchSpace(
+
+class Toy(SearchSpace):
+    """A space without weights; its networks are two convolutions, as far as a search looks at them."""
+
+    def conv_layers(self, architecture: Architecture) -> list[ConvLayer]:
+        a, b, c, d = architecture.choices
+        return [ConvLayer(2 + a + b, 2 + a, 8), ConvLayer(2 + c + d, 2 + d, 4)]
+
+
+SPACE = Toy(
     name="toy",
     dimensions=tuple(
         Dimension(name, tuple(range(size))) for name, size in zip("abcd", (3, 3, 2, 4), strict=True)
     ),
 )
 CONTEXT = SearchContext(space=SPACE, seed=0, max_draws=5)
+CACHE = {
+    "entries": 4,
+    "evolution": {"population": 4, "generations": 1, "mutants": 2, "crossovers": 2},
+}
 FOREST = {"trees": 3, "max_depth": 8, "min_pairs": 2}
 SMALL: dict[str, dict[str, Any]] = {
     "evolution": {
@@ -42,7 +56,9 @@ SMALL: dict[str, dict[str, Any]] = {
         "exploration": 0.3,
         "evolution": {"population": 6, "generations": 1, "mutants": 3, "crossovers": 3},
         "forest": FOREST,
-    }
+    },
+    "training_free": {"cache": CACHE},
+    "cached_sandwich": {"cache": CACHE},
 }
 FILES = {path.stem: path for path in sorted((CONF / "method" / "proposals").glob("*.yaml"))}
 del FILES["like_sizes"]  # needs a finished run: test_like_sizes.py
@@ -51,9 +67,16 @@ SEARCHES = [*PLAIN, "prescreened policy_gradient", "prescreened evolution"]
 SEEDS = st.integers(0, 2**32 - 1)
 
 
+def node_of(name: str) -> dict[str, Any]:
+    """Return a file's settings, over those of the files that it builds on."""
+    own = yaml.safe_load(FILES[name].read_text())
+    below = [one for one in own.pop("defaults", []) if one != "_self_"]
+    return {**{key: value for one in below for key, value in node_of(one).items()}, **own}
+
+
 def search(name: str, context: SearchContext = CONTEXT, **changed: Any) -> Proposals:
     plain = name.removeprefix("prescreened ")
-    node = {**yaml.safe_load(FILES[plain].read_text()), **SMALL.get(plain, {}), **changed}
+    node = {**node_of(plain), **SMALL.get(plain, {}), **changed}
     found: Proposals = build(node, "proposals", context=context)
     if plain == name:
         return found

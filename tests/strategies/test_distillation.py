@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import strategies.distilled_supernet as stage
+import strategies.distiller as distiller
 from corolla.config.build import build, build_space, build_trainer_settings
 from corolla.data.images import Images
 from corolla.federation import Federation
@@ -96,7 +96,7 @@ class Spy:
 @pytest.fixture
 def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
     found = Spy()
-    monkeypatch.setattr(stage, "ensemble_of", found.ensemble_of)
+    monkeypatch.setattr(distiller, "ensemble_of", found.ensemble_of)
     monkeypatch.setattr(
         SupernetTrainer, "distil", lambda _, *given, **named: found.distil(*given, **named)
     )

@@ -180,6 +180,7 @@ def test_without_images_the_server_averages_and_does_not_distil() -> None:
                 *SMALL,
                 KEMF,
                 "run_dir=unused",
+                "server_set=none",
                 "method.architectures=larges",
             ]
         )
@@ -187,4 +188,4 @@ def test_without_images_the_server_averages_and_does_not_distil() -> None:
     assert "server_set='none': fusion=distil trains on images of the server's own" in said
     assert "or method.fusion=average" in said
     assert "method.architectures='larges': is not known. Did you mean 'largest'" in said
-    plan_run([*SMALL, KEMF, "run_dir=unused", "method.fusion=average"])
+    plan_run([*SMALL, KEMF, "run_dir=unused", "server_set=none", "method.fusion=average"])

@@ -145,7 +145,7 @@ def test_bytes_survive_the_wire() -> None:
 
 def test_what_is_refused_is_told_at_once() -> None:
     with pytest.raises(RefusedError) as caught:
-        plan_run([*SMALL, MD, "run_dir=unused", "method.architectures=larges"])
+        plan_run([*SMALL, MD, "run_dir=unused", "server_set=none", "method.architectures=larges"])
     said = str(caught.value)
     assert "server_set='none': clients of FedMD agree on images of the server's" in said
     assert "Use server_set=held_out" in said

@@ -245,7 +245,7 @@ def test_a_router_learns_and_a_lacking_array_is_its_clients_failure(
 
 def test_what_is_refused() -> None:
     with pytest.raises(RefusedError, match=r"has no pools of modules.*space=lenet_modules"):
-        plan_run([*SMALL, OURS, "run_dir=unused"])
+        plan_run([*SMALL, OURS, "run_dir=unused", "space=lenet"])
     with pytest.raises(RefusedError, match="the router travels with the network"):
         _config("fedmn", "private=[head]")
     with pytest.raises(RefusedError, match=r"temperature_end=0"):

@@ -288,7 +288,7 @@ HELD = ["server_set=held_out", "server_set.images=50"]
 
 
 def test_what_global_nas_needs() -> None:
-    faults = _refused("rounds=2", "method.search.recovery_rounds=3")
+    faults = _refused("rounds=2", "method.search.recovery_rounds=3", "server_set=none")
     assert set(faults) == {"server_set", "rounds"}  # both at once
     assert "it has none. Use server_set=held_out, or server_set=dataset" in faults["server_set"]
     # By hand: one edge after 3 rounds, the first multiple of 3; the other after 6; one round after that.
@@ -301,7 +301,7 @@ def test_what_global_nas_needs() -> None:
         plan_run([*SMALL, NAS, *space, *HELD, "run_dir=unused", "method/search=milenas"])
     assert [fault.key for fault in error.value.faults] == ["method.search"]
     with pytest.raises(RefusedError, match="holds no mixed networks to prune") as error:
-        plan_run([*SMALL, NAS, "run_dir=unused", *HELD])
+        plan_run([*SMALL, NAS, "space=mobilenetv3_8", "run_dir=unused", *HELD])
     assert [fault.key for fault in error.value.faults] == ["space"]
     assert list(_refused(*HELD, "method.weights=all")) == ["method.weights"]
 

@@ -173,7 +173,7 @@ def test_without_the_term_it_is_local_bit_for_bit_and_only_logits_go_up(tmp_path
 
 def test_what_is_refused_is_told_at_once() -> None:
     with pytest.raises(RefusedError) as caught:
-        plan_run([*SMALL, CKT, "run_dir=unused", "method.architectures=larges"])
+        plan_run([*SMALL, CKT, "run_dir=unused", "server_set=none", "method.architectures=larges"])
     said = str(caught.value)
     assert "server_set='none': clients of PerFedCKT agree on images of the server's" in said
     assert "Use server_set=held_out" in said

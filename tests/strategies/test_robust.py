@@ -19,10 +19,24 @@ from tests.strategies.conftest import run, small
 from tests.strategies.test_contract import METHODS, _config, _replies, _strategy
 
 EVERYBODY = ["0", "1", "2", "3"]
-WITHOUT = ["perfedrlnas"]  # it is perfednas, but never one architecture for all
+# Searches that draw whatever they are told: their spaces hold one architecture.
+_ONE = [
+    "space.supernet.stages=[{width:[4],depth:[1],kernel:[3],expand:[1],stride:2,se:false}]",
+    "space.supernet.last=16",
+]
+_ONE_CNN = [
+    f"space.supernet.stages=[{','.join(['{width:[4],depth:[1],kernel:[3]}'] * 3)}]",
+    "space.supernet.hidden=[8]",
+]
 # All four have the same architecture, so that every entry has four holders.
 SAME = {
     "perfednas": ["method/proposals=fixed"],
+    "perfedrlnas": _ONE,
+    "fedrlnas": _ONE,
+    "fedpnas": _ONE_CNN,
+    "superfednas": ["method/proposals=fixed"],
+    "deepfednas": ["method/proposals=fixed"],
+    "fedoras": ["method/proposals=fixed"],
     "heterofl": ["method.assignment=limits", "method.class_rows=false"],
     "fedrolex": ["method.assignment=limits", "method.class_rows=false"],
     "fedkemf": ["method.fusion=average"],
@@ -48,14 +62,15 @@ def _with_a_liar(replies: list[Reply], liar: ClientId, scale: float) -> list[Rep
 
 def _largest(strategy: CorollaStrategy) -> float:
     """Return the largest number of what is averaged."""
-    averaged = ("model/", "supernet/", "weights/", "training/knowledge/", "consensus", "targets/")
+    averaged = ("model/", "mixed/", "supernet/", "weights/", "training/knowledge/")
+    averaged += ("consensus", "targets/")
     arrays = strategy.state().arrays.items()
     return max(
         (float(np.abs(a).max()) for name, a in arrays if name.startswith(averaged)), default=0.0
     )
 
 
-@pytest.mark.parametrize("method", [method for method in METHODS if method not in WITHOUT])
+@pytest.mark.parametrize("method", METHODS)
 def test_one_liar_of_four_cannot_move_any_method(method: str) -> None:
     """The median shows that the rule arrives; what each rule does is tested in tests/aggregation."""
     settings = [*SAME.get(method, []), "clients_per_round=4"]

@@ -128,15 +128,22 @@ def _values(overrides: Sequence[str]) -> dict[str, Any]:
 def mended(
     values: Mapping[str, Any], overrides: Sequence[str], faults: Sequence[Fault]
 ) -> dict[str, Any]:
-    """Return ``values`` with what `conf/` says wherever a fault is, so that further ones can be found."""
+    """Return ``values`` with what `conf/` says wherever a fault is, so that further ones can be found.
+
+    What takes its value from there (``method.damping: ${damping}``) takes the new one: it is not wrong, too.
+    """
     parsed, _ = _parsed([*suggested(overrides), *overrides])
-    plain = OmegaConf.to_container(_base(parsed, groups()))
+    base = _base(parsed, groups())
+    plain = OmegaConf.to_container(base)
     changed = OmegaConf.create(dict(values))
-    for fault in faults:
-        above, _, last = fault.key.rpartition(".")
+    given = {override.key_or_group for override in parsed}
+    taken = {f"${{{fault.key}}}" for fault in faults}
+    follow = [key for key, value in leaves(base) if str(value) in taken and key not in given]
+    for key in dict.fromkeys([*(fault.key for fault in faults), *follow]):
+        above, _, last = key.rpartition(".")
         node = OmegaConf.select(changed, above) if above else changed
         if isinstance(node, DictConfig) and last in node:
-            node[last] = _at(plain, fault.key)
+            node[last] = _at(plain, key)
     container = OmegaConf.to_container(changed, resolve=True)
     return {str(key): value for key, value in cast("dict[Any, Any]", container).items()}
 

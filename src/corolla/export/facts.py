@@ -34,8 +34,15 @@ def facts_of(run_dir: Path, client: str) -> dict[str, Any]:
     ``input`` says what a picture must become: the central square, scaled to ``resolution``, bytes / 255,
     minus ``mean``, by ``std``. ``class_prior`` has how frequent each class was among the client's training
     images, and whether the logits have it added (docs/scoring.md).
+
+    Raises:
+        RefusedError: no such run or client.
+        CorruptStateError: a damaged summary, instead of which figures of a round would be taken.
+
     """
     directory = RunDirectory.open(run_dir)
+    if directory.finished:
+        directory.summary()  # `load_run` forgives a damaged one, and what is shipped must not
     space, architecture, _ = described(run_dir, client)
     config = require_config(yaml.safe_load(directory.config_text()))
     run, dataset = load_run(run_dir), build_dataset(config)

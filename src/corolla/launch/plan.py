@@ -59,8 +59,9 @@ def plan_run(overrides: Sequence[str], *, default_dir: Path | None = None) -> Pl
             plan = plan_of(values, default_dir=default_dir)
             break
         except RefusedError as error:
-            known = {fault.key for fault in faults}
-            new = [fault for fault in error.faults if fault.key not in known]
+            # Below a key that has its default again, what is wrong is nothing that was asked for.
+            known = tuple(f"{fault.key}." for fault in faults)
+            new = [fault for fault in error.faults if not f"{fault.key}.".startswith(known)]
             faults += new
             if not new:
                 raise RefusedError(faults) from error
