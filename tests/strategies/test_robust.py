@@ -35,7 +35,7 @@ SAME = {
     "fedrlnas": _ONE,
     "fedpnas": _ONE_CNN,
     "superfednas": ["method/proposals=fixed"],
-    "deepfednas": ["method/proposals=fixed"],
+    "deepfednas": [*_ONE, "method.tiers.count=1"],
     "fedoras": ["method/proposals=fixed"],
     "heterofl": ["method.assignment=limits", "method.class_rows=false"],
     "fedrolex": ["method.assignment=limits", "method.class_rows=false"],

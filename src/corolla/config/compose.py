@@ -390,4 +390,7 @@ def _nearest_key(key: str, keys: Collection[str]) -> str:
         suggestion = nearest(key, near)
         if suggestion.startswith("Did"):
             return suggestion
-    return nearest(key, beside or sorted(keys))
+    while above and not beside:  # the group does not exist either
+        above = above.rpartition(".")[0]
+        beside = [known for known in keys if known.rpartition(".")[0] == above]
+    return f"Known: {', '.join(sorted(beside))}"
