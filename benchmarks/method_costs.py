@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.finished_runs import client_state_bytes
 from benchmarks.recording import read_raw, write_result
-from corolla.config.compose import methods
+from corolla.config.groups import methods
 from corolla.launch import plan_run, start
 from corolla.records.run_directory import RunDirectory
 from tests.strategies.conftest import small

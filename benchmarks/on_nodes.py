@@ -19,7 +19,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from benchmarks.recording import read_raw, write_result
-from corolla.config.compose import methods
+from corolla.config.groups import methods
 from tests.deployment.federation import Federation, lines
 from tests.strategies.conftest import NEEDS
 

@@ -15,7 +15,8 @@ import numpy as np
 from hydra.utils import get_class
 
 from benchmarks.recording import read_raw, write_result
-from corolla.config.compose import compose_values, config_dir
+from corolla.config.compose import compose_values
+from corolla.config.groups import config_dir
 from corolla.spaces.costs import Costs
 from corolla.spaces.supernet import Supernet
 

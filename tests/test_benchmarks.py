@@ -18,7 +18,7 @@ from benchmarks.orders import add_correlations, table, tau_of_pairs
 from benchmarks.recording import RESULTS
 from benchmarks.space_sizes import space_named
 from benchmarks.supernet_quality import add_losses, add_params
-from corolla.config.compose import methods
+from corolla.config.groups import methods
 from corolla.records.json_files import read_json
 from corolla.records.run_directory import RunDirectory
 from corolla.records.summary import compare

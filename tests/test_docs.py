@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from corolla.cli.main import _parser
-from corolla.config.compose import compose_values, sweep
+from corolla.config.compose import compose_values
+from corolla.config.overrides import sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

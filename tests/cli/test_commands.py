@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from corolla.cli import main
-from corolla.config.compose import sweep
+from corolla.config.overrides import sweep
 from corolla.export import load_client_model
 from corolla.records.run_directory import RunDirectory
 from tests.conftest import make_space

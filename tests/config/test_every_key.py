@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from corolla.config.compose import _compose, methods
+from corolla.config.compose import _compose
+from corolla.config.groups import methods
 from corolla.errors import RefusedError
 from corolla.launch import plan_of
 from tests.strategies.conftest import small

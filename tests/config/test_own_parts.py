@@ -18,7 +18,8 @@ import pytest
 
 from corolla.cli import main
 from corolla.config import own_parts
-from corolla.config.compose import compose_values, groups
+from corolla.config.compose import compose_values
+from corolla.config.groups import groups
 from corolla.errors import RefusedError
 from engines.own_code import copy_own_code
 from engines.project import project_root, stage

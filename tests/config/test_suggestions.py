@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from corolla.config.compose import compose_values, methods, suggested
+from corolla.config.compose import compose_values, suggested
 from corolla.config.effects import without_effect
+from corolla.config.groups import methods
 from corolla.config.origins import origins
 from corolla.errors import RefusedError
 from corolla.launch import plan_run, start

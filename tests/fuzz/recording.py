@@ -17,7 +17,7 @@ from flwr.app import Message
 
 import strategies.evaluation
 import strategies.running.federated_run
-from corolla.config.compose import methods
+from corolla.config.groups import methods
 from corolla.launch import plan_run, start
 from corolla.records.json_files import to_json
 from corolla.state import State

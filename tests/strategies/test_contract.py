@@ -11,7 +11,7 @@ import pytest
 from flwr.app import Error, Message
 
 from corolla.config.build import build_space, build_strategy, build_trainer_settings
-from corolla.config.compose import methods
+from corolla.config.groups import methods
 from corolla.config.schema import RunConfig
 from corolla.federation import Federation
 from corolla.launch import plan_run

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from corolla.config.build import build_dataset, build_trainer
-from corolla.config.compose import methods
+from corolla.config.groups import methods
 from corolla.data.federation import FederationData
 from corolla.errors import RefusedError
 from corolla.export import load_client_model

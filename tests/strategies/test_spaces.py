@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from corolla.config.compose import methods
+from corolla.config.groups import methods
 from tests.conftest import diagonal
 from tests.strategies.conftest import NEEDS, run
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from corolla.config.compose import groups, known_keys
+from corolla.config.compose import known_keys
+from corolla.config.groups import groups
 
 _BASH = """\
 _corolla() {

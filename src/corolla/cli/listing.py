@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from corolla.config.compose import config_dir, file_of, groups, methods
+from corolla.config.groups import config_dir, file_of, groups, methods
 
 _OUT = Console(soft_wrap=True)
 _PARTS = {"method": ("space", "dataset"), "experiment": ("method", "space", "dataset")}

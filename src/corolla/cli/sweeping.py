@@ -15,7 +15,8 @@ import yaml
 from rich.console import Console
 
 from corolla.cli.commands import complete, resumed, tell_choices, terminable
-from corolla.config.compose import compose_values, sweep
+from corolla.config.compose import compose_values
+from corolla.config.overrides import sweep
 from corolla.errors import Fault, RefusedError
 from corolla.launch import plan_of, plan_run
 from corolla.records.run_directory import RunDirectory

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from corolla.config.compose import choices, config_dir, file_of, leaves, suggested
+from corolla.config.compose import choices, leaves, suggested
+from corolla.config.groups import config_dir, file_of
 
 GIVEN = "command line"
 

@@ -1,0 +1,95 @@
+"""What is given on a command line, ``key=value``, word by word: read, and told what is wrong with it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from corolla.errors import Fault, RefusedError, nearest
+
+NOW = "is now "
+_OLD_PREFIXES = ("method.strategy.", "method.client.")  # of older releases
+
+
+def sweep(overrides: Sequence[str]) -> list[list[str]]:
+    """Split ``a=1,2 b=3,4`` into the override lists of all combinations, as Hydra's basic sweeper does."""
+    axes: list[list[str]] = []
+    parsed, faults = read(overrides)
+    if faults:
+        raise RefusedError(faults)
+    for override in parsed:
+        key = override.get_key_element()
+        if override.is_sweep_override():
+            axes.append([f"{key}={value!s}" for value in override.sweep_string_iterator()])
+        else:
+            axes.append([override.input_line or ""])
+    return [list(combination) for combination in itertools.product(*axes)]
+
+
+def read(overrides: Sequence[str]) -> tuple[list[Override], list[Fault]]:
+    """Return the overrides that can be read, and faults of the others."""
+    parser, parsed, faults = OverridesParser.create(), [], []
+    for text in overrides:
+        try:
+            override = parser.parse_override(text)
+            if override.key_or_group != "experiment" or override.value() is not None:
+                parsed.append(override)  # experiment=null is what there is anyway
+        except HydraException:
+            remedy = "Write key=value, as in rounds=5"
+            faults.append(Fault("override", text, "cannot be read", remedy))
+    return parsed, faults
+
+
+def group_fault(override: Override, known: dict[str, list[str]]) -> Fault | None:
+    """Return what is wrong with the choice of a group's member."""
+    key = override.key_or_group
+    if override.is_sweep_override():
+        return None
+    if key not in known or (override.value() is None and key == "experiment"):
+        return None
+    name = "null" if override.value() is None else str(override.value())
+    if name in known[key]:
+        return None
+    return Fault(key, name, f"no such {key}", nearest(name, known[key]))
+
+
+def sweep_fault(override: Override) -> Fault | None:
+    """Return a fault where several values are given to a single run."""
+    if not override.is_sweep_override():
+        return None
+    key, text = override.key_or_group, (override.input_line or "").partition("=")[2]
+    remedy = f"Add -m for a run of each: corolla run -m {key}={text}; a list is in brackets"
+    return Fault(key, text, "are several values", remedy)
+
+
+def moved(override: Override, known: Mapping[str, Any]) -> Fault | None:
+    """Return where a key of older releases is now."""
+    key, value = override.key_or_group, override.value()
+    first, _, rest = key.partition(".")
+    if key.startswith(_OLD_PREFIXES) and not rest.endswith("_target_"):
+        new = "method." + rest.partition(".")[2]
+    elif f"method/{first}" in known:
+        new = f"method.{key}" if rest else f"method/{key}"
+    else:
+        return None
+    return Fault(key, value, f"{NOW}{new}", f"Write {new}={value}")
+
+
+def nearest_key(key: str, keys: Collection[str]) -> str:
+    """Return what could have been meant by an unknown key."""
+    above = key.rpartition(".")[0]
+    beside = [known for known in keys if known.rpartition(".")[0] == above]
+    level = [known for known in keys if known.count(".") == key.count(".")]
+    for near in (beside, level):
+        suggestion = nearest(key, near)
+        if suggestion.startswith("Did"):
+            return suggestion
+    while above and not beside:  # the group does not exist either
+        above = above.rpartition(".")[0]
+        beside = [known for known in keys if known.rpartition(".")[0] == above]
+    return f"Known: {', '.join(sorted(beside))}"
