@@ -153,7 +153,7 @@ ARMS: dict[str, Arm] = {
         tracks="c",
         grid=("method.weights", ("examples",)),
     ),
-    "corolla": _ours(),
+    "corolla": _ours(tracks="abcde"),
     "corolla_without_head": _ours("method.head_l2=null"),
     "corolla_without_momentum": _ours("method.server_momentum=0"),
     "corolla_without_inner": _ours("method.inner_share=0", tracks="c"),

@@ -16,6 +16,7 @@ from corolla.settings import Positive, settings
 from corolla.types import ClientId
 from strategies.exchange import Order
 from strategies.metrics import GLOBAL_METRICS, Metrics
+from strategies.new_clients import FrozenPerFedNAS
 from strategies.perfednas import PerFedNAS, PerFedNASSettings
 
 
@@ -48,3 +49,7 @@ class Corolla(PerFedNAS):
             replace(order, task=replace(order.task, extra={**order.task.extra, **told}))
             for order in orders
         ]
+
+
+class FrozenCorolla(FrozenPerFedNAS, Corolla):
+    """The family's member that fits a new client, with a head that is fitted to it."""

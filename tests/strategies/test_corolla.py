@@ -39,6 +39,18 @@ def test_the_head_changes_what_is_deployed_and_nothing_that_travels(tmp_path: Pa
     assert changed == {"head.classifier.weight", "head.classifier.bias"}
 
 
+def test_a_new_clients_head_is_fitted_to_it_on_the_finished_body(tmp_path: Path) -> None:
+    arm = ("method=corolla", *ONE, "new_clients=1")
+    trained = run(tmp_path / "trained", *arm)
+    stage = ("stage=new_clients", f"from={trained.path}", "clients_per_round=1")
+    new = run(tmp_path / "new", *arm, *stage)
+    (client,) = new.summary()["per_client"]
+    weights, model = weights_of(trained, "strategy/supernet/"), new.client_model(client)[1]
+    learnt = [name for name in model if "running_" not in name and "num_batches" not in name]
+    changed = {name for name in learnt if not np.array_equal(weights[name], model[name])}
+    assert changed == {"head.classifier.weight", "head.classifier.bias"}
+
+
 @pytest.mark.parametrize(
     ("said", "count"), [([], 0.1), (["trainer.absent_count=1"], 1), (["trainer=adamw"], 0.1)]
 )
