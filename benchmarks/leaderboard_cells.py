@@ -79,7 +79,7 @@ _SHAPE = "[3,0,0,3,0,0,3,0,0,3]"  # what it makes of the space where there is no
 
 def _ours(*more: str, tracks: str = "abcd") -> Arm:
     """Return our method, or it without one of its parts."""
-    order = () if "method/proposals=costliest" in more else (_ORDER,)
+    order = () if more and more[0].startswith("method/proposals=") else (_ORDER,)
     return _fixed("corolla", *order, *more, tracks=tracks)
 
 
@@ -161,6 +161,13 @@ ARMS: dict[str, Arm] = {
     "corolla_without_absent": _ours("trainer.absent_count=1"),
     "corolla_costliest": _ours("method/proposals=costliest"),
     "corolla_random_family": _ours("method.proposals.shuffle=true", tracks="c"),
+    "corolla_near_cap": _fixed(  # a search among all shapes instead of the family
+        "corolla",
+        "method/proposals=policy_gradient",
+        "method/reward=loss",
+        "method.near_cap=0.9",
+        tracks="abcd",
+    ),
     "fedavg_of_corolla": _fixed("fedavg", f"method.architecture={_SHAPE}", tracks="abde"),
     "perfedrlnas": _fixed("perfedrlnas", _SETTLED, tracks="abcde", grid=_STEP),
     "fedrlnas": _fixed("fedrlnas", _SETTLED, tracks="abcd", grid=_STEP),
@@ -200,11 +207,12 @@ def control(search: str, *more: str) -> Arm:
     return Arm(overrides, ARMS[search].tracks, sizes_of=search)
 
 
-SEARCHES = ("perfedrlnas", "perfednas_forest")
-ARMS["corolla_by_lot"] = replace(
-    _ours(), overrides=("method=corolla", "method/proposals=like_sizes"), sizes_of="corolla"
-)
-ARMS |= {by_lot(search): control(search, _SETTLED) for search in SEARCHES}
+SEARCHES = ("perfedrlnas", "perfednas_forest", "corolla_near_cap")
+_BY_LOT = _ours("method/proposals=like_sizes")
+ARMS |= {by_lot(search): control(search, _SETTLED) for search in SEARCHES[:2]}
+ARMS |= {
+    by_lot(search): replace(_BY_LOT, sizes_of=search) for search in ("corolla", "corolla_near_cap")
+}
 
 _WIDER: dict[str, Sequence[Mapping[str, object]]] = {
     "stages": (
