@@ -41,6 +41,7 @@ FEDERATIONS: dict[str, list[str]] = {name: [f"method={name}"] for name in METHOD
         "method.personal_search.rounds=3", "method.personal_search.subnets_per_exchange=5",
     ],
     "fedmd": ["method=fedmd", "method.pretrain_epochs=0"],
+    "fednas": ["method=fednas", "method.search_rounds=1"],
     "fedkemf": ["method=fedkemf", "method.fusion=distil"],
     "private_parts": ["method=perfedrlnas", "private=[head,norm]"],
     "robust": ["method=perfedrlnas", "robust=trimmed_mean", "robust.factor=2.0", "damping=0.5"],
