@@ -22,8 +22,8 @@ from typing import Any
 from benchmarks.finished_runs import RANKS, SCORES, add_leads, of_clients, read_run
 from benchmarks.recording import write_result
 from corolla.records.summary import Comparison, MeanSd, compare
+from corolla.report.groups import grouped
 from corolla.report.load import Run, load_run
-from corolla.report.results import grouped
 
 _HEADLINE = {  # of the run's own choice of model: names of figures that older results have too
     "personalised": "test_accuracy/mean",

@@ -10,8 +10,9 @@ import yaml
 
 from corolla.records.seals import sealed_config
 from corolla.report import write_report
+from corolla.report.groups import grouped
 from corolla.report.load import load_run
-from corolla.report.results import MEASURES, grouped, in_words, over_seeds
+from corolla.report.measures import MEASURES, in_words, over_seeds
 from tests.report.page_parser import read
 from tests.report.synthetic_run import SyntheticRun
 

@@ -15,8 +15,8 @@ from scipy.stats import t
 from corolla.analysis.frames import frame
 from corolla.analysis.opened import OpenedRun, open_run
 from corolla.errors import Fault, RefusedError
+from corolla.report.groups import Group, grouped
 from corolla.report.load import number
-from corolla.report.results import Group, grouped
 
 if TYPE_CHECKING:
     import pandas as pd

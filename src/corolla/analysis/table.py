@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from corolla.report.groups import Group, grouped
 from corolla.report.load import load_run
-from corolla.report.results import MEASURES, Group, grouped, in_words, over_seeds
+from corolla.report.measures import MEASURES, in_words, over_seeds
 from corolla.report.wording import DASH
 
 Row = Mapping[str, Any]

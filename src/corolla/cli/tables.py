@@ -9,8 +9,9 @@ from typing import Any
 from rich.table import Table
 
 from corolla.report.darts_looks import short_name
+from corolla.report.groups import grouped
 from corolla.report.load import load_run
-from corolla.report.results import MEASURES, grouped, in_words, over_seeds
+from corolla.report.measures import MEASURES, in_words, over_seeds
 from corolla.types import client_order
 
 _MOST_ROWS = 40

@@ -20,8 +20,9 @@ from corolla.report.figures import (
     spreads,
     unique,
 )
+from corolla.report.groups import Group
 from corolla.report.load import Run, Spread
-from corolla.report.results import MEASURES, Group, mean_and_sd
+from corolla.report.measures import MEASURES, mean_and_sd
 from corolla.report.round_figures import total_bytes
 from corolla.report.wording import percent
 

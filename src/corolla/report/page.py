@@ -28,8 +28,10 @@ from corolla.report.decisions import choice_table, choices
 from corolla.report.embed import Charts
 from corolla.report.facts import facts, failures, round_table, status
 from corolla.report.gain_tables import gain_section
+from corolla.report.groups import Group, grouped
 from corolla.report.load import Run, load_run, number, with_site_names
-from corolla.report.results import MEASURES, Group, grouped, in_words, over_seeds, result, results
+from corolla.report.measures import MEASURES, in_words, over_seeds
+from corolla.report.results import result, results
 from corolla.report.round_figures import accuracy, round_figures
 from corolla.report.wording import listing
 
