@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, Metadata, RecordDict
 
 from clients.wire import to_record
+from corolla.records import phases
 from corolla.tasks import Failure, Reply, Task
 from corolla.types import ClientId, client_order
 from strategies.reading import InvalidReplyError, Order, Terms, payload_bytes, read_reply
@@ -71,6 +72,8 @@ class Exchange:
         silent = {id(order): order for order in self._orders}
         for reply in replies:
             order = self._asked(reply)
+            if order is not None:
+                phases.answered(order.task.client)
             if order is not None and silent.pop(id(order), None) is not None:
                 self._read(order, reply, valid, failures)
         for order in silent.values():
@@ -101,6 +104,7 @@ class Exchange:
             )
             del content, record
             self._sent.append((message.metadata, order))
+            phases.asked(order.task.client)
             yield message
             del message
 

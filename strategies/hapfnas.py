@@ -191,7 +191,7 @@ class Hapfnas(CorollaStrategy):
             f"leaves no round to retrain in: {self._training.rounds} train the supernet, "
             f"{self._search.rounds} search"
         )
-        remedy = f"Use rounds={before + 1} or more, or supernet_training.rounds lower"
+        remedy = f"Use rounds={before + 1} or more, or lower method.supernet_training.rounds"
         return [Fault("rounds", rounds, problem, remedy)]
 
     def _knowledge_faults(self, knowledge: Any) -> list[Fault]:

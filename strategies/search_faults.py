@@ -35,7 +35,7 @@ def search_faults(
     if not enough:
         who = f"; with {federation.participants} of {federation.clients} clients a round it gets {own}"
         who = "" if at_server or share == 1 else who
-        remedy = f"Use rounds={wanted} or more, or shorten the search (search.*)"
+        remedy = f"Use rounds={wanted} or more, or shorten the search (method.search.*)"
         faults.append(Fault("rounds", federation.rounds, problem + who, remedy))
     return faults
 

@@ -68,7 +68,7 @@ def _limits(metadata: Sequence[Any]) -> list[str]:
     words = {"gt": "above {:g}", "ge": "{:g} or more", "lt": "below {:g}", "le": "{:,} or less"}
     limits = [limit for one in metadata for limit in getattr(one, "metadata", [one])]
     known = [(text, getattr(one, name, None)) for one in limits for name, text in words.items()]
-    return [text.format(bound) for text, bound in known if bound not in (None, MOST)]
+    return [text.format(bound) for text, bound in known if bound not in (None, MOST, _TOO_LARGE)]
 
 
 def _suits(hint: Any, value: Any) -> bool:

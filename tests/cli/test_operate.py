@@ -19,9 +19,11 @@ from corolla.errors import RefusedError
 from corolla.launch import create, plan_run, resume
 from corolla.records.client_store import ClientStore
 from corolla.records.flower_run import flower_run, note_flower_run
+from corolla.records.json_files import write_json
 from corolla.records.run_directory import RunDirectory
 from corolla.records.run_lock import holder
 from corolla.records.standing import standing_of
+from corolla.records.sweep import Job
 from engines.flower_cli import FlowerCallError, FlowerCli, RunStatus
 from engines.inline import InlineEngine
 from tests.strategies.conftest import SMALL, power_cut, run
@@ -77,6 +79,9 @@ def test_standing_says_round_time_left_and_who_fails(
     assert f"corolla resume {directory.path}" in told
     monkeypatch.chdir(tmp_path)
     assert main(["status"]) == 0
+    assert "runs/a: stopped, round 2 of 5" in capsys.readouterr().out
+    write_json(tmp_path / "runs" / "sweep.json", {"jobs": [vars(Job("a", [], {}))]})
+    assert main(["status", "runs"]) == 0
     assert "runs/a: stopped, round 2 of 5" in capsys.readouterr().out
 
 

@@ -48,7 +48,11 @@ def _folder(root: Path, classes: int = 2, images: int = 12) -> Path:
         ("clients_per_round=20", "clients_per_round=20: more participants than clients=10"),
         ("clients_per_round=1.5", "a fraction must lie in (0, 1]"),
         ("clients_per_round=0.0", "a fraction must lie in (0, 1]"),
-        ("rounds=0", "rounds=0: input should be greater than or equal to 1"),
+        ("rounds=0", "rounds=0: is out of range. Use a whole number, 1 or more"),
+        ("seed=1.5", "seed=1.5: is not a whole number. Use a whole number, 0 or more"),
+        ("evaluation.every=-1", "evaluation.every=-1: is out of range. Use a whole number, 0"),
+        ("memory_budget_mib=100", "or space, or null. Use one of them"),
+        ("clients_per_round=0", "must be at least 1. Write a count, as in 5"),
         ("rounds=many", "rounds='many'"),
         ("partition.alpha=-1", "partition.alpha=-1"),
         ("trainer.lr=0", "trainer.lr=0"),
@@ -242,3 +246,18 @@ def test_finished_run_is_not_resumed(
     assert "complete" in capsys.readouterr().out
     assert (directory.path / "summary.json").read_bytes() == before
     assert isinstance(RunDirectory.open(directory.path).finished, bool)
+
+
+def test_a_wrong_folder_or_table_hides_nothing_and_adds_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = ["dataset=imagefolder", f"dataset.root={tmp_path}/no", "partition.alpha=-1", "rounds=0"]
+    err = _refused(["run", *wrong], capsys)
+    for expected in ("3 faults", "rounds=0", "partition.alpha=-1", "folder does not exist"):
+        assert expected in err
+    root = _folder(tmp_path / "site" / "north").parent  # of sites: no class folders of its own
+    err = _refused(
+        ["run", "dataset=imagefolder", f"dataset.root={root}", f"dataset.table={root}/no.csv"],
+        capsys,
+    )
+    assert "1 fault" in err

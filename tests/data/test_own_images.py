@@ -29,6 +29,17 @@ def test_damaged_images_can_be_skipped_and_are_named(animals: Path, folder: Make
     assert ours.fingerprint() != whole.fingerprint()
 
 
+def test_nothing_is_looked_for_with_settings_that_decode_nothing(
+    animals: Path, folder: MakeFolder
+) -> None:
+    (fault,) = folder(animals, on_error="skip", resolution=0).check()
+    assert fault.key == "dataset.resolution"
+    for image in animals.rglob("*.png"):
+        image.write_bytes(image.read_bytes()[:40])
+    (fault,) = folder(animals, on_error="skip").check()
+    assert fault.problem == "no image can be decoded"
+
+
 def test_what_lies_deeper_or_is_no_image_is_counted_and_named(
     animals: Path, folder: MakeFolder
 ) -> None:
@@ -36,8 +47,8 @@ def test_what_lies_deeper_or_is_no_image_is_counted_and_named(
     write_image(animals / "cat" / "old" / "8.png", 80)
     (animals / "dog" / "photo.heic").write_bytes(b"")
     assert folder(animals).notes() == (
-        "2 images in cat/old/ are left out: class folders are read one level deep.",
-        "1 files are no images by their names: dog/photo.heic.",
+        "Images left out in cat/old/: 2 (class folders are read one level deep).",
+        "Files left out, no images by their names: 1 (dog/photo.heic).",
     )
     assert (
         len(list_images(animals, classes=None, sites=False, key="k", settings_key="d").paths) == 5

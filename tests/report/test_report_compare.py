@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from corolla.cli import main
 from corolla.records.seals import sealed_config
+from corolla.records.sweep import Job, Sweep
 from corolla.report import write_report
 from corolla.report.groups import grouped
 from corolla.report.load import load_run
@@ -167,3 +169,22 @@ def test_many_groups_are_all_listed_and_the_undrawn_are_named(tmp_path: Path) ->
         (run / "summary.json").write_text(json.dumps({**summary, "method": f"method{i}"}))
     text = read(write_report(runs, tmp_path / "page.html").read_text(encoding="utf-8")).text
     assert "Drawn are the first 8 groups; left out of the charts: method8; method9." in text
+
+
+def test_equal_scores_do_not_make_a_model_fine_tuned(tmp_path: Path) -> None:
+    """On few images fine-tuning may change no answer: what is deployed is what the summary says."""
+    path = finished(tmp_path / "run", 0.75, 0)
+    summary = json.loads((path / "summary.json").read_text())
+    summary["fine_tuned"] = {"epochs": 3, "test_accuracy": summary["test_accuracy"]}
+    for deploy in ("as_trained", "fine_tuned"):
+        (path / "summary.json").write_text(json.dumps(summary | {"deploy": deploy}))
+        assert load_run(path).declares_fine_tuned == (deploy == "fine_tuned")
+
+
+def test_a_sweep_is_a_table_of_its_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Sweep.create(tmp_path / "sweep", [Job("00", [], {}), Job("01", [], {})])
+    finished(tmp_path / "sweep" / "00", 0.75, 0)
+    assert main(["table", str(tmp_path / "sweep")]) == 0
+    assert "| m | 0 | 75.0 |" in capsys.readouterr().out
+    assert main(["table", str(tmp_path / "nowhere")]) == 2
+    assert "no such directory" in capsys.readouterr().err

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from corolla.cli import main
+from corolla.records.phases import answered, asked, phase, step
 from corolla.records.run_lock import RunLock
+from corolla.records.sweep import Job, Sweep
 from corolla.watch.server import Pages, WatchServer
 from corolla.watch.state import runs_below, state_of
 from tests.report.synthetic_run import SyntheticRun
@@ -105,7 +107,12 @@ def test_a_run_that_goes_on_says_how_long(run_dir: Path) -> None:
         row |= {"round_s": 10.0, "participants": ["3", "4"], "stage": 2}
     (run_dir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert state_of(run_dir)["state"] == "not running"
-    with RunLock(run_dir):
+    with RunLock(run_dir), phase("round 3", 2, run_dir=run_dir):
+        for client in ("4", "0"):
+            asked(client)
+        answered("4")
+        step()
+        asked("1")
         state = state_of(run_dir)
     facts = {key: value.replace("\u00a0", " ") for key, value in state["facts"]}
     planned = int(facts["round"].split(" of ")[1])
@@ -113,6 +120,8 @@ def test_a_run_that_goes_on_says_how_long(run_dir: Path) -> None:
     assert state["done"] == pytest.approx(2 / planned)
     assert facts["last round"] == "clients 3 and 4"
     assert facts["stage"] == "2"
+    assert facts["now"].startswith("round 3: 1 of 2")
+    assert facts["now"].endswith("; client 0 and 1")
     assert facts["last round took"] == "10 s"
     left = 10 * (planned - 2)  # seconds: by the median
     assert str(left // 60 if left >= 120 else left) in facts["time left"]
@@ -126,6 +135,17 @@ def test_the_newest_runs_are_found_where_none_is_named(tmp_path: Path, run_dir: 
         assert len(json.loads(get(server, "/state.json")[1])) == 2
     with served(folder=tmp_path / "nothing") as server:
         assert json.loads(get(server, "/state.json")[1]) == []
+
+
+def test_a_sweep_is_its_runs(tmp_path: Path) -> None:
+    jobs = [Job(name, [], {}) for name in ("00", "01", "02")]
+    Sweep.create(tmp_path / "sweep", jobs)
+    with served(tmp_path / "sweep") as server:
+        assert json.loads(get(server, "/state.json")[1]) == []
+        for job in jobs[:2]:
+            write_run(tmp_path / "sweep" / job.name)
+        found = json.loads(get(server, "/state.json")[1])
+    assert [state["name"] for state in found] == ["00", "01"]
 
 
 def test_what_is_not_there_is_refused_or_said(

@@ -22,6 +22,7 @@ from corolla.records.flower_run import flower_run
 from corolla.records.run_directory import RunDirectory
 from corolla.records.run_lock import holder
 from corolla.records.standing import Standing, standing_of
+from corolla.records.sweep import is_sweep, runs_of
 
 if TYPE_CHECKING:
     from engines.superlink import SuperLinkEngine
@@ -33,16 +34,18 @@ _FAILING_SHOWN = 20
 
 
 def status_command(options: argparse.Namespace, console: Console) -> int:
-    """Say how the run stands; without a directory, how those below ``runs`` do."""
-    if options.run_dir is not None:
-        _show(RunDirectory.open(options.run_dir))
+    """Say how the run, or each run of a sweep, stands; without a directory, how those below ``runs`` do."""
+    path = options.run_dir
+    if path is not None and not is_sweep(path):
+        _show(RunDirectory.open(path))
         return 0
-    found = sorted(Path("runs").glob("**/config.yaml"))
-    for config in found:
+    below = sorted(one.parent for one in Path("runs").glob("**/config.yaml"))
+    found = below if path is None else runs_of(path)
+    for run_dir in found:
         try:
-            _OUT.print(f"{config.parent}: {_line(standing_of(RunDirectory.open(config.parent)))}")
+            _OUT.print(f"{run_dir}: {_line(standing_of(RunDirectory.open(run_dir)))}")
         except CorollaError as error:
-            _OUT.print(f"{config.parent}: {error}", markup=False)
+            _OUT.print(f"{run_dir}: {error}", markup=False)
     if not found:
         _OUT.print("There is no run below runs/. Give a run's directory: corolla status RUN_DIR")
     return 0

@@ -10,11 +10,13 @@ from rich.console import Console
 from corolla.analysis.table import table
 from corolla.errors import Fault, RefusedError
 from corolla.records.atomic import write_text
+from corolla.records.sweep import runs_of
 
 
 def table_command(options: argparse.Namespace, console: Console) -> int:
     """Print the table, or write it to a file."""
-    text, to_know = table(options.run_dirs, options.format)
+    run_dirs = [run_dir for path in options.run_dirs for run_dir in runs_of(path)]
+    text, to_know = table(run_dirs, options.format)
     for sentence in to_know:  # beside the table, which a pipe may take
         console.print(sentence, markup=False, highlight=False)
     if options.output is None:

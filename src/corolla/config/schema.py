@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -15,7 +16,7 @@ from pydantic import (
 )
 
 from corolla.errors import Fault, RefusedError, nearest
-from corolla.kinds import MOST, kind_problem
+from corolla.kinds import MOST, kind_problem, phrase
 from corolla.types import MODEL_PARTS, ClientId
 
 Prior = Literal["auto", "client", "none"]
@@ -279,10 +280,31 @@ def _fault(item: Any, values: dict[str, Any]) -> Fault:
     problem = str(item["msg"]).removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
         model = EvaluationConfig if path[0] == "evaluation" else RunConfig
-        return Fault(key, item["input"], "unknown key", nearest(path[-1], list(model.model_fields)))
+        fields = model.model_fields.items()
+        known = [field.alias or name for name, field in fields if name != "images"]  # never given
+        return Fault(key, item["input"], "unknown key", nearest(path[-1], known))
     if item["type"] == "missing":
         return Fault(key, None, "missing", "Set it; conf/config.yaml documents every key")
     if item["type"] == "string_pattern_mismatch":
         problem, remedy = "is no name", "Use letters, digits and . _ + -, a letter or digit first"
         return Fault(key, item["input"], problem, remedy)
-    return Fault(key, item["input"], problem[:1].lower() + problem[1:], "Correct it")
+    remedy = _remedy(path, str(item["type"]), problem)
+    if item["type"] in _BOUNDS:
+        problem = "is out of range"
+    return Fault(key, item["input"], problem[:1].lower() + problem[1:], remedy)
+
+
+_BOUNDS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
+
+
+def _remedy(path: Sequence[str], kind: str, problem: str) -> str:
+    """Return what the key at ``path`` takes, where its annotation says."""
+    model, name = (EvaluationConfig, path[1:]) if path[0] == "evaluation" else (RunConfig, path)
+    field = model.model_fields.get(name[0]) if len(name) == 1 else None
+    if path[0] == "clients_per_round":
+        return "Write a count, as in 5, or a fraction, as in 0.5"
+    if field is None or not (kind in _BOUNDS or problem.startswith("is not ")):
+        return "Correct it"
+    if " or " in problem and kind not in _BOUNDS:  # it names them
+        return "Use one of them"
+    return f"Use {phrase(Annotated[field.annotation, *field.metadata])}"

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from corolla.errors import Fault, RefusedError
 
+_NONE = object()
 _REMEDY = "Give it these arguments; docs/own-parts.md has one of each kind"
 
 
@@ -34,7 +35,9 @@ def require_like(made: Any, like: type[Any], key: str) -> None:
     faults: list[Fault] = []
     for member in _members(like):
         wanted = inspect.getattr_static(like, member, None)
-        if not hasattr(made, member):
+        if (
+            inspect.getattr_static(made, member, _NONE) is _NONE
+        ):  # no property is asked: no file read
             of = str(inspect.signature(wanted)) if inspect.isfunction(wanted) else ""
             faults.append(Fault(key, name, f"has no {member}{of}", _REMEDY))
         elif inspect.isfunction(wanted):

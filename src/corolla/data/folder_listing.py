@@ -165,12 +165,12 @@ def _said_of(root: Path, ignored: Sequence[str]) -> Iterator[str]:
         names = [name for *_, files in os.walk(root / folder) for name in files]
         number = sum(os.path.splitext(name)[1].lower() in SUFFIXES for name in names)  # noqa: PTH122
         if number:
-            yield f"{number} images in {folder} are left out: class folders are read one level deep."
+            yield f"Images left out in {folder}: {number} (class folders are read one level deep)."
     files = [name for name in ignored if not name.endswith("/")]
     if files:
         more = f" and {len(files) - _NAMED} more" if len(files) > _NAMED else ""
         listed = ", ".join(files[:_NAMED])
-        yield f"{len(files)} files are no images by their names: {listed}{more}."
+        yield f"Files left out, no images by their names: {len(files)} ({listed}{more})."
 
 
 def _class_folders(

@@ -165,13 +165,16 @@ class ImageFolder:
     def check(self, indices: Indices | None = None) -> list[Fault]:
         """Return wrong settings, a wrong folder, those of ``indices`` that cannot be decoded."""
         faults = self._setting_faults()
-        if self.root is None or self._part_faults():
-            return faults
+        if self.root is None or self._part_faults() or (faults and self.on_error == "skip"):
+            return faults  # nothing could be decoded, to see what must be skipped
         try:
             present = np.unique(self.labels())
         except RefusedError as error:
             return faults + error.faults
-        if len(present) < 2:
+        if not len(present):
+            problem, remedy = "no image can be decoded", "dataset.on_error=refuse says why"
+            faults.append(Fault(self._key("root"), str(self.root), problem, remedy))
+        elif len(present) < 2:
             only = f"only one class, {self.class_names[int(present[0])]!r}"
             remedy = "A classifier needs at least two class folders with images"
             faults.append(Fault(self._key("root"), str(self.root), only, remedy))

@@ -14,6 +14,7 @@ from corolla.config.build import (
     build_dataset,
     build_engine,
     build_partition,
+    build_partitioner,
     build_space,
     build_tracker,
     build_trainer,
@@ -38,6 +39,8 @@ from corolla.launch.simulated_clients import simulated_facts
 from corolla.launch.source_run import source_state
 from corolla.spaces.supernet import Supernet
 
+_TABLE, _ROOT = "dataset.table", "dataset.root"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -60,7 +63,8 @@ def plan_run(overrides: Sequence[str], *, default_dir: Path | None = None) -> Pl
             break
         except RefusedError as error:
             # Below a key that has its default again, what is wrong is nothing that was asked for.
-            known = tuple(f"{fault.key}." for fault in faults)
+            # Nor is the folder, where the table of its images was wrong.
+            known = tuple(f"{_ROOT if fault.key == _TABLE else fault.key}." for fault in faults)
             new = [fault for fault in error.faults if not f"{fault.key}.".startswith(known)]
             faults += new
             if not new:
@@ -161,9 +165,11 @@ def _with_images(config: RunConfig) -> tuple[RunConfig, Partition | None, Datase
         remedy = "Use partition=iid or another rule with fractions"
         raise RefusedError(Fault("partition", config.partition.get("_target_"), problem, remedy))
     if not (real and config.dataset.get("root", "") is None):
-        faults = dataset.check([])  # of the folder as a whole, before it is divided
-        if faults:
-            raise RefusedError(faults)
+        collector = Collector()
+        collector.run(build_partitioner, config)  # its settings, also where there is no pool
+        collector.add(dataset.check([]))  # of the folder as a whole, before it is divided
+        if collector.faults:
+            raise RefusedError(collector.faults)
         partition = build_partition(config, dataset)
         faults = FederationData(dataset, partition).check()
         if faults:

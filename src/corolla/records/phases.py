@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from corolla.records.json_files import read_json
 _LOG = logging.getLogger("corolla")
 _NAME = "progress.json"
 _WRITE_S, _LOG_S = 0.5, 30.0
+_NAMED = 12
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Standing:
     of: int | None = None  # None: nobody knows
     began_at: float = 0.0  # seconds since the epoch
     left_s: float | None = None  # None: not known yet
+    who: Sequence[str] = ()  # clients that were asked and have not answered, a few of them
 
     def __str__(self) -> str:
         """Return "final evaluation: 64 of 200, 2:10 left"."""
@@ -84,6 +86,22 @@ def step(number: int = 1) -> None:
         _LOG.info("%s", one.standing)
 
 
+def asked(client: str) -> None:
+    """Say that ``client`` works on the phase from now on."""
+    if _current and len(_current[-1].standing.who) < _NAMED:
+        one = _current[-1]
+        one.standing = replace(one.standing, who=(*one.standing.who, client))
+        _write(one)
+
+
+def answered(client: str) -> None:
+    """Say that ``client`` has done its part."""
+    if _current:
+        standing = _current[-1].standing
+        rest = tuple(name for name in standing.who if name != client)
+        _current[-1].standing = replace(standing, who=rest)
+
+
 def read_standing(run_dir: Path) -> Standing | None:
     """Return how far the phase is that the run's process is in; None where there is none."""
     with suppress(CorruptStateError, OSError, TypeError):
@@ -100,11 +118,15 @@ def clock(seconds: float) -> str:
 
 def _tell(one: _Phase, now: float) -> None:
     one.written = now
+    _write(one)
+    for listener in listeners:
+        listener(one.standing)
+
+
+def _write(one: _Phase) -> None:
     if one.run_dir is not None:
         with suppress(OSError):  # a full disk is found by what must be written
             # Not `write_json`: this need not survive a power cut, and is written often.
             new = one.run_dir / f".{_NAME}.{os.getpid()}"
             new.write_text(json.dumps(asdict(one.standing)))
             new.replace(one.run_dir / _NAME)
-    for listener in listeners:
-        listener(one.standing)

@@ -65,7 +65,7 @@ def facts(run: Run, *, brief: bool = False) -> list[tuple[str, str]]:
         ("partition", partition),
         ("clients", f"{int(clients or len(run.per_client)):,}"),
         ("scored at the end", _scored(summary)),
-        ("a round", _text(config.get("clients_per_round"))),
+        ("clients a round", _text(config.get("clients_per_round"))),
         ("rounds", rounds),
         ("seed", run.seed),
     ]
@@ -83,7 +83,7 @@ def facts(run: Run, *, brief: bool = False) -> list[tuple[str, str]]:
         ]
     samples = number(_mapping((run.summary or {}).get("costs")).get("samples_processed"))
     pairs += [
-        ("duration", duration(run.cost("wall_s"))),
+        ("time of the rounds", duration(run.cost("wall_s"))),
         ("client time", duration(run.cost("client_s"))),
         ("images processed", None if samples is None else count(samples)),
         ("traffic", f"{size(down)} down, {size(up)} up"),

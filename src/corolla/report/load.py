@@ -134,10 +134,12 @@ class Run:
 
     @property
     def declares_fine_tuned(self) -> bool:
-        """Whether clients deploy the fine-tuned model (evaluation.deploy; in older runs FedAvg)."""
+        """Whether clients deploy the fine-tuned model (evaluation.deploy)."""
         summary = self.summary or {}
         tuned = _mapping(summary.get("fine_tuned")).get("test_accuracy")
-        return tuned is not None and tuned == summary.get("test_accuracy")
+        if "deploy" in summary:  # equal scores are no proof: on few images they happen
+            return tuned is not None and summary["deploy"] == "fine_tuned"
+        return tuned is not None and tuned == summary.get("test_accuracy")  # older runs
 
     @property
     def one_model(self) -> bool:
@@ -270,14 +272,10 @@ def load_run(directory: Path) -> Run:
     """Read the contract files of ``directory``; RefusedError when it holds none of them."""
     names = ("config.yaml", "environment.json", "metrics.jsonl", "clients.jsonl", "summary.json")
     if not any((directory / name).is_file() for name in names):
-        raise RefusedError(
-            Fault(
-                "run_dir",
-                str(directory),
-                "holds none of " + ", ".join(names),
-                "Give a directory that `corolla run` made",
-            )
-        )
+        there = directory.is_dir()
+        problem = f"holds none of {', '.join(names)}" if there else "no such directory"
+        remedy = "Give a directory that `corolla run` made"
+        raise RefusedError(Fault("run_dir", str(directory), problem, remedy))
     notes: list[str] = []
     metrics, clients = (
         _lines(directory / f"{n}.jsonl", notes=notes) for n in ("metrics", "clients")

@@ -242,7 +242,10 @@ def _x(axis: Axis) -> alt.X:
     x = alt.X(axis.column, type="quantitative").title(axis.title)
     whole: dict[str, Any] = {}
     if axis.unit.axis == "d":  # neither halves nor a round 0
-        whole = {"tickMinStep": 1, "labelExpr": "datum.value < 1 ? '' : datum.label"}
+        whole = {
+            "tickMinStep": 1,
+            "labelExpr": "datum.value < 1 || datum.value % 1 ? '' : datum.label",
+        }
     return x.scale(zero=False, nice=False, padding=12).axis(**_written(axis), **whole)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from corolla.errors import RefusedError
+from corolla.records.sweep import runs_of
 from corolla.report.load import load_run
 from corolla.report.page import compare_page, run_page
 from corolla.watch.state import fingerprint, runs_below, state_of
@@ -25,7 +26,7 @@ class Pages:
     """The pages of the runs watched, each kept until its run's files change.
 
     Args:
-        run_dirs: what to show; none: the newest runs in ``folder``, looked for each time.
+        run_dirs: runs and sweeps to show; none: the newest runs in ``folder``, looked for each time.
         folder: where runs are.
 
     """
@@ -62,9 +63,17 @@ class Pages:
             return kept[1]
 
     def _runs(self) -> dict[str, Path]:
-        paths = self._named or runs_below(self._folder)
+        named = [run for path in self._named for run in self._begun(path)]
+        paths = named or ([] if self._named else runs_below(self._folder))
         with self._lock:
             return {self._ids.setdefault(path, str(len(self._ids))): path for path in paths}
+
+    @staticmethod
+    def _begun(path: Path) -> list[Path]:
+        try:
+            return runs_of(path)
+        except RefusedError:  # a sweep that has not begun yet
+            return []
 
     @staticmethod
     def _state(path: Path) -> dict[str, Any]:

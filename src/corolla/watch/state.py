@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from corolla.records.phases import read_standing
 from corolla.report.facts import failures
 from corolla.report.load import Run, load_run, number
 from corolla.report.wording import duration, listing, percent
@@ -51,6 +52,7 @@ def state_of(run_dir: Path) -> dict[str, Any]:
         "all clients, test": f"{percent(accuracy[-1][1].mean)} %" if accuracy else "",
         "last round": _participants(last),
         "last round took": duration(number(last.get("round_s"))) if last else "",
+        "now": _now(run_dir) if alive else "",
         "time left": _left(run) if alive else "",
         "failed exchanges": str(failed.total) if failed else "",
     }
@@ -77,6 +79,13 @@ def _participants(last: dict[str, Any]) -> str:
     if not isinstance(names, list):
         return ""
     return f"clients {listing([str(name) for name in names])}" if names else "nobody answered"
+
+
+def _now(run_dir: Path) -> str:
+    standing = read_standing(run_dir)
+    if standing is None:
+        return ""
+    return f"{standing}; client {listing(standing.who)}" if standing.who else str(standing)
 
 
 def _left(run: Run) -> str:
