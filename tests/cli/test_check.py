@@ -15,8 +15,10 @@ def test_check_tells_settings_images_costs_and_chance(capsys: pytest.CaptureFixt
     assert main(["check", "--no-trial", *SMALL, "method=fedmd", "lambda_time=1"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     for expected in (
-        "rounds 3 command line",
-        "server_set.images 200 suggested by",
+        "suggested by conf/method/fedmd.yaml: server_set.images=200",
+        "command line: partition.alpha=100",
+        "space.supernet.stages=[{",  # on one line, as an override is written
+        "evaluation.fine_tune_lr=null",
         "lambda_time=1 has no effect",
         "Chance level: 10.0 % by lot among 10 classes",
         "largest │ 87.0 k",
@@ -46,10 +48,10 @@ def test_list_has_a_command_for_everything(capsys: pytest.CaptureFixture[str]) -
     out = " ".join(capsys.readouterr().out.split())
     for expected in (
         "spider SPIDER (TMLR)",
-        "corolla run method=spider space=darts_s2_mixed_8 dataset=digits",
+        "corolla run method=spider # space=darts_s2_mixed_8 dataset=digits",
         "corolla run space=lenet",
         "corolla run dataset=cifar10 dataset.root=PATH",
-        "corolla run experiment=spider_small dataset.root=PATH method=spider_small",
+        "corolla run experiment=spider_small dataset.root=PATH # method=spider_small",
     ):
         assert expected in out
 

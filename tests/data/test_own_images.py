@@ -128,6 +128,15 @@ def test_sites_keep_their_names(tmp_path: Path, capsys: pytest.CaptureFixture[st
     page = (tmp_path / "run" / "report.html").read_text()
     assert "imagefolder (own)" in page
     assert "north" in page
-    output = tmp_path / "model.safetensors"
-    assert main(["export", str(tmp_path / "run"), "--client", "south", "-o", str(output)]) == 0
+    export = ["export", str(tmp_path / "run"), "--client", "south"]
+    assert main(export) == 0
+    card = (tmp_path / "run" / "south.safetensors.md").read_text()
+    assert card.startswith(
+        "# fedavg on imagefolder (own): the model of client south\n\n1\u00a0round of"
+    )
+    output = tmp_path / "new" / "model.safetensors"
+    assert main([*export, "-o", str(output)]) == 0
     assert output.is_file()
+    assert main([*export, "-o", str(output / "below.safetensors")]) == 2
+    assert main(["check", "--no-trial", *few, *words]) == 0
+    assert "│ south" in capsys.readouterr().out

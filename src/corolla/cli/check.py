@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
@@ -39,7 +42,8 @@ _LOOK_S, _MERCY_S = 0.2, 20.0
 def check_command(options: argparse.Namespace, console: Console) -> int:
     """Print the configuration with its origins, images and chance level, costs, and a measured trial."""
     values = compose_values(options.overrides)
-    _OUT.print(_settings(options.overrides, values))
+    for line in _settings(options.overrides, values):
+        _OUT.out(line, highlight=False)
     tell_choices(options.overrides, _OUT)
     from corolla.launch import plan_run
 
@@ -59,18 +63,21 @@ def check_command(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _settings(overrides: list[str], values: dict[str, Any]) -> Table:
-    table = Table(title="Settings", title_justify="left", box=None)
-    for heading in ("key", "value", "from"):
-        table.add_column(heading, overflow="fold")
+def _settings(overrides: list[str], values: dict[str, Any]) -> Iterator[str]:
+    """Yield the settings by where they come from: what was given comes last, nearest to the eye."""
     resolved = OmegaConf.create(values)
+    by_origin: dict[str, list[str]] = {}
     for key, (written, origin) in origins(overrides).items():
         if not key.startswith("method.suggests"):
-            style = "bold" if not origin.startswith("conf/") else None
-            value = OmegaConf.select(resolved, key)
-            value = written if value is None else value
-            table.add_row(key, str(value).replace("[", r"\["), origin, style=style)
-    return table
+            found = OmegaConf.select(resolved, key)
+            found = written if found is None else found
+            plain = OmegaConf.to_container(found) if OmegaConf.is_config(found) else found
+            text = yaml.safe_dump(plain, default_flow_style=True, sort_keys=False, width=math.inf)
+            said = text.removesuffix("...\n").strip()
+            by_origin.setdefault(origin, []).append(f"  {key}={said}")
+    for origin in sorted(by_origin, key=lambda one: not one.startswith("conf/")):
+        yield f"{origin}:"
+        yield from by_origin[origin]
 
 
 def _clients(plan: Any) -> Table:
@@ -87,7 +94,10 @@ def _clients(plan: Any) -> Table:
         sizes = [str(sum(counts[split])) for split in ("train", "validation", "test")]
         held = str(sum(number > 0 for number in train))
         table.add_row(
-            client, *sizes, held, f"{names[first]} ({percent(train[first] / sum(train))} %)"
+            (plan.partition.sites or {}).get(client, client),
+            *sizes,
+            held,
+            f"{names[first]} ({percent(train[first] / sum(train))} %)",
         )
     left = len(plan.config.population) - _MOST_ROWS
     table.caption = f"{left} more clients" if left > 0 else None
@@ -209,7 +219,8 @@ def _measured(config: Any, last: dict[str, Any], lines: list[dict[str, Any]]) ->
     who = f"round {last['round']}, {plural(len(own), 'participant')}, one after another"
     used = f", {size(memory * 2**20)} of memory" if memory else ""
     traffic = size(config.participants * (down + up))
-    whole = f"{duration(a_round * config.rounds)} for {config.rounds} rounds, without evaluations"
+    rounds = plural(config.rounds, "round")
+    whole = f"{duration(a_round * config.rounds)} for {rounds}, without evaluations"
     return [
         f"Tried here ({who}): {duration(each)} a participant, {duration(train_s)} of it training{used}.",
         f"A participant receives {size(down)} and sends {size(up)}; all of a round: {traffic}.",

@@ -29,7 +29,8 @@ def list_command(options: argparse.Namespace, console: Console) -> int:
             for name in methods() if group == "method" else groups().get(group, []):
                 parts = [f"{part}={_chosen(group, name, part)}" for part in _PARTS.get(group, ())]
                 _OUT.print(f"  {name:<20} {_said(group, name)}", highlight=False, markup=False)
-                command = "    ".join([_command(group, name), " ".join(parts)]).rstrip()
+                takes = f"   # {' '.join(parts)}" if parts else ""
+                command = _command(group, name) + takes
                 _OUT.print(f"{'':<23}{command}", highlight=False, markup=False, style="dim")
     return 0
 

@@ -35,9 +35,8 @@ def require_like(made: Any, like: type[Any], key: str) -> None:
     faults: list[Fault] = []
     for member in _members(like):
         wanted = inspect.getattr_static(like, member, None)
-        if (
-            inspect.getattr_static(made, member, _NONE) is _NONE
-        ):  # no property is asked: no file read
+        # Static: asked for its classes, a data set would look for its files.
+        if inspect.getattr_static(made, member, _NONE) is _NONE:
             of = str(inspect.signature(wanted)) if inspect.isfunction(wanted) else ""
             faults.append(Fault(key, name, f"has no {member}{of}", _REMEDY))
         elif inspect.isfunction(wanted):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from corolla.report.wording import percent, size
+from corolla.report.wording import percent, plural, size
 
 _SAID = {
     "val_accuracy": "validation images",
@@ -18,9 +18,10 @@ _SAID = {
 def model_card(facts: Mapping[str, Any], file: str | None) -> str:
     """Return the card as Markdown; ``file`` is the model it lies beside, if any."""
     given, costs = facts["input"], facts["costs"]
+    client, rounds = facts.get("site") or facts["client"], plural(facts["rounds"], "round")
     parts = [
-        f"# {facts['method']} on {facts['dataset']}: the model of client {facts['client']}",
-        f"{facts['rounds']} rounds of {facts['method']}, seed {facts['seed']}, run `{facts['run']}`. "
+        f"# {facts['method']} on {facts['dataset']}: the model of client {client}",
+        f"{rounds} of {facts['method']}, seed {facts['seed']}, run `{facts['run']}`. "
         "The model was personalised for one client: its figures are of that client's images, and say "
         "nothing of others.",
         "## What goes in, what comes out",

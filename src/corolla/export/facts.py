@@ -55,7 +55,8 @@ def facts_of(run_dir: Path, client: str) -> dict[str, Any]:
         "seed": config.seed,
         "rounds": run.rounds_done,
         "finished": run.summary is not None,
-        "dataset": dataset.name,
+        "site": known.get("site"),
+        "dataset": config.images.name if config.images else dataset.name,
         "classes": list(config.images.classes) if config.images else list(dataset.class_names),
         "input": {
             "channels": dataset.channels,

@@ -49,8 +49,9 @@ def export_model(run_dir: Path, client: str, kind: str, output: Path | None) -> 
             another space than DARTS; a library that is not installed.
 
     """
-    client = number_of(run_dir, client)
     path = output or run_dir / f"{directory_name(client)}{_SUFFIX[kind]}"
+    client = number_of(run_dir, client)
+    _make_folder(path.parent)
     if kind in ("genotype", "svg"):
         genotype = _genotype(run_dir, client, kind)
         text = genotype.text() + "\n"
@@ -69,6 +70,14 @@ def export_model(run_dir: Path, client: str, kind: str, output: Path | None) -> 
         path = path.with_name(f"{path.name}.md")
     write_bytes(path, model_card(facts, written[0].name if written else None).encode())
     return [*written, path]
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem, remedy = error.strerror or str(error), "Choose a file in a folder of yours"
+        raise RefusedError(Fault("output", str(folder), problem, remedy)) from error
 
 
 def _safetensors(run_dir: Path, client: str, facts: Facts, path: Path) -> None:

@@ -65,7 +65,7 @@ class Predictor:
         )
         if unreadable:
             failed = [(str(images[i]), reason) for i, reason in unreadable.items()]
-            raise UnreadableImagesError("image", failed)
+            raise UnreadableImagesError("image", failed, "Name pictures that can be opened")
         return self.ask(pixels)
 
 
