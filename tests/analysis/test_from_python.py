@@ -36,6 +36,13 @@ def test_import_is_light_and_other_names_are_errors() -> None:
         corolla.ruin  # noqa: B018
 
 
+def test_a_text_is_no_list_of_overrides() -> None:
+    with pytest.raises(
+        RefusedError, match=r"overrides='rounds=1': is no list. Give \['rounds=1'\]"
+    ):
+        corolla.run("rounds=1")
+
+
 def test_tables_are_the_records(runs: list[corolla.OpenedRun]) -> None:
     run = runs[0]
     assert list(run.rounds.index) == [1]

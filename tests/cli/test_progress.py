@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from corolla.cli import progress
 from corolla.cli.progress import JsonLines, TimeLeft, following
+from corolla.records.phases import phase
 
 
 def write(path: Path, *rounds: int, mode: str = "w", **more: object) -> None:
@@ -92,6 +94,18 @@ def test_outside_a_terminal_every_round_is_one_plain_line(tmp_path: Path) -> Non
         "round 1/3: 2 participants: test 50.0 %, validation 62.5 %; all clients: test 25.0 %\n"
         "round 2/3: 2 failed\n"
     )
+
+
+def test_a_phase_has_a_line_where_it_takes_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_BRIEF_S", 0.1)
+    out = io.StringIO()
+    with following(tmp_path, rounds=1, console=Console(file=out)):
+        for words, seconds in (("brief", 0.0), ("long", 1.2)):
+            with phase(words, 4, run_dir=tmp_path):
+                time.sleep(seconds)
+    assert out.getvalue() == "long: 0 of 4\n"
 
 
 def test_rounds_of_before_are_not_told_again(tmp_path: Path) -> None:

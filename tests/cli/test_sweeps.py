@@ -49,7 +49,7 @@ def test_a_failing_run_stops_no_other_and_is_tried_again(
     (tmp_path / "sweep").rename(tmp_path / "moved")  # it is where it is
     assert main(["resume", str(tmp_path / "moved")]) == 0
     assert _finished(tmp_path / "moved") == [True, True]
-    assert "│ fedavg │  0, 1 │" in capsys.readouterr().out
+    assert "fedavg │  0, 1 │" in capsys.readouterr().out
     assert main(["run", "-m", *FEW, "seed=0,1", f"run_dir={tmp_path / 'moved'}"]) == 2
     assert "sweep.json is there already" in capsys.readouterr().err
 

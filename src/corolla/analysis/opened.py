@@ -15,6 +15,7 @@ from corolla.analysis.frames import frame
 from corolla.analysis.predictions import Predictions
 from corolla.config import own_parts
 from corolla.config.schema import RunConfig, require_config
+from corolla.errors import Fault, RefusedError
 from corolla.export import load_client_model
 from corolla.launch import plan_run, start
 from corolla.launch import resume as carry_on
@@ -39,6 +40,8 @@ def run(overrides: Sequence[str] = (), *, config_dir: Path | str | None = None) 
         RunFailedError: it started and could not be finished; `resume` carries it on.
 
     """
+    if isinstance(overrides, str):
+        raise RefusedError(Fault("overrides", overrides, "is no list", f"Give {[overrides]}"))
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that the engine starts
     own_parts.use([] if config_dir is None else [config_dir])
     plan = plan_run(list(overrides))
@@ -76,7 +79,7 @@ class OpenedRun:
     def __repr__(self) -> str:
         """Say what was run, and how far it is."""
         found = self.records
-        return f"<OpenedRun {found.title} · {found.rounds_done} rounds · {self.path}>"
+        return f"<OpenedRun {found.title} · round {found.rounds_done} · {self.path}>"
 
     @property
     def path(self) -> Path:

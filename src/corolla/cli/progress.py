@@ -20,6 +20,7 @@ from corolla.records.phases import Standing, clock, listeners, read_standing
 METRICS_NAME = "metrics.jsonl"
 LOOK_S = 0.5
 _SAY_S = 15.0  # between two lines of one phase
+_BRIEF_S = 3.0  # a phase that takes no longer is not worth a line
 RECENT_ROUNDS = 10  # whose mean duration the time left is reckoned from
 
 
@@ -155,14 +156,11 @@ class _Log:
         words = "" if standing is None else standing.phase
         now = time.monotonic()
         due = now - self._said_s >= _SAY_S
-        if (
-            standing is not None
-            and not words.startswith("round ")
-            and (words != self._words or due)
-        ):
+        if standing is None or words.startswith("round "):
+            self._words = words
+        elif time.time() - standing.began_at >= _BRIEF_S and (words != self._words or due):
             self._console.out(str(standing), highlight=False)
-            self._said_s = now
-        self._words = words
+            self._words, self._said_s = words, now
 
 
 class _Bar:

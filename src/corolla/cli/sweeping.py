@@ -126,7 +126,8 @@ def _side_by_side(jobs: Sweep, left: list[Job], at_once: int, console: Console) 
                 running[job.name] = _process(jobs, job)
                 _OUT.print(f"Started: {job.name}; {jobs.path / job.name}.log", highlight=False)
             for name, code in _ended(running):
-                _OUT.print(f"{'Failed' if code else 'Done'}: {name}", highlight=False)
+                ended = f"{len(left) - len(waiting) - len(running)} of {len(left)}"
+                _OUT.print(f"{'Failed' if code else 'Done'} ({ended}): {name}", highlight=False)
                 failed += [f"{name} ({jobs.path / name}.log says why)"] if code else []
             time.sleep(_LOOK_S)
     finally:

@@ -87,15 +87,17 @@ def headline(summary: Mapping[str, Any]) -> Table:
 def comparison(run_dirs: Sequence[Path]) -> tuple[Table, list[str]]:
     """Return mean and sd over seeds, one row per group of runs, and what to know before comparing them."""
     groups, to_know = grouped([load_run(path) for path in run_dirs])
-    table = Table(title="Test accuracy over all clients, mean ± sd over seeds")
+    title = "Test accuracy over all clients, mean ± sd over seeds"
+    table = Table(title=title, show_edge=False, pad_edge=False)
     measures = [measure for measure in MEASURES if measure.key in _COMPARED]
     found = [[over_seeds(group, measure) for measure in measures] for group in groups]
     used = [i for i in range(len(measures)) if any(row[i] is not None for row in found)]
-    for heading in ("group", "seeds", *(measures[i].head for i in used)):
-        table.add_column(heading, justify="left" if heading == "group" else "right")
-    for group, row in zip(groups, found, strict=True):
-        cells = [in_words(measures[i], row[i]) for i in used]
-        table.add_row(group.label, group.seeds, *cells)
+    labels = [group.label.replace(" · ", " ·\n") for group in groups]
+    table.add_column("group", overflow="fold")  # what tells groups apart is never cut off
+    for heading in ("seeds", *(measures[i].head for i in used)):
+        table.add_column(heading, justify="right")
+    for label, group, row in zip(labels, groups, found, strict=True):
+        table.add_row(label, group.seeds, *(in_words(measures[i], row[i]) for i in used))
     return table, to_know
 
 
