@@ -42,8 +42,8 @@ _LOOK_S, _MERCY_S = 0.2, 20.0
 def check_command(options: argparse.Namespace, console: Console) -> int:
     """Print the configuration with its origins, images and chance level, costs, and a measured trial."""
     values = compose_values(options.overrides)
-    for line in _settings(options.overrides, values):
-        _OUT.out(line, highlight=False)
+    for setting in _settings(options.overrides, values):
+        _OUT.out(setting, highlight=False)
     tell_choices(options.overrides, _OUT)
     from corolla.launch import plan_run
 
