@@ -11,8 +11,9 @@ from torch import nn
 
 from clients.client import Client
 from clients.deploy import deploy, plain_scores, scores, training_metrics
+from corolla.aggregation.statistics import is_statistic
 from corolla.spaces.supernet import to_arrays
-from corolla.tasks import AS_IS, Answer, Task
+from corolla.tasks import AS_IS, STATISTICS, Answer, Task
 from corolla.training.results import TrainResult
 from corolla.types import Arrays
 
@@ -21,8 +22,10 @@ class SubnetClient(Client):
     """Evaluate what arrives, train it, evaluate what leaves: one exchange."""
 
     def fit(self, task: Task, arrays: Arrays) -> Answer:
-        """Train the received subnet for the task's epochs."""
+        """Train the received subnet for the task's epochs; or return its statistics, if these are wanted."""
         model = self._load(task, arrays)
+        if task.extra.get(STATISTICS):
+            return self._statistics(model)
         metrics = self._scores_before(model, task)
         result = self._train(model, task)
         metrics |= scores(self._site, model, shared=False, loss=task.extra.get("loss"))
@@ -39,6 +42,12 @@ class SubnetClient(Client):
     def deploy(self, task: Task, arrays: Arrays) -> Answer:
         """Deploy the received subnet."""
         return deploy(self._site, task, self._load(task, arrays), shared=True)
+
+    def _statistics(self, model: nn.Module) -> Answer:
+        images = self._site.data.train
+        self._site.trainer.recalibrate(model, images, batch_size=self._site.config.batch_size)
+        arrays = {name: array for name, array in to_arrays(model).items() if is_statistic(name)}
+        return Answer(num_examples=len(images), arrays=arrays, metrics={})
 
     def _train(self, model: nn.Module, task: Task) -> TrainResult:
         """Train the received model in place; what a method does otherwise, it does here."""

@@ -12,16 +12,18 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from corolla.aggregation.statistics import is_statistic
 from corolla.federation import Federation
 from corolla.limits.learning import learn_limits
 from corolla.spaces.architecture import Architecture
-from corolla.tasks import AS_IS, Failure, Reply, Task
+from corolla.tasks import AS_IS, STATISTICS, Failure, Reply, Task
 from corolla.types import ClientId, client_order
 from strategies.absorbing import absorbed
 from strategies.durations import Durations
 from strategies.exchange import Exchange, Order, Outgoing, Terms
 from strategies.method import Deployment, Method, Outcome
 from strategies.metrics import ACCURACIES
+from strategies.reading import Shapes
 from strategies.roster import Roster, leave_out_short
 
 __all__ = ["CorollaStrategy", "Deployment", "Outcome", "RoundReport"]
@@ -114,17 +116,21 @@ class CorollaStrategy(Method, Strategy):
         return_arrays: bool = False,
         extra: Mapping[str, Any] | None = None,
         as_is: Deployment | None = None,
+        statistics: bool = False,
     ) -> Outgoing:
         """Return messages that have ``clients`` evaluate, and then fine-tune, their deployed models.
 
-        With ``as_is`` they evaluate that model instead, with nothing of their own added to it.
+        With ``as_is`` they evaluate that model instead, with nothing of their own added to it; with
+        ``statistics`` they return what their images make of its BatchNorm's, and evaluate nothing.
         """
         self._learn_limits(nodes)  # what a node that joined since deploys depends on its limits
         orders = []
         return_arrays = return_arrays and self.returns_models
         loss = self.loss_of_deployed()
         told = dict(extra or {}) | ({} if loss is None else {"loss": loss})
-        needs = self._needed_scores(fine_tuned=fine_tune_epochs > 0)
+        if statistics:
+            told[STATISTICS] = True
+        needs = () if statistics else self._needed_scores(fine_tuned=fine_tune_epochs > 0)
         for client in clients:
             deployment = self.deployed(client) if as_is is None else as_is
             task = Task(
@@ -136,7 +142,7 @@ class CorollaStrategy(Method, Strategy):
                 return_arrays=return_arrays,
                 extra={**told, **deployment.extra, **({} if as_is is None else {AS_IS: True})},
             )
-            returns = self.space.shapes(deployment.architecture) if return_arrays else {}
+            returns = self._returned(deployment, all_of_it=return_arrays, statistics=statistics)
             orders.append(
                 Order(
                     task=task,
@@ -146,9 +152,15 @@ class CorollaStrategy(Method, Strategy):
                     of=deployment.of,
                 )
             )
-        trains = fine_tune_epochs > 0 or return_arrays or bool(extra)
+        trains = fine_tune_epochs > 0 or return_arrays or statistics or bool(extra)
         kind = MessageType.TRAIN if trains else MessageType.EVALUATE
         return self._messages(orders, nodes, kind=kind)
+
+    def _returned(self, deployment: Deployment, *, all_of_it: bool, statistics: bool) -> Shapes:
+        if not (all_of_it or statistics):
+            return {}
+        shapes = self.space.shapes(deployment.architecture)
+        return {name: shapes[name] for name in shapes if all_of_it or is_statistic(name)}
 
     def finish_evaluation(self, replies: Iterable[Message]) -> tuple[list[Reply], list[Failure]]:
         """Return the valid answers to `start_evaluation`, and who gave none."""

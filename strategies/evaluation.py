@@ -32,6 +32,11 @@ class Evaluator:
         self._grid = grid
         self._run_dir = None if config.run_dir is None else Path(config.run_dir)
 
+    @property
+    def keeps_statistics(self) -> bool:
+        """Whether models are scored with the BatchNorm statistics that they come with."""
+        return self._config.evaluation.statistics == "aggregate"
+
     def evaluate(
         self, server_round: int, *, clients: Collection[ClientId] | None = None
     ) -> tuple[list[Reply], list[Failure]]:
@@ -59,6 +64,12 @@ class Evaluator:
     ) -> tuple[list[Reply], list[Failure]]:
         """Return one model's scores, with nothing of the client's own in it, of those asked at the end."""
         return self._ask(server_round, self.finally_asked(), as_is=deployment)
+
+    def statistics(
+        self, server_round: int, deployment: Deployment
+    ) -> tuple[list[Reply], list[Failure]]:
+        """Return what the images of each of these clients make of a model's BatchNorm statistics."""
+        return self._ask(server_round, self.finally_asked(), as_is=deployment, statistics=True)
 
     def deploy(
         self, server_round: int, *, keep_models: bool = True

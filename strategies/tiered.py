@@ -20,12 +20,10 @@ from corolla.errors import Fault, RefusedError
 from corolla.federation import Federation
 from corolla.search.tiers import Tiers, TierSettings
 from corolla.server_side import ServerSide
-from corolla.settings import CountOrNone, Positive, settings
+from corolla.settings import Count, CountOrNone, Positive, settings
 from corolla.spaces.architecture import Architecture
-from corolla.spaces.supernet import to_arrays
 from corolla.state import State
 from corolla.tasks import Reply
-from corolla.training.batches import has_batch_norm
 from corolla.training.subnet_scorer import SubnetScorer
 from corolla.types import Arrays, ClientId
 from strategies.base import Deployment, Outcome
@@ -40,6 +38,7 @@ class FineTuning:
 
     rounds: CountOrNone
     lr: Positive | None  # step of the clients; None: the round's
+    epochs: Count | None  # of a client in a round; None: the run's
 
 
 @settings
@@ -91,10 +90,11 @@ class Tiered(PerFedNAS):
         for client in cohort:
             model = self._slice_of(client)
             task = self.task(server_round, client, model.architecture)
-            lr = self.settings.fine_tuning.lr
+            own = self.settings.fine_tuning
+            task = replace(task, lr=own.lr or task.lr, epochs=own.epochs or task.epochs)
             orders.append(
                 Order(
-                    task=task if lr is None else replace(task, lr=lr),
+                    task=task,
                     arrays=model.arrays,
                     returns={name: array.shape for name, array in model.arrays.items()},
                 )
@@ -190,25 +190,11 @@ class Tiered(PerFedNAS):
         return self._slice_of(client) if self._found else super().deployed(client)
 
     def global_models(self) -> dict[str, Deployment]:
-        """Return each tier's model, BatchNorm recalibrated on the server's images where it has any."""
-        models = {}
-        for tier, architecture in enumerate(self._architectures()):
-            arrays = self._recalibrated(architecture, self._model(tier))
-            models[f"tier {tier + 1}"] = Deployment(architecture, arrays)
-        return models
-
-    def _recalibrated(self, architecture: Architecture, arrays: Arrays) -> Arrays:
-        server = self.federation.server
-        if server is None:
-            return arrays
-        copies = {name: array.copy() for name, array in arrays.items()}
-        model = self.space.load(architecture, copies)
-        if not has_batch_norm(model):
-            return arrays
-        trainer = server.trainer
-        floats, size = trainer.floats(server.images.images), trainer.settings.eval_batch_size
-        trainer.recalibrate_on(model, floats, batch_size=size)
-        return to_arrays(model)
+        """Return each tier's model."""
+        return {
+            f"tier {tier}": Deployment(architecture, self._model(tier - 1))
+            for tier, architecture in enumerate(self._architectures(), start=1)
+        }
 
     def describe(self, client: ClientId) -> dict[str, Any]:
         """Add the client's tier."""

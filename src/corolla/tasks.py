@@ -12,6 +12,9 @@ from corolla.types import Arrays, ClientId
 _EXTRA = "extra."
 AS_IS = "as_is"
 """Key in the ``extra`` of an evaluation: the model that came is scored with nothing of the client's own."""
+STATISTICS = "statistics"
+"""Key in the ``extra`` of a task: nothing is trained; BatchNorm's statistics of the model that came, on the
+client's training images, are returned alone."""
 OUT_OF_MEMORY = "out_of_memory"
 DIVERGED = "diverged"
 FAILURE_KINDS = (OUT_OF_MEMORY, DIVERGED)  # what a client may say of the architecture it was sent

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from corolla.aggregation.coverage import coverage_average
+from corolla.aggregation.regions import leading_regions
+from corolla.aggregation.statistics import is_statistic, moments_of, statistics_of
+from corolla.aggregation.updates import Update
 from corolla.tasks import Reply
 from corolla.types import ClientId
-from strategies.base import CorollaStrategy
+from strategies.base import CorollaStrategy, Deployment
 from strategies.evaluation import Evaluator
 
 _LOG = logging.getLogger("corolla")
@@ -27,7 +32,8 @@ def pooled_scores(
     of the split.
     """
     found = {}
-    for name, deployment in strategy.global_models().items():
+    for name, made in strategy.global_models().items():
+        deployment = of_all_images(strategy, evaluator, made, server_round)
         replies, failures = evaluator.as_it_is(server_round, deployment)
         for failure in failures:
             _LOG.warning("%s model, client %s: %s", name, failure.client, failure.reason)
@@ -40,6 +46,35 @@ def pooled_scores(
             **pooled(replies, facts),
         }
     return found
+
+
+def of_all_images(
+    strategy: CorollaStrategy, evaluator: Evaluator, deployment: Deployment, server_round: int
+) -> Deployment:
+    """Return the model with BatchNorm statistics of all clients' training images together.
+
+    Those of a supernet are averages over subnets of all sizes, and true of none. Each client tells what its
+    images make of them. Nobody's answer: they stay as they are.
+    """
+    sent = {name: array for name, array in deployment.arrays.items() if is_statistic(name)}
+    if not sent or evaluator.keeps_statistics:
+        return deployment
+    replies, failures = evaluator.statistics(server_round, deployment)
+    for failure in failures:
+        _LOG.warning("BatchNorm statistics, client %s: %s", failure.client, failure.reason)
+    shapes = {name: array.shape for name, array in sent.items()}
+    regions = leading_regions(shapes, shapes)
+    updates = [
+        Update(
+            arrays=moments_of(reply.arrays),
+            regions=regions,
+            weight=reply.num_examples,
+            client=reply.client,
+        )
+        for reply in replies
+    ]
+    moments = coverage_average(moments_of(sent), updates, rule=strategy.federation.robust)
+    return replace(deployment, arrays={**deployment.arrays, **statistics_of(moments)})
 
 
 def pooled(

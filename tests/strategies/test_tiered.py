@@ -66,11 +66,13 @@ def test_a_pooled_accuracy_counts_images_not_clients() -> None:
 
 
 def test_fine_tuning_averages_a_tier_among_its_own_clients() -> None:
-    strategy = _strategy(_config("deepfednas", *FITTEST[1:], "method.fine_tuning.rounds=1"))
+    tuning = ("method.fine_tuning.rounds=1", "method.fine_tuning.epochs=7")
+    strategy = _strategy(_config("deepfednas", *FITTEST[1:], *tuning))
     strategy.absorb(1, _replies(strategy, 1, ["0", "1"]))
     strategy.absorb(2, _replies(strategy, 2, ["0", "1"]))
     orders = strategy.orders(3, ["0", "1"])
     assert orders[0].task.architecture == orders[1].task.architecture  # no limits: the highest
+    assert [order.task.epochs for order in orders] == [7, 7]
     one, other = changed_replies(orders, {"0": 10, "1": 30})
     strategy.absorb(3, [one, other])
     deployed = strategy.deployed("2").arrays
@@ -78,6 +80,21 @@ def test_fine_tuning_averages_a_tier_among_its_own_clients() -> None:
         wanted = (10 * one.arrays[name] + 30 * other.arrays[name]) / 40
         assert array == pytest.approx(wanted, rel=1e-5, abs=1e-6)
     assert not strategy.conclude()  # nothing is left to be searched
+
+
+def test_a_tier_is_scored_with_batchnorm_of_all_clients_images(tmp_path: Path) -> None:
+    """The supernet's own are averages over subnets of all sizes: by them a small tier guesses."""
+    ofa = ["method=deepfednas", "space=ofa_resnet_small", "space.supernet.resolution=8"]
+    one = ["clients=1", "clients_per_round=1", "evaluation.every=0", "rounds=2"]
+    cache = ["method.proposals.cache.entries=2", "method.tiers.shares=[1.0]", "trainer.lr=0.05"]
+    evolution = "{population:2,generations:0,mutants:1,crossovers:1}"
+    cache += [f"method.{where}.evolution={evolution}" for where in ("tiers", "proposals.cache")]
+    summary = run(tmp_path / "run", *ofa, *one, *cache).summary()
+    (tier,) = summary["pooled"].values()
+    # All clients' images are the one client's, and so are the statistics: the tier is what it deploys.
+    assert tier["choices"] == summary["per_client"]["0"]["choices"]
+    assert tier["val_accuracy"] == summary["as_trained"]["val_accuracy"]["mean"]
+    assert tier["test_accuracy"] == summary["as_trained"]["test_accuracy"]["mean"]
 
 
 @pytest.mark.parametrize(
