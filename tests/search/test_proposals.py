@@ -35,7 +35,7 @@ class Toy(SearchSpace):
 
     def conv_layers(self, architecture: Architecture) -> list[ConvLayer]:
         a, b, c, d = architecture.choices
-        return [ConvLayer(2 + a + b, 2 + a, 8), ConvLayer(2 + c + d, 2 + d, 4)]
+        return [ConvLayer(2 + a + b, 2 + a, 8, "0"), ConvLayer(2 + c + d, 2 + d, 4, "1")]
 
 
 SPACE = Toy(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import nn
 
 from corolla.errors import RefusedError
 from corolla.search.evolution import EvolutionSettings
@@ -16,7 +17,7 @@ from corolla.search.proposals.tracked_sandwich import SandwichProposalsSettings,
 from corolla.search.tiers import Tiers, TierSettings
 from corolla.search.training_free import FitnessSettings, TrainingFree, fitness
 from corolla.spaces.architecture import Architecture
-from corolla.spaces.conv_layers import ConvLayer
+from corolla.spaces.conv_layers import ConvLayer, conv_layers
 from corolla.spaces.supernet import Supernet
 from tests.conftest import make_space
 
@@ -25,28 +26,62 @@ EVOLUTION = EvolutionSettings(population=8, generations=3, mutants=4, crossovers
 
 
 def test_the_fitness_of_one_network_by_hand() -> None:
-    """Two convolutions of e^2 channels at 8 rows, then one of e at 4: the logarithms are whole."""
+    """Two blocks that end at 8 rows, one at 4, of widths e^2 and e: the logarithms are whole."""
     e = math.e
-    layers = [ConvLayer(e**2, e**2, 8), ConvLayer(e**2, e**2, 8), ConvLayer(e, e, 4)]
-    # Entropies: (ln 64 + 2) (2 + 2) and (ln 16 + 1) (1); depths 2 and 1: variance 1/4; rho = 3 / e^(5/3);
-    # the last stage is narrower by a factor e.
-    entropy = 4 * (math.log(64) + 2) + 3 * (math.log(16) + 1)
-    rho = 3 / math.exp(5 / 3)
+    layers = [
+        ConvLayer(e, 5, 8, ""),  # the stem: in rho alone
+        ConvLayer(e**2, 7, 8, "a"),
+        ConvLayer(e**2, 9, 8, "b"),
+        ConvLayer(e, 6, 8, "c"),  # a block counts where it ends
+        ConvLayer(e, 6, 4, "c"),
+    ]
+    # Widths 2 + 2 + 1 before channels 6 at 8 rows, 1 at 4; depths 2 and 1: variance 1/4; of five layers the
+    # mean logarithm is 7 / 5. The channels do not fall.
+    entropy = math.log(64 * 6) * 5 + 3 * math.log(16 * 6) * 1
+    rho = 5 / math.exp(7 / 5)
     own = FitnessSettings(stages=[1.0, 3.0], effectiveness=2.0, monotonicity=5.0)
-    expected = entropy - 10 * math.exp(0.25) + 2 * rho - 5 * 1.0
-    assert fitness(layers, own) == pytest.approx(expected)
+    assert fitness(layers, own) == pytest.approx(entropy - 10 * math.exp(0.25) + 2 * rho)
+    # Two channels fewer in the last stage.
+    fewer = [*layers[:-1], ConvLayer(e, 4, 4, "c")]
+    change = 3 * (math.log(16 * 4) - math.log(16 * 6)) - 5 * 2
+    assert fitness(fewer, own) - fitness(layers, own) == pytest.approx(change)
     # Depth beyond what the width carries is worth less than anything within the bound.
     bound = FitnessSettings(most_effectiveness=0.9 * rho)
     assert fitness(layers, bound) < -1e8
 
 
+def test_the_fitness_of_an_architecture_by_hand() -> None:
+    """DeepFedNAS's smallest: a block in each of four stages, an eighth of whose channels lie inside."""
+    space = make_space("ofa_resnet_width")
+    layers = space.conv_layers(space.smallest())
+    # Stem 27 = 3 * 9; then 9 * inputs, 9 * inner channels, and inputs for the shortcut.
+    widths = [[64, 8], [24, 8], [48, 16], [104, 24]]
+    channels, rows = [24, 48, 104, 208], [32, 16, 8, 4]
+    logs = [math.log(81 * i * inner * i) for i, inner in widths]
+    entropy = sum(math.log(r * r * c) * log for r, c, log in zip(rows, channels, logs, strict=True))
+    rho = 13 / math.exp((math.log(27) + sum(logs)) / 13)
+    assert fitness(layers, FitnessSettings(effectiveness=1000.0)) == pytest.approx(
+        entropy - 10 + 1000 * rho
+    )
+
+
+def test_networks_cost_what_the_published_ones_do() -> None:
+    """SuperFedNAS's cache generation bounds them by 458.97 and 3,403.37 million."""
+    space = make_space("ofa_resnet")
+    assert round(space.macs(space.smallest()), -4) == 458_970_000
+    assert round(space.macs(space.largest()), -4) == 3_403_370_000
+    wider = make_space("ofa_resnet_width")
+    assert wider.macs(wider.largest()) == space.macs(space.largest())
+
+
 def test_closed_forms_see_the_convolutions_that_run() -> None:
-    space = make_space("ofa_resnet_small", resolution=8)
-    for architecture in (space.smallest(), space.largest()):
-        ran = Supernet.conv_layers(space, architecture)
-        shortcuts = len(space.dimensions) and 3  # one for each stage
-        assert len(ran) == len(space.conv_layers(architecture)) + shortcuts
-        assert set(space.conv_layers(architecture)) <= set(ran)
+    for space in (SPACE, make_space("ofa_resnet_small", resolution=8)):
+        for architecture in (space.smallest(), space.largest()):
+            ran = Supernet.conv_layers(space, architecture)
+            assert sorted(space.conv_layers(architecture)) == sorted(ran)
+            assert {layer.block for layer in ran} >= {"stages.0.0", "stages.2.0"}
+    grouped = nn.Sequential(nn.Conv2d(6, 12, 3, groups=3, device="meta"))
+    assert conv_layers(grouped, (1, 6, 5, 5)) == [ConvLayer(2 * 9, 12, 3, "")]
 
 
 def test_a_cache_is_fitter_the_more_it_may_cost(tmp_path: Path) -> None:

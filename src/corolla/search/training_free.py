@@ -1,21 +1,22 @@
 """What an architecture promises before anything is trained: DeepFedNAS's fitness, on any convolutional space.
 
-DeepFedNAS, 2026, https://arxiv.org/abs/2601.15127, after DeepMAD (Shen et al., CVPR 2023). The network falls
-into stages, convolutions that follow each other at one resolution. With r_j, C_j the rows and the channels of
-what stage j gives, w_i the width of a convolution (`corolla.spaces.conv_layers`), L of them in all and d_j in
-stage j,
+DeepFedNAS, 2026, https://arxiv.org/abs/2601.15127, after DeepMAD (Shen et al., CVPR 2023). The network's
+blocks fall into stages, convolutions that follow each other at one resolution. With r_j, C_j the rows and
+channels of what stage j gives, d_j the blocks that end in it, w_i the width of a convolution
+(`corolla.spaces.conv_layers`), L of these in all, with stem and head, which are in no stage,
 
     H_j = log(r_j^2 C_j) * sum_(i in j) log w_i                   entropy
     rho = L / exp(mean log w)                                     depth over width
-    F   = sum_j alpha_j H_j - k exp(var d) + w_rho rho - m sum_j max(0, log(C_j / C_(j+1)))
+    F   = sum_j alpha_j H_j - k exp(var d) + w_rho rho - m sum_j max(0, C_j - C_(j+1))
 
 and where rho is above its bound, F is below that of any architecture within it. docs/fednas_family.md says
-which of these constants the text gives.
+which of these constants are published.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby, pairwise
 
@@ -40,7 +41,7 @@ class FitnessSettings:
     depth_variance: NonNegative = 10.0  # k: stages of unequal depth cost k exp(variance)
     effectiveness: NonNegative = 1.0  # w_rho
     most_effectiveness: Positive = 2.0  # bound of rho; beyond it signals do not get through
-    monotonicity: NonNegative = 1.0  # m: a stage with fewer channels than the one before
+    monotonicity: NonNegative = 1.0  # m: each channel that a stage has fewer than the one before
 
 
 class TrainingFree:
@@ -81,18 +82,17 @@ def fitness(layers: Sequence[ConvLayer], settings: FitnessSettings) -> float:
     """Return F of a network's convolutions, at least one."""
     stages = _stages(layers)
     weights = settings.stages or [1.0] * len(stages)
-    logs = [[math.log(layer.width) for layer in stage] for stage in stages]
-    count = sum(map(len, stages))
-    rho = count / math.exp(sum(map(sum, logs)) / count)
+    rho = len(layers) / math.exp(sum(math.log(layer.width) for layer in layers) / len(layers))
     if rho > settings.most_effectiveness:
         return -_BEYOND * rho
     last = [stage[-1] for stage in stages]
     entropy = sum(
-        alpha * math.log(end.side**2 * end.channels) * sum(widths)
-        for alpha, end, widths in zip(weights, last, logs, strict=False)
+        alpha * math.log(end.side**2 * end.channels) * sum(math.log(layer.width) for layer in stage)
+        for alpha, end, stage in zip(weights, last, stages, strict=False)
     )
-    spread = float(np.var([len(stage) for stage in stages]))
-    narrowing = sum(max(0.0, math.log(a.channels / b.channels)) for a, b in pairwise(last))
+    ends = Counter({layer.block: layer.side for stage in stages for layer in stage}.values())
+    spread = float(np.var([ends[stage[0].side] for stage in stages]))
+    narrowing = sum(max(0, a.channels - b.channels) for a, b in pairwise(last))
     return (
         entropy
         - settings.depth_variance * math.exp(min(spread, _MOST))
@@ -102,9 +102,13 @@ def fitness(layers: Sequence[ConvLayer], settings: FitnessSettings) -> float:
 
 
 def _stages(layers: Sequence[ConvLayer]) -> list[list[ConvLayer]]:
-    """Return the layers by resolution; squeeze-and-excite, which later layers exceed in rows, is left out."""
+    """Return the blocks' layers by resolution.
+
+    Squeeze-and-excite, which later layers exceed in rows, is left out. Where no module is numbered, all
+    layers are in one block.
+    """
     on_the_way: list[ConvLayer] = []
-    for layer in reversed(layers):
+    for layer in reversed([layer for layer in layers if layer.block] or layers):
         if not on_the_way or layer.side >= on_the_way[-1].side:
             on_the_way.append(layer)
     on_the_way.reverse()

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+_BLOCK = re.compile(r"[^.]*(\.\d+)+")
+
 
 class ConvLayer(NamedTuple):
     """One convolution."""
 
-    width: int  # output channels, over its groups: 1 of a depthwise one
+    width: int  # what one output is a sum of: input channels over groups, times the kernel's area
     channels: int  # that it gives
     side: int  # rows of what it gives
+    block: str  # that it is part of; empty for stem and head
+
+
+def block_of(name: str) -> str:
+    """Return the block of a module: its name up to the numbers that come first, as ``stages.0.1``."""
+    found = _BLOCK.match(name)
+    return found[0] if found else ""
 
 
 def conv_layers(module: nn.Module, shape: tuple[int, ...]) -> list[ConvLayer]:
@@ -26,14 +37,17 @@ def conv_layers(module: nn.Module, shape: tuple[int, ...]) -> list[ConvLayer]:
     """
     found: list[ConvLayer] = []
 
-    def note(layer: nn.Module, _: object, output: Tensor) -> None:
-        if isinstance(layer, nn.Conv2d):
-            width = max(1, layer.out_channels // layer.groups)
-            found.append(ConvLayer(width, layer.out_channels, output.shape[-2]))
+    def noting(name: str) -> Callable[[nn.Module, object, Tensor], None]:
+        def note(layer: nn.Module, _: object, output: Tensor) -> None:
+            if isinstance(layer, nn.Conv2d):
+                width, side = layer.weight[0].numel(), output.shape[-2]
+                found.append(ConvLayer(width, layer.out_channels, side, block_of(name)))
+
+        return note
 
     hooks = [
-        layer.register_forward_hook(note)
-        for layer in module.modules()
+        layer.register_forward_hook(noting(name))
+        for name, layer in module.named_modules()
         if isinstance(layer, nn.Conv2d)
     ]
     module.eval()

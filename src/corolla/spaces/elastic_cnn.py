@@ -20,6 +20,7 @@ from torch.nn import functional
 from corolla.errors import nearest
 from corolla.spaces.architecture import Architecture, Dimension
 from corolla.spaces.block_plans import ascending
+from corolla.spaces.conv_layers import ConvLayer
 from corolla.spaces.layers import Resize
 from corolla.spaces.supernet import Shapes, Supernet
 
@@ -182,6 +183,18 @@ class ElasticCNN(Supernet):
             for layer in self.layers(architecture)
         )
         return convolutions + features * hidden + hidden * self.num_classes
+
+    def conv_layers(self, architecture: Architecture) -> list[ConvLayer]:
+        """Return the convolutions in closed form."""
+        return [
+            ConvLayer(
+                layer.inputs * layer.kernel**2,
+                layer.outputs,
+                layer.side,
+                f"stages.{layer.stage}.{layer.position}",
+            )
+            for layer in self.layers(architecture)
+        ]
 
     def activation_bytes(self, architecture: Architecture, batch_size: int) -> int:
         """Return bytes kept for the backward pass in closed form."""

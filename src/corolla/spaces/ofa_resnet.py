@@ -1,7 +1,8 @@
 """OFA-ResNet for small images: depth of every stage, expansion of every block, and, where wanted, width.
 
-Once-for-all's ResNet50 supernet (Cai et al., ICLR 2020, https://arxiv.org/abs/1908.09791) without the halving
-in its stem, as SuperFedNAS trains it on images of 32 pixels; with a choice of every stage's channels,
+SuperFedNAS's descendant of Once-for-all's ResNet supernet (Cai et al., ICLR 2020,
+https://arxiv.org/abs/1908.09791), ResNet-10 to ResNet-26 for images of 32 pixels: its stem halves no sides,
+and a block is two 3x3 convolutions with few channels between them. With a choice of every stage's channels,
 DeepFedNAS's. A shortcut that changes size is a pooling and a convolution, in a stage's first block only.
 """
 
@@ -16,7 +17,7 @@ from torch.nn import functional
 
 from corolla.spaces.architecture import Architecture, Dimension
 from corolla.spaces.block_plans import ascending
-from corolla.spaces.conv_layers import ConvLayer
+from corolla.spaces.conv_layers import ConvLayer, block_of
 from corolla.spaces.layers import BatchNorm, Resize, make_divisible
 from corolla.spaces.supernet import Shapes, Supernet
 
@@ -25,7 +26,7 @@ _KEYS = {"width", "blocks"}
 
 @dataclass(frozen=True)
 class Block:
-    """One bottleneck of one architecture; ``side`` is of what it reads."""
+    """One block of one architecture; ``side`` is of what it reads."""
 
     name: str
     inputs: int
@@ -51,18 +52,16 @@ class Conv(NamedTuple):
     side: int
 
 
-class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions beside a shortcut; ``(n, inputs, h, w)`` to ``(n, outputs, h/s, w/s)``."""
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut; ``(n, inputs, h, w)`` to ``(n, outputs, h/s, w/s)``."""
 
     def __init__(self, block: Block) -> None:
         super().__init__()
         self.stride = block.stride
-        self.conv1 = nn.Conv2d(block.inputs, block.hidden, 1, bias=False)
+        self.conv1 = nn.Conv2d(block.inputs, block.hidden, 3, block.stride, padding=1, bias=False)
         self.bn1 = BatchNorm(block.hidden)
-        self.conv2 = nn.Conv2d(block.hidden, block.hidden, 3, block.stride, padding=1, bias=False)
-        self.bn2 = BatchNorm(block.hidden)
-        self.conv3 = nn.Conv2d(block.hidden, block.outputs, 1, bias=False)
-        self.bn3 = BatchNorm(block.outputs)
+        self.conv2 = nn.Conv2d(block.hidden, block.outputs, 3, padding=1, bias=False)
+        self.bn2 = BatchNorm(block.outputs)
         self.shortcut = (
             nn.Conv2d(block.inputs, block.outputs, 1, bias=False) if block.first else None
         )
@@ -75,8 +74,8 @@ class Bottleneck(nn.Module):
             pooled = images if self.stride == 1 else functional.avg_pool2d(images, self.stride)
             kept = self.shortcut_bn(self.shortcut(pooled))
         hidden = functional.relu(self.bn1(self.conv1(images)))
-        hidden = functional.relu(self.bn2(self.conv2(hidden)))
-        return functional.relu(self.bn3(self.conv3(hidden)) + kept)
+        # Rectified before the sum as well: so it is published.
+        return functional.relu(functional.relu(self.bn2(self.conv2(hidden))) + kept)
 
 
 class OFAResNet(Supernet):
@@ -90,7 +89,7 @@ class OFAResNet(Supernet):
         stem: channels of the first convolution.
         stages: of each: ``width``, ascending channels to choose from, and ``blocks`` that are always there.
         depths: ascending numbers of further blocks, 0 or more.
-        expands: ascending shares of a block's outputs that its inner convolutions have, multiples of 8.
+        expands: ascending shares of a block's outputs that it has between its convolutions, multiples of 8.
 
     Raises:
         ValueError: settings that make no network.
@@ -145,7 +144,7 @@ class OFAResNet(Supernet):
         stages: list[list[nn.Module]] = [[] for _ in self._blocks]
         outputs = self.stem
         for block in self.blocks(architecture):
-            stages[int(block.name.split(".")[1])].append(Bottleneck(block))
+            stages[int(block.name.split(".")[1])].append(ResidualBlock(block))
             outputs = block.outputs
         network = nn.Sequential()
         network.add_module("resize", Resize(self.resolution))
@@ -170,7 +169,7 @@ class OFAResNet(Supernet):
                 block = Block(
                     name=f"stages.{number - 1}.{place - 1}",
                     inputs=inputs,
-                    hidden=make_divisible(width * share),
+                    hidden=make_divisible(round(width * share)),
                     outputs=width,
                     stride=2 if place == 1 and number > 1 else 1,
                     side=side,
@@ -183,9 +182,8 @@ class OFAResNet(Supernet):
         """Yield the convolutions, in the order of the state_dict."""
         yield Conv("stem", self.in_channels, self.stem, 3, self.resolution)
         for block in self.blocks(architecture):
-            yield Conv(f"{block.name}.conv1", block.inputs, block.hidden, 1, block.side)
-            yield Conv(f"{block.name}.conv2", block.hidden, block.hidden, 3, block.out_side)
-            yield Conv(f"{block.name}.conv3", block.hidden, block.outputs, 1, block.out_side)
+            yield Conv(f"{block.name}.conv1", block.inputs, block.hidden, 3, block.out_side)
+            yield Conv(f"{block.name}.conv2", block.hidden, block.outputs, 3, block.out_side)
             if block.first:
                 yield Conv(f"{block.name}.shortcut", block.inputs, block.outputs, 1, block.out_side)
 
@@ -204,11 +202,10 @@ class OFAResNet(Supernet):
         return shapes
 
     def conv_layers(self, architecture: Architecture) -> list[ConvLayer]:
-        """Return the convolutions without the shortcuts'; in closed form."""
+        """Return the convolutions in closed form."""
         return [
-            ConvLayer(conv.outputs, conv.outputs, conv.side)
+            ConvLayer(conv.inputs * conv.kernel**2, conv.outputs, conv.side, block_of(conv.name))
             for conv in self.convolutions(architecture)
-            if not conv.name.endswith("shortcut")
         ]
 
     def macs(self, architecture: Architecture) -> int:
