@@ -378,6 +378,51 @@ FAMILY_ROWS = {
     "family_deepfednas_cifar10": (20, 8, 1500, 5, 64, 100),
     "family_fedoras_cifar10": (100, 10, 600, 50, 128, 1.0),
     "family_fedrlnas_cifar10": (100, 5, 1500, 5, 32, 0.3),
+    "family_direct_fednas_cifar10": (16, 16, 50, 5, 64, 0.5),
+    "family_fedpnas_cifar10": (20, 8, 1500, 5, 64, 100),
+}
+THIN = {  # the full networks take minutes
+    "family_superfednas_cifar10": "[{width:[64],blocks:1},{width:[128],blocks:1}]",
+    "family_deepfednas_cifar10": "[{width:[32,64],blocks:1},{width:[64,128],blocks:1}]",
+}
+_FEDNAS = {"lr": 0.025, "lr_schedule": "cosine", "lr_min": 0.001, "momentum": 0.9}
+_BUDGETS = [0.28, 0.427, 0.72, 1.0]
+# Likewise: what else of it is published. Tiers are shared out among the clients by the bounds that they have.
+FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
+    "family_fednas_cifar10": {
+        "trainer": {**_FEDNAS, "weight_decay": 3e-4},
+        "method": {"search_rounds": 50, "train_epochs": 15, "runs": "all"},
+    },
+    "family_direct_fednas_cifar10": {"trainer": _FEDNAS, "method": {"runs": "sampled"}},
+    "family_superfednas_cifar10": {
+        "trainer": {"lr": 0.1},
+        "cap": {"shares": _BUDGETS},
+        "method": {
+            "proposals": {"cache": None},
+            "tiers": {"shares": _BUDGETS, "by": "validation"},
+        },
+    },
+    "family_deepfednas_cifar10": {
+        "cap": {"shares": _BUDGETS},
+        "method": {
+            "proposals": {"cache": {"entries": 60, "fitness": {"effectiveness": 1000.0}}},
+            "tiers": {"by": "fitness", "fitness": {"effectiveness": 1000.0}},
+        },
+    },
+    "family_fedoras_cifar10": {
+        "trainer": {"lr": 0.1},
+        "cap": {"shares": [0.2, 0.33, 0.465, 0.6]},
+        "method": {
+            "tiers": {"shares": [0.2, 0.33, 0.465, 0.6], "evolution": {"population": 128}},
+            "sent_params": 11_400_000,
+            "fine_tuning": {"rounds": 100, "lr": 0.01},
+        },
+    },
+    "family_fedrlnas_cifar10": {
+        "lambda_time": 0.0,  # PerFedRLNAS's price on time is not FedRLNAS's
+        "method": {"policy": {"shared": True, "residual": 0.0}, "reward": {"lambda_time": 0.0}},
+    },
+    "family_fedpnas_cifar10": {"private": ["head", "1.2."]},
 }
 # A search as short as can be, and networks to match.
 _EVOLUTION = "{population:2,generations:1,mutants:1,crossovers:1}"
@@ -398,7 +443,9 @@ SHORT_FAMILY = {
 
 @pytest.mark.parametrize("name", sorted(FAMILY_ROWS))
 def test_a_row_of_the_family_is_what_the_papers_say(name: str) -> None:
-    config, faults = parse_config(compose_values([f"experiment={name}"]))
+    values = compose_values([f"experiment={name}"])
+    _assert_holds(values, FAMILY_SETTINGS[name])
+    config, faults = parse_config(values)
     assert config is not None, faults
     assert (
         config.clients,
@@ -410,12 +457,22 @@ def test_a_row_of_the_family_is_what_the_papers_say(name: str) -> None:
     ) == FAMILY_ROWS[name]
 
 
+def _assert_holds(values: dict[str, Any], wanted: dict[str, Any]) -> None:
+    for key, value in wanted.items():
+        if isinstance(value, dict):
+            _assert_holds(values[key], value)
+        else:
+            assert values[key] == value, key
+
+
 @pytest.mark.parametrize("name", quick(FAMILY, *(n for n in FAMILY if n.endswith("_small"))))
 def test_a_row_of_the_family_runs(name: str, roots: dict[str, Path], tmp_path: Path) -> None:
     values = compose_values([f"experiment={name}"])
     settings = [f"experiment={name}", f"dataset.root={_root(values, roots)}", *SHORT]
     settings += [f"run_dir={tmp_path / 'run'}", "partition.validation=0.2"]
     settings += SHORT_FAMILY.get(values["method"]["name"], [])
+    if name in THIN:
+        settings += [f"space.supernet.stages={THIN[name]}"]
     if "small" in name:
         settings += ["partition.images_per_client=15", "partition.test=0.2"]
     directory = start(plan_run(settings))
