@@ -15,6 +15,7 @@ import yaml
 
 from corolla.cli.main import _parser
 from corolla.config.compose import compose_values
+from corolla.config.groups import methods
 from corolla.config.overrides import sweep
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,6 +87,10 @@ def test_overrides_compose(page: str, words: list[str]) -> None:
         return
     for overrides in sweep(options.overrides) if options.multirun else [options.overrides]:
         compose_values(overrides)
+
+
+def test_the_readme_counts_the_methods() -> None:
+    assert f"{len(methods())} federated methods" in (ROOT / "README.md").read_text()
 
 
 def _pages(nav: object) -> Iterator[str]:

@@ -56,6 +56,17 @@ def test_list_has_a_command_for_everything(capsys: pytest.CaptureFixture[str]) -
         assert expected in out
 
 
+def test_list_has_parts_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "space").mkdir()
+    (tmp_path / "space" / "ours.yaml").write_text(
+        "# mine/space/ours.yaml\n# Two layers\nname: ours\n"
+    )
+    assert main(["list", "spaces", "--config-dir", str(tmp_path)]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"ours Two layers corolla run --config-dir {tmp_path} space=ours" in out
+    assert "corolla run space=lenet" in out
+
+
 def test_completion(capsys: pytest.CaptureFixture[str]) -> None:
     assert candidates(["resu"]) == ["resume"]
     assert candidates(["run", "method=fedr"]) == [

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -30,7 +31,7 @@ def list_command(options: argparse.Namespace, console: Console) -> int:
                 parts = [f"{part}={_chosen(group, name, part)}" for part in _PARTS.get(group, ())]
                 _OUT.print(f"  {name:<20} {_said(group, name)}", highlight=False, markup=False)
                 takes = f"   # {' '.join(parts)}" if parts else ""
-                command = _command(group, name) + takes
+                command = _command(group, name, options.config_dir) + takes
                 _OUT.print(f"{'':<23}{command}", highlight=False, markup=False, style="dim")
     return 0
 
@@ -63,13 +64,18 @@ def _values(group: str, name: str, key: str) -> Iterator[Any]:
 
 def _said(group: str, name: str) -> str:
     """Return the first line of the file's comment."""
-    text = file_of(group, name).read_text().splitlines()
-    remarks = (line.lstrip("# ") for line in text if line.startswith("#"))
-    return next((line for line in remarks if not line.startswith("@package")), "")
+    file = file_of(group, name)
+    remarks = (line.lstrip("# ") for line in file.read_text().splitlines() if line.startswith("#"))
+    whole = (line for line in remarks if not line.endswith(f"/{file.name}"))  # its own name
+    return next((line for line in whole if not line.startswith("@package")), "")
 
 
-def _command(group: str, name: str) -> str:
+def _command(group: str, name: str, folders: Sequence[str]) -> str:
     needs_root = (group == "experiment" and _chosen(group, name, "dataset") != "digits") or (
         group == "dataset" and name != "digits"
     )
-    return f"corolla run {group}={name}" + (" dataset.root=PATH" if needs_root else "")
+    file = file_of(group, name).absolute()
+    own = [f" --config-dir {one}" for one in folders if file.is_relative_to(Path(one).absolute())]
+    return f"corolla run{''.join(own)} {group}={name}" + (
+        " dataset.root=PATH" if needs_root else ""
+    )
