@@ -112,3 +112,6 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "site" / "index.html").is_file()
+    robust = (tmp_path / "site" / "robust.html").read_text()
+    assert "<math" in robust
+    assert "\\(" not in robust  # nobody sees TeX
