@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
+from clients.flower_internals import ErrorCode
 from corolla.errors import Fault, RefusedError, RunFailedError
 from corolla.limits.client_limits import Shortfall
 from corolla.types import ClientId, client_order
@@ -25,6 +26,11 @@ from strategies.words import brief
 _LOG = logging.getLogger("corolla")
 _POLL_S = 0.5
 _REMIND_S = 60.0
+_ON_THE_WAY = (
+    ErrorCode.NODE_UNAVAILABLE,
+    ErrorCode.MESSAGE_UNAVAILABLE,
+    ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
+)
 _WAITING = "waiting for %d nodes, %s"
 TRAINED = "took part in training"
 
@@ -142,11 +148,14 @@ class NodeRoster:
         wanted = 1 if self._known else self._expected
         while True:
             ids = self._wait(grid, wanted, start)
-            self._identify(grid, [node for node in ids if node not in self._sites])
+            lost = self._identify(grid, [node for node in ids if node not in self._sites])
             ids = [node for node in ids if not self._is_left_out(node)]
-            if len(ids) >= wanted:  # else old sites were among those that had not said who they are
-                break
-        online = {self._sites[node].client: node for node in ids if node in self._sites}
+            online = {self._sites[node].client: node for node in ids if node in self._sites}
+            again = lost and not online and time.monotonic() < start + self._deadline_s
+            if len(ids) >= wanted and not again:
+                break  # else old sites were among those that had not said who they are
+            if again:
+                time.sleep(_POLL_S)
         if not online:
             raise RunFailedError("none of the connected nodes said who it is; see the nodes' logs")
         return online
@@ -172,9 +181,10 @@ class NodeRoster:
             remedy = "Connect SuperNodes of sites that did not, under names of their own"
             raise RefusedError(Fault("clients", self._expected, problem, remedy)) from None
 
-    def _identify(self, grid: Grid, nodes: list[int]) -> None:
+    def _identify(self, grid: Grid, nodes: list[int]) -> bool:
+        """Ask nodes who they are; return whether question or answer was lost on the way to one of them."""
         if not nodes:
-            return
+            return False
         messages = [
             Message(
                 content=RecordDict({"task": ConfigRecord({"question": "identity"})}),
@@ -189,6 +199,7 @@ class NodeRoster:
         for reply in replies:
             answers.setdefault(reply.metadata.reply_to_message_id, reply)
         names = _registered_names(grid)
+        lost = any(_is_lost(answers.get(message.metadata.message_id)) for message in messages)
         for message, node in zip(messages, nodes, strict=True):
             registered = names.get(node, "")
             try:
@@ -228,6 +239,11 @@ class NodeRoster:
                 continue
             self._known[client] = facts
             _LOG.info("client %s is node %d", client, node)
+        return lost
+
+
+def _is_lost(answer: Message | None) -> bool:
+    return answer is None or (answer.has_error() and answer.error.code in _ON_THE_WAY)
 
 
 def _in_order_of_creation(grid: Grid, ids: list[int]) -> list[int]:

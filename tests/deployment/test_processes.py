@@ -109,7 +109,7 @@ def test_a_run_whose_launcher_is_interrupted_is_resumed(federation: Federation) 
     wait_until(lambda: not federation.serves(), 120, "the server part to end")
 
     resumed = federation.corolla("resume", str(run_dir))
-    assert resumed.wait(timeout=700) == 0, federation.log("user")
+    assert resumed.wait(timeout=1200) == 0, federation.log("user")
     metrics = lines(run_dir / "metrics.jsonl")
     assert [line["round"] for line in metrics] == [1, 2]
     assert (run_dir / "summary.json").is_file()
@@ -121,7 +121,7 @@ def test_a_site_killed_during_a_round_is_counted_as_failed(federation: Federatio
     wait_for_round(run, run_dir, 1, federation)
     wait_until(lambda: federation.training("site-b"), 120, "site-b to train")
     federation.kill_node("site-b")
-    assert run.wait(timeout=700) == 0, federation.log("user")
+    assert run.wait(timeout=1200) == 0, federation.log("user")
 
     first, second = lines(run_dir / "metrics.jsonl")
     assert (sorted(first["participants"]), first["failures"]) == (SITES, 0)
@@ -146,7 +146,7 @@ def test_a_site_killed_between_two_rounds_goes_on_with_the_model_of_its_own(
     before = own_state(federation, "site-b")
     wait_for_round(run, run_dir, 3, federation)  # with this the SuperLink has missed the site
     federation.start_node("site-b")
-    assert run.wait(timeout=700) == 0, federation.log("user")
+    assert run.wait(timeout=1200) == 0, federation.log("user")
 
     rows = lines(run_dir / "clients.jsonl")
     phases = {site: [row["phase"] for row in rows if row["client"] == site] for site in SITES}
@@ -206,7 +206,7 @@ def test_sites_search_a_supernet_that_was_distilled_on_the_servers_own_pictures(
     run = federation.run(
         run_dir, *HAPFNAS, f"server_set.root={pictures}", "cap=speed", "cap.latency_ms=1000"
     )
-    assert run.wait(timeout=700) == 0, federation.log("user")
+    assert run.wait(timeout=1200) == 0, federation.log("user")
 
     metrics, rows = lines(run_dir / "metrics.jsonl"), lines(run_dir / "clients.jsonl")
     assert [(line["stage"], line["failures"]) for line in metrics] == [(1, 0), (2, 0), (3, 0)]
@@ -223,8 +223,9 @@ def test_sites_search_a_supernet_that_was_distilled_on_the_servers_own_pictures(
 
 
 def own_state(federation: Federation, site: str) -> State:
-    """Return the newest state that the site keeps of the one run that has left any there."""
-    (root,) = (federation.state_dir(site) / "runs").iterdir()
+    """Return the newest state that the site keeps of the run that has left any there last."""
+    roots = list((federation.state_dir(site) / "runs").iterdir())
+    root = max(roots, key=lambda each: max(p.stat().st_mtime_ns for p in each.rglob("*")))
     found = ClientStore(root).load(site, before_round=1000)
     assert found is not None
     return found[1]
@@ -249,13 +250,13 @@ def test_only_the_new_site_is_searched_though_the_old_ones_stay_connected(
 ) -> None:
     trained, stage = federation.runs / "trained", federation.runs / "stage"
     run = federation.run(trained, "rounds=1")
-    assert run.wait(timeout=700) == 0, federation.log("user")
+    assert run.wait(timeout=1200) == 0, federation.log("user")
 
     federation.start_node(NEW)
     federation.wait_for_nodes(3)
     alone = ["clients=1", "clients_per_round=1"]
     run = federation.run(stage, "rounds=1", "stage=new_clients", f"from={trained}", *alone)
-    assert run.wait(timeout=700) == 0, federation.log("user")
+    assert run.wait(timeout=1200) == 0, federation.log("user")
 
     (row,) = lines(stage / "clients.jsonl")
     assert (row["client"], row["bytes_up"]) == (NEW, 0)

@@ -162,4 +162,4 @@ def test_sites_wait_for_a_gate_that_is_away(federation: Federation) -> None:
     user = federation.run(federation.runs / "after", "rounds=1")
     wait_until(lambda: "running" in runs(federation).values(), 120, "the run", pause_s=1)
     federation.start_gate()
-    assert user.wait(timeout=700) == 0, federation.log("user")
+    assert user.wait(timeout=1200) == 0, federation.log("user")

@@ -10,9 +10,11 @@ import pytest
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
+from clients.flower_internals import ErrorCode
 from corolla.errors import RunFailedError
 from corolla.spaces.architecture import Architecture
 from corolla.tasks import Task
+from strategies import roster as roster_module
 from strategies.exchange import Exchange, Order
 from strategies.roster import NodeRoster, SimulatedRoster
 
@@ -102,6 +104,23 @@ def test_a_node_that_cannot_say_who_it_is_is_left_out() -> None:
     assert NodeRoster(expected=2, deadline_s=1).nodes(_Nodes({3: None, 4: "b"})) == {"b": 4}
     with pytest.raises(RunFailedError, match="none of the connected nodes said who it is"):
         NodeRoster(expected=1, deadline_s=1).nodes(_Nodes({3: None}))
+
+
+def test_nodes_whose_question_was_lost_on_the_way_are_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where the way to the sites is cut for a while: Flower then calls the nodes unavailable."""
+    monkeypatch.setattr(roster_module, "_POLL_S", 0.01)
+    grid = _Nodes({3: "site-a"})
+    honest, away = grid.answer, [1, 2]
+
+    def answer(message: Message) -> Message:
+        gone = Message(Error(ErrorCode.NODE_UNAVAILABLE, "gone"), reply_to=message)
+        return gone if away and away.pop() else honest(message)
+
+    monkeypatch.setattr(grid, "answer", answer)
+    assert NodeRoster(expected=1, deadline_s=60).nodes(grid) == {"site-a": 3}
+    assert grid.asked == [3, 3, 3]
 
 
 def test_too_few_nodes_within_the_deadline() -> None:
