@@ -14,6 +14,7 @@ import pytest
 from corolla.cli import commands, main
 from corolla.errors import RunFailedError
 from corolla.launch import Plan
+from corolla.records.json_files import write_json
 from corolla.records.run_directory import RunDirectory
 from corolla.records.sweep import Sweep
 from tests.strategies.conftest import SMALL
@@ -54,9 +55,13 @@ def test_a_failing_run_stops_no_other_and_is_tried_again(
     assert "sweep.json is there already" in capsys.readouterr().err
 
 
-def test_jobs_that_are_no_number(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", "-m", "seed=0,1", "jobs=0"]) == 2
-    assert "jobs='0': is no number of runs at once" in capsys.readouterr().err
+def test_jobs_that_are_no_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_json(tmp_path / "sweep.json", {"jobs": []})
+    for command in (["run", "-m", "seed=0,1", "jobs=0"], ["resume", "--jobs", "0", str(tmp_path)]):
+        assert main(command) == 2
+        assert "jobs='0': is no number of runs at once" in capsys.readouterr().err
+    assert main(["run", "jobs=2"]) == 2
+    assert "jobs=2: is how many runs of a sweep go at once. Add -m" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -188,3 +188,24 @@ def test_a_sweep_is_a_table_of_its_runs(tmp_path: Path, capsys: pytest.CaptureFi
     assert "| m | 0 | 75.0 |" in capsys.readouterr().out
     assert main(["table", str(tmp_path / "nowhere")]) == 2
     assert "no such directory" in capsys.readouterr().err
+
+
+def test_another_partition_is_named_once(tmp_path: Path) -> None:
+    """Its class says it; settings that only one of the two has are no further difference."""
+    drawn = {"_target_": "parts.dirichlet.Dirichlet", "alpha": 0.3, "test": 0.2}
+    sites = {"_target_": "parts.by_folder.ByFolder", "test": 0.1}
+    one, other = (
+        finished(tmp_path / name, 0.5, 0, partition=partition)
+        for name, partition in (("a", drawn), ("b", sites))
+    )
+    groups, to_know = grouped([load_run(path) for path in (one, other)])
+    labels = ["m · partition Dirichlet · test 0.2", "m · partition ByFolder · test 0.1"]
+    assert [group.label for group in groups] == labels
+    assert to_know == ["Runs of one method are kept apart by partition, partition.test."]
+    third = finished(tmp_path / "c", 0.5, 1, partition=drawn | {"alpha": 0.1})
+    groups, _ = grouped([load_run(path) for path in (one, other, third)])
+    assert len(groups) == 3  # alpha tells the two of one class apart
+    _with(other, method="other")
+    _, to_know = grouped([load_run(path) for path in (one, other)])
+    assert to_know[0] == "Groups also differ in partition: Dirichlet (m); ByFolder (other)."
+    assert len(to_know) == 2

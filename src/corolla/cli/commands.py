@@ -119,7 +119,7 @@ def terminable() -> Iterator[None]:
 def resume_command(options: argparse.Namespace, console: Console) -> int:
     """Carry on an interrupted run, or what is not finished of a sweep."""
     if is_sweep(options.run_dir):
-        from corolla.cli.sweeping import go_on
+        from corolla.cli.sweeping import go_on, number_of
 
         if options.overrides:
             path, remedy = (
@@ -129,7 +129,8 @@ def resume_command(options: argparse.Namespace, console: Console) -> int:
             raise RefusedError(
                 Fault("run_dir", path, "is a sweep, which takes no overrides", remedy)
             )
-        return go_on(Sweep.open(options.run_dir.absolute()), options.jobs, console)
+        at_once = number_of([f"jobs={options.jobs}"])
+        return go_on(Sweep.open(options.run_dir.absolute()), at_once, console)
     resumed(options.run_dir, console, options.overrides)
     return 0
 

@@ -31,7 +31,7 @@ _MOST_AT_ONCE = 64
 
 def run_sweep(overrides: list[str], console: Console) -> int:
     """Check all combinations, write them down, and run them."""
-    at_once = _number_of([o for o in overrides if o.startswith(_AT_ONCE)])
+    at_once = number_of([o for o in overrides if o.startswith(_AT_ONCE)])
     jobs = sweep([o for o in overrides if not o.startswith(_AT_ONCE)])
     for job in jobs:
         compose_values(job)
@@ -153,7 +153,8 @@ def _ended(running: dict[str, subprocess.Popen[Any]]) -> Iterator[tuple[str, int
             yield name, code
 
 
-def _number_of(texts: list[str]) -> int:
+def number_of(texts: list[str]) -> int:
+    """Return the number in the last of ``jobs=2``, 1 where there is none; RefusedError where it is none."""
     text = texts[-1].partition("=")[2] if texts else "1"
     if text.isdecimal() and 1 <= int(text) <= _MOST_AT_ONCE:
         return int(text)

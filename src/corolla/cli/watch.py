@@ -22,7 +22,7 @@ def watch_command(options: argparse.Namespace, console: Console) -> int:
         server = WatchServer(pages, port=options.port, every_s=options.every)
     except (OSError, OverflowError) as error:
         remedy = "Give another --port; 0 takes any that is free"
-        raise RefusedError(Fault("port", options.port, str(error), remedy)) from error
+        raise RefusedError(Fault("port", options.port, str(error).rstrip("."), remedy)) from error
     with server:
         console.print(
             f"Open {server.address}   (Ctrl-C ends the page, not the runs)", highlight=False

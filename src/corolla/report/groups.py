@@ -45,10 +45,10 @@ def grouped(runs: Sequence[Run]) -> tuple[list[Group], list[str]]:
         parts += [dataset] if len(datasets) > 1 else []
         settings = _settings(members)
         differing = _differing(settings)
-        split_by += [key for key in differing if key not in split_by]
+        split_by += [name for key in differing if (name := _name(key)) not in split_by]
         split: dict[tuple[str, ...], list[Run]] = {}
         for run, flat in zip(members, settings, strict=True):
-            words = [f"{key.rpartition('.')[2]} {_said(flat, key)}" for key in differing]
+            words = [f"{_name(key).rpartition('.')[2]} {_said(flat, key)}" for key in differing]
             split.setdefault(tuple(words), []).append(run)
         for differences, same in split.items():
             label = " · ".join([*parts, *(middle(w, 40) for w in differences)])
@@ -70,13 +70,13 @@ def _to_know(groups: Sequence[Group], split_by: Sequence[str]) -> list[str]:
         if len({group.runs[0].name_of(name) for group in groups}) > 1
     ]
     for key in _differing(settings):
-        if key in split_by or key.startswith((*apart, "images.")):
+        if _name(key) in split_by or key.startswith((*apart, "images.")):
             continue
         holders: dict[str, list[str]] = {}
         for group, flat in zip(groups, settings, strict=True):
             holders.setdefault(_said(flat, key), []).append(group.label)
         each = "; ".join(f"{value} ({listing(names, limit=3)})" for value, names in holders.items())
-        said.append(f"Groups also differ in {key}: {each}.")
+        said.append(f"Groups also differ in {_name(key)}: {each}.")
     for group in groups:
         seeds = [run.seed for run in group.runs]
         twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
@@ -85,6 +85,7 @@ def _to_know(groups: Sequence[Group], split_by: Sequence[str]) -> list[str]:
     return said
 
 
+_TARGET = "_target_"
 _NO_EFFECT = frozenset(  # settings that change where or how a run is recorded, not what comes out
     {"device", "engine", "evaluation.every", "evaluation.latency", "evaluation.return_models"}
     | {"experiment", "hydra", "report", "round_timeout_s", "run_dir", "tensorboard", "tracker"}
@@ -118,9 +119,28 @@ def _settings(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def _differing(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the keys that differ; of parts of another class, not those that the other class lacks."""
     keys = sorted(set().union(*settings))
-    return [key for key in keys if len({repr(flat.get(key)) for flat in settings}) > 1]
+    differing = [key for key in keys if len({repr(flat.get(key)) for flat in settings}) > 1]
+    return [key for key in differing if not _told_by_class(key, differing, settings)]
+
+
+def _told_by_class(
+    key: str, differing: Sequence[str], settings: Sequence[Mapping[str, Any]]
+) -> bool:
+    target = f"{key.rpartition('.')[0]}.{_TARGET}"
+    if target == key or target not in differing:
+        return False
+    classes = {str(flat.get(target)) for flat in settings}
+    having = {(str(flat.get(target)), key in flat) for flat in settings}
+    alike = len({repr(flat[key]) for flat in settings if key in flat}) == 1
+    return alike and len(having) == len(classes)
+
+
+def _name(key: str) -> str:
+    return key.removesuffix(f".{_TARGET}")
 
 
 def _said(flat: Mapping[str, Any], key: str) -> str:
-    return str(flat.get(key, DASH))
+    value = str(flat.get(key, DASH))
+    return value.rpartition(".")[2] if key.endswith(f".{_TARGET}") else value
