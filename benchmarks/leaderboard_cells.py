@@ -90,6 +90,9 @@ ARMS: dict[str, Arm] = {
     "fedavg_largest": _fixed(
         "fedavg", "method.architecture=largest", tracks="abde", grid=_MOMENTUM
     ),
+    "fedavg_largest_momentum": _fixed(  # as much of it as our method has
+        "fedavg", "method.architecture=largest", "method.server_momentum=0.6", tracks="abde"
+    ),
     "local": _fixed("local", tracks="abde", stage="alone"),
     "local_fitting": _fixed("local", "method.architecture=fitting", tracks="c"),
     "fedprox": _fixed("fedprox", tracks="abde", grid=("method.mu", (0.001, 0.1))),

@@ -41,6 +41,9 @@ validation images of seed {TUNING_SEED}, all arms tried about equally often; 0.0
 was tried. Costs are of the whole run: MB of all messages, thousands of images trained on, MB that a client
 keeps. Memory is what training takes by our estimate, MiB.
 
+`fedavg_of_corolla` is FedAvg of the largest network of our method's family: it counts as a part of ours, not as
+another method, and says how much of the lead is the network alone.
+
 `*_by_lot` is a search's control: random architectures of the sizes that it proposed and deployed, shuffled
 among clients of the same cap. `perfednas_by_lot` is one uniform draw per client, `perfednas_costliest` the
 costliest that fits. On track e new clients are served by the stage of the method (searched by evaluations,
@@ -68,7 +71,8 @@ def figures(raw: Mapping[str, Any]) -> dict[str, float]:
     """Return means over seeds of every arm, our method's leads in points, and searches over their controls.
 
     ``lead_deployed_a``: over the best other arm on track a that is no variant of ours, over the seeds that
-    both have. ``lead_over_lot_a``: deployed, over the control of the same sizes; ``lead_over_lot`` is the
+    both have, FedAvg of the network that our family ends at among them: ``lead_over_own_network_deployed_a``
+    is over that. ``lead_over_lot_a``: deployed, over the control of the same sizes; ``lead_over_lot`` is the
     mean over tracks. ``lead_every_tier_c``: the smallest lead in a tier, over the methods for tiers. A lead
     of nothing over nothing is left out. ``oracle_gain_a``: of benchmarks.oracle.
     """
@@ -80,10 +84,12 @@ def figures(raw: Mapping[str, Any]) -> dict[str, float]:
                 if values:
                     found[f"{track}_{arm}_{key}"] = float(np.mean(values))
         for key in ("deployed", "fine_tuned"):
-            others = {a: rows for a, rows in arms.items() if not a.startswith(OWN)}
+            others = {a: rows for a, rows in arms.items() if OWN not in a}
             best = best_arm(others, key)
             if OWN in arms and best:
                 _add(found, f"lead_{key}_{track}", arms[OWN], arms[best], key)
+            if OWN in arms and (plain := arms.get(f"fedavg_of_{OWN}")):
+                _add(found, f"lead_over_own_network_{key}_{track}", arms[OWN], plain, key)
         for search in (OWN, *SEARCHES):
             lot = by_lot(search) if by_lot(search) in arms else _LOT
             name = f"lead_over_lot_{track}" if search == OWN else f"{search}_over_lot_{track}"

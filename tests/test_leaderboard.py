@@ -70,6 +70,7 @@ def test_searches_are_compared_with_their_own_controls() -> None:
     arms = {
         "corolla": {"0": row(60.0)},
         "corolla_by_lot": {"0": row(59.0)},  # no rival: a variant of ours
+        "fedavg_of_corolla": {"0": row(59.5)},  # nor this
         "perfedrlnas": {"0": row(58.0)},
         "perfednas_by_lot": {"0": row(50.0)},
     }
@@ -78,6 +79,7 @@ def test_searches_are_compared_with_their_own_controls() -> None:
     assert found["lead_over_lot"] == 5.5
     assert found["perfedrlnas_over_lot_a"] == 8.0
     assert found["lead_deployed_a"] == 2.0
+    assert found["lead_over_own_network_deployed_a"] == 0.5
 
 
 def test_the_lead_in_every_tier_is_the_smallest() -> None:
