@@ -41,8 +41,8 @@ validation images of seed {TUNING_SEED}, all arms tried about equally often; 0.0
 was tried. Costs are of the whole run: MB of all messages, thousands of images trained on, MB that a client
 keeps. Memory is what training takes by our estimate, MiB.
 
-`fedavg_of_corolla` is FedAvg of the largest network of our method's family: it counts as a part of ours, not as
-another method, and says how much of the lead is the network alone.
+`fedavg_of_corolla` is FedAvg of the largest network of our method's family: it counts as a part of ours, not
+as another method, and says how much of the lead is the network alone.
 
 `*_by_lot` is a search's control: random architectures of the sizes that it proposed and deployed, shuffled
 among clients of the same cap. `perfednas_by_lot` is one uniform draw per client, `perfednas_costliest` the
