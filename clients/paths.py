@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+from torch import nn
 
 from clients.deploy import scores, training_metrics
 from clients.subnet import SubnetClient
@@ -45,11 +48,18 @@ class PathsClient(SubnetClient):
         )
         # What did not come stays 0: no path goes through it.
         nothing = {n: np.zeros(s, dtype=np.float32) for n, s in space.supernet_shapes.items()}
+        received = paste(nothing, arrays, held)
+        metrics = self._scores_before(self._first(received, paths), task)
         result = SupernetTrainer(space, site.trainer, SandwichSettings(random_subnets=0)).train(
-            paste(nothing, arrays, held), data.train, lr=task.lr, draws=draws, **passes
+            received, data.train, lr=task.lr, draws=draws, **passes
         )
         trained = cut(result.arrays, held)
-        first = space.load(paths[0], space.cut(result.arrays, paths[0]))
-        metrics = scores(site, first.to(site.trainer.device), shared=False)
+        metrics |= scores(site, self._first(result.arrays, paths), shared=False)
         metrics |= training_metrics(result) | {VISITS: draws.shares(trained)}
         return Answer(num_examples=len(data.train), arrays=trained, metrics=metrics)
+
+    def _first(self, supernet: Arrays, paths: Sequence[Architecture]) -> nn.Module:
+        """Return the first path's network, by which a reply is scored."""
+        space = self._site.space
+        model = space.load(paths[0], space.cut(supernet, paths[0]))
+        return model.to(self._site.trainer.device)

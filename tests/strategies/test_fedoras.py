@@ -83,6 +83,14 @@ def test_a_client_trains_what_it_visits_and_says_so(tmp_path: Path) -> None:
     site = site_of(cast(Any, context), {"client": "0"})
     answer = build_client(config, site=site).fit(order.task, dict(order.arrays))
     assert {n: a.shape for n, a in answer.arrays.items()} == dict(order.returns)
+    # Any reward can judge it: what came is scored where a reward asks for that, before it is trained.
+    assert "received_val_loss" not in answer.metrics
+    told = replace(order.task, extra={**order.task.extra, "received": True})
+    metrics = build_client(config, site=site).fit(told, dict(order.arrays)).metrics
+    assert metrics["received_val_loss"] != metrics["val_loss"]
+    assert {key: metrics[key] for key in ("val_loss", VISITS)} == {
+        key: answer.metrics[key] for key in ("val_loss", VISITS)
+    }
     shares = dict(zip(answer.arrays, answer.metrics[VISITS], strict=True))
     assert set(shares.values()) == {0.0, 1.0}  # one batch: one path
     for name, array in answer.arrays.items():
