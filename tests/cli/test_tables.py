@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from corolla.cli.tables import candidates, comparison
+from corolla.cli.tables import candidates, comparison, shared_models
 from tests.report.test_report_compare import finished
 
 
@@ -21,6 +21,22 @@ def test_architectures_are_read_by_their_candidates() -> None:
     assert candidates([0, 1, 0, 2, 1], dimensions) == (
         "mb1 width 24 kernel 3, mb2 depth 3, normal 0-2 sep 3"
     )
+
+
+def test_shared_models_have_a_table_of_their_own() -> None:
+    """Global and personalised accuracies never share a column."""
+    assert shared_models({"method": "m"}) is None
+    entry = {"params": 1200, "macs": 2_500_000, "test_images": 1500, "test_accuracy": 0.8125}
+    table = shared_models({"pooled": {"tier 1": entry, "tier 2": {**entry, "test_accuracy": 0.5}}})
+    console = Console(width=80)
+    with console.capture() as told:
+        console.print(table)
+    assert "over all 1,500 test images together" in told.get()
+    rows = [line.split("│")[1:-1] for line in told.get().splitlines() if "│" in line]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        ["tier 1", "1,200", "2.50", "81.25"],
+        ["tier 2", "1,200", "2.50", "50.00"],
+    ]
 
 
 def test_two_steps_are_two_rows(tmp_path: Path) -> None:

@@ -84,6 +84,25 @@ def headline(summary: Mapping[str, Any]) -> Table:
     return table
 
 
+def shared_models(summary: Mapping[str, Any]) -> Table | None:
+    """Return the accuracy of models that serve more than one client; None where the method has none.
+
+    Never in one table with what clients get: a client's test images hold few classes.
+    """
+    pooled: Mapping[str, Mapping[str, Any]] = summary.get("pooled", {})
+    if not pooled:
+        return None
+    images = max(entry["test_images"] for entry in pooled.values())
+    title = f"Accuracy over all {images:,} test images together, %"
+    table = Table(title=title, min_width=len(title))
+    for heading in ("model", "params", "MMACs", "test"):
+        table.add_column(heading, justify="left" if heading == "model" else "right")
+    for name, entry in pooled.items():
+        costs = f"{entry['params']:,}", f"{entry['macs'] / 1e6:.2f}"
+        table.add_row(name, *costs, _percent(entry.get("test_accuracy")))
+    return table
+
+
 def comparison(run_dirs: Sequence[Path]) -> tuple[Table, list[str]]:
     """Return mean and sd over seeds, one row per group of runs, and what to know before comparing them."""
     groups, to_know = grouped([load_run(path) for path in run_dirs])

@@ -31,7 +31,7 @@ from corolla.report.gain_tables import gain_section
 from corolla.report.groups import Group, grouped
 from corolla.report.load import Run, load_run, number, with_site_names
 from corolla.report.measures import MEASURES, in_words, over_seeds
-from corolla.report.results import result, results
+from corolla.report.results import result, results, shared_models
 from corolla.report.round_figures import accuracy, round_figures
 from corolla.report.wording import listing
 
@@ -86,6 +86,7 @@ def run_page(run: Run) -> str:
         subtitle=" · ".join(part for part in parts if part != "?"),
         status=status(run),
         results=results(run),
+        shared_models=shared_models(run),
         facts=facts(run),
         failures=failures(run),
         over_rounds=round_figures(run),

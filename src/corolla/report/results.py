@@ -48,6 +48,30 @@ def results(run: Run) -> list[Result]:
     return results
 
 
+@dataclass(frozen=True)
+class SharedModel:
+    """A model that serves more than one client, scored on all clients' images together."""
+
+    name: str  # global, tier 1 ...
+    macs: float | None
+    test: float | None
+    validation: float | None
+
+
+def shared_models(run: Run) -> list[SharedModel]:
+    """Return the run's shared models; none before it is over, or where the method has none."""
+    pooled = _mapping(_mapping(run.summary).get("pooled"))
+    return [
+        SharedModel(
+            str(name),
+            number(_mapping(entry).get("macs")),
+            number(_mapping(entry).get("test_accuracy")),
+            number(_mapping(entry).get("val_accuracy")),
+        )
+        for name, entry in pooled.items()
+    ]
+
+
 def result(run: Run, key: str) -> Result | None:
     """Return the result called ``key``, if the run has it."""
     return next((entry for entry in results(run) if entry.key == key), None)
