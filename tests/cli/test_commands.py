@@ -15,6 +15,11 @@ from tests.conftest import make_space
 from tests.strategies.conftest import SMALL, run
 
 
+def test_no_command_shows_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "start a run" in capsys.readouterr().out
+
+
 def test_run_prints_table_and_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     extras = ["rounds=1", "report=true", "tensorboard=true"]
     assert main(["run", *SMALL, *extras, f"run_dir={tmp_path / 'run'}"]) == 0

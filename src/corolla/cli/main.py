@@ -35,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # One thread per process: two on a busy machine are many times slower (docs/performance.md).
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     parser = _parser()
+    if not (sys.argv[1:] if arguments is None else arguments):
+        parser.print_help()
+        return REFUSED
     options, rest = parser.parse_known_args(arguments)
     if rest and not getattr(options, "of_others", False):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")

@@ -31,7 +31,7 @@ def clients(summary: Mapping[str, Any]) -> Table:
     table.caption = f"Architecture of all: {shared}" if shared else None
     for heading in ("client", *(() if shared is not None else ("architecture",))):
         table.add_column(heading)
-    headings = ["params", "MMACs", *(["memory/budget MiB"] if budget else []), "test %", "+FT %"]
+    headings = ["params", "MMACs", *(["memory/budget MiB"] if budget else []), "test %", "tuned %"]
     for heading in headings:
         table.add_column(heading, justify="right")
     tuned = summary.get("fine_tuned", {}).get("test_accuracy", {}).get("per_client", {})
