@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from corolla.cli.tables import candidates, comparison, shared_models
+from corolla.cli.tables import candidates, clients, comparison, shared_models
 from tests.report.test_report_compare import finished
 
 
@@ -61,3 +61,13 @@ def test_two_steps_are_two_rows(tmp_path: Path) -> None:
     with console.capture() as told:
         Console.print(console, table, width=44)
     assert "…" not in told.get()
+
+
+def test_architectures_of_many_clients_are_left_to_the_report() -> None:
+    entry = {"params": 10, "macs": 10}
+    for number, told in ((10, True), (11, False)):
+        each = {str(i): {**entry, "choices": [i % 2]} for i in range(number)}
+        summary = {"method": "m", "dataset": "d", "space": "s", "per_client": each}
+        table = clients({**summary, "dimensions": [{"name": "a.width", "choices": [8, 16]}]})
+        assert ("architecture" in [column.header for column in table.columns]) == told
+        assert (table.caption is None) == told

@@ -14,7 +14,7 @@ from corolla.report.load import load_run
 from corolla.report.measures import MEASURES, in_words, over_seeds
 from corolla.types import client_order
 
-_MOST_ROWS = 40
+_MOST_ROWS, _MOST_TOLD = 40, 10  # clients; whose architectures take four lines each
 _COMPARED = ("last", "worst", "fine_tuned", "global")  # what has room in 80 columns
 
 
@@ -29,7 +29,10 @@ def clients(summary: Mapping[str, Any]) -> Table:
     }
     shared = told[names[0]] if len(names) > 1 and len(set(told.values())) == 1 else None
     table.caption = f"Architecture of all: {shared}" if shared else None
-    for heading in ("client", *(() if shared is not None else ("architecture",))):
+    listed = shared is None and len(names) <= _MOST_TOLD
+    if shared is None and not listed:
+        table.caption = "Architectures are in the report and in summary.json"
+    for heading in ("client", *(("architecture",) if listed else ())):
         table.add_column(heading)
     headings = ["params", "MMACs", *(["memory/budget MiB"] if budget else []), "test %", "tuned %"]
     for heading in headings:
@@ -41,7 +44,7 @@ def clients(summary: Mapping[str, Any]) -> Table:
         accuracy = as_trained["test_accuracy"]["per_client"]
     for name in names[:_MOST_ROWS]:
         entry = summary["per_client"][name]
-        row = [str(entry.get("site", name)), *(() if shared is not None else (told[name],))]
+        row = [str(entry.get("site", name)), *((told[name],) if listed else ())]
         row += [f"{entry['params']:,}", f"{entry['macs'] / 1e6:.2f}"]
         if budget:
             limit = entry.get("memory_budget_mib")
