@@ -71,7 +71,8 @@ def without_effect(overrides: Sequence[str]) -> list[str]:
     for key in ("damping", "lambda_time"):
         if key in given and f"${{{key}}}" not in own:
             add(key, f"method={method} does not read it")
-    if raw.evaluation.fine_tune_epochs == 0 and "evaluation.fine_tune_lr" in given:
+    epochs = OmegaConf.select(raw, "evaluation.fine_tune_epochs")
+    if epochs == 0 and "evaluation.fine_tune_lr" in given:
         add("evaluation.fine_tune_lr", "evaluation.fine_tune_epochs is 0")
     fixed = OmegaConf.select(raw, "method.architecture")
     for key in ("cap", "memory_budget_mib"):

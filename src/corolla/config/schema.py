@@ -288,6 +288,8 @@ def _fault(item: Any, values: dict[str, Any]) -> Fault:
     if item["type"] == "string_pattern_mismatch":
         problem, remedy = "is no name", "Use letters, digits and . _ + -, a letter or digit first"
         return Fault(key, item["input"], problem, remedy)
+    if item["type"] == "model_type":
+        return Fault(key, item["input"], "is a group of settings", f"Set its keys: {key}.KEY=VALUE")
     remedy = _remedy(path, str(item["type"]), problem)
     if item["type"] in _BOUNDS:
         problem = "is out of range"
@@ -300,11 +302,13 @@ _BOUNDS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
 def _remedy(path: Sequence[str], kind: str, problem: str) -> str:
     """Return what the key at ``path`` takes, where its annotation says."""
     model, name = (EvaluationConfig, path[1:]) if path[0] == "evaluation" else (RunConfig, path)
-    field = model.model_fields.get(name[0]) if len(name) == 1 else None
+    fields = {one.alias or key: one for key, one in model.model_fields.items()}
+    field = fields.get(name[0]) if len(name) == 1 else None
     if path[0] == "clients_per_round":
         return "Write a count, as in 5, or a fraction, as in 0.5"
     if field is None or not (kind in _BOUNDS or problem.startswith("is not ")):
         return "Correct it"
     if " or " in problem and kind not in _BOUNDS:  # it names them
         return "Use one of them"
-    return f"Use {phrase(Annotated[field.annotation, *field.metadata])}"
+    hint = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+    return f"Use {phrase(hint)}"
