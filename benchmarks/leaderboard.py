@@ -14,7 +14,8 @@ whose sizes it takes.
 then at the best of them up to two more values of one parameter of the method (of arms without one: two more
 step sizes). The best on validation images is taken from then on; a track that was not tuned takes what track
 a has. --large: the version for a GPU, of larger spaces and more rounds, with files of its own
-(``leaderboard_large``). --rounds: a trial, nothing is written.
+(``leaderboard_large``). --rounds: a trial, nothing is written. The table in README.md and docs/results.md is
+written with the page.
 """
 
 from __future__ import annotations
@@ -45,12 +46,14 @@ from benchmarks.leaderboard_cells import (
 )
 from benchmarks.leaderboard_chart import chart
 from benchmarks.leaderboard_rows import scores
+from benchmarks.leaderboard_summary import insert, table
 from benchmarks.leaderboard_table import OWN, figures, page
 from benchmarks.recording import read_raw, write_result
 from corolla.config.compose import compose_values
 from corolla.records.run_directory import RunDirectory
 
 _DOCS = Path(__file__).parents[1] / "docs"
+_SUMMARIES = (_DOCS.parent / "README.md", _DOCS / "results.md")
 _STAGE_ROUNDS = 20  # of evaluations on track e, where a method's stage for new clients has rounds
 
 
@@ -279,6 +282,9 @@ def _write(options: argparse.Namespace, raw: dict[str, Any]) -> None:
     raw = raw or read_raw(name)
     (_DOCS / f"{name}.md").write_text(page(raw, large=options.large))
     (_DOCS / f"{name}.svg").write_text(chart(raw.get("runs", {}), TITLES, own=OWN))
+    if not options.large:
+        for path in _SUMMARIES:
+            insert(path, table(raw))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks import feature_shift, leaderboard, leaderboard_table
+from benchmarks import feature_shift, leaderboard, leaderboard_summary, leaderboard_table
 from benchmarks.leaderboard_cells import ARMS, LARGE, TITLES, TRACKS, Arm, Tuned, overrides_of
 from benchmarks.leaderboard_chart import chart
 from benchmarks.leaderboard_rows import scores
@@ -80,6 +80,29 @@ def test_searches_are_compared_with_their_own_controls() -> None:
     assert found["perfedrlnas_over_lot_a"] == 8.0
     assert found["lead_deployed_a"] == 2.0
     assert found["lead_over_own_network_deployed_a"] == 0.5
+
+
+def test_the_summary_names_the_best_other_method_and_is_put_between_its_marks(
+    tmp_path: Path,
+) -> None:
+    arms = {
+        "corolla": {"0": row(60.0), "1": row(62.0)},
+        "corolla_by_lot": {"0": row(50.0), "1": row(52.0)},
+        "fedavg": {"0": row(55.0), "1": row(57.0)},
+        "local": {"0": row(40.0), "1": row(40.0)},
+    }
+    path = tmp_path / "page.md"
+    path.write_text(f"before\n{leaderboard_summary._BEGIN}\nold\n{leaderboard_summary._END}\nafter")
+    leaderboard_summary.insert(path, leaderboard_summary.table({"runs": {"a": arms}}))
+    first, _, _, _, found, _, last = path.read_text().splitlines()
+    assert (first, last) == ("before", "after")
+    cells = [cell.strip() for cell in found.split("|")][2:-1]
+    assert cells[0] == "61.0"
+    assert cells[1:3] == ["`fedavg` 56.0", "+5.0 ± 0.0"]
+    assert cells[4:] == ["-", "+10.0 ± 0.0", "0, 1"]
+    path.write_text("nothing")
+    with pytest.raises(ValueError, match="no lines"):
+        leaderboard_summary.insert(path, [])
 
 
 def test_the_lead_in_every_tier_is_the_smallest() -> None:

@@ -1,0 +1,74 @@
+"""The leaderboard in a few lines, for the README and docs/results.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.leaderboard_cells import TITLES, by_lot
+from benchmarks.leaderboard_table import OWN, best_arm, paired
+from corolla.records.atomic import write_text
+
+_BEGIN, _END = "<!-- leaderboard, written by benchmarks.leaderboard -->", "<!-- end -->"
+_HEAD = (
+    "track",
+    f"`{OWN}`",
+    "best other method",
+    "ahead",
+    "ahead after fine-tuning",
+    "ahead of FedAvg of its network",
+    "ahead of a lottery",
+    "seeds",
+)
+
+
+def table(raw: Mapping[str, Any]) -> list[str]:
+    """Return a row for each track that our method has run on: deployed in %, leads in points."""
+    lines = [f"| {' | '.join(_HEAD)} |", f"|{'---|' * len(_HEAD)}"]
+    return lines + [f"| {' | '.join(row)} |" for row in _rows(raw.get("runs", {}))]
+
+
+def _rows(runs: Mapping[str, Mapping[str, Any]]) -> Iterator[list[str]]:
+    for track in sorted(runs):
+        arms = runs[track]
+        others = {arm: rows for arm, rows in arms.items() if OWN not in arm}
+        best, tuned = best_arm(others, "deployed"), best_arm(others, "fine_tuned")
+        if OWN not in arms or best is None:
+            continue
+        yield [
+            TITLES[track],
+            _mean(arms[OWN]),
+            f"`{best}` {_mean(arms[best])}",
+            _lead(arms, best, "deployed"),
+            _lead(arms, tuned or best, "fine_tuned"),
+            _lead(arms, f"fedavg_of_{OWN}", "deployed"),
+            _lead(arms, by_lot(OWN), "deployed"),
+            ", ".join(arms[OWN]),
+        ]
+
+
+def _mean(rows: Mapping[str, Any]) -> str:
+    values = [row["deployed"] for row in rows.values()]
+    return f"{sum(values) / len(values):.1f}"
+
+
+def _lead(arms: Mapping[str, Any], other: str, key: str) -> str:
+    lead = paired(arms[OWN], arms[other], key) if other in arms else None
+    if lead is None:
+        return "-"
+    return f"{lead[0]:+.1f}" + ("" if lead[1] is None else f" ± {lead[1]:.1f}")
+
+
+def insert(path: Path, lines: list[str]) -> None:
+    """Put ``lines`` between the page's marks.
+
+    Raises:
+        ValueError: it has none.
+
+    """
+    before, begin, rest = path.read_text().partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not end:
+        raise ValueError(f"{path}: no lines {_BEGIN} and {_END}")
+    write_text(path, "\n".join([before + begin, *lines, end]) + after)
