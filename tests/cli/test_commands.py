@@ -60,6 +60,7 @@ def test_sweep_keeps_lists_and_single_values_whole() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     out = capsys.readouterr().out

@@ -156,6 +156,7 @@ def test_a_wrong_signature_is_refused_by_name(
     assert not Path("run").exists()
 
 
+@pytest.mark.slow
 def test_the_bundle_takes_the_modules_along(mine: Path) -> None:
     own_parts.use([mine])
     (mine / "helpers").mkdir()

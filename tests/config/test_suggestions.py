@@ -47,6 +47,7 @@ def test_what_is_given_wins_and_so_does_its_group() -> None:
     assert (values["server_set"]["images"], values["space"]["name"]) == (9, "mobilenetv3_8")
 
 
+@pytest.mark.slow
 def test_every_value_names_where_it_was_set() -> None:
     found = origins(["method=spider", "rounds=99", "experiment=null"])
     assert found["rounds"] == (99, "command line")

@@ -304,6 +304,7 @@ def test_every_client_below_the_smallest_is_named_with_both_limits_at_once() -> 
 # --- in a run -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_runs_caps_are_recorded_and_kept(tmp_path: Path) -> None:
     directory = run(
         tmp_path / "run", *FEW, "cap=data_size", "evaluation.return_models=true", "rounds=2"

@@ -140,6 +140,7 @@ def test_many_kills_change_nothing(
     _kill_and_compare(whole, 15, f"slow {request.node.callspec.id}", tmp_path)
 
 
+@pytest.mark.slow
 def test_killed_while_the_directory_is_made_it_is_started_again_or_resumed_with_all_limits(
     tmp_path: Path,
 ) -> None:

@@ -65,6 +65,7 @@ def _fedavg(path: Path, *overrides: str) -> RunDirectory:
 # --- reductions -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("uncovered", quick(["keep", "zero"], "keep"))
 def test_retraining_of_one_architecture_is_fedavg(uncovered: str, tmp_path: Path) -> None:
     rule = f"method.retraining.uncovered={uncovered}"
@@ -100,6 +101,7 @@ def test_stage_3_may_have_a_loss_of_its_own(tmp_path: Path) -> None:
     assert any((own[name] != balanced[name]).any() for name in own)
 
 
+@pytest.mark.slow
 def test_knowledge_models_are_averaged_as_fedavg_does(tmp_path: Path) -> None:
     knowledge = _run(tmp_path / "knowledge", "rounds=4", "method.supernet_training.rounds=2")
     averaged = _fedavg(tmp_path / "fedavg", "rounds=2")
@@ -140,6 +142,7 @@ def test_stage_1_says_how_far_the_supernet_is(tmp_path: Path) -> None:
 # --- stage 2 --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_search_on_the_client_and_one_at_the_server_find_the_same(tmp_path: Path) -> None:
     client = _run(tmp_path / "client", *EVERYBODY)
     # Ten, then two architectures, at most five an exchange: three exchanges of each client.
@@ -173,6 +176,7 @@ def test_nobody_is_sent_the_supernet_where_the_server_searches(tmp_path: Path) -
     assert all(row["bytes_down"] < whole and row["bytes_up"] == 0 for row in searching)
 
 
+@pytest.mark.slow
 def test_test_images_choose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, ...]] = []
     make = SubnetScorer.__init__
@@ -287,6 +291,7 @@ def test_who_fails_keeps_nobody_else_from_searching(failing: list[str], particip
     assert sorted(search._found) == sorted(set(clients) - set(failing))
 
 
+@pytest.mark.slow
 def test_a_search_that_was_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = _run(tmp_path / "whole", *EVERYBODY)
     monkeypatch.setattr("clients.supernet_search._PIECE", 4)

@@ -90,6 +90,7 @@ def _model(strategy: HeteroFL) -> Arrays:
 # --- reductions -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", quick(METHODS, "heterofl"))
 def test_whole_networks_without_mask_and_class_rows_are_fedavgs(
     method: str, tmp_path: Path
@@ -109,6 +110,7 @@ def test_whole_networks_without_mask_and_class_rows_are_fedavgs(
 # --- who gets which part --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", quick(METHODS, "fedrolex"))
 def test_a_client_gets_the_largest_rate_within_its_limits(method: str) -> None:
     _, space, _ = _config(method, ())

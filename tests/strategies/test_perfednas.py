@@ -60,6 +60,7 @@ def strategy(*overrides: str) -> CorollaStrategy:
     return _strategy(_config("perfednas", *overrides))
 
 
+@pytest.mark.slow
 def test_the_default_point_is_perfedrlnas_to_the_bit(tmp_path: Path) -> None:
     common = ["memory_budget_mib=space", "rounds=3", "method.server_momentum=0.3"]
     named = run(tmp_path / "named", *common)

@@ -118,6 +118,7 @@ def _recorded(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
     return names
 
 
+@pytest.mark.slow
 def test_with_a_search_nothing_private_travels_and_a_resumed_run_is_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

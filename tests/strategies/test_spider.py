@@ -55,6 +55,7 @@ def _same(left: dict[str, Any], right: dict[str, Any]) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_the_global_model_of_spider_is_that_of_fedavg_on_the_supernet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,6 +75,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     return run(tmp_path_factory.mktemp("spider") / "run", *SPIDER, *ALL)
 
 
+@pytest.mark.slow
 def test_ditto_without_a_pull_is_local_training(tmp_path: Path) -> None:
     """And its global part is FedAvg's, pull or not."""
     ditto = run(tmp_path / "d", "method=ditto", *ALL, "rounds=2", "method.lambda_local=0.0")
