@@ -14,8 +14,8 @@ whose sizes it takes.
 then at the best of them up to two more values of one parameter of the method (of arms without one: two more
 step sizes). The best on validation images is taken from then on; a track that was not tuned takes what track
 a has. --large: the version for a GPU, of larger spaces and more rounds, with files of its own
-(``leaderboard_large``). --rounds: a trial, nothing is written. The table in README.md and docs/results.md is
-written with the page.
+(``leaderboard_large``). --rounds: a trial, nothing is written. The tables in README.md,
+docs/results.md and docs/corolla.md are written with the page.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from corolla.config.compose import compose_values
 from corolla.records.run_directory import RunDirectory
 
 _DOCS = Path(__file__).parents[1] / "docs"
-_SUMMARIES = (_DOCS.parent / "README.md", _DOCS / "results.md")
+_SUMMARIES = (_DOCS.parent / "README.md", _DOCS / "results.md", _DOCS / "corolla.md")
 _STAGE_ROUNDS = 20  # of evaluations on track e, where a method's stage for new clients has rounds
 
 
