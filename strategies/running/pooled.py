@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from corolla.aggregation.coverage import coverage_average
 from corolla.aggregation.regions import leading_regions
+from corolla.aggregation.robust import RobustRule
 from corolla.aggregation.statistics import is_statistic, moments_of, statistics_of
 from corolla.aggregation.updates import Update
 from corolla.tasks import Reply
-from corolla.types import ClientId
+from corolla.types import Arrays, ClientId
 from strategies.base import CorollaStrategy, Deployment
 from strategies.evaluation import Evaluator
 
@@ -62,19 +65,28 @@ def of_all_images(
     replies, failures = evaluator.statistics(server_round, deployment)
     for failure in failures:
         _LOG.warning("BatchNorm statistics, client %s: %s", failure.client, failure.reason)
+    together = statistics_together(sent, replies, rule=strategy.federation.robust)
+    return replace(deployment, arrays={**deployment.arrays, **together})
+
+
+def statistics_together(
+    sent: Arrays, replies: Sequence[Reply], *, rule: RobustRule | None
+) -> Arrays:
+    """Return the statistics of all these clients' images; whose moments are not finite is left out."""
     shapes = {name: array.shape for name, array in sent.items()}
     regions = leading_regions(shapes, shapes)
-    updates = [
-        Update(
-            arrays=moments_of(reply.arrays),
-            regions=regions,
-            weight=reply.num_examples,
-            client=reply.client,
-        )
-        for reply in replies
-    ]
-    moments = coverage_average(moments_of(sent), updates, rule=strategy.federation.robust)
-    return replace(deployment, arrays={**deployment.arrays, **statistics_of(moments)})
+    updates = []
+    for reply in replies:
+        with np.errstate(over="ignore"):
+            moments = moments_of(reply.arrays)
+        if all(np.isfinite(array).all() for array in moments.values()):
+            weight = reply.num_examples
+            updates.append(
+                Update(arrays=moments, regions=regions, weight=weight, client=reply.client)
+            )
+        else:
+            _LOG.warning("BatchNorm statistics of client %s are beyond all bounds", reply.client)
+    return statistics_of(coverage_average(moments_of(sent), updates, rule=rule))
 
 
 def pooled(

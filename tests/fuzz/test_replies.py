@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from corolla.state import State
-from corolla.tasks import Failure, Reply
+from corolla.tasks import STATISTICS, Failure, Reply
+from strategies.running.pooled import statistics_together
 from tests.fuzz.mutations import mutated
 from tests.fuzz.recording import (
     FEDERATIONS,
@@ -132,7 +133,11 @@ def _round(
     strategy, server_round = known.strategy, recorded.server_round
     if recorded.kind != "train":
         valid, failures = strategy.finish_evaluation(replies)
-        if valid and recorded.kind == "deploy":
+        if valid and recorded.kind == STATISTICS:
+            sent = {name: np.ones_like(array) for name, array in valid[0].arrays.items()}
+            together = statistics_together(sent, valid, rule=strategy.federation.robust)
+            assert_finite(State(together, {}), ())
+        elif valid and recorded.kind == "deploy":
             _check_summary(known.summary(valid, failures), valid)
         elif valid:
             _check_summary(

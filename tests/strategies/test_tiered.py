@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from corolla.errors import RefusedError
 from corolla.launch import plan_run
-from strategies.running.pooled import pooled
+from corolla.spaces.architecture import Architecture
+from corolla.tasks import Reply, Task
+from strategies.running.pooled import pooled, statistics_together
 from tests.strategies.conftest import changed_replies, run, small
 from tests.strategies.test_contract import _config, _replies, _strategy
 
@@ -113,3 +116,24 @@ def test_what_cannot_work_is_refused(override: str, words: str) -> None:
         base = [other for other in base if not other.startswith("server_set")]
     with pytest.raises(RefusedError, match=words):
         plan_run([*base, override])
+
+
+def test_a_client_whose_statistics_are_beyond_all_bounds_spoils_nobodys() -> None:
+    """By hand: of two equal clients with means 0 and 2 and variances 1, mean 1 and variance 1 + 1."""
+
+    def reply(client: str, mean: float) -> Reply:
+        arrays = {"bn.running_mean": np.full(1, mean, np.float32), "bn.running_var": np.ones(1)}
+        task = Task(client=client, round=1, architecture=Architecture((0,)))
+        return Reply(
+            task=task,
+            arrays={name: array.astype(np.float32) for name, array in arrays.items()},
+            num_examples=5,
+            metrics={},
+            round_s=0.0,
+            bytes_down=0,
+            bytes_up=0,
+        )
+
+    replies = [reply("0", 0.0), reply("1", 2.0), reply("2", 1e30)]
+    found = statistics_together(replies[0].arrays, replies, rule=None)
+    assert (found["bn.running_mean"].item(), found["bn.running_var"].item()) == (1.0, 2.0)
