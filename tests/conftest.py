@@ -55,9 +55,14 @@ def make_space(name: str, **changes: Any) -> Any:
 
 
 def quick(values: Iterable[Any], *only: Any) -> list[Any]:
-    """Return a test's parameters, all but ``only`` marked slow: left to `make test-slow`."""
+    """Return a test's parameters, all but ``only`` marked slow: left to `make test-slow`.
+
+    A tuple is one value of each of several parameters.
+    """
+    slow = [pytest.mark.slow]
     return [
-        value if value in only else pytest.param(value, marks=pytest.mark.slow) for value in values
+        pytest.param(*(v if isinstance(v, tuple) else (v,)), marks=[] if v in only else slow)
+        for v in values
     ]
 
 

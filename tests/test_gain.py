@@ -27,6 +27,7 @@ from corolla.gain.measure import _GAIN, fine_tune
 from corolla.records.errors import CorruptStateError
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.supernet import to_arrays
+from tests.conftest import quick
 from tests.strategies.conftest import run
 
 FEW_IMAGES = ["partition.balanced=true", "partition.images_per_client=80"]
@@ -107,7 +108,10 @@ def test_other_settings_are_named_with_their_remedy() -> None:
 
 @pytest.mark.parametrize(
     ("method", "prefix"),
-    [("spider", "strategy/model/"), ("perfedrlnas", "strategy/supernet/")],
+    quick(
+        [("spider", "strategy/model/"), ("perfedrlnas", "strategy/supernet/")],
+        ("spider", "strategy/model/"),
+    ),
 )
 def test_a_cell_from_the_supernet_is_a_training_by_hand(
     method: str, prefix: str, tmp_path: Path

@@ -112,7 +112,9 @@ def test_a_run_that_does_not_begin_says_why_and_what_to_do(
     remedy: str,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(submission, "LAST_WORDS_S", 0.01)  # the reader has none
     cli = _Cli(status, status, DONE, readers=["sleep 30"], nodes=nodes)
     with caplog.at_level(logging.WARNING):
         assert end(cli, tmp_path / "log") == DONE

@@ -17,6 +17,7 @@ import pytest
 from corolla.state import State
 from corolla.tasks import STATISTICS, Failure, Reply
 from strategies.running.pooled import statistics_together
+from tests.conftest import quick
 from tests.fuzz.mutations import mutated
 from tests.fuzz.recording import (
     FEDERATIONS,
@@ -27,18 +28,15 @@ from tests.fuzz.recording import (
     outcome,
 )
 
-QUICK, ALL = 300, 10_000
+QUICK, ALL = 100, 10_000
 QUICK_METHOD = "perfedrlnas"
 
 
-def test_a_few_hundred_replies() -> None:
+def test_a_hundred_replies() -> None:
     _attack(QUICK_METHOD, range(QUICK))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=() if n == QUICK_METHOD else pytest.mark.slow) for n in FEDERATIONS],
-)
+@pytest.mark.parametrize("name", quick(FEDERATIONS, QUICK_METHOD))
 def test_an_honest_client_says_nothing_that_nobody_asked_for(name: str) -> None:
     assert federation(name).unasked == frozenset()
 

@@ -9,16 +9,12 @@ import pytest
 
 from corolla.tasks import Reply
 from strategies.base import Outcome
+from tests.conftest import quick
 from tests.fuzz.recording import FEDERATIONS, federation, outcome
 from tests.fuzz.test_replies import QUICK_METHOD
 
-METHODS = [
-    pytest.param(name, marks=() if name == QUICK_METHOD else pytest.mark.slow)
-    for name in FEDERATIONS
-]
 
-
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", quick(FEDERATIONS, QUICK_METHOD))
 def test_a_reply_that_breaks_the_method_leaves_no_trace(name: str) -> None:
     known = federation(name)
     strategy = known.strategy

@@ -20,9 +20,12 @@ from corolla.state import differences
 from corolla.tasks import Reply
 from engines.grid import InlineGrid
 from strategies.base import CorollaStrategy
+from tests.conftest import quick
 from tests.strategies.conftest import power_cut, results, resumed, run, small
 
 METHODS = methods()
+# Together they have every kind of state: a model, own models, variates, a supernet with policies, two stages.
+KINDS = ["fedavg", "ditto", "scaffold", "perfedrlnas", "hapfnas", "spider", "corolla"]
 # Networks of two blocks, as small as can be and yet not all alike.
 _FIRST = "{width:[4],depth:[1],kernel:[3],expand:[1],stride:2,se:false}"
 _BLOCKS = f"[{_FIRST},{{width:[4,8],depth:[1,2],kernel:[3,5],expand:[2],stride:2,se:true}}]"
@@ -161,22 +164,15 @@ def test_run_leaves_what_the_contract_says(method: str, whole: RunDirectory) -> 
 
 # The first round is like the second, but that the state of before is the initial one.
 @pytest.mark.parametrize("crash_round", [2, pytest.param(1, marks=pytest.mark.slow)])
-def test_resumed_equals_uninterrupted(
+@pytest.mark.parametrize("method", quick(METHODS, *KINDS), indirect=True)
+def test_resumed_equals_uninterrupted_and_replies_may_come_in_any_order(
     method: str,
     whole: RunDirectory,
     crash_round: int,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The crash comes at the worst moment: the round's lines are written, its checkpoint is not."""
-    with power_cut(crash_round):
-        _run(tmp_path / "broken", method)
-    assert not (tmp_path / "broken" / "summary.json").exists()
-    assert results(resumed(tmp_path / "broken")) == results(whole)
-
-
-def test_replies_that_arrive_in_another_order_change_nothing(
-    method: str, whole: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
     exchange = InlineGrid.exchange
     orders: list[list[str]] = []
 
@@ -188,11 +184,14 @@ def test_replies_that_arrive_in_another_order_change_nothing(
         return found
 
     monkeypatch.setattr(InlineGrid, "exchange", all_reversed)
-    turned = _run(tmp_path / "turned", method)
+    with power_cut(crash_round):
+        _run(tmp_path / "broken", method)
+    assert not (tmp_path / "broken" / "summary.json").exists()
+    assert results(resumed(tmp_path / "broken")) == results(whole)
     assert max(len(order) for order in orders) > 1
-    assert results(turned) == results(whole)
 
 
+@pytest.mark.parametrize("method", quick(METHODS, *KINDS), indirect=True)
 def test_a_failing_client_costs_its_own_round_only(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

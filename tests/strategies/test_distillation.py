@@ -219,6 +219,7 @@ def test_a_distillation_that_diverges_stops_nothing(
     np.testing.assert_allclose(array, expected, rtol=1e-5)  # clients go on from their average
 
 
+@pytest.mark.slow
 def test_resume_within_stage_1_equals_uninterrupted(tmp_path: Path) -> None:
     stages = [
         "method.supernet_training.rounds=3",

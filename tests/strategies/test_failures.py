@@ -15,6 +15,7 @@ from corolla.cli import main
 from corolla.records.run_directory import RunDirectory
 from corolla.tasks import Answer, Task
 from corolla.types import Arrays
+from tests.conftest import quick
 from tests.strategies.conftest import SMALL, run
 
 FIT = SubnetClient.fit
@@ -69,7 +70,7 @@ FAULTS: dict[str, tuple[Fault, str]] = {
 }
 
 
-@pytest.mark.parametrize("method", ["perfedrlnas", pytest.param("fedavg", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("method", quick(["perfedrlnas", "fedavg"], "perfedrlnas"))
 def test_failing_clients_are_dropped_and_named(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from corolla.launch import plan_run
 from corolla.records.run_directory import RunDirectory
 from corolla.state import State, differences
 from strategies.base import CorollaStrategy
-from tests.conftest import CONF
+from tests.conftest import CONF, quick
 from tests.strategies.conftest import SMALL, power_cut, results, resumed
 from tests.strategies.conftest import run as run_small
 from tests.strategies.test_contract import _config, _replies, _strategy
@@ -111,7 +111,9 @@ def json_of(state: State) -> State:
     return State(dict(state.arrays), json.loads(json.dumps(state.meta)))
 
 
-@pytest.mark.parametrize("settings", [EVOLVING, SCREENED], ids=["evolution", "prescreened"])
+@pytest.mark.parametrize(
+    "settings", quick([EVOLVING, SCREENED], SCREENED), ids=["evolution", "prescreened"]
+)
 def test_resumed_equals_uninterrupted(settings: list[str], tmp_path: Path) -> None:
     """The crash comes after a round's lines are written and before its checkpoint."""
     settings = ["method=perfednas", *settings, "rounds=4", "memory_budget_mib=space"]

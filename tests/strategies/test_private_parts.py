@@ -19,6 +19,7 @@ from corolla.records.client_models import load_model, model_directory
 from corolla.records.run_directory import RunDirectory
 from corolla.spaces.supernet import Supernet, to_arrays
 from corolla.types import Arrays
+from tests.conftest import quick
 from tests.strategies.conftest import power_cut, results, resumed, run, small
 
 TWO = ("clients=2", "clients_per_round=2", "rounds=2", "evaluation.every=0")
@@ -238,14 +239,7 @@ def test_what_is_no_part_is_refused(value: str, said: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "method",
-    [
-        "heterofl",
-        *(
-            pytest.param(method, marks=pytest.mark.slow)
-            for method in ("ditto", "knn_per", "per_fedavg", "spider")
-        ),
-    ],
+    "method", quick(["heterofl", "ditto", "knn_per", "per_fedavg", "spider"], "heterofl")
 )
 def test_other_methods_keep_a_private_head_at_the_clients(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

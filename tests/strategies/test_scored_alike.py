@@ -24,6 +24,7 @@ from corolla.training.prior import classifier_of, log_prior
 from corolla.training.scoring import Scoring
 from corolla.training.trainer import LocalTrainer
 from strategies.running import federated_run
+from tests.conftest import quick
 from tests.strategies.conftest import SMALL, run
 
 METHODS = methods()
@@ -62,9 +63,7 @@ class _Watch:
 QUICK = {"perfedrlnas", "local", "ditto", "fedkemf"}
 
 
-@pytest.mark.parametrize(
-    "method", [m if m in QUICK else pytest.param(m, marks=pytest.mark.slow) for m in METHODS]
-)
+@pytest.mark.parametrize("method", quick(METHODS, *QUICK))
 def test_every_score_is_taken_with_fresh_statistics(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,6 +39,7 @@ print("lives")
 """
 
 
+@pytest.mark.slow
 def test_a_narrow_shortcut_trains_without_damage() -> None:
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", _TRAIN_NARROW]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 CODE = """
 import sys
 import torch
@@ -28,6 +30,7 @@ assert torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1)).item() == 
 """
 
 
+@pytest.mark.slow
 def test_a_step_imports_no_compiler_and_one_can_be_had_afterwards() -> None:
     code = CODE
     subprocess.run([sys.executable, "-c", code], check=True)
