@@ -3,6 +3,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
+# Without bytecode every process of the tests compiles 700 files of ours again
+unexport PYTHONDONTWRITEBYTECODE
 # A process for each core, up to four: each needs about a GiB
 PARALLEL ?= -n auto --maxprocesses=4 --dist=worksteal
 

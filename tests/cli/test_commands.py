@@ -30,6 +30,7 @@ def test_run_prints_table_and_paths(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
 
 
+@pytest.mark.slow
 def test_multirun_runs_all_combinations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [o for o in SMALL if not o.startswith("rounds")]
     code = main(

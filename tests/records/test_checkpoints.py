@@ -16,6 +16,7 @@ from corolla.records.checkpoints import FORMAT_VERSION, CheckpointHeader, Checkp
 from corolla.records.errors import CorruptStateError
 from corolla.records.seals import read_sealed, write_sealed
 from corolla.state import State
+from tests.conftest import quick
 
 from .conftest import HEADER, state_of
 
@@ -267,7 +268,7 @@ def killed_at(step: int, work: Callable[[], None]) -> bool:
     return code == 77
 
 
-@pytest.mark.parametrize("best", [False, True])
+@pytest.mark.parametrize("best", quick([False, True], True))
 def test_killed_at_any_step_the_old_or_the_new_checkpoint_is_there(
     tmp_path: Path, best: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,6 +46,7 @@ def test_perfedrlnas_without_choices_equals_fedavg(weights: str, tmp_path: Path)
     )
 
 
+@pytest.mark.slow
 def test_methods_see_the_same_cohorts(tmp_path: Path) -> None:
     cohorts = [
         [line["participants"] for line in run(tmp_path / m, f"method={m}").metrics()]

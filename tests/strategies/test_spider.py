@@ -174,7 +174,7 @@ def test_resumed_search_equals_uninterrupted(
     assert all(_same(left[client], right[client]) for client in ("0", "1", "2"))
 
 
-@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("share", quick([True, False], True))
 def test_nothing_of_the_local_model_is_sent(
     share: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
