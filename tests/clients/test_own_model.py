@@ -20,6 +20,7 @@ from corolla.records.client_store import ClientStore
 from corolla.spaces.supernet import to_arrays
 from corolla.tasks import Task
 from corolla.types import Arrays
+from tests.conftest import quick
 from tests.strategies.conftest import small
 
 METHODS = ["local", "fedmd", "perfed_ckt", "fedkemf", "ditto", "spider"]
@@ -79,7 +80,7 @@ def _same(left: Arrays, right: Arrays) -> bool:
     return left.keys() == right.keys() and all(np.array_equal(left[n], right[n]) for n in left)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", quick(METHODS, "ditto", "spider"))
 def test_a_damaged_model_goes_back_and_starts_anew_where_there_is_no_other(
     method: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

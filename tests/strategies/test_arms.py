@@ -15,6 +15,7 @@ from corolla.records.run_directory import RunDirectory
 from corolla.state import State, differences
 from tests.strategies.conftest import SMALL, run
 
+pytestmark = pytest.mark.slow
 ARMS = ["knn_per", "per_fedavg"]
 FEW = ["partition.balanced=true", "partition.images_per_client=120"]
 KEPT_OUT = ["clients=3", "new_clients=2", "rounds=2", "evaluation.every=0", *FEW]

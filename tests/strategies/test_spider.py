@@ -251,6 +251,7 @@ def test_a_damaged_state_starts_anew_from_the_global_model(
     assert [line["failures"] for line in RunDirectory.open(directory).metrics()] == [0] * 4
 
 
+@pytest.mark.slow
 def test_what_a_client_says_of_its_decisions_cannot_stop_a_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
