@@ -2,9 +2,9 @@
 
     python -m benchmarks.on_nodes [METHOD ...]
 
-Each method runs two rounds of digits in the space of its tests, then every site's model is looked for on the
-site's own disk. A server's own images, where a method needs some, are a folder of pictures without labels.
-``results/on_nodes.json`` says per method: rounds, failures, sites that keep a model, seconds.
+Each method runs two rounds of digits (FedNAS three) in the space of its tests, then every site's model is
+looked for on the site's own disk. A server's own images, where a method needs some, are a folder of pictures
+without labels. ``results/on_nodes.json`` says per method: rounds, failures, sites that keep a model, seconds.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def _run(federation: Federation, method: str, pictures: Path) -> dict[str, Any]:
     needs = [text for text in NEEDS.get(method, []) if not text.startswith("server_set")]
     if needs != NEEDS.get(method, []):
         needs += ["server_set=unlabelled", f"server_set.root={pictures}"]
-    process = federation.run(run_dir, f"method={method}", *needs, "rounds=2")
+    rounds = 3 if method == "fednas" else 2  # two to search, one to train
+    process = federation.run(run_dir, f"method={method}", *needs, f"rounds={rounds}")
     code = process.wait(timeout=_TIMEOUT_S)
     federation.end_run()
     rows = lines(run_dir / "metrics.jsonl")
