@@ -55,6 +55,11 @@ def scores(
         "samples": costs["samples_processed"],
         "client_s": costs["client_s"],
         "client_state_bytes": client_state_bytes(trained or run),
+        "pooled": {
+            name: {"accuracy": 100 * model["test_accuracy"], "macs": model["macs"]}
+            for name, model in summary.get("pooled", {}).items()
+            if "test_accuracy" in model
+        },
         "tiers": {
             key: _by_tier(counted, (summary.get(key) or {}).get("test_accuracy"))
             for key in ("as_trained", "fine_tuned")

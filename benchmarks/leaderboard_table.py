@@ -57,6 +57,11 @@ vision transformer trains on 81 images a second of one core, this space's middle
 would take an hour, and six minutes are the limit. SPIDER and global NAS prune mixed DARTS networks, which
 this space has none of; HAPFNAS trains its supernet at the server first: neither is an arm of equal rounds.
 """.splitlines()
+_POOLED = """\
+Global models, by all test images together: no class prior of a client, no statistics of its own.
+
+| arm | model | pooled accuracy | MMACs |
+|---|---|---|---|""".splitlines()
 _ORACLE = """\
 `python -m benchmarks.oracle`: 24 random architectures of equal cost, each trained by FedAvg twice, on the
 test images of 8 clients in two halves. In points: standard deviations of architectures, of client x
@@ -236,6 +241,9 @@ def _table(track: str, arms: Rows, tuned: Tuned, *, large: bool) -> Iterator[str
     tiers = list(_tier_rows(arms))
     if tiers:
         yield from [*tiers, ""]
+    pooled = list(_pooled_rows(arms))
+    if pooled:
+        yield from [*_POOLED, *pooled, ""]
     yield "```"
     for arm in arms:
         if arm in ARMS:
@@ -262,6 +270,16 @@ def _tier_rows(arms: Rows) -> Iterator[str]:
             ]
             cells.append(", ".join(f"{np.mean(v):.1f}" for v in both if v) or "-")
         yield f"| {' | '.join(cells)} |"
+
+
+def _pooled_rows(arms: Rows) -> Iterator[str]:
+    """Yield what the models are worth that a method gives to more than one client; one line a model."""
+    for arm, rows in arms.items():
+        models = {name: None for row in rows.values() for name in row.get("pooled", {})}
+        for name in models:
+            found = [row["pooled"][name] for row in rows.values() if name in row.get("pooled", {})]
+            cells = [arm, name, _spread(found, "accuracy"), _spread(found, "macs", scale=1e-6)]
+            yield f"| {' | '.join(cells)} |"
 
 
 def _deployed(row: Mapping[str, Any], key: str = "as_trained") -> Mapping[str, float]:

@@ -3,8 +3,8 @@
     python -m benchmarks.on_nodes [METHOD ...]
 
 Each method runs two rounds of digits (FedNAS three) in the space of its tests, then every site's model is
-looked for on the site's own disk. A server's own images, where a method needs some, are a folder of pictures
-without labels. ``results/on_nodes.json`` says per method: rounds, failures, sites that keep a model, seconds.
+looked for on the site's own disk. A server's own images, where a method needs some, are class folders.
+``results/on_nodes.json`` says per method: rounds, failures, sites that keep a model, seconds.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def _run(federation: Federation, method: str, pictures: Path) -> dict[str, Any]:
     run_dir, started = federation.runs / method, time.monotonic()
     needs = [text for text in NEEDS.get(method, []) if not text.startswith("server_set")]
     if needs != NEEDS.get(method, []):
-        needs += ["server_set=unlabelled", f"server_set.root={pictures}"]
+        own = {"root": pictures, "resolution": 8, "channels": 1, "cache_dir": "none"}
+        needs += ["server_set=dataset", *(f"server_set.dataset.{k}={v}" for k, v in own.items())]
     rounds = 3 if method == "fednas" else 2  # two to search, one to train
     process = federation.run(run_dir, f"method={method}", *needs, f"rounds={rounds}")
     code = process.wait(timeout=_TIMEOUT_S)
@@ -78,9 +79,11 @@ def _has_model(state: Path, started: float) -> bool:
 
 
 def _pictures(folder: Path) -> Path:
-    folder.mkdir()
-    for number, image in enumerate(load_digits().images[:_PICTURES]):
-        Image.fromarray((16 * image).clip(0, 255).astype("uint8")).save(folder / f"{number}.png")
+    digits = load_digits()
+    for number in range(_PICTURES):
+        path = folder / str(digits.target[number]) / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((16 * digits.images[number]).clip(0, 255).astype("uint8")).save(path)
     return folder
 
 

@@ -119,6 +119,13 @@ def test_the_lead_in_every_tier_is_the_smallest() -> None:
     assert "| corolla | 60.0 | 50.0 |" in page({"runs": {"c": arms}})
 
 
+def test_global_models_stand_in_a_table_of_their_own() -> None:
+    tier = {"tier 1": {"accuracy": 61.0, "macs": 2e6}}
+    arms = {"superfednas": {"0": row(50.0) | {"pooled": tier}}, "fedavg": {"0": row(50.0)}}
+    assert "| superfednas | tier 1 | 61.0 | 2.0 |" in page({"runs": {"a": arms}})
+    assert "Global models" not in page({"runs": {"a": {"fedavg": arms["fedavg"]}}})
+
+
 def test_a_tuning_takes_the_best_trial_and_tracks_without_one_that_of_a() -> None:
     tried = {"0.01": 50.0, "0.1": 60.0, "0.1 method.mu=0.1": 61.0, "0.06": 62.0}
     tuned = Tuned({"tuning": {"a": {"fedprox": tried, "perfedrlnas": {"0.1": 1.0, "0.01": 1.0}}}})
