@@ -34,7 +34,7 @@ def _folder(root: Path, classes: int = 2, images: int = 12) -> Path:
         ("space=mobilenet", "space='mobilenet': no such space. Did you mean 'mobilenetv3'?"),
         ("experiment=cifar_small", "no such experiment. Did you mean 'cifar10_small'?"),
         ("rouns=3", "rouns=3: unknown key. Did you mean 'rounds'?"),
-        ("method.polcy.lr=1", "Did you mean 'method.policy.lr'?"),
+        ("method.hed_l2=1", "Did you mean 'method.head_l2'?"),
         ("method.strategy.weights=uniform", "is now method.weights. Write method.weights=uniform"),
         (
             "search=random",
@@ -201,7 +201,7 @@ def test_resume_of_nothing_and_of_a_directory_in_use(
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("name: perfedrlnas", "name: fedavg", "method"),
+        ("name: corolla", "name: fedavg", "method"),
         ("stem: 8", "stem: 8\n    last_: 3", "space"),
         ("- 128", "- 129", "space"),
     ],

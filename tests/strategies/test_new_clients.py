@@ -21,6 +21,7 @@ from tests.strategies.test_roster import _Nodes
 
 KEPT_OUT = ["clients=3", "new_clients=2"]
 STAGE = [*KEPT_OUT, "stage=new_clients", "clients_per_round=2"]
+POLICIES = "method=perfedrlnas"
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunDirectory]
 
 
 def _state(directory: RunDirectory, *method: str) -> State:
-    config = plan_run([*SMALL, *KEPT_OUT, *method, "run_dir=unused"]).config
+    config = plan_run([*SMALL, *KEPT_OUT, *(method or [POLICIES]), "run_dir=unused"]).config
     _, state = directory.load_checkpoint("latest", expected=header_of(config, build_space(config)))
     return State(state.part("strategy/"), state.meta["strategy"])
 
@@ -54,7 +55,7 @@ def test_only_the_policies_of_new_clients_change_and_nothing_is_uploaded(
     trained: dict[str, RunDirectory], tmp_path: Path
 ) -> None:
     source = trained["perfedrlnas"]
-    directory = run(tmp_path / "new", *STAGE, f"from={source.path}", "rounds=4")
+    directory = run(tmp_path / "new", *STAGE, POLICIES, f"from={source.path}", "rounds=4")
     before, after = _state(source), _state(directory)
     supernet = [name for name in before.arrays if name.startswith("supernet/")]
     assert supernet
@@ -79,7 +80,7 @@ def test_a_stage_that_searches_nothing_resumes_after_its_only_round(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    settings = [*STAGE, *settings, f"from={trained['perfedrlnas'].path}", "rounds=3"]
+    settings = [*STAGE, POLICIES, *settings, f"from={trained['perfedrlnas'].path}", "rounds=3"]
     whole = run(tmp_path / "whole", *settings)
 
     def crash(self: RunDirectory, summary: object) -> None:
@@ -96,16 +97,16 @@ def test_a_stage_that_searches_nothing_resumes_after_its_only_round(
 def test_a_stage_cannot_start_from_a_stage(
     trained: dict[str, RunDirectory], tmp_path: Path
 ) -> None:
-    settings = [*STAGE, "method.new_clients.search=none"]
+    settings = [*STAGE, POLICIES, "method.new_clients.search=none"]
     first = run(tmp_path / "first", *settings, f"from={trained['perfedrlnas'].path}")
     with pytest.raises(RefusedError, match=r"itself a stage=new_clients run.*training run"):
-        plan_run([*SMALL, *STAGE, f"from={first.path}", f"run_dir={tmp_path / 'second'}"])
+        plan_run([*SMALL, *STAGE, POLICIES, f"from={first.path}", f"run_dir={tmp_path / 'second'}"])
 
 
 def test_an_interrupted_stage_resumes_to_the_same_numbers(
     trained: dict[str, RunDirectory], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = [*STAGE, f"from={trained['perfedrlnas'].path}", "rounds=3"]
+    settings = [*STAGE, POLICIES, f"from={trained['perfedrlnas'].path}", "rounds=3"]
     whole = run(tmp_path / "whole", *settings)
     save = RunDirectory.save_checkpoint
 
@@ -131,6 +132,7 @@ def test_the_average_start_is_the_mean_of_the_old_clients_probabilities(
     directory = run(
         tmp_path / "average",
         *STAGE,
+        POLICIES,
         f"from={source.path}",
         "rounds=1",
         "method.new_clients.start=average",
@@ -156,6 +158,7 @@ def test_random_subnets_differ_by_client_and_need_no_rounds(
     directory = run(
         tmp_path / "random",
         *STAGE,
+        POLICIES,
         f"from={trained['perfedrlnas'].path}",
         "method.new_clients.search=random",
     )
@@ -206,7 +209,8 @@ def test_fedavgs_model_is_scored_on_the_new_clients(
 def test_a_stage_that_cannot_start_is_refused(
     trained: dict[str, RunDirectory], changes: list[str], message: str, tmp_path: Path
 ) -> None:
-    settings = [*SMALL, *STAGE, f"from={trained['perfedrlnas'].path}", *changes]
+    method = [] if changes[0].startswith("method=") else [POLICIES]
+    settings = [*SMALL, *STAGE, *method, f"from={trained['perfedrlnas'].path}", *changes]
     with pytest.raises(RefusedError, match=message):
         plan_run([*settings, f"run_dir={tmp_path / 'run'}"])
     assert not (tmp_path / "run").exists()
@@ -219,7 +223,7 @@ def test_an_unfinished_run_is_refused(trained: dict[str, RunDirectory], tmp_path
     shutil.copytree(trained["perfedrlnas"].path, copy)
     (copy / "summary.json").unlink()
     with pytest.raises(RefusedError, match=r"has not ended.*corolla resume"):
-        plan_run([*SMALL, *STAGE, f"from={copy}", f"run_dir={tmp_path / 'run'}"])
+        plan_run([*SMALL, *STAGE, POLICIES, f"from={copy}", f"run_dir={tmp_path / 'run'}"])
 
 
 def test_old_sites_that_stay_connected_are_left_out_by_name(

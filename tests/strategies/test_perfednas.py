@@ -63,7 +63,7 @@ def strategy(*overrides: str) -> CorollaStrategy:
 @pytest.mark.slow
 def test_the_default_point_is_perfedrlnas_to_the_bit(tmp_path: Path) -> None:
     common = ["memory_budget_mib=space", "rounds=3", "method.server_momentum=0.3"]
-    named = run(tmp_path / "named", *common)
+    named = run(tmp_path / "named", "method=perfedrlnas", *common)
     general = run(tmp_path / "general", "method=perfednas", *common)
     found = [results(named), results(general).replace('"perfednas"', '"perfedrlnas"')]
     assert found[0] == found[1]
@@ -144,7 +144,7 @@ def test_a_search_learns_nothing_while_it_warms_up() -> None:
 
 def test_tight_caps_leave_policies_undecided(tmp_path: Path) -> None:
     """Up to 20 misfits a participation: by steps away from each, two rounds left 2 % of the entropy."""
-    tight = ["cap=range", "cap.low=0.0", "cap.high=0.1", "rounds=2"]
+    tight = ["method=perfedrlnas", "cap=range", "cap.low=0.0", "cap.high=0.1", "rounds=2"]
     directory = run(tmp_path / "run", *tight, "clients=10", "clients_per_round=10")
     assert max(row["draws"] for row in directory.clients()) > 20
     entropies = [e["policy_entropy"] for e in directory.summary()["per_client"].values()]
@@ -158,7 +158,7 @@ def test_a_policy_can_be_rewarded_by_the_loss(tmp_path: Path) -> None:
         "reward.baseline=none",
         "reward.normalise=none",
     ]
-    settings = [f"method.{one}" for one in own]
+    settings = ["method=perfedrlnas", *(f"method.{one}" for one in own)]
     directory = run(tmp_path / "run", "rounds=1", *settings)
     for row in directory.clients():
         assert row["advantage"] == pytest.approx(max(-row["val_loss"], -3.0))
@@ -178,6 +178,7 @@ def test_prescreening_changes_nothing_until_there_are_pairs(tmp_path: Path) -> N
 def test_prescreened_policies_learn_from_what_was_picked(tmp_path: Path) -> None:
     # Rewards that differ, and two of each client before the last round.
     enough = ["partition.images_per_client=200", "rounds=3", "clients_per_round=4"]
+    enough += ["method=perfedrlnas"]
     directory = run(tmp_path / "run", *enough, *SCREENED)
     later = [row for row in directory.clients() if row["round"] > 1]
     assert all("predicted_reward" in row and row["log_prob"] < 0 for row in later)
@@ -226,6 +227,7 @@ def test_all_that_cannot_work_is_refused_at_once() -> None:
 
 
 def test_perfedrlnas_names_its_own_keys() -> None:
+    method = "method=perfedrlnas"
     settings = [
         "policy.lr=-1",
         "policy.misfits=ignore",
@@ -233,12 +235,12 @@ def test_perfedrlnas_names_its_own_keys() -> None:
         "reward.normalise=true",
     ]
     with pytest.raises(RefusedError) as caught:
-        plan_run([*SMALL, *(f"method.{one}" for one in settings), "run_dir=unused"])
+        plan_run([*SMALL, method, *(f"method.{one}" for one in settings), "run_dir=unused"])
     keys = [fault.key.removeprefix("method.") for fault in caught.value.faults]
     assert sorted(keys) == ["policy.lr", "policy.misfits", "reward.decay", "reward.normalise"]
     words = r"method.reward.score='los': is not known. Did you mean 'loss'"
     with pytest.raises(RefusedError, match=words):
-        plan_run([*SMALL, "method.reward.score=los", "run_dir=unused"])
+        plan_run([*SMALL, method, "method.reward.score=los", "run_dir=unused"])
 
 
 @pytest.mark.parametrize("proposals", PROPOSALS)

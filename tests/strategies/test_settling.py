@@ -10,11 +10,12 @@ from corolla.errors import RefusedError
 from corolla.launch import plan_run
 from tests.strategies.conftest import SMALL, results, run
 
+POLICIES = "method=perfedrlnas"
 CONSTANT = "trainer.lr_schedule=constant"  # or the step would depend on the number of rounds
 
 
 def test_settled_rounds_train_what_is_deployed_and_policies_rest(tmp_path: Path) -> None:
-    directory = run(tmp_path / "run", CONSTANT, "rounds=6", "method.settle=0.5")
+    directory = run(tmp_path / "run", POLICIES, CONSTANT, "rounds=6", "method.settle=0.5")
     deployed = {c: e["choices"] for c, e in directory.summary()["per_client"].items()}
     late = [row for row in directory.clients() if row["round"] > 3]  # half of six rounds
     assert len(late) == 6
@@ -23,13 +24,13 @@ def test_settled_rounds_train_what_is_deployed_and_policies_rest(tmp_path: Path)
     early = [row for row in directory.clients() if row["round"] <= 3]
     assert any(row["architecture"] != deployed[row["client"]] for row in early)
     # What a client deploys was decided in the first half: a run of those rounds alone agrees.
-    half = run(tmp_path / "half", CONSTANT, "rounds=3")
+    half = run(tmp_path / "half", POLICIES, CONSTANT, "rounds=3")
     assert {c: e["choices"] for c, e in half.summary()["per_client"].items()} == deployed
 
 
 def test_nothing_settles_by_default(tmp_path: Path) -> None:
-    plain = run(tmp_path / "plain")
-    explicit = run(tmp_path / "explicit", "method.settle=0.0")
+    plain = run(tmp_path / "plain", POLICIES)
+    explicit = run(tmp_path / "explicit", POLICIES, "method.settle=0.0")
     assert results(plain) == results(explicit)
 
 
@@ -38,4 +39,4 @@ def test_a_share_that_leaves_nothing_to_search_is_refused(warmup: int) -> None:
     settings = ["rounds=2", f"method.settle={0.9 if warmup == 0 else 0.5}"]
     settings.append(f"method.warmup_rounds={warmup}")
     with pytest.raises(RefusedError, match=r"settle=.*leaves no round to search in"):
-        plan_run([*SMALL, *settings, "run_dir=unused"])
+        plan_run([*SMALL, POLICIES, *settings, "run_dir=unused"])

@@ -39,7 +39,7 @@ RAISED = {
 
 
 def checkpoint(directory: RunDirectory) -> State:
-    config = plan_run([*SMALL, "run_dir=unused"]).config
+    config = plan_run([*SMALL, "method=perfedrlnas", "run_dir=unused"]).config
     space = build_space(config)
     return directory.load_checkpoint("latest", expected=header_of(config, space))[1]
 
@@ -56,7 +56,7 @@ def test_what_a_client_cannot_train_is_told_and_learned(
         return FIT(self, task, arrays)
 
     monkeypatch.setattr(SubnetClient, "fit", fit)
-    directory = run(tmp_path / "run", *PLAIN)
+    directory = run(tmp_path / "run", "method=perfedrlnas", *PLAIN)
     (line,) = directory.metrics()
     assert line["participants"] == ["0", "2", "3"]
     (failed,) = line["failed"]

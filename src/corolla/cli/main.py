@@ -23,7 +23,7 @@ DONE, REFUSED, FAILED, INTERRUPTED = 0, 2, 3, 130
 
 _RUN_HELP = """\
 Hydra overrides, as in
-  corolla run                                   the main job: PerFedRLNAS on digits
+  corolla run                                   the main job: our own method on digits
   corolla run method=fedavg rounds=20 seed=1
   corolla run experiment=cifar10_small dataset.root=PATH
   corolla run -m seed=0,1,2 method=fedavg,perfedrlnas jobs=2
