@@ -24,7 +24,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 run: install
 	$(BIN)/corolla run
 
-# Every module and every method once, on the tiniest federations: about 6 minutes on 2 cores
+# Every module and every method once, on the tiniest federations: about 5 minutes on 2 cores
 test: install
 	$(BIN)/pytest $(PARALLEL) -m "not slow"
 

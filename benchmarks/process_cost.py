@@ -70,7 +70,7 @@ def measure_run(overrides: Sequence[str], run_dir: Path, rounds: int) -> list[Ro
                 marks.append(RoundMark(number, cpu_s, now, largest))
             time.sleep(_LOOK_S)
         if process.poll() is None:
-            process.terminate()  # as Ctrl-C, which a shell's background is deaf to; what comes after is not measured
+            process.terminate()  # as Ctrl-C, which a shell's background is deaf to
         _, errors = process.communicate(timeout=120)
     if len(marks) < rounds:
         raise RuntimeError(

@@ -89,7 +89,7 @@ def test_nothing_is_asked_without_draws() -> None:
 def test_a_run_that_is_killed_during_the_choice_makes_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = run(tmp_path / "whole", *TINY, DRAWS)
+    whole = run(tmp_path / "whole", "method=perfedrlnas", *TINY, DRAWS)
     entries = whole.summary()["per_client"]
     assert all(entry["final_choice"]["tried"] > 1 for entry in entries.values())
     settle = PerFedNAS.settle_on
@@ -102,7 +102,7 @@ def test_a_run_that_is_killed_during_the_choice_makes_the_same(
         with monkeypatch.context() as patch:
             patch.setattr(stop, "settle_on" if stop is PerFedNAS else "deploy", killed)
             with pytest.raises(RunFailedError, match="power cut"):
-                run(tmp_path / name, *TINY, DRAWS)
+                run(tmp_path / name, "method=perfedrlnas", *TINY, DRAWS)
         assert (PerFedNAS.settle_on, Evaluator.deploy) == (settle, deploy)
         assert results(resumed(tmp_path / name)) == results(whole)
 
