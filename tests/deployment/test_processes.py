@@ -249,13 +249,15 @@ def test_only_the_new_site_is_searched_though_the_old_ones_stay_connected(
     federation: Federation,
 ) -> None:
     trained, stage = federation.runs / "trained", federation.runs / "stage"
-    run = federation.run(trained, "rounds=1")
+    searched = "method=perfedrlnas"  # the default serves new clients without asking them anything
+    run = federation.run(trained, searched, "rounds=1")
     assert run.wait(timeout=1200) == 0, federation.log("user")
 
     federation.start_node(NEW)
     federation.wait_for_nodes(3)
     alone = ["clients=1", "clients_per_round=1"]
-    run = federation.run(stage, "rounds=1", "stage=new_clients", f"from={trained}", *alone)
+    given = ["rounds=1", "stage=new_clients", f"from={trained}", *alone]
+    run = federation.run(stage, searched, *given)
     assert run.wait(timeout=1200) == 0, federation.log("user")
 
     (row,) = lines(stage / "clients.jsonl")
