@@ -275,8 +275,8 @@ def _tier_rows(arms: Rows) -> Iterator[str]:
 def _pooled_rows(arms: Rows) -> Iterator[str]:
     """Yield what the models are worth that a method gives to more than one client; one line a model."""
     for arm, rows in arms.items():
-        models = {name: None for row in rows.values() for name in row.get("pooled", {})}
-        for name in models:
+        names = dict.fromkeys(name for row in rows.values() for name in row.get("pooled", {}))
+        for name in names:
             found = [row["pooled"][name] for row in rows.values() if name in row.get("pooled", {})]
             cells = [arm, name, _spread(found, "accuracy"), _spread(found, "macs", scale=1e-6)]
             yield f"| {' | '.join(cells)} |"

@@ -42,6 +42,7 @@ SMALL = [
 ]
 # One of each way to cut; the others differ in their blocks, which the costs are counted from.
 KINDS = ["mobilenetv3_8", "darts_small", "resnet18_modules", "vit_32", "elastic_cnn"]
+every_kind = pytest.mark.parametrize("name", quick(SMALL, *KINDS))
 _DARTS = {"channels": 4, "cells": 3, "resolution": 8}
 SMALLER: dict[str, dict[str, Any]] = {  # than their files
     "resnet18": {"width": 8, "resolution": 16},
@@ -112,7 +113,7 @@ def test_shapes_and_costs_are_those_of_the_built_module(name: str) -> None:
         assert space.activation_bytes(architecture, 8) == pytest.approx(counted, rel=near)
 
 
-@pytest.mark.parametrize("name", quick(SMALL, *KINDS))
+@every_kind
 @settings(max_examples=4)
 @given(seed=SEEDS)
 def test_a_blank_network_is_the_subnet_and_nobody_elses(name: str, seed: int) -> None:
@@ -135,7 +136,7 @@ def test_a_blank_network_is_the_subnet_and_nobody_elses(name: str, seed: int) ->
         assert space.blank(architecture).training
 
 
-@pytest.mark.parametrize("name", quick(SMALL, *KINDS))
+@every_kind
 @settings(max_examples=2)
 @given(seed=SEEDS)
 def test_a_class_prior_is_added_to_the_logits_through_the_bias(name: str, seed: int) -> None:
@@ -148,7 +149,7 @@ def test_a_class_prior_is_added_to_the_logits_through_the_bias(name: str, seed: 
         torch.testing.assert_close(model(images), before + offset)
 
 
-@pytest.mark.parametrize("name", quick(SMALL, *KINDS))
+@every_kind
 @settings(max_examples=4)
 @given(seed=SEEDS)
 def test_parts_divide_the_arrays_and_those_of_a_cut_are_cuts_of_the_parts(
@@ -172,7 +173,7 @@ def test_parts_divide_the_arrays_and_those_of_a_cut_are_cuts_of_the_parts(
     assert space.names_in(["head", "stem"]) == {*head, *stem}
 
 
-@pytest.mark.parametrize("name", quick(SMALL, *KINDS))
+@every_kind
 @settings(max_examples=10)
 @given(seed=SEEDS)
 def test_regions_have_the_subnets_size(name: str, seed: int) -> None:
@@ -183,7 +184,7 @@ def test_regions_have_the_subnets_size(name: str, seed: int) -> None:
     assert 4 * size == space.costs(architecture).payload_bytes
 
 
-@pytest.mark.parametrize("name", quick(SMALL, *KINDS))
+@every_kind
 @settings(max_examples=8)
 @given(seeds=st.lists(SEEDS, min_size=1, max_size=4), weight=st.floats(0.1, 1e4))
 def test_cut_then_aggregate_leaves_the_supernet_bit_identical(
@@ -204,7 +205,7 @@ def test_cut_then_aggregate_leaves_the_supernet_bit_identical(
         assert after[key].tobytes() == array.tobytes(), key
 
 
-@pytest.mark.parametrize("name", quick(SMALL, *KINDS))
+@every_kind
 @settings(max_examples=8)
 @given(seed=SEEDS)
 def test_overlap_is_the_mean_and_what_nobody_holds_stays(name: str, seed: int) -> None:
@@ -236,7 +237,7 @@ def test_overlap_is_the_mean_and_what_nobody_holds_stays(name: str, seed: int) -
         np.testing.assert_array_equal(after[key][~held], array[~held])
 
 
-@pytest.mark.parametrize("name", quick(SMALL, *KINDS))
+@every_kind
 @settings(max_examples=5)
 @given(seed=SEEDS)
 def test_the_elastic_supernet_equals_the_subnet_and_trains_its_region_only(
