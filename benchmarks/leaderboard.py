@@ -7,8 +7,8 @@
 PATH holds CIFAR-10 as class folders (``train/<class>/``). A cell is one run of an arm on a track with a
 seed, in a folder of its own below FOLDER; on track e two, the second on the new clients. What is finished is
 skipped, what was interrupted goes on, what failed is said and left. ``results/leaderboard.json`` is written
-after each cell; a cell whose settings have changed since is run anew. A control by lot waits for the search
-whose sizes it takes.
+after each cell; a cell whose settings have changed since is run anew, one whose folder alone is gone is not.
+A control by lot waits for the search whose sizes it takes, and has it run again where its folder is gone.
 
 --tune: on a seed that is not reported, in half the rounds, all arms by the same budget: three step sizes,
 then at the best of them up to two more values of one parameter of the method (of arms without one: two more
@@ -21,13 +21,14 @@ docs/results.md and docs/corolla.md are written with the page.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,11 @@ class Cell:
         """Name of the cell whose sizes this one takes."""
         search = ARMS[self.arm].sizes_of
         return search and f"{self.track}-{search}-s{self.seed}"
+
+    @property
+    def settings(self) -> str:
+        """What the results keep of the overrides, to see whether they have changed since."""
+        return hashlib.sha256(" ".join(self.overrides).encode()).hexdigest()[:8]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -169,7 +175,7 @@ def _parameters(options: argparse.Namespace) -> Iterator[Cell]:
 
 def run_all(cells: list[Cell], options: argparse.Namespace) -> None:
     """Run cells side by side, each in a process of its own with one thread."""
-    waiting = list(cells)
+    waiting = _missing(cells, options)
     running: dict[subprocess.Popen[bytes], tuple[Cell, list[str]]] = {}
     try:
         while waiting or running:
@@ -194,6 +200,33 @@ def run_all(cells: list[Cell], options: argparse.Namespace) -> None:
     finally:
         for process in running:  # they say how to resume, which the next call does
             process.terminate()
+
+
+def _missing(cells: list[Cell], options: argparse.Namespace) -> list[Cell]:
+    """Return the cells that the results lack, and the searches whose folders these need."""
+    if options.rounds is not None:  # of a trial nothing is written
+        return list(cells)
+    raw = read_raw(_name(options))
+    missing = [cell for cell in cells if not _is_recorded(cell, raw)]
+    sources = {cell.source for cell in missing} - {cell.name for cell in missing}
+    searches = {
+        cell.source: replace(cell, arm=ARMS[cell.arm].sizes_of or cell.arm)
+        for cell in missing
+        if cell.source in sources
+    }
+    tuned = Tuned(raw)
+    for name, cell in searches.items():
+        lr, more = tuned.of(cell.track, cell.arm)
+        settings = overrides_of(cell.track, cell.arm, lr=lr, more=more, large=options.large)
+        searches[name] = replace(cell, overrides=settings)
+    return [*searches.values(), *missing]
+
+
+def _is_recorded(cell: Cell, raw: dict[str, Any]) -> bool:
+    kept = raw.get("tuning" if cell.trial else "runs", {}).get(cell.track, {}).get(cell.arm, {})
+    if cell.trial:
+        return cell.trial in kept
+    return bool(kept.get(str(cell.seed), {}).get("settings") == cell.settings)
 
 
 def _started(
@@ -270,7 +303,7 @@ def _record(cell: Cell, options: argparse.Namespace) -> None:
         tried[cell.trial] = row["validation"]
     else:
         runs = raw.setdefault("runs", {}).setdefault(cell.track, {}).setdefault(cell.arm, {})
-        runs[str(cell.seed)] = row
+        runs[str(cell.seed)] = {"settings": cell.settings, **row}
     _write(options, raw)
 
 

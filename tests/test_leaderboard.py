@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -212,6 +213,24 @@ def test_tiers_are_the_same_for_all_who_keep_to_them() -> None:
     assert set(LARGE) == {arm.space for arm in ARMS.values()}
     tiered = [arm for arm in ARMS.values() if "c" in arm.tracks]
     assert {arm.space for arm in tiered} == {"elastic_cnn_64", "elastic_cnn_width"}
+
+
+def test_recorded_cells_are_not_run_again_but_for_the_folder_that_a_control_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def missing(*arms: str) -> list[str]:
+        options = argparse.Namespace(rounds=None, large=False)
+        cells = [leaderboard.Cell("a", arm, 0, overrides_of("a", arm)) for arm in arms]
+        return [cell.name for cell in leaderboard._missing(cells, options)]
+
+    arm = "perfedrlnas"
+    kept = {"settings": leaderboard.Cell("a", arm, 0, overrides_of("a", arm)).settings}
+    raw = {"runs": {"a": {arm: {"0": kept}}}}
+    monkeypatch.setattr(leaderboard, "read_raw", lambda _: raw)
+    assert missing(arm, "local") == ["a-local-s0"]
+    assert missing(arm, f"{arm}_by_lot") == [f"a-{arm}-s0", f"a-{arm}_by_lot-s0"]
+    kept["settings"] = "of before"
+    assert missing(arm) == [f"a-{arm}-s0"]
 
 
 FEW = ("clients=4", "partition.images_per_client=8", "partition.alpha=100")
