@@ -208,18 +208,16 @@ def _missing(cells: list[Cell], options: argparse.Namespace) -> list[Cell]:
         return list(cells)
     raw = read_raw(_name(options))
     missing = [cell for cell in cells if not _is_recorded(cell, raw)]
-    sources = {cell.source for cell in missing} - {cell.name for cell in missing}
-    searches = {
-        cell.source: replace(cell, arm=ARMS[cell.arm].sizes_of or cell.arm)
-        for cell in missing
-        if cell.source in sources
-    }
-    tuned = Tuned(raw)
-    for name, cell in searches.items():
-        lr, more = tuned.of(cell.track, cell.arm)
-        settings = overrides_of(cell.track, cell.arm, lr=lr, more=more, large=options.large)
-        searches[name] = replace(cell, overrides=settings)
-    return [*searches.values(), *missing]
+    named = {cell.name for cell in missing}
+    searches: list[Cell] = []
+    for cell in missing:
+        search, searched = ARMS[cell.arm].sizes_of, cell.source
+        if search and searched and searched not in named:
+            lr, more = Tuned(raw).of(cell.track, search)
+            settings = overrides_of(cell.track, search, lr=lr, more=more, large=options.large)
+            searches.append(replace(cell, arm=search, overrides=settings))
+            named.add(searched)
+    return [*searches, *missing]
 
 
 def _is_recorded(cell: Cell, raw: dict[str, Any]) -> bool:
