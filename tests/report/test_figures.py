@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import altair as alt
 import pytest
 import vl_convert
 
@@ -34,7 +35,9 @@ def _run(clients: dict[str, dict[str, Any]], rounds: list[dict[str, Any]] | None
 
 
 def _svg(figure: Figure) -> str:
-    content = spec(figure) | {"config": CONFIG}
+    content = spec(figure)
+    alt.Chart.from_dict(content)  # by Vega-Lite's schema, which a report takes no time for
+    content["config"] = CONFIG
     if content.get("width") == "container":
         content["width"] = 340
     return str(vl_convert.vegalite_to_svg(content))

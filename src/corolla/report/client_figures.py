@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 from corolla.report.architecture_strip import StripLayout
 from corolla.report.clients import choices_of
@@ -144,6 +143,8 @@ def policy_similarity(run: Run) -> Figure | None:
     xs, ys = [row["labels"] for row in rows], [row["policies"] for row in rows]
     if len(rows) < _FEWEST_PAIRS or len(set(xs)) < 2 or len(set(ys)) < 2:
         return None  # all policies as they began: there is no relation to show
+    from scipy.stats import spearmanr  # takes a second to import
+
     rank = float(spearmanr(xs, ys).statistic)
     pairs = plural(len(rows), "pair")
     if len(taken) < len(known):

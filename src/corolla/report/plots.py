@@ -43,7 +43,7 @@ def spec(figure: Figure) -> dict[str, Any]:
     draw = (kinds | {"matrix": _matrix, "timeline": _timeline})[figure.kind]
     with warnings.catch_warnings():  # the timeline's two views share one zoom on purpose
         warnings.filterwarnings("ignore", message="Automatically deduplicated selection")
-        content: dict[str, Any] = draw(figure).to_dict()
+        content: dict[str, Any] = draw(figure).to_dict(validate=False)
     return {key: value for key, value in content.items() if key not in ("config", "$schema")}
 
 
