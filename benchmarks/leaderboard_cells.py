@@ -262,7 +262,9 @@ def overrides_of(
         large: the GPU's version.
 
     """
-    step = () if lr in (None, STEP_SIZES[1]) else (f"trainer.lr={lr:g}", f"trainer.lr_min={lr / 10:g}")
+    step = (
+        () if lr in (None, STEP_SIZES[1]) else (f"trainer.lr={lr:g}", f"trainer.lr_min={lr / 10:g}")
+    )
     size = (*LARGE[ARMS[arm].space], *LARGE_ROUNDS) if large else ()
     return (f"experiment={TRACKS[track]}", *ARMS[arm].overrides, *size, *step, *more)
 

@@ -8,7 +8,8 @@ at once, which is what sharing this machine's memory costs, (d) engine=inline, (
 CPU and wall seconds per round, all in turn, ``--repeats`` times; the figures are ratios of medians. Rounds
 before are left out: each process makes its kernels for every new shape of layer, two actors each their own.
 Also: cutting and aggregating at full size, 1,000 clients against 20, and the time from the command to the end
-of a first round of one client of the main job.
+of a first round of one client of the main job. ``--only`` keeps the other parts of the results, whose commits
+they name.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import multiprocessing
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ import torch
 
 from benchmarks.bare_loops import Cost, Setting, Work, best_round, naive_round
 from benchmarks.process_cost import measure_run, per_round
-from benchmarks.recording import print_table, write_result
+from benchmarks.recording import print_table, read_raw, write_result
 from corolla.aggregation.coverage import coverage_average
 from corolla.aggregation.updates import Update
 from corolla.config.build import (
@@ -39,6 +41,7 @@ from corolla.config.build import (
 from corolla.data.federation import FederationData
 from corolla.federation import Federation
 from corolla.launch import plan_run
+from corolla.records.environment import collect_environment
 from corolla.training.torch_settings import configure_torch
 
 CLIENTS, PARTICIPANTS, EPOCHS, BATCH = 20, 6, 1, 32
@@ -64,14 +67,21 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=6, help="measured rounds per repeat")
     parser.add_argument("--warmup", type=int, default=6, help="rounds before them")
+    parser.add_argument("--only", help="the part that is measured anew, such as many_clients")
     options = parser.parse_args()
     common = [*COMMON, f"dataset.root={options.root}"]
-    raw: dict[str, Any] = {
-        "overhead": _overhead(common, options.rounds, options.warmup, options.repeats)
+    parts: dict[str, Callable[[], Any]] = {
+        "overhead": lambda: _overhead(common, options.rounds, options.warmup, options.repeats),
+        "supernet": _supernet,
+        "first_round": lambda: _first_round(options.repeats),
+        "many_clients": lambda: _many_clients(common, options.repeats),
     }
-    raw["supernet"] = _supernet()
-    raw["first_round"] = _first_round(options.repeats)
-    raw["many_clients"] = _many_clients(common, options.repeats)
+    if options.only not in (None, *parts):
+        parser.error(f"--only: there are {', '.join(parts)}")
+    raw = read_raw("simulation") if options.only else {}
+    for name in [options.only] if options.only else parts:
+        raw[name] = parts[name]()
+        raw.setdefault("commits", {})[name] = collect_environment(seed=0, device="cpu")["commit"]
     figures = _figures(raw)
     print_table(figures, "figures")
     print(f"written: {write_result('simulation', figures, raw)}")
@@ -173,9 +183,13 @@ def _first_round(repeats: int) -> list[dict[str, float]]:
 
 
 def _many_clients(common: list[str], repeats: int) -> dict[str, Any]:
-    """Return seconds per round and growth of the largest server process for 20 and 1,000 clients."""
+    """Return seconds per round and growth of the largest server process for 20 and 1,000 clients.
+
+    All train the same network: of a search's, other clients draw others, which cost more or less.
+    """
     small = [
-        *common,
+        *(override for override in common if not override.startswith("method.")),
+        "method=fedavg",
         "engine=ray",
         "rounds=100000",
         "partition.images_per_client=48",

@@ -169,7 +169,7 @@ def _check_records(known: Federation, server_round: int, valid: list[Reply]) -> 
         assert row["architecture"] == reply.architecture.to_list()
         sizes = examples.facts(reply.client)["num_examples"]
         assert 1 <= row["num_examples"] <= sizes["train"] + sizes["validation"]
-        assert row["params"] == known.strategy.space.costs(reply.architecture, batch_size=16).params
+        assert row["params"] == known.strategy.space.costs(reply.architecture, batch_size=32).params
         for key, value in row.items():
             if key.endswith("_accuracy"):
                 assert 0 <= value <= 1
