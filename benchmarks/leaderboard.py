@@ -36,6 +36,7 @@ from benchmarks.feature_shift import write as write_shifted
 from benchmarks.leaderboard_cells import (
     ARMS,
     BETWEEN,
+    DEFAULT_STEP,
     STEP_SIZES,
     TITLES,
     TRACKS,
@@ -67,6 +68,7 @@ class Cell:
     seed: int
     overrides: tuple[str, ...]  # of the track and the arm; seed and folders come beside them
     trial: str = ""  # of a tuning: what is tried, as in "0.1" or "0.1 method.mu=0.1"
+    tuned: str = ""  # of a row: what it takes of a tuning, written likewise
 
     @property
     def name(self) -> str:
@@ -137,12 +139,13 @@ def _asked(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
 
 def _reported(options: argparse.Namespace) -> Iterator[Cell]:
     """Return the cells that are asked for: one seed of everything before the next."""
-    tuned = Tuned(read_raw(_name(options)))
+    found = Tuned(read_raw(_name(options)))
     for seed in (int(seed) for seed in options.seeds.split(",")):
         for track, arm in _asked(options):
-            lr, more = tuned.of(track, arm)
+            lr, more = found.of(track, arm)
             settings = overrides_of(track, arm, lr=lr, more=more, large=options.large)
-            yield Cell(track, arm, seed, settings)
+            tuned = " ".join((f"{lr or DEFAULT_STEP:g}", *more))
+            yield Cell(track, arm, seed, settings, tuned=tuned)
 
 
 def _trial(options: argparse.Namespace, track: str, arm: str, lr: float, *more: str) -> Cell:
@@ -215,7 +218,7 @@ def _missing(cells: list[Cell], options: argparse.Namespace) -> list[Cell]:
         if search and searched and searched not in named:
             lr, more = Tuned(raw).of(cell.track, search)
             settings = overrides_of(cell.track, search, lr=lr, more=more, large=options.large)
-            searches.append(replace(cell, arm=search, overrides=settings))
+            searches.append(replace(cell, arm=search, overrides=settings))  # tuned as its control
             named.add(searched)
     return [*searches, *missing]
 
@@ -301,7 +304,7 @@ def _record(cell: Cell, options: argparse.Namespace) -> None:
         tried[cell.trial] = row["validation"]
     else:
         runs = raw.setdefault("runs", {}).setdefault(cell.track, {}).setdefault(cell.arm, {})
-        runs[str(cell.seed)] = {"settings": cell.settings, **row}
+        runs[str(cell.seed)] = {"settings": cell.settings, "tuned": cell.tuned, **row}
     _write(options, raw)
 
 

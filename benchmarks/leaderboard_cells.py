@@ -20,7 +20,8 @@ TITLES = {
     "d": "Feature shift: rotated, blurred, gray, half resolution",
     "e": "New clients: 20 of the 100 of track a join when the other 80 have trained",
 }
-STEP_SIZES = (0.01, 0.03, 0.1)  # the middle one is that of conf/experiment/board.yaml
+STEP_SIZES = (0.01, 0.03, 0.1)
+DEFAULT_STEP = 0.03  # of conf/experiment/board.yaml
 BETWEEN = (0.6, 1.7)  # of arms without a parameter of their own: the best step, times these
 TUNING_SEED = 9  # reported nowhere
 SERVER_IMAGES = ("server_set=held_out", "server_set.images=1000")  # of methods that need some
@@ -263,7 +264,7 @@ def overrides_of(
 
     """
     step = (
-        () if lr in (None, STEP_SIZES[1]) else (f"trainer.lr={lr:g}", f"trainer.lr_min={lr / 10:g}")
+        () if lr in (None, DEFAULT_STEP) else (f"trainer.lr={lr:g}", f"trainer.lr_min={lr / 10:g}")
     )
     size = (*LARGE[ARMS[arm].space], *LARGE_ROUNDS) if large else ()
     return (f"experiment={TRACKS[track]}", *ARMS[arm].overrides, *size, *step, *more)

@@ -13,12 +13,12 @@ from scipy.stats import t as student
 
 from benchmarks.leaderboard_cells import (
     ARMS,
+    DEFAULT_STEP,
     SEARCHES,
     STEP_SIZES,
     TITLES,
     TRACKS,
     TUNING_SEED,
-    Tuned,
     by_lot,
     overrides_of,
 )
@@ -161,7 +161,7 @@ def paired(
 
 def page(raw: Mapping[str, Any], *, large: bool = False) -> str:
     """Return docs/leaderboard.md."""
-    runs, tuned = raw.get("runs", {}), Tuned(raw)
+    runs = raw.get("runs", {})
     option = " --large" if large else ""
     lines = [
         f"# Leaderboard{': larger spaces, more rounds' if large else ''}",
@@ -188,7 +188,7 @@ def page(raw: Mapping[str, Any], *, large: bool = False) -> str:
         if track not in runs:
             lines.append("Not run yet.")
             continue
-        lines += list(_table(track, runs[track], tuned, large=large))
+        lines += list(_table(track, runs[track], large=large))
     ranks = mean_ranks(runs)
     if ranks:
         lines += [
@@ -208,7 +208,7 @@ _HEAD = (
 )
 
 
-def _table(track: str, arms: Rows, tuned: Tuned, *, large: bool) -> Iterator[str]:
+def _table(track: str, arms: Rows, *, large: bool) -> Iterator[str]:
     yield f"| {' | '.join(_HEAD)} |"
     yield f"|{'---|' * len(_HEAD)}"
 
@@ -217,8 +217,8 @@ def _table(track: str, arms: Rows, tuned: Tuned, *, large: bool) -> Iterator[str
 
     for arm in sorted(arms, key=deployed, reverse=True):
         rows = list(arms[arm].values())
-        lr, more = tuned.of(track, arm) if arm in ARMS else (None, ())
-        settings = [f"{lr or 0.03:g}", *(text.removeprefix("method.") for text in more)]
+        tuned = dict.fromkeys(row.get("tuned", f"{DEFAULT_STEP}") for row in rows)
+        settings = [text.replace(" method.", ", ") for text in tuned]
         cells = [
             arm,
             _spread(rows, "deployed"),
@@ -233,7 +233,7 @@ def _table(track: str, arms: Rows, tuned: Tuned, *, large: bool) -> Iterator[str
             _cost(rows, "bytes_up", 1e-6),
             _cost(rows, "samples", 1e-3),
             _cost(rows, "client_state_bytes", 1e-6, digits=2),
-            ", ".join(settings),
+            "; ".join(settings),
             ", ".join(arms[arm]),
         ]
         yield f"| {' | '.join(cells)} |"
@@ -247,8 +247,9 @@ def _table(track: str, arms: Rows, tuned: Tuned, *, large: bool) -> Iterator[str
     yield "```"
     for arm in arms:
         if arm in ARMS:
-            lr, more = tuned.of(track, arm)
-            given = overrides_of(track, arm, lr=lr, more=more, large=large)
+            *_, row = arms[arm].values()
+            lr, *more = row.get("tuned", f"{DEFAULT_STEP}").split(" ")
+            given = overrides_of(track, arm, lr=float(lr), more=more, large=large)
             yield f"corolla run {' '.join(given)} dataset.root=PATH"
     yield "```"
 

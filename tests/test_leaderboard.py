@@ -154,7 +154,8 @@ def test_ranks_are_means_over_tracks() -> None:
 
 def test_the_page_shows_every_track_and_the_commands() -> None:
     mu = "0.1 method.server_momentum=0.5"
-    text = page({"runs": RUNS, "tuning": {"a": {"fedavg": {mu: 1.0}}}})
+    fedavg = {seed: row | {"tuned": mu} for seed, row in RUNS["a"]["fedavg"].items()}
+    text = page({"runs": RUNS | {"a": RUNS["a"] | {"fedavg": fedavg}}})
     assert "| corolla | 62.0 ± 2.8 | best | 1.0 ± 0.0 | 50.0 ± 0.0 | best |" in text
     assert "| fedavg | 58.0 ± 1.4 | 4.0 ± 12.7 |" in text
     assert "| 0.1, server_momentum=0.5 | 0, 1 |" in text
