@@ -12,6 +12,7 @@ TRACKS = {
     "c": "board_tiers",
     "d": "board_shift",
     "e": "board_new_clients",
+    "f": "board_cells",
 }
 TITLES = {
     "a": "Label skew: 100 clients, Dirichlet 0.3",
@@ -19,12 +20,14 @@ TITLES = {
     "c": "Device tiers: at most 1, 1/4, 1/16, 1/64 of the largest network",
     "d": "Feature shift: rotated, blurred, gray, half resolution",
     "e": "New clients: 20 of the 100 of track a join when the other 80 have trained",
+    "f": "Cells: 6 clients, Dirichlet 0.3, DARTS networks for images of 16 pixels",
 }
 STEP_SIZES = (0.01, 0.03, 0.1)
 DEFAULT_STEP = 0.03  # of conf/experiment/board.yaml
 BETWEEN = (0.6, 1.7)  # of arms without a parameter of their own: the best step, times these
 TUNING_SEED = 9  # reported nowhere
 SERVER_IMAGES = ("server_set=held_out", "server_set.images=1000")  # of methods that need some
+_MIXED = "darts_s2_mixed_small"
 Stage = Literal["own", "global", "alone"]
 """How an arm serves new clients: its method's stage, FedAvg's on its global model, or training alone."""
 _STAGE = "+method.new_clients.strategy=strategies.new_clients.FrozenFedAvg"
@@ -37,7 +40,7 @@ class Arm:
     Args:
         overrides: of the track's experiment.
         tracks: where it takes part. On "c" only what keeps to the tiers does, on "e" what can serve clients
-            that it did not train with.
+            that it did not train with, on "f" what searches in cells, by gradients or one path at a time.
         stage: how.
         grid: key and values of the parameter that is tuned; the default, which is not in it, is tried with
             the step sizes.
@@ -74,7 +77,11 @@ _TIERED = (  # track c's tiers, searched in a cell's time
 _LARGEST = ("method.training.start", (0.5, 0.7))
 _STEP = ("method.policy.lr", (0.1, 1.0))
 
+_CELLS = ("space=darts_s2", "space.supernet.channels=8", "space.supernet.cells=4")  # of one path
+_GENOTYPE = ("method.search_rounds", (8, 20))  # of 30
+
 _ORDER = "method.proposals.order=[width]"  # found on the tuning's seed, see docs/corolla.md
+_ABSENT = "trainer.absent_count=0.1"  # as our method has it
 _SHAPE = "[3,0,0,3,0,0,3,0,0,3]"  # what it makes of the space where there is no cap
 
 
@@ -157,6 +164,21 @@ ARMS: dict[str, Arm] = {
         tracks="c",
         grid=("method.weights", ("examples",)),
     ),
+    "fiarse_same_settings": _fixed(  # with our network and the rest that it can take of ours
+        "fiarse",
+        f"method.architecture={_SHAPE}",
+        "method.assignment=limits",
+        "method.threshold=layer",
+        _ABSENT,
+        tracks="c",
+    ),
+    "fedavg_smallest_same_settings": _fixed(  # our family's smallest member that fits everybody
+        "fedavg",
+        "method.architecture=[0,0,0,0,0,0,1,0,0,1]",
+        "method.server_momentum=0.6",
+        _ABSENT,
+        tracks="c",
+    ),
     "corolla": _ours(tracks="abcde"),
     "corolla_without_head": _ours("method.head_l2=null"),
     "corolla_without_momentum": _ours("method.server_momentum=0"),
@@ -180,6 +202,36 @@ ARMS: dict[str, Arm] = {
     "deepfednas": _fixed("deepfednas", *_TIERED, tracks="abcd", grid=_LARGEST),
     "fedoras": _fixed(
         "fedoras", *SERVER_IMAGES, *_TIERED, tracks="abcd", grid=("method.paths", (2, 8))
+    ),
+    "fedavg_cells": _fixed("fedavg", *_CELLS, tracks="f", grid=_MOMENTUM, space=_MIXED),
+    "fednas": _fixed("fednas", "method.search_rounds=12", tracks="f", grid=_GENOTYPE, space=_MIXED),
+    "direct_fednas": _fixed(
+        "direct_fednas", tracks="f", grid=("method.architect.lr", (1e-3, 1e-2)), space=_MIXED
+    ),
+    "spider": _fixed(
+        "spider_small", tracks="f", grid=("method.lambda_local", (0.001, 0.1)), space=_MIXED
+    ),
+    "spider_by_lot": _fixed("spider_small", "method/search=random", tracks="f", space=_MIXED),
+    "perfedrlnas_cells": _fixed(
+        "perfedrlnas", _SETTLED, *_CELLS, tracks="f", grid=_STEP, space=_MIXED
+    ),
+    "perfednas_cells_by_lot": _fixed(
+        "perfednas",
+        "method/proposals=random",
+        _SETTLED,
+        *_CELLS,
+        tracks="f",
+        grid=_DAMPING,
+        space=_MIXED,
+    ),
+    "fedrlnas_cells": _fixed("fedrlnas", _SETTLED, *_CELLS, tracks="f", grid=_STEP, space=_MIXED),
+    "hapfnas": _fixed(
+        "hapfnas_small",
+        "space=mobilenetv2_small",
+        "space.supernet.resolution=[16]",
+        *SERVER_IMAGES,
+        tracks="f",
+        space="mobilenetv2_small",
     ),
     "perfednas_forest": _fixed(
         "perfednas",
@@ -242,6 +294,8 @@ LARGE = {  # the GPU's: four times as wide, so 16 times as costly
         f"space.supernet.base.stages={_yaml(_WIDER['whole'])}",
         "space.supernet.base.hidden=[1024]",
     ),
+    _MIXED: ("space.supernet.channels=16", "space.supernet.cells=8"),
+    "mobilenetv2_small": ("space.supernet.resolution=[32]",),
     "lenet_modules": (
         "space.supernet.base.channels=[24,64]",
         "space.supernet.base.hidden=[480,336]",

@@ -31,15 +31,18 @@ _TIERED = ("heterofl", "fedrolex", "fiarse", "fedavg_smallest")
 _STEPS = ", ".join(f"{lr:g}" for lr in STEP_SIZES)
 _BY_GLOBAL = ", ".join(f"`{name}`" for name, arm in ARMS.items() if arm.stage == "global")
 _LEGEND = f"""\
-CIFAR-10, 100 clients, 10 a round, equal rounds. Accuracies in % on each client's own test images, means over
-clients, then mean ± standard deviation over seeds. *Deployed*: what clients run without further training.
+CIFAR-10, 100 clients, 10 a round (track f: 6 and 6), equal rounds on a track. Accuracies in % on each
+client's own test images, means over clients, then mean ± standard deviation over seeds. *Deployed*: what
+clients run before fine-tuning. That includes what a method does on its own at the end: `corolla` fits a
+classifier on frozen features (its column *global* is without it), FedRep and FedBABU train their heads.
 *Behind*: the best arm, as deployed, seed by seed, with the 95 % interval where there are two seeds or more.
 *Tuned*: after 5 epochs of fine-tuning, then what that is behind the best after fine-tuning. All arms but
 `fedavg_plain` train by the per-client balanced softmax, and are scored with the client's class prior
 ([scoring](scoring.md)). Step size ({_STEPS}) and one parameter of the method are the best on the
-validation images of seed {TUNING_SEED}, all arms tried about equally often; 0.03 and the default where none
-was tried. Costs are of the whole run: MB of all messages, thousands of images trained on, MB that a client
-keeps. Memory is what training takes by our estimate, MiB.
+validation images of seed {TUNING_SEED}, by the same budget of trials; 0.03 and the default where none was
+tried, which is most arms as yet. Costs are of all rounds: MB of all messages, thousands of images trained on
+(not those of fine-tuning and of heads fitted at the end), MB that a client keeps. Memory is what training
+takes by our estimate, MiB.
 
 `fedavg_of_corolla` is FedAvg of the largest network of our method's family: it counts as a part of ours, not
 as another method, and says how much of the lead is the network alone.
@@ -54,8 +57,10 @@ those that exchange predictions), or FedAvg's (FedRoD).
 
 `fedmn` needs a network with pools of modules, so its is LeNet with three alternatives of two layers. FedTP's
 vision transformer trains on 81 images a second of one core, this space's middle network on 4,300: a cell
-would take an hour, and six minutes are the limit. SPIDER and global NAS prune mixed DARTS networks, which
-this space has none of; HAPFNAS trains its supernet at the server first: neither is an arm of equal rounds.
+would take an hour, and six minutes are the limit. SPIDER and FedNAS search in mixed DARTS networks, which
+this space has none of: they have track f, where few clients all take part in every round, as SPIDER needs it.
+FedNAS searches in 12 of the 30 rounds, then trains what it found. HAPFNAS is there with its own MobileNetV2
+space, and the server trains in 12 of the rounds, on images that clients of other arms have.
 """.splitlines()
 _POOLED = """\
 Global models, by all test images together: no class prior of a client, no statistics of its own.
