@@ -52,6 +52,7 @@ from benchmarks.leaderboard_summary import insert, table
 from benchmarks.leaderboard_table import OWN, figures, page
 from benchmarks.recording import read_raw, write_result
 from corolla.config.compose import compose_values
+from corolla.records.environment import collect_environment
 from corolla.records.run_directory import RunDirectory
 
 _DOCS = Path(__file__).parents[1] / "docs"
@@ -304,7 +305,9 @@ def _record(cell: Cell, options: argparse.Namespace) -> None:
         tried[cell.trial] = row["validation"]
     else:
         runs = raw.setdefault("runs", {}).setdefault(cell.track, {}).setdefault(cell.arm, {})
-        runs[str(cell.seed)] = {"settings": cell.settings, "tuned": cell.tuned, **row}
+        commit = collect_environment(seed=cell.seed, device="cpu")["commit"]
+        known = {"settings": cell.settings, "tuned": cell.tuned, "commit": commit}
+        runs[str(cell.seed)] = known | row
     _write(options, raw)
 
 

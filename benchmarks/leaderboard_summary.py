@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.leaderboard_cells import TITLES, by_lot
-from benchmarks.leaderboard_table import OWN, best_arm, paired
+from benchmarks.leaderboard_table import OWN, closest_rival, paired
 from corolla.records.atomic import write_text
 
 _BEGIN, _END = "<!-- leaderboard, written by benchmarks.leaderboard -->", "<!-- end -->"
 _HEAD = (
     "track",
     f"`{OWN}`",
-    "best other method",
+    "closest other arm",
     "ahead",
     "ahead after fine-tuning",
     "ahead of FedAvg of its network",
@@ -32,9 +32,8 @@ def table(raw: Mapping[str, Any]) -> list[str]:
 def _rows(runs: Mapping[str, Mapping[str, Any]]) -> Iterator[list[str]]:
     for track in sorted(runs):
         arms = runs[track]
-        others = {arm: rows for arm, rows in arms.items() if OWN not in arm}
-        best, tuned = best_arm(others, "deployed"), best_arm(others, "fine_tuned")
-        if OWN not in arms or best is None:
+        best, tuned = closest_rival(arms, "deployed"), closest_rival(arms, "fine_tuned")
+        if best is None:
             continue
         yield [
             TITLES[track],

@@ -27,7 +27,10 @@ from benchmarks.recording import read_figures, read_raw
 
 OWN = "corolla"  # the method that is to lead
 _LOT = "perfednas_by_lot"  # of searches that have no control of their own sizes
-_TIERED = ("heterofl", "fedrolex", "fiarse", "fedavg_smallest")
+_TIERED = (
+    *("heterofl", "fedrolex", "fiarse", "fedavg_smallest"),
+    *("fiarse_same_settings", "fedavg_smallest_same_settings"),
+)
 _STEPS = ", ".join(f"{lr:g}" for lr in STEP_SIZES)
 _BY_GLOBAL = ", ".join(f"`{name}`" for name, arm in ARMS.items() if arm.stage == "global")
 _LEGEND = f"""\
@@ -80,7 +83,7 @@ Rows = Mapping[str, Mapping[str, Any]]  # arm -> seed -> row
 def figures(raw: Mapping[str, Any]) -> dict[str, float]:
     """Return means over seeds of every arm, our method's leads in points, and searches over their controls.
 
-    ``lead_deployed_a``: over the best other arm on track a that is no variant of ours, over the seeds that
+    ``lead_deployed_a``: the smallest over any arm on track a that is no variant of ours, over the seeds that
     both have, FedAvg of the network that our family ends at among them: ``lead_over_own_network_deployed_a``
     is over that. ``lead_over_lot_a``: deployed, over the control of the same sizes; ``lead_over_lot`` is the
     mean over tracks. ``lead_every_tier_c``: the smallest lead in a tier, over the methods for tiers. A lead
@@ -94,9 +97,8 @@ def figures(raw: Mapping[str, Any]) -> dict[str, float]:
                 if values:
                     found[f"{track}_{arm}_{key}"] = float(np.mean(values))
         for key in ("deployed", "fine_tuned"):
-            others = {a: rows for a, rows in arms.items() if OWN not in a}
-            best = best_arm(others, key)
-            if OWN in arms and best:
+            best = closest_rival(arms, key)
+            if best:
                 _add(found, f"lead_{key}_{track}", arms[OWN], arms[best], key)
             if OWN in arms and (plain := arms.get(f"fedavg_of_{OWN}")):
                 _add(found, f"lead_over_own_network_{key}_{track}", arms[OWN], plain, key)
@@ -136,7 +138,14 @@ def _tiers(arms: Rows, other: str) -> list[float]:
     return [float(np.mean(values)) for values in leads.values()]
 
 
-def best_arm(arms: Rows, key: str) -> str | None:
+def closest_rival(arms: Rows, key: str) -> str | None:
+    """Return the arm, no variant of ours, over which our lead is smallest, on the seeds that both have."""
+    leads = {arm: paired(arms.get(OWN, {}), rows, key) for arm, rows in arms.items()}
+    known = {arm: lead[0] for arm, lead in leads.items() if lead and OWN not in arm}
+    return min(known, key=lambda arm: known[arm]) if known else None
+
+
+def _best_arm(arms: Rows, key: str) -> str | None:
     """Return the arm with the largest mean over its seeds; None where none has one."""
     means = {arm: _mean(rows.values(), key) for arm, rows in arms.items()}
     known = {arm: mean for arm, mean in means.items() if mean is not None}
@@ -260,11 +269,18 @@ def _table(track: str, arms: Rows, *, large: bool) -> Iterator[str]:
 
 
 def _tier_rows(arms: Rows) -> Iterator[str]:
-    """Yield the accuracies by tier, deployed and after fine-tuning, where there are tiers."""
+    """Yield the accuracies by tier, deployed and after fine-tuning, where there are tiers.
+
+    Of the seeds that all arms have: others' clients are others.
+    """
+    common = set.intersection(*(set(rows) for rows in arms.values()))
+    arms = {arm: {s: row for s, row in rows.items() if s in common} for arm, rows in arms.items()}
     names = [tier for rows in arms.values() for row in rows.values() for tier in _deployed(row)]
     tiers = sorted(set(names), key=lambda name: int(name.partition("/")[2]))
     if not tiers:
         return
+    yield f"By tier, of the seeds that all arms have ({', '.join(sorted(common))}):"
+    yield ""
     yield f"| deployed, tuned | {' | '.join(tiers)} |"
     yield f"|{'---|' * (len(tiers) + 1)}"
     for arm, rows in arms.items():
@@ -294,7 +310,7 @@ def _deployed(row: Mapping[str, Any], key: str = "as_trained") -> Mapping[str, f
 
 
 def _behind(arms: Rows, arm: str, key: str) -> str:
-    best = best_arm(arms, key)
+    best = _best_arm(arms, key)
     if best is None or best == arm:
         return "best" if best else "-"
     lead = paired(arms[best], arms[arm], key)

@@ -67,6 +67,13 @@ def test_leads_are_over_the_best_other_arm_seed_by_seed() -> None:
     assert "x" not in found
 
 
+def test_the_closest_rival_is_found_on_the_seeds_that_both_have() -> None:
+    arms = RUNS["a"] | {"scaffold": {"1": row(61.0)}}  # 3 behind, where FedAvg is 4 behind
+    assert leaderboard_table.closest_rival(arms, "deployed") == "scaffold"
+    found = figures({"runs": {"a": arms}})
+    assert found["lead_deployed_a"] == 3.0
+
+
 def test_searches_are_compared_with_their_own_controls() -> None:
     arms = {
         "corolla": {"0": row(60.0)},

@@ -42,7 +42,7 @@ def test_members_lie_inside_each_other_and_the_largest_that_fits_is_taken() -> N
         cap = space.cost(member)
         found = growth.chosen("0", fits=lambda one, cap=cap: space.cost(one) <= cap)
         assert space.cost(found) == cap
-    # Between two members steps of the same kind are taken where they fit; what comes of it is still nested.
+    # Between two members steps of the same kind are taken where they fit: it holds the smaller one.
     for before, after in pairs:
         cap = space.cost(after) - 1
         found = growth.chosen("0", fits=lambda one, cap=cap: space.cost(one) <= cap)

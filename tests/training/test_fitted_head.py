@@ -44,6 +44,17 @@ def test_at_the_minimum_no_gradient_is_left(l2: float) -> None:
     assert float(strict.abs().max()) < 1e-6
 
 
+def test_a_network_that_has_diverged_stays_as_it_is() -> None:
+    space = make_space("mobilenetv2_8", num_classes=4, in_channels=3)
+    model = space.subnet(space.smallest()).eval()
+    classifier = model.get_submodule("head.classifier")
+    before = classifier.weight.detach().clone()
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("inf"))
+    assert fit_head(model, colourful(8), trainer=sgd(), classes=4, l2=0.01) == 8
+    assert torch.equal(classifier.weight, before)
+
+
 @pytest.mark.parametrize(("augment", "passes"), [("none", 1), ("flip", 2)])
 def test_the_network_keeps_all_but_its_classifier(augment: str, passes: int) -> None:
     space = make_space("mobilenetv2_8", num_classes=4, in_channels=3)

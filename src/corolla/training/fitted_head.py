@@ -34,7 +34,8 @@ def fit_head(
 ) -> int:
     """Change the classifier of ``model`` into the sum; return the images that went through the network.
 
-    Where training mirrors images, their mirror images count as well.
+    Where training mirrors images, their mirror images count as well. A network whose answers to them are
+    not all finite stays as it is.
 
     Args:
         model: in place, on the trainer's device. What it answers must already hold the client's class prior.
@@ -54,12 +55,15 @@ def fit_head(
     embedded = [embed(model, one, trainer=trainer, classes=classes) for one in seen]
     name = classifier_name(model, classes)
     layer = cast(nn.Linear, model.get_submodule(str(name)))  # `embed` read it
+    count = sum(len(one.labels) for one in embedded)
+    if not all(one.features.isfinite().all() and one.logits.isfinite().all() for one in embedded):
+        return count
     weight, bias = solve(embedded, l2=l2, bias=layer.bias is not None)
     with torch.no_grad():
         layer.weight.add_(weight)
         if layer.bias is not None:
             layer.bias.add_(bias)
-    return sum(len(one.labels) for one in embedded)
+    return count
 
 
 def solve(seen: Sequence[Embedded], *, l2: float, bias: bool = True) -> tuple[Tensor, Tensor]:

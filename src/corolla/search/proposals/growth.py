@@ -1,10 +1,11 @@
 """One family of nested architectures for all devices: a client gets the largest of them that fits it. Ours.
 
 The family is a path from the smallest architecture on, raised in one dimension at a time. Each member lies
-inside every larger one, so that what one device trains is part of what every larger device runs;
-architectures that were chosen for each cap alone share weights, but in shapes that have little to do with
-each other. The path grows kind after kind, as ``order`` says; within a kind the dimension that is lowest
-relative to its range comes first, and of equals the cheapest step (multiply-accumulates).
+inside every larger one, so that what one device trains is part of what every larger device runs (but for a
+step that a device between two members takes beside the path); architectures that were chosen for each cap
+alone share weights, but in shapes that have little to do with each other. The path grows kind after kind, as
+``order`` says; within a kind the dimension that is lowest relative to its range comes first, and of equals
+the cheapest step (multiply-accumulates).
 """
 
 from __future__ import annotations
