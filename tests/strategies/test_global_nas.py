@@ -90,7 +90,7 @@ def test_the_network_becomes_small_and_everybody_trains_the_same(whole: RunDirec
     for decision in (d for each in made for d in each):
         scores, kept = decision["scores"], decision["kept"]
         assert set(scores) == {SKIP, CONV} == {kept, *decision["removed"]}
-        assert scores[kept][0] == min(accuracy for accuracy, _ in scores.values())
+        assert scores[kept][1] == max(loss for _, loss in scores.values())
     rows = whole.clients()
     for round in (1, 2, 3, 4):
         assert len({tuple(row["architecture"]) for row in rows if row["round"] == round}) == 1

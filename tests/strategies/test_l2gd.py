@@ -155,7 +155,7 @@ def test_a_run_by_the_coin_tells_its_steps(tmp_path: Path) -> None:
     directory = run(tmp_path / "run", "method=l2gd", *settings, *TWO)
     lines = directory.metrics()
     for row in directory.clients():
-        assert row["samples_processed"] == 16 * lines[row["round"] - 1]["local_steps"]
+        assert row["samples_processed"] == 32 * lines[row["round"] - 1]["local_steps"]
         assert row["num_examples"] == 18
     assert [line["averagings"] >= 1 for line in lines] == [True, True]
 
