@@ -1,4 +1,4 @@
-"""Ports and addresses: a free one, and whether one that was given makes sense and answers."""
+"""Addresses: whether one that was given makes sense and answers."""
 
 from __future__ import annotations
 
@@ -7,13 +7,6 @@ import socket
 from corolla.errors import Fault
 
 CONNECT_TIMEOUT_S = 5.0
-
-
-def free_port() -> int:
-    """Return a TCP port of the loopback interface that nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def address_faults(key: str, address: str) -> list[Fault]:

@@ -16,6 +16,7 @@ MOST_THREADS = 1024
 """Of one process: more is a slip."""
 
 _SERVICE_LINE = re.compile(r"^INFO :|\[uvicorn\.|^For more information, visit:")
+_TAIL_LINES, _TAIL_BYTES = 15, 16384
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
@@ -52,17 +53,17 @@ def run_failed(what: str, *, run_dir: Path, log: Path | None = None) -> RunFaile
     return RunFailedError("\n".join(lines))
 
 
-def log_tail(log: Path, *, lines: int = 15, bytes_: int = 16384) -> list[str]:
+def log_tail(log: Path) -> list[str]:
     """Return the last lines of a log that say something, without colours; [] if there is none."""
     try:
         with log.open("rb") as file:
             size = file.seek(0, 2)
-            file.seek(max(0, size - bytes_))
+            file.seek(max(0, size - _TAIL_BYTES))
             text = file.read().decode("utf-8", errors="replace")
     except OSError:
         return []
     told = without_colours(text).splitlines()
-    return [line for line in told if line.strip() and not _SERVICE_LINE.search(line)][-lines:]
+    return [line for line in told if line.strip() and not _SERVICE_LINE.search(line)][-_TAIL_LINES:]
 
 
 def without_colours(text: str) -> str:
@@ -70,11 +71,10 @@ def without_colours(text: str) -> str:
     return _COLOURS.sub("", text)
 
 
-def count_fault(key: str, value: Any, *, least: int = 1, most: int = MOST) -> list[Fault]:
-    """Return a fault unless ``value`` is a whole number from ``least`` to ``most``."""
-    if type(value) is int and least <= value <= most:
+def count_fault(key: str, value: Any, *, most: int = MOST) -> list[Fault]:
+    """Return a fault unless ``value`` is a whole number from 1 to ``most``."""
+    if type(value) is int and 1 <= value <= most:
         return []
     if isinstance(value, int) and value > most:
         return [Fault(key, value, f"is more than {most:,}", f"Use an integer <= {most}.")]
-    problem = f"is not a whole number >= {least}"
-    return [Fault(key, value, problem, f"Use an integer >= {least}.")]
+    return [Fault(key, value, "is not a whole number >= 1", "Use an integer >= 1.")]

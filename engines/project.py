@@ -75,18 +75,4 @@ def stage(root: Path, target: Path, config_yaml: str = "{}") -> Path:
 
 def write_run_config(path: Path, values: dict[str, str]) -> None:
     """Write run-config values as the TOML file that ``flwr run --run-config`` takes."""
-    path.write_text(
-        "".join(f"{key} = {_toml_string(value)}\n" for key, value in values.items()),
-        encoding="utf-8",
-    )
-
-
-def _toml_string(text: str) -> str:
-    """Return ``text`` as a TOML basic string: one line, everything special escaped."""
-    escapes = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
-    return '"' + "".join(escapes.get(c) or _escape_control(c) for c in text) + '"'
-
-
-def _escape_control(character: str) -> str:
-    code = ord(character)
-    return f"\\u{code:04x}" if code < 0x20 or code == 0x7F else character
+    path.write_text(tomli_w.dumps(values), encoding="utf-8")

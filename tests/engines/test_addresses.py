@@ -4,7 +4,8 @@ import socket
 
 import pytest
 
-from engines.addresses import address_faults, free_port
+from engines.addresses import address_faults
+from tests.deployment.federation import free_port
 
 
 @pytest.mark.parametrize("address", ["somewhere", "host:", ":80", "host:0", "host:99999", "a/b:1"])

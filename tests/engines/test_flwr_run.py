@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from engines.addresses import address_faults, free_port
+from engines.addresses import address_faults
 from engines.flower_cli import scripts
+from tests.deployment.federation import free_port
 
 ROOT = Path(__file__).parents[2]
 SMALL = "rounds=1 clients=3 clients_per_round=2 local_epochs=1 evaluation.every=0"

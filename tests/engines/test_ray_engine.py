@@ -13,9 +13,9 @@ import pytest
 
 from corolla.errors import RunFailedError
 from engines import serving
-from engines.addresses import free_port
 from engines.flower_cli import flower_env
 from engines.ray import RayEngine
+from tests.deployment.federation import free_port
 from tests.engines.conftest import dummy_config, rounds_of, wait_for_rounds
 from tests.engines.started import Started, is_over
 

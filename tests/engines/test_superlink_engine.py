@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from corolla.errors import RunFailedError
-from engines.addresses import address_faults, free_port
+from engines.addresses import address_faults
 from engines.flower_cli import FlowerCli, flower_env, scripts, write_connection
 from engines.superlink import SuperLinkEngine
+from tests.deployment.federation import free_port
 from tests.engines.conftest import DUMMY_APP, dummy_config, rounds_of, wait_for_rounds
 from tests.engines.started import Started
 
