@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import numpy as np
 
 from corolla.search.costliest import costliest_fitting
 from corolla.search.evolution import Fits
-from corolla.search.proposals.protocol import Observation, Proposals, SearchContext
+from corolla.search.proposals.protocol import SearchContext, Unlearning
 from corolla.search.proposals.rejection_sampling import uniform_draws
 from corolla.settings import settings
 from corolla.spaces.architecture import Architecture
@@ -26,10 +25,9 @@ class FixedSettings:
     architecture: str | Sequence[int]  # smallest | middle | largest | choice indices
 
 
-class Fixed(Proposals):
+class Fixed(Unlearning):
     """One architecture for everybody; the smallest for a client that it does not fit."""
 
-    learns: ClassVar[bool] = False
     settings: FixedSettings
 
     def __init__(self, *, settings: FixedSettings, context: SearchContext) -> None:
@@ -43,30 +41,16 @@ class Fixed(Proposals):
         proposed = [self._architecture]
         return proposed if fits(self._architecture) else [*proposed, self._smallest]
 
-    def observe(self, observations: Sequence[Observation]) -> None:
-        """Learn nothing."""
-
     def chosen(self, client: ClientId, *, fits: Fits) -> Architecture:
         """Return what is trained."""
         return self._architecture if fits(self._architecture) else self._smallest
 
 
-class Costliest(Proposals):
+class Costliest(Unlearning):
     """The costliest architecture that fits the client, as `costliest_fitting` finds it."""
-
-    learns: ClassVar[bool] = False
 
     def __init__(self, *, context: SearchContext) -> None:
         self._context = context
-
-    def draws(
-        self, client: ClientId, rng: np.random.Generator, *, fits: Fits
-    ) -> list[Architecture]:
-        """Return it: the same in every round, so ``rng``, the round's, is not used."""
-        return [self.chosen(client, fits=fits)]
-
-    def observe(self, observations: Sequence[Observation]) -> None:
-        """Learn nothing."""
 
     def chosen(self, client: ClientId, *, fits: Fits) -> Architecture:
         """Return what is trained."""
@@ -74,14 +58,12 @@ class Costliest(Proposals):
         return costliest_fitting(self._context.space, fits=fits, rng=own)
 
 
-class RandomOnce(Proposals):
+class RandomOnce(Unlearning):
     """One uniform draw per client, kept for the whole run.
 
     Of the distribution that every search starts from: uniform over what fits, as long as ``max_draws`` find
     one.
     """
-
-    learns: ClassVar[bool] = False
 
     def __init__(self, *, context: SearchContext) -> None:
         self._context = context
@@ -92,9 +74,6 @@ class RandomOnce(Proposals):
         """Draw until one fits: the same in every round, so ``rng``, the round's, is not used."""
         own = generator(self._context.seed, client_seed(client), _DRAW)
         return uniform_draws(self._context, own, fits=fits)
-
-    def observe(self, observations: Sequence[Observation]) -> None:
-        """Learn nothing."""
 
     def chosen(self, client: ClientId, *, fits: Fits) -> Architecture:
         """Return what is trained."""

@@ -13,13 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import ClassVar
-
-import numpy as np
 
 from corolla.errors import Fault, RefusedError
 from corolla.search.evolution import Fits, require_smallest
-from corolla.search.proposals.protocol import Observation, Proposals, SearchContext
+from corolla.search.proposals.protocol import SearchContext, Unlearning
 from corolla.settings import settings
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.space import SearchSpace
@@ -38,10 +35,9 @@ class GrowthSettings:
     shuffle: bool = False  # the control by lot: any dimension of the kind in turn may grow next
 
 
-class Growth(Proposals):
+class Growth(Unlearning):
     """The largest member that fits, raised along the path where single steps of its kind still fit."""
 
-    learns: ClassVar[bool] = False
     settings: GrowthSettings
 
     def __init__(self, *, settings: GrowthSettings, context: SearchContext) -> None:
@@ -60,15 +56,6 @@ class Growth(Proposals):
     def family(self) -> list[Architecture]:
         """All members, the smallest first."""
         return list(path(self._space, self._order, shuffle=self._seed))
-
-    def draws(
-        self, client: ClientId, rng: np.random.Generator, *, fits: Fits
-    ) -> list[Architecture]:
-        """Return it: the same in every round, so ``rng``, the round's, is not used."""
-        return [self.chosen(client, fits=fits)]
-
-    def observe(self, observations: Sequence[Observation]) -> None:
-        """Learn nothing."""
 
     def chosen(self, client: ClientId, *, fits: Fits) -> Architecture:
         """Return what is trained; RefusedError where not even the smallest architecture fits."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import numpy as np
 import yaml
@@ -19,7 +19,7 @@ from corolla.errors import Fault, RefusedError
 from corolla.records.run_directory import RunDirectory
 from corolla.search.equal_cost import draw_of_cost
 from corolla.search.evolution import Fits
-from corolla.search.proposals.protocol import Observation, Proposals, SearchContext
+from corolla.search.proposals.protocol import SearchContext, Unlearning
 from corolla.settings import settings
 from corolla.spaces.architecture import Architecture
 from corolla.types import ClientId, client_order, client_seed, generator
@@ -36,7 +36,7 @@ class LikeSizesSettings:
     tolerance: Annotated[float, Field(gt=0, lt=1)]  # share by which a draw may miss its size
 
 
-class LikeSizes(Proposals):
+class LikeSizes(Unlearning):
     """Draws of the sizes that another run's search proposed; deploys draws of the sizes that it deployed.
 
     Among clients of the same cap, proposed sizes are drawn anew in every round, and deployed sizes are dealt
@@ -47,7 +47,6 @@ class LikeSizes(Proposals):
 
     """
 
-    learns: ClassVar[bool] = False
     settings: LikeSizesSettings
 
     def __init__(self, *, settings: LikeSizesSettings, context: SearchContext) -> None:
@@ -83,9 +82,6 @@ class LikeSizes(Proposals):
         every = [size for sizes in self._proposed.values() for size in sizes]
         known = self._proposed.get(self._group[client], every) if client in self._group else every
         return [self._near(float(rng.choice(known)), fits, rng)]
-
-    def observe(self, observations: Sequence[Observation]) -> None:
-        """Learn nothing."""
 
     def chosen(self, client: ClientId, *, fits: Fits) -> Architecture:
         """Return the same random architecture whenever it is asked, of the size that was dealt out."""

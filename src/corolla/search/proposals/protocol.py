@@ -97,3 +97,18 @@ class Proposals(Protocol):
     def load_state(self, state: State) -> None:
         """Invert `state`."""
         return
+
+
+class Unlearning(Proposals):
+    """Learns nothing. Unless it says otherwise, what it deploys is trained, the same in every round."""
+
+    learns: ClassVar[bool] = False
+
+    def draws(
+        self, client: ClientId, rng: np.random.Generator, *, fits: Fits
+    ) -> list[Architecture]:
+        """Return what is `chosen`: ``rng``, the round's, is not used."""
+        return [self.chosen(client, fits=fits)]
+
+    def observe(self, observations: Sequence[Observation]) -> None:
+        """Learn nothing."""

@@ -5,14 +5,11 @@ DeepFedNAS's search (2026, https://arxiv.org/abs/2601.15127), for any space with
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar, cast
-
-import numpy as np
+from typing import cast
 
 from corolla.search.evolution import Fits
 from corolla.search.pareto_cache import CacheSettings, ParetoCache
-from corolla.search.proposals.protocol import Observation, Proposals, SearchContext
+from corolla.search.proposals.protocol import SearchContext, Unlearning
 from corolla.settings import settings
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.supernet import Supernet
@@ -26,23 +23,13 @@ class FittestSettings:
     cache: CacheSettings
 
 
-class Fittest(Proposals):
+class Fittest(Unlearning):
     """Trains and deploys the fittest entry of the cache that fits the client."""
 
-    learns: ClassVar[bool] = False
     settings: FittestSettings
 
     def __init__(self, *, settings: FittestSettings, context: SearchContext) -> None:
         self._cache = ParetoCache(cast(Supernet, context.space), settings.cache, seed=context.seed)
-
-    def draws(
-        self, client: ClientId, rng: np.random.Generator, *, fits: Fits
-    ) -> list[Architecture]:
-        """Return it: the same in every round, so ``rng`` is not used."""
-        return [self.chosen(client, fits=fits)]
-
-    def observe(self, observations: Sequence[Observation]) -> None:
-        """Learn nothing."""
 
     def chosen(self, client: ClientId, *, fits: Fits) -> Architecture:
         """Return what is trained."""
