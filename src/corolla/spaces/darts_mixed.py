@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.darts import DartsSpace
-from corolla.spaces.darts_cells import DartsNetwork, checked_alive
+from corolla.spaces.darts_cells import checked_alive
 from corolla.spaces.darts_genotype import KINDS, Alive, Genotype
 
 ABSENT = "absent"
@@ -43,10 +43,6 @@ class MixedDartsSpace(DartsSpace):
     def from_genotype(self, genotype: Genotype) -> Architecture:
         """Return the architecture of a genotype. RefusedError for operations of another space."""
         return self.of_alive(genotype.alive())
-
-    def supernet(self) -> DartsNetwork:
-        """Build the network with all operations on every edge: `largest`."""
-        return self.subnet(self.largest())
 
 
 def _subset(operations: tuple[str, ...], index: int) -> tuple[str, ...]:

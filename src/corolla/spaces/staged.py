@@ -13,7 +13,7 @@ from functools import lru_cache
 import torch
 from torch import nn
 
-from corolla.spaces.architecture import Architecture, Choice, Dimension
+from corolla.spaces.architecture import Architecture, Dimension
 from corolla.spaces.blank import copied, on_meta
 from corolla.spaces.block_plans import BlockPlan, HeadPlan, Part, Plan, Stage, StemPlan, ascending
 from corolla.spaces.inverted_residual import Activation, StagedNetwork
@@ -96,13 +96,13 @@ class StagedSupernet(Supernet):
     def plan(self, architecture: Architecture) -> Iterator[Plan]:
         """Yield the blocks of ``architecture`` from input to output."""
         values = self.values(architecture)
-        side = halved(_number(values["resolution"]), self.stem_stride)
-        inputs = _number(values["stem.width"])
+        side = halved(int(values["resolution"]), self.stem_stride)
+        inputs = int(values["stem.width"])
         for i, stage in enumerate(self.stages):
             key = f"mb{i + 1}"
-            expand = _number(values[f"{key}.expand"])
-            outputs = _number(values[f"{key}.width"])
-            for position in range(_number(values[f"{key}.depth"])):
+            expand = int(values[f"{key}.expand"])
+            outputs = int(values[f"{key}.width"])
+            for position in range(int(values[f"{key}.depth"])):
                 first = position == 0
                 stride = stage.stride if first else 1
                 plan = BlockPlan(
@@ -110,7 +110,7 @@ class StagedSupernet(Supernet):
                     inputs=inputs,
                     middle=make_divisible(round(inputs * expand)) if expand != 1 else inputs,
                     outputs=outputs,
-                    kernel=_number(values[f"{key}.kernel"]),
+                    kernel=int(values[f"{key}.kernel"]),
                     stride=stride,
                     se=stage.se,
                     expands=expand != 1,
@@ -162,10 +162,10 @@ class StagedSupernet(Supernet):
 
     def _parts(self, architecture: Architecture) -> tuple[StemPlan, list[Plan], Part]:
         values = self.values(architecture)
-        side = _number(values["resolution"])
+        side = int(values["resolution"])
         stem = StemPlan(
             inputs=self.in_channels,
-            outputs=_number(values["stem.width"]),
+            outputs=int(values["stem.width"]),
             stride=self.stem_stride,
             in_side=side,
             out_side=halved(side, self.stem_stride),
@@ -173,7 +173,7 @@ class StagedSupernet(Supernet):
         plans = list(self.plan(architecture))
         head = self.head(
             inputs=plans[-1].outputs,
-            last=_number(values["last.width"]),
+            last=int(values["last.width"]),
             side=plans[-1].out_side,
         )
         return stem, plans, head
@@ -182,7 +182,3 @@ class StagedSupernet(Supernet):
 def halved(side: int, stride: int) -> int:
     """Return the rows that a padded convolution of ``stride`` leaves of ``side`` rows."""
     return -(-side // stride)
-
-
-def _number(choice: Choice) -> int:
-    return int(choice)
