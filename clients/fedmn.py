@@ -12,6 +12,7 @@ from clients.subnet import SubnetClient
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.modular import require_modular
 from corolla.spaces.supernet import to_arrays
+from corolla.state import State
 from corolla.tasks import Answer, Task
 from corolla.training.routing import (
     RoutedNetwork,
@@ -73,10 +74,7 @@ class FedMNClient(SubnetClient):
         whole = {name: array for name, array in arrays.items() if not name.startswith(ROUTER)}
         model = self._load(task, whole)
         router = router_of(space, self.settings.router_hidden)
-        load_router(
-            router,
-            {n.removeprefix(ROUTER): array for n, array in arrays.items() if n.startswith(ROUTER)},
-        )
+        load_router(router, State(arrays).part(ROUTER))
         summary = summary_of(space, model, site.data.train, trainer=site.trainer)
         temperature = task.extra.get(TEMPERATURE)
         routed = RoutedNetwork(space, model, router, summary, temperature=temperature)

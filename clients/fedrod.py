@@ -9,11 +9,10 @@ from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from clients.deploy import deploy, scores, training_metrics
-from clients.own_model import newest_usable
+from clients.own_model import kept_arrays
 from clients.site import Site, require_store
 from clients.subnet import SubnetClient
 from corolla.spaces.supernet import to_arrays
@@ -53,9 +52,8 @@ class FedRodClient(SubnetClient):
         both = self._sum(deepcopy(model), kept)
         metrics |= scores(site, both, shared=False, loss=_LOSS) | _told(kept)
         metrics |= training_metrics(personal, beside=generic)
-        metrics["samples_processed"] = (
-            generic.samples_processed
-        )  # the head takes no pass of its own
+        # The head takes no pass of its own.
+        metrics["samples_processed"] = generic.samples_processed
         return Answer(num_examples=generic.num_examples, arrays=to_arrays(model), metrics=metrics)
 
     def evaluate(self, task: Task, arrays: Arrays) -> Answer:
@@ -82,19 +80,7 @@ class FedRodClient(SubnetClient):
     def _own(self, task: Task, model: nn.Module, *, before: int) -> State:
         """Return the personal head of the newest round before this one; 0 where there was none."""
         blank = blank_head(model, self._site.space.num_classes)
-        shapes = {name: array.shape for name, array in blank.items()}
-
-        def usable(state: State) -> State:
-            if {name: array.shape for name, array in state.arrays.items()} != shapes:
-                raise ValueError("is of another model")
-            if not all(np.isfinite(array).all() for array in state.arrays.values()):
-                raise ValueError("holds NaN or infinite values")
-            return State(state.arrays, {"restarted": bool(state.meta["restarted"])})
-
-        found, lost = newest_usable(
-            *(self._store, self._site.client, before, usable), what="its personal head"
-        )
-        return found or State(blank, {"restarted": lost})
+        return kept_arrays(self._store, self._site.client, before, blank, what="its personal head")
 
 
 def _told(own: State) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from corolla.search.predictor_search import (
 )
 from corolla.settings import settings
 from corolla.spaces.architecture import Architecture
+from corolla.state import State
 from corolla.tasks import Answer, Task, TaskError
 from corolla.training.sandwich import SandwichSettings, SupernetTrainer
 from corolla.training.subnet_scorer import SubnetScorer
@@ -108,12 +109,7 @@ class SupernetClient(SubnetClient):
         site, scorer = self._site, self._scorer({})
         results = []
         for number, architecture in enumerate(from_choices(site.space, task.extra["choices"])):
-            prefix = f"{number}/"
-            arrays = {
-                name.removeprefix(prefix): array
-                for name, array in parts.items()
-                if name.startswith(prefix)
-            }
+            arrays = State(parts).part(f"{number}/")
             results.append(scorer.score(site.space.load(architecture, arrays)))
         losses, accuracies = ([one.loss for one in results], [one.accuracy for one in results])
         return self._answer({"losses": losses, "accuracies": accuracies})

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from corolla.data.images import Images
 from corolla.spaces.model_parts import classifier_name
+from corolla.spaces.supernet import to_arrays
 from corolla.training.batch_loader import Passes
 from corolla.training.learner import Trainee
 from corolla.training.losses import classification_loss, split_counts
@@ -63,8 +64,7 @@ class SecondHead(nn.Module):
 
     def arrays(self) -> Arrays:
         """Return copies of weight and, where there is one, bias."""
-        state = self.linear.state_dict()
-        return {n: tensor.detach().cpu().contiguous().numpy().copy() for n, tensor in state.items()}
+        return to_arrays(self.linear)
 
 
 def blank_head(model: nn.Module, classes: int) -> Arrays:
