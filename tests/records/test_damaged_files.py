@@ -30,6 +30,7 @@ from corolla.report import write_report
 from corolla.state import State
 from engines.inline import InlineEngine
 from tests.conftest import diagonal
+from tests.states import differences
 from tests.strategies.conftest import results, run
 
 REMEDIES = ("Restore", "restore", "Delete", "Move it away", "Known:", "choose another")
@@ -197,7 +198,7 @@ def test_a_killed_run_goes_on_from_what_is_whole_or_says_what_is_not(
         header = RunDirectory(runs.killed).checkpoints.header()
         found = directory.checkpoints.load_to_resume(header)
         assert found is not None
-        assert found[1].same_as(runs.states[found[0]])
+        assert not differences(found[1], runs.states[found[0]])
         assert read_client_facts(copy) == read_client_facts(runs.killed)
         assert directory.environment().keys() == RunDirectory(runs.killed).environment().keys()
     else:
@@ -222,7 +223,7 @@ def test_of_a_finished_run_only_what_is_whole_comes_out(
     if told.works(path, "export", str(copy), "--client", "0", "-o", str(output)):
         assert (file, damage) == ("summary.json", "missing")
         arrays, facts = read_tensors(output)
-        assert State(arrays, {}).same_as(runs.model)
+        assert not differences(State(arrays, {}), runs.model)
         assert not json.loads(facts[KEY])["finished"]
 
 
@@ -279,7 +280,7 @@ def test_what_a_refusal_advises_leads_to_the_same_numbers(runs: Runs, tmp_path: 
     (copy / "summary.json").unlink()
     assert results(resume(copy)) == runs.results
     again, whole = (RunDirectory.open(each).client_model("0") for each in (copy, runs.finished))
-    assert State(again[1], again[0]).same_as(State(whole[1], whole[0]))
+    assert not differences(State(again[1], again[0]), State(whole[1], whole[0]))
 
 
 def test_a_configuration_changed_on_purpose_says_so(

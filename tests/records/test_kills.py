@@ -16,9 +16,10 @@ from corolla.launch import Plan, create, plan_run, resume, start
 from corolla.records.atomic import is_temporary
 from corolla.records.client_facts import read_client_facts
 from corolla.records.run_directory import RunDirectory
-from corolla.state import State, differences
+from corolla.state import State
 from tests.conftest import quick
 from tests.records.killing import operations
+from tests.states import differences
 from tests.strategies.conftest import results, small, without_times
 
 # 107 images for two clients; whom a round asks changes, so there are states of several rounds.

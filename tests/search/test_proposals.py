@@ -25,9 +25,10 @@ from corolla.search.reward import Outcome, RewardHistory, RewardSettings
 from corolla.spaces.architecture import Architecture, Dimension
 from corolla.spaces.conv_layers import ConvLayer
 from corolla.spaces.space import SearchSpace
-from corolla.state import State, differences
+from corolla.state import State
 from corolla.types import generator
 from tests.conftest import CONF
+from tests.states import differences
 
 
 class Toy(SearchSpace):
@@ -496,7 +497,7 @@ def test_a_checkpoint_of_pairs_grows_with_architectures_and_not_with_rounds() ->
 def test_the_shared_defaults_say_nothing() -> None:
     fixed = Fixed(settings=FixedSettings(architecture="smallest"), context=CONTEXT)
     assert (fixed.metrics(["0"]), fixed.columns("0", SPACE.smallest())) == ({}, {})
-    assert fixed.state().same_as(State())
+    assert not differences(fixed.state(), State())
     assert isinstance(search("evolution"), Evolution)
 
 

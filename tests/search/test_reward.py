@@ -10,6 +10,7 @@ import pytest
 
 from corolla.errors import RefusedError
 from corolla.search.reward import Outcome, RewardHistory, RewardSettings, rewards
+from tests.states import differences
 
 
 def history(**changed: Any) -> RewardHistory:
@@ -106,7 +107,7 @@ def test_a_model_that_does_not_fit_is_bad_news_even_at_first_and_spoils_no_mean(
     before = judge.state()
     # reward 0 - 0.5 - 1 = -1.5, own mean 0.5 - 0.5 = 0
     assert judge.judge({"0": Outcome(fits=False)})["0"].advantage == pytest.approx(-1.5)
-    assert judge.state().same_as(before)
+    assert not differences(judge.state(), before)
 
 
 def test_normalised_advantages_are_divided_by_their_running_size() -> None:
@@ -187,7 +188,7 @@ def test_the_order_of_replies_does_not_matter(baseline: str, normalise: str) -> 
         seen = {str(c): Outcome(accuracy=float(rng.random())) for c in rng.permutation(30)[:7]}
         backwards = dict(reversed(list(seen.items())))
         assert one.judge(seen) == other.judge(backwards)
-    assert one.state().same_as(other.state())
+    assert not differences(one.state(), other.state())
 
 
 @pytest.mark.parametrize("normalise", ["client", "all"])
@@ -202,7 +203,7 @@ def test_resumed_it_goes_on_as_if_never_stopped(baseline: str, normalise: str) -
             resumed = history(baseline=baseline, normalise=normalise)
             resumed.load_state(stored)
         assert whole.judge(seen) == resumed.judge(seen)
-    assert whole.state().same_as(resumed.state())
+    assert not differences(whole.state(), resumed.state())
     assert whole.state().meta["clients"] == ["0", "1", "12"]
 
 
@@ -229,7 +230,7 @@ def test_refuses_what_is_no_measurement_and_remembers_nothing(
     with pytest.raises(RefusedError, match="is not a measurement") as refused:
         judge.judge({"3": Outcome(**bad), "4": Outcome(accuracy=0.5)})
     assert refused.value.faults[0].key == f"{key} of client 3"
-    assert judge.state().same_as(history().state())
+    assert not differences(judge.state(), history().state())
 
 
 def test_misfit_that_was_never_sent_is_judged_by_equation_9() -> None:
@@ -245,4 +246,4 @@ def test_misfit_that_was_never_sent_is_judged_by_equation_9() -> None:
     before = history.state()
     # By hand: Acc 0 - mean 0.7 - 0.1 * (longest 5 - shortest 2) - phi 1.
     assert history.judge_misfit("0", seen).reward == pytest.approx(0.0 - 0.7 - 0.3 - 1.0)
-    assert history.state().same_as(before)
+    assert not differences(history.state(), before)

@@ -12,7 +12,8 @@ from corolla.config.schema import parse_config
 from corolla.errors import RefusedError
 from corolla.launch import plan_run
 from corolla.records.run_directory import RunDirectory
-from corolla.state import State, differences
+from corolla.state import State
+from tests.states import differences
 from tests.strategies.conftest import SMALL, run
 
 pytestmark = pytest.mark.slow

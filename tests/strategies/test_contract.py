@@ -16,11 +16,11 @@ from corolla.config.schema import RunConfig
 from corolla.federation import Federation
 from corolla.launch import plan_run
 from corolla.records.run_directory import RunDirectory
-from corolla.state import differences
 from corolla.tasks import Reply
 from engines.grid import InlineGrid
 from strategies.base import CorollaStrategy
 from tests.conftest import quick
+from tests.states import differences
 from tests.strategies.conftest import power_cut, results, resumed, run, small
 
 METHODS = methods()

@@ -19,13 +19,13 @@ from corolla.federation import Federation
 from corolla.launch import plan_run, start
 from corolla.records.run_directory import RunDirectory
 from corolla.settings import settings_of
-from corolla.state import differences
 from corolla.tasks import Reply
 from corolla.training.variants import VariantScore, VariantScorer
 from strategies.fedavg import FedAvg, FedAvgSettings
 from strategies.global_nas import GlobalNas, GlobalNasSettings
 from tests.conftest import make_space
 from tests.search.judges import scored
+from tests.states import differences
 from tests.strategies.conftest import SMALL, run, small
 from tests.strategies.test_reductions import weights_of
 

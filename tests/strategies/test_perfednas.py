@@ -10,9 +10,10 @@ import pytest
 from corolla.errors import RefusedError
 from corolla.launch import plan_run
 from corolla.records.run_directory import RunDirectory
-from corolla.state import State, differences
+from corolla.state import State
 from strategies.base import CorollaStrategy
 from tests.conftest import CONF, quick
+from tests.states import differences
 from tests.strategies.conftest import SMALL, power_cut, results, resumed
 from tests.strategies.conftest import run as run_small
 from tests.strategies.test_contract import _config, _replies, _strategy

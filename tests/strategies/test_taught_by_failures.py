@@ -12,11 +12,12 @@ from clients.subnet import SubnetClient
 from corolla.config.build import build_space, header_of
 from corolla.launch import plan_run
 from corolla.records.run_directory import RunDirectory
-from corolla.state import State, differences
+from corolla.state import State
 from corolla.tasks import Answer, Failure, Task
 from corolla.training.results import DivergedError
 from corolla.types import Arrays
 from tests.conftest import quick
+from tests.states import differences
 from tests.strategies.conftest import SMALL, run
 from tests.strategies.test_contract import _config, _replies, _strategy
 
