@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.live_tensors import peak_of_tensors
 from benchmarks.recording import print_table, write_result
 from corolla.config.build import build_trainer_settings
 from corolla.data.images import Images
@@ -41,7 +42,6 @@ from corolla.spaces.darts_cells import DartsNetwork
 from corolla.spaces.darts_mixed import MixedDartsSpace
 from corolla.training.execution_mode import lay_out
 from corolla.training.learner import Trainee
-from corolla.training.memory import peak_of_tensors
 from corolla.training.optimizers import build_optimizer
 from corolla.training.pull import Pull
 from corolla.training.settings import LoopSettings, TrainerSettings

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
-from corolla.training.memory import MIB, _held, _state_tensors, peak_of_tensors, saved_for_backward
+from benchmarks.live_tensors import peak_of_tensors
+from corolla.training.memory import MIB, _held, _state_tensors, saved_for_backward
 
 
 def saved_activation_bytes(model: nn.Module, images: Tensor) -> int:

@@ -10,6 +10,7 @@ from corolla.errors import RefusedError
 from corolla.spaces.darts_genotype import Genotype, edge_name, edge_pairs
 from corolla.spaces.darts_operations import OPERATION_SETS, OPERATIONS
 from tests.conftest import make_space
+from tests.spaces import from_values
 from tests.spaces.test_darts import FULL
 
 # DARTS' second-order genotype as its authors print it (Liu et al., ICLR 2019, Figs. 4 and 5).
@@ -116,8 +117,8 @@ def test_round_trip(normal: tuple[str, ...], reduce: tuple[str, ...]) -> None:
 @given(choices=st.tuples(*[st.sampled_from(range(8))] * 28), nodes=st.integers(1, 6))
 def test_round_trip_through_the_space(choices: tuple[int, ...], nodes: int) -> None:
     names = tuple(OPERATION_SETS["full"][choice] for choice in choices)
-    architecture = FULL.from_values(
-        dict(zip([d.name for d in FULL.dimensions], names, strict=True))
+    architecture = from_values(
+        FULL, dict(zip([d.name for d in FULL.dimensions], names, strict=True))
     )
     text = FULL.genotype(architecture).text()
     assert FULL.from_genotype(Genotype.parse(text)) == architecture

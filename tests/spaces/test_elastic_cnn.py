@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 
 from tests.conftest import make_space
+from tests.spaces import from_values
 from tests.strategies.conftest import run
 
 
@@ -55,7 +56,7 @@ def test_a_subnet_is_the_supernet_with_all_else_masked() -> None:
     generator = torch.Generator().manual_seed(0)
     arrays = {key: torch.from_numpy(value) for key, value in state.items()}
     values = space.values(space.smallest()) | {"stage2.depth": 2, "stage2.kernel": 5}
-    architecture = space.from_values(values)
+    architecture = from_values(space, values)
     images = torch.randn(2, 3, 16, 16, generator=generator)
     model = space.load(architecture, space.cut(state, architecture))
     x = images
@@ -85,7 +86,7 @@ def test_a_subnet_is_the_supernet_with_all_else_masked() -> None:
 
 def test_one_convolution_more_is_added_to_what_it_reads() -> None:
     space = make_space("elastic_cnn", resolution=8)
-    deep = space.from_values(space.values(space.smallest()) | {"stage3.depth": 2})
+    deep = from_values(space, space.values(space.smallest()) | {"stage3.depth": 2})
     state = space.initial_state(0)
     state["stages.2.1.norm.weight"][:] = 0  # GroupNorm then gives nothing
     images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corolla.aggregation.coverage import coverage_average
-from corolla.aggregation.regions import region_size
+from corolla.aggregation.regions import region_shape
 from corolla.aggregation.statistics import is_statistic
 from corolla.aggregation.updates import Update
 from corolla.spaces.model_parts import parts_of
@@ -180,7 +181,7 @@ def test_regions_have_the_subnets_size(name: str, seed: int) -> None:
     space, architecture, state = _space(name), _drawn(name, seed), _state(name)
     regions = space.regions(architecture)
     assert list(regions) == list(space.shapes(architecture))
-    size = sum(region_size(region, state[key].shape) for key, region in regions.items())
+    size = sum(math.prod(region_shape(region, state[key].shape)) for key, region in regions.items())
     assert 4 * size == space.costs(architecture).payload_bytes
 
 

@@ -19,6 +19,7 @@ from corolla.spaces.architecture import Architecture
 from corolla.spaces.nasvit_blocks import TalkingHeadsAttention, TransformerPlan
 from corolla.types import Arrays
 from tests.conftest import make_space
+from tests.spaces import from_values
 
 FULL = make_space("nasvit")
 SMALL = make_space("nasvit_32", resolution=[16, 24, 32])  # attention on 4, 6, 8 and 2, 3, 4 rows
@@ -236,7 +237,7 @@ def test_a_smaller_choice_receives_less_and_computes_less_in_attention(dimension
     largest = SMALL.largest()
     values = SMALL.values(largest)
     choices = next(d.choices for d in SMALL.dimensions if d.name == dimension)
-    smaller = SMALL.from_values(values | {dimension: choices[-2]})
+    smaller = from_values(SMALL, values | {dimension: choices[-2]})
     assert _attention_bytes(smaller) < _attention_bytes(largest)
     assert SMALL.macs(smaller) < SMALL.macs(largest)
 
@@ -245,7 +246,7 @@ def test_a_smaller_resolution_owns_the_centre_of_the_position_table() -> None:
     name = "stages.2.1.attention.position"
     assert STATE[name].shape == (6, 1, 15, 15)  # 48 channels, offsets -7..7 of 8 rows
     values = SMALL.values(SMALL.largest()) | {"resolution": 16, "mb3.width": 40}
-    part = SMALL.cut(STATE, SMALL.from_values(values))[name]
+    part = SMALL.cut(STATE, from_values(SMALL, values))[name]
     # 16 pixels leave 4 rows, offsets -3..3; 40 channels are 5 heads.
     np.testing.assert_array_equal(part, STATE[name][:5, :, 4:11, 4:11])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from corolla.aggregation.coverage import coverage_average
-from corolla.aggregation.regions import cut, paste, region_size
+from corolla.aggregation.regions import cut, paste, region_shape
 from corolla.aggregation.rolling import rolling_regions
 from corolla.aggregation.updates import Update
 from corolla.errors import RefusedError
@@ -189,7 +190,9 @@ def test_the_leading_channels_do_not_move() -> None:
         state = _state("mobilenetv2_8")
         ours, wanted = cut(state, regions), cut(state, leading)
         assert all(np.array_equal(ours[name], wanted[name]) for name in wanted)
-        size = sum(region_size(region, state[name].shape) for name, region in regions.items())
+        size = sum(
+            math.prod(region_shape(region, state[name].shape)) for name, region in regions.items()
+        )
         assert 4 * size == space.costs(architecture).payload_bytes
 
 

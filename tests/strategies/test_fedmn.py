@@ -24,6 +24,7 @@ from corolla.training.routing import drawn, switched_on
 from corolla.types import Arrays
 from strategies.base import CorollaStrategy
 from tests.conftest import make_space
+from tests.spaces import from_values
 from tests.strategies.conftest import SMALL, run, without_times
 from tests.strategies.test_contract import _config, _replies, _strategy
 from tests.strategies.test_reductions import weights_of
@@ -205,7 +206,7 @@ def test_what_is_off_stays_with_the_client_and_is_unchanged(
     assert row["bytes_up"] == sum(array.nbytes for array in back.values()) < row["bytes_down"]
     (absent, *_) = {"0", "1", "2"} - {row["client"]}
     description, kept = load_model(directory.path / "clients" / absent)
-    assert list(kept) == list(space.shapes(space.from_values(description["architecture"])))
+    assert list(kept) == list(space.shapes(from_values(space, description["architecture"])))
     assert all(kept[name].tobytes() == after[name].tobytes() for name in kept)
     load_client_model(directory.path, absent)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.live_tensors import peak_of_tensors
 from corolla.data.images import Images
 from corolla.errors import RefusedError
 from corolla.spaces.architecture import Architecture
@@ -18,7 +19,6 @@ from corolla.spaces.mobilenetv2 import MobileNetV2Space
 from corolla.spaces.supernet import ElasticSupernet, Supernet, to_arrays
 from corolla.training.batches import shuffled_batches
 from corolla.training.losses import soft_cross_entropy
-from corolla.training.memory import peak_of_tensors
 from corolla.training.results import DivergedError
 from corolla.training.sandwich import SandwichSettings, SupernetResult, SupernetTrainer
 from corolla.training.sandwich_run import SandwichRun
@@ -26,6 +26,7 @@ from corolla.training.settings import LoopSettings
 from corolla.training.subnet_draws import SubnetDraws
 from corolla.types import Arrays
 from tests.conftest import make_space
+from tests.spaces import from_values
 from tests.training.conftest import PLAIN, sgd
 
 STAGES = [
@@ -304,7 +305,7 @@ def test_fused_sgd_takes_parameters_that_come_late() -> None:
         return architecture in (deep, SPACE.smallest())
 
     values = SPACE.values(SPACE.smallest()) | {"mb1.depth": 2}
-    deep = SPACE.from_values(values)
+    deep = from_values(SPACE, values)
     trainer = supernet_trainer(loop=FAST, momentum=0.9, sandwich=SandwichSettings(random_subnets=0))
     seed = next(
         seed

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks.live_tensors import LiveTensors
 from corolla.spaces.darts_cells import DartsNetwork
 from corolla.training.learner import Trainee
-from corolla.training.memory import MIB, _held, _LiveTensors
+from corolla.training.memory import MIB, _held
 from corolla.training.results import TrainResult
 from corolla.training.settings import LoopSettings, TrainerSettings
 from corolla.training.trainer import LocalTrainer
@@ -253,7 +254,7 @@ def measured(count: int) -> tuple[float, float]:
     trainer = LocalTrainer(
         settings=TrainerSettings(optimizer="sgd", lr=0.01, momentum=0.9), loop=PLAIN
     )
-    live = _LiveTensors()
+    live = LiveTensors()
     for model in models:
         for tensor in _held(model):
             live.follow(tensor)

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -167,22 +167,6 @@ class SearchSpace:
             d.name: d.choices[index]
             for d, index in zip(self.dimensions, architecture.choices, strict=True)
         }
-
-    def from_values(self, values: Mapping[str, Any]) -> Architecture:
-        """Invert `values`; raise ValueError that names an unknown dimension or candidate."""
-        names = [d.name for d in self.dimensions]
-        unknown, missing = sorted(set(values) - set(names)), sorted(set(names) - set(values))
-        if unknown or missing:
-            raise ValueError(f"space {self.name!r}: unknown {unknown}, missing {missing}")
-        choices = []
-        for dimension in self.dimensions:
-            if values[dimension.name] not in dimension.choices:
-                raise ValueError(
-                    f"space {self.name!r}: {dimension.name}={values[dimension.name]!r} is none of "
-                    f"{list(dimension.choices)}"
-                )
-            choices.append(dimension.choices.index(values[dimension.name]))
-        return Architecture(tuple(choices))
 
     def cost(self, architecture: Architecture) -> int:
         """Return what tells which of two architectures is costlier: here the sum of their choices."""

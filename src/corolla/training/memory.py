@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 MIB = 2**20
 
@@ -33,19 +29,6 @@ def saved_for_backward(model: nn.Module) -> Iterator[dict[int, int]]:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         yield kept
-
-
-def peak_of_tensors(work: Callable[[], object], alive: Iterable[Tensor]) -> int:
-    """Return the peak of bytes of all tensors alive during ``work``: those in ``alive``, and new ones.
-
-    Follows every tensor that is made, so it is slow and exact; scratch memory inside kernels is not seen.
-    """
-    live = _LiveTensors()
-    for tensor in alive:
-        live.follow(tensor)
-    with live:
-        work()
-    return live.peak_bytes
 
 
 class MemoryCount:
@@ -93,39 +76,6 @@ class MemoryCount:
         if self._device.type == "cuda":
             return (torch.cuda.max_memory_allocated(self._device) - self._others) / MIB
         return self.resident_mib() + (self._gradients + self._activations) / MIB
-
-
-class _LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sums up the memory behind all tensors that are alive."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.peak_bytes = 0
-        self._bytes = 0
-        self._followed: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
-
-    def follow(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        if storage in self._followed:
-            return
-        self._followed.add(storage)
-        size = storage.nbytes()
-        self._bytes += size
-        self.peak_bytes = max(self.peak_bytes, self._bytes)
-        weakref.finalize(storage, self._freed, size)
-
-    def _freed(self, size: int) -> None:
-        self._bytes -= size
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        """Run the operation and follow what it made."""
-        result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor):
-                self.follow(leaf)
-        return result
 
 
 def _held(model: nn.Module) -> list[Tensor]:
