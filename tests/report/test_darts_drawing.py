@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corolla.report.darts_drawing import (
-    draw_cell,
     draw_cells,
     draw_compact,
     draw_difference,
@@ -63,7 +62,7 @@ def test_every_edge_has_its_label(normal: tuple[str, ...], reduce: tuple[str, ..
 @settings(max_examples=25)
 @given(cell=CELLS)
 def test_boxes_and_labels_never_overlap_and_lie_inside(cell: tuple[str, ...]) -> None:
-    svg = draw_cell(cell)
+    svg = draw_cells({"": cell})
     boxes = _boxes(svg)
     assert len(boxes) == 7 + sum(name != "none" for name in cell)  # 6 nodes, the output, the labels
     for a, b in combinations(boxes, 2):
@@ -74,7 +73,7 @@ def test_boxes_and_labels_never_overlap_and_lie_inside(cell: tuple[str, ...]) ->
 
 
 def test_small_cell_by_hand() -> None:
-    svg = draw_cell(["sep_conv_3x3", "none"], nodes=1)
+    svg = draw_cells({"": ["sep_conv_3x3", "none"]}, nodes=1)
     assert _texts(svg) == ["sep_conv_3x3", "input 0", "input 1", "node 2", "output"]
     assert 'aria-label="0 to 2 sep_conv_3x3"' in svg
     assert "<title>input 0 to node 2: sep_conv_3x3</title>" in svg
@@ -90,10 +89,10 @@ def test_small_cell_by_hand() -> None:
 
 
 def test_nodes_without_inputs_are_marked() -> None:
-    texts = _texts(draw_cell(["skip_connect", "none", "none", "none", "none"], nodes=2))
+    texts = _texts(draw_cells({"": ["skip_connect", "none", "none", "none", "none"]}, nodes=2))
     assert "node 2" in texts
     assert "node 3 = 0" in texts
-    assert 'aria-label="no edges"' in draw_cell(["none"] * 14)
+    assert 'aria-label="no edges"' in draw_cells({"": ["none"] * 14})
 
 
 def test_several_operations_on_an_edge() -> None:
@@ -106,8 +105,8 @@ def test_several_operations_on_an_edge() -> None:
 
 
 def test_inline_takes_the_pages_colours_and_a_file_brings_its_own() -> None:
-    inline = draw_cell(["sep_conv_3x3", "max_pool_3x3"], nodes=1)
-    file = draw_cell(["sep_conv_3x3", "max_pool_3x3"], nodes=1, standalone=True)
+    inline = draw_cells({"": ["sep_conv_3x3", "max_pool_3x3"]}, nodes=1)
+    file = draw_cells({"": ["sep_conv_3x3", "max_pool_3x3"]}, nodes=1, standalone=True)
     used = set(re.findall(r"var\(--(\w+)\)", inline))
     assert {"s1", "s2", "ink", "muted", "surface"} == used
     assert "<style" not in inline
@@ -129,7 +128,7 @@ def test_titles_are_escaped_and_nothing_runs() -> None:
 
 def test_a_cell_of_another_size_is_refused() -> None:
     with pytest.raises(ValueError, match="a cell of 4 nodes has 14 edges, got 2 operations"):
-        draw_cell(["none", "none"])
+        draw_cells({"": ["none", "none"]})
 
 
 MIXED = st.tuples(*[st.lists(st.sampled_from(OPERATIONS[1:]), max_size=2, unique=True)] * 14)

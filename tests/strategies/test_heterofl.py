@@ -17,7 +17,7 @@ from torch import nn
 
 from clients.site import Site, site_of
 from clients.width_sliced import ClassSettings, WidthSlicedClient
-from corolla.aggregation.regions import region_size
+from corolla.aggregation.regions import region_shape
 from corolla.config.build import build_space, build_strategy, build_trainer_settings
 from corolla.errors import RefusedError
 from corolla.federation import Federation
@@ -182,7 +182,7 @@ def test_entries_held_count_as_the_parts_sent(method: str) -> None:
         regions = strategy._regions(5, order.task.architecture)
         for name, place in regions.places.items():
             count[name][place.key] += 1
-            assert region_size(regions[name], model[name].shape) == order.arrays[name].size
+            assert region_shape(regions[name], model[name].shape) == order.arrays[name].shape
             np.testing.assert_array_equal(order.arrays[name], model[name][place.key])
             assert order.returns[name] == order.arrays[name].shape
     assert sum(int(held.sum()) for held in count.values()) == sent

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 from hypothesis import given
@@ -10,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from corolla.training.augmentation import augment, random_crop, random_cutout, random_flip
-from corolla.training.settings import AUGMENTATIONS
+from corolla.training.settings import Augment
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -70,7 +72,7 @@ def test_cutout_fills_one_square_per_image_with_the_mean() -> None:
 
 
 @given(
-    kind=st.sampled_from(AUGMENTATIONS),
+    kind=st.sampled_from(get_args(Augment)),
     count=st.integers(1, 5),
     channels=st.sampled_from([1, 3]),
     height=st.integers(1, 12),

@@ -7,7 +7,6 @@ NeurIPS 2022). Axes that a region does not name are owned whole, as in numpy.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -136,11 +135,6 @@ def region_shape(region: Region, shape: Sequence[int], *, name: str = "region") 
         index.stop - index.start if isinstance(index, slice) else len(index)
         for index in resolve(region, shape, name=name)
     )
-
-
-def region_size(region: Region, shape: Sequence[int]) -> int:
-    """Return how many entries ``region`` owns in an array of ``shape``."""
-    return math.prod(region_shape(region, shape))
 
 
 def cut(state: Arrays, regions: Mapping[str, Region]) -> Arrays:

@@ -54,10 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RunFailedError as error:
         console.print(f"[bold red]The run failed.[/] {_plain(str(error))}", highlight=False)
         return FAILED
-    except CorollaError as error:
-        console.print(f"[bold red]Error:[/] {_plain(str(error))}", highlight=False)
-        return FAILED
-    except OSError as error:  # no right to read a file, a full disk
+    except (CorollaError, OSError) as error:  # also no right to read a file, a full disk
         console.print(f"[bold red]Error:[/] {_plain(str(error))}", highlight=False)
         return FAILED
     except KeyboardInterrupt:

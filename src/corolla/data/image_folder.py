@@ -150,7 +150,7 @@ class ImageFolder:
         """
         listing = self._listing
         at = positions(indices, len(listing.paths))
-        key = self._block_key(at)
+        key = self._key_of(listing, at)
         kept = self._memory.get(key)
         if kept is not None:
             return kept
@@ -304,9 +304,6 @@ class ImageFolder:
             remedy = f"{REPLACE}, or set dataset.on_error=skip" if own else REPLACE
             raise UnreadableImagesError(self._root_key, named, remedy)
         return pixels
-
-    def _block_key(self, at: NDArray[np.int64]) -> str:
-        return self._key_of(self._listing, at)
 
     def _key_of(self, listing: Listing, at: NDArray[np.int64]) -> str:
         rows = (f"{listing.paths[i]}\t{listing.bytes_[i]}\t{listing.mtimes_ns[i]}" for i in at)

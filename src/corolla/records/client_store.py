@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -124,12 +123,6 @@ class ClientStore:
             problem = f"the client's state after round {saved_in} is missing"
             raise CorruptStateError(self._directory(client), problem)
         self._read(self._saved(client)[newest])
-
-    def clear(self, client: ClientId | None = None) -> None:
-        """Forget one client, or all of them."""
-        target = self._root if client is None else self._directory(client)
-        if target.exists():
-            shutil.rmtree(target)
 
     def _directory(self, client: ClientId) -> Path:
         return self._root / directory_name(client)

@@ -6,7 +6,6 @@ import fcntl
 import os
 import platform
 from pathlib import Path
-from types import TracebackType
 
 from corolla.errors import Fault, RefusedError
 
@@ -88,10 +87,5 @@ class RunLock:
     def __enter__(self) -> RunLock:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()

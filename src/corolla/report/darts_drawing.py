@@ -40,11 +40,6 @@ def draw_genotype(genotype: Genotype, *, standalone: bool = False) -> Markup:
     return draw_cells(cells, nodes=genotype.nodes, standalone=standalone)
 
 
-def draw_cell(operations: Operations, *, nodes: int = 4, standalone: bool = False) -> Markup:
-    """Draw one cell; see `draw_cells`."""
-    return draw_cells({"": operations}, nodes=nodes, standalone=standalone)
-
-
 def draw_cells(
     cells: Mapping[str, Operations], *, nodes: int = 4, standalone: bool = False
 ) -> Markup:

@@ -23,7 +23,7 @@ def augment(pixels: Tensor, kind: str, rng: torch.Generator, *, mean: Sequence[f
 
     Args:
         pixels: (n, c, h, w) uint8.
-        kind: one of `corolla.training.settings.AUGMENTATIONS`.
+        kind: one of `corolla.training.settings.Augment`.
         rng: a CPU generator; the draws depend on it and on the batch's shape alone.
         mean: per channel, of pixels / 255; what cutout fills with.
 

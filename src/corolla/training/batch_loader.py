@@ -31,7 +31,7 @@ class Batch(NamedTuple):
 class BatchLoader:
     """Batches of ``floats``, in order and augmentation that follow from seed and epoch alone.
 
-    ``augment``: one of `corolla.training.settings.AUGMENTATIONS`. ``drop_single``: leave out a last batch
+    ``augment``: one of `corolla.training.settings.Augment`. ``drop_single``: leave out a last batch
     of one image, as BatchNorm needs.
     """
 

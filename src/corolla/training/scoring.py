@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,6 @@ from corolla.training.trainer import LocalTrainer
 
 Prior = Literal["auto", "client", "none"]
 Statistics = Literal["aggregate", "recalibrate"]
-PRIORS: tuple[str, ...] = get_args(Prior)
 
 
 def takes_prior(prior: Prior, *, loss: str, shared: bool) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -29,7 +29,6 @@ Loss = Literal[
     "cross_entropy", "balanced_softmax", "balanced_softmax_client", "masked_cross_entropy"
 ]
 Autocast = Literal["none", "bfloat16"]
-OPTIMIZERS, AUGMENTATIONS, LOSSES = get_args(Optimizer), get_args(Augment), get_args(Loss)
 
 
 @settings
