@@ -5,21 +5,17 @@ Fallah et al., NeurIPS 2020; formulas and departures in `corolla.training.meta` 
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn
 
-from clients.deploy import deploy, scores
-from clients.subnet import SubnetClient
-from corolla.tasks import Answer, Task
+from clients.subnet import PersonalClient
+from corolla.tasks import Task
 from corolla.training.meta import MetaSettings, adapt, meta_train
 from corolla.training.results import TrainResult
-from corolla.types import Arrays
 
 _ADAPTATION = 0xADA9  # keeps the adaptation's batch order apart from the rounds'
 
 
-class PerFedAvgClient(SubnetClient):
+class PerFedAvgClient(PersonalClient):
     """The personalised model is w after SGD at alpha on the training images; it is not kept."""
 
     settings: MetaSettings
@@ -35,24 +31,8 @@ class PerFedAvgClient(SubnetClient):
             **site.passes(task),
         )
 
-    def evaluate(self, task: Task, arrays: Arrays) -> Answer:
-        """Evaluate the received model as it is, and adapted."""
-        model = self._load(task, arrays)
-        alone, _ = self._adapted(task, model)
-        return self._answer(scores(self._site, model, shared=False) | alone)
-
-    def deploy(self, task: Task, arrays: Arrays) -> Answer:
-        """Adapt the received model, and deploy what comes of it."""
-        model = self._load(task, arrays)
-        alone, samples = self._adapted(task, model)
-        answer = deploy(self._site, task, model, shared=False)
-        samples += answer.metrics.get("samples_processed", 0)
-        return answer.saying({**alone, "samples_processed": samples})
-
-    def _adapted(self, task: Task, model: nn.Module) -> tuple[dict[str, Any], int]:
-        """Score ``model`` as it was received, then adapt it; return scores and images gone through."""
+    def _personal(self, model: nn.Module, task: Task) -> tuple[int, bool, str | None]:
         site = self._site
-        alone = scores(site, model, shared=True, prefix="global_")
         result = adapt(
             model,
             site.data.train,
@@ -61,4 +41,4 @@ class PerFedAvgClient(SubnetClient):
             batch_size=site.config.batch_size,
             seed=site.seed(task, _ADAPTATION),
         )
-        return alone, result.samples_processed
+        return result.samples_processed, False, None

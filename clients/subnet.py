@@ -5,6 +5,8 @@ PerFedRLNAS, FedAvg and every other method whose clients hold no model of their 
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -63,3 +65,33 @@ class SubnetClient(Client):
 
     def _load(self, task: Task, arrays: Arrays) -> nn.Module:
         return self._site.space.load(task.architecture, arrays).to(self._site.trainer.device)
+
+
+class PersonalClient(SubnetClient):
+    """Makes what it receives its own before it scores or deploys it, and keeps none of that."""
+
+    @abstractmethod
+    def _personal(self, model: nn.Module, task: Task) -> tuple[int, bool, str | None]:
+        """Change ``model``; return images gone through, whether it is still as it came, and its loss.
+
+        A loss of None: that of the trainer.
+        """
+
+    def evaluate(self, task: Task, arrays: Arrays) -> Answer:
+        """Evaluate the received model as it is, and made the client's own."""
+        if task.extra.get(AS_IS):
+            return super().evaluate(task, arrays)
+        model = self._load(task, arrays)
+        alone = scores(self._site, model, shared=True, prefix="global_")
+        _, shared, loss = self._personal(model, task)
+        return self._answer(scores(self._site, model, shared=shared, loss=loss) | alone)
+
+    def deploy(self, task: Task, arrays: Arrays) -> Answer:
+        """Deploy what the client makes of the received model; the images that it takes are counted."""
+        model = self._load(task, arrays)
+        alone = scores(self._site, model, shared=True, prefix="global_")
+        samples, shared, loss = self._personal(model, task)
+        told = task if loss is None else replace(task, extra={**task.extra, "loss": loss})
+        answer = deploy(self._site, told, model, shared=shared)
+        samples += answer.metrics.get("samples_processed", 0)
+        return answer.saying(alone | {"samples_processed": samples})

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from clients.deploy import scores
 from clients.fedbabu import FedBabuClient
 from corolla.config.build import build_space
 from corolla.launch import plan_run
@@ -71,7 +72,8 @@ def test_a_client_fine_tunes_what_it_is_told_to(adapts: str, tmp_path: Path) -> 
     client: FedBabuClient = client_alone(tmp_path, "fedbabu", *HEAVY, f"method.adapts={adapts}")
     model, task = model_and_task(client)
     start = deepcopy(model)
-    alone, samples = client._adapted(task, model)
+    alone = scores(client._site, model, shared=True, prefix="global_")
+    samples, _, _ = client._personal(model, task)
     statistics = {name for name, _ in model.named_buffers()}
     body = to_arrays(model).keys() - client._head - statistics
     moved = {"all": body | client._head, "body": body, "head": client._head}[adapts]
