@@ -49,7 +49,7 @@ def _raised(
         order = [*order[1:], dimension]
         idle += 1
         for index in range(len(space.dimensions[dimension]) - 1, -1, -1):
-            tried = _with(best, dimension, index)
+            tried = best.with_choice(dimension, index)
             if space.cost(tried) > cost and fits(tried):
                 best, cost, idle = tried, space.cost(tried), 0
                 break
@@ -63,10 +63,5 @@ def _lowered(
     lowered = start
     for dimension in rng.permutation(len(space.dimensions))[: rng.integers(1, _LOWERED + 1)]:
         index = int(rng.integers(start.choices[dimension] + 1))
-        lowered = _with(lowered, int(dimension), index)
+        lowered = lowered.with_choice(int(dimension), index)
     return lowered if fits(lowered) else start
-
-
-def _with(architecture: Architecture, dimension: int, index: int) -> Architecture:
-    choices = architecture.choices
-    return Architecture((*choices[:dimension], index, *choices[dimension + 1 :]))

@@ -39,9 +39,8 @@ def draw_of_cost(
             current, away, idle = space.sample(rng), math.inf, 0
             continue
         dimension = int(rng.integers(len(space.dimensions)))
-        choices = list(current.choices)
-        choices[dimension] = int(rng.integers(len(space.dimensions[dimension])))
-        tried = Architecture(tuple(choices))
+        index = int(rng.integers(len(space.dimensions[dimension])))
+        tried = current.with_choice(dimension, index)
         reached = distance(tried)
         idle += 1
         if reached <= max(away, tolerance) and tried != current and space.is_live(tried):

@@ -36,6 +36,10 @@ class Architecture:
         """Return the architecture of any sequence of indices (JSON, ConfigRecord, numpy)."""
         return cls(tuple(int(index) for index in choices))
 
+    def with_choice(self, dimension: int, index: int) -> Architecture:
+        """Return a copy in which one dimension has another choice."""
+        return Architecture((*self.choices[:dimension], index, *self.choices[dimension + 1 :]))
+
     def to_list(self) -> list[int]:
         """Return plain ints: what JSON and a Flower ConfigRecord carry."""
         return list(self.choices)

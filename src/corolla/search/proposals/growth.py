@@ -103,6 +103,4 @@ def _step(before: Architecture, after: Architecture) -> int:
 
 
 def _grown(architecture: Architecture, dimension: int) -> Architecture:
-    choices = list(architecture.choices)
-    choices[dimension] += 1
-    return Architecture(tuple(choices))
+    return architecture.with_choice(dimension, architecture.choices[dimension] + 1)

@@ -142,8 +142,7 @@ def _stepped(
     architecture: Architecture, dimension: int, step: int, size: int | None = None
 ) -> Architecture | None:
     """Return it with one choice a step away; None where there is no such choice."""
-    choices = list(architecture.choices)
-    choices[dimension] += step
-    if choices[dimension] < 0 or (size is not None and choices[dimension] >= size):
+    index = architecture.choices[dimension] + step
+    if index < 0 or (size is not None and index >= size):
         return None
-    return Architecture(tuple(choices))
+    return architecture.with_choice(dimension, index)
