@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from benchmarks.policy import SIZES, STARTS, Scene
 from benchmarks.recording import write_result
+from corolla.search.policy import Step
 from corolla.search.proposals.policy_gradient import PolicyGradient
 from corolla.search.proposals.protocol import Observation, SearchContext
 from corolla.search.reward import Outcome, RewardHistory, RewardSettings
@@ -60,7 +61,7 @@ class Conditional(PolicyGradient):
         wanted = SPACE.one_hot(seen.architecture) - np.mean(found, axis=0)
         gradient = self.policies.gradient
         self.policies.gradient = lambda *_: seen.advantage * wanted  # type: ignore[method-assign]
-        self.policies.update(seen.client, seen.architecture.choices, seen.advantage)
+        self.policies.learn([Step(seen.client, seen.architecture.choices, seen.advantage)])
         self.policies.gradient = gradient  # type: ignore[method-assign]
 
 

@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corolla.records.atomic import write_bytes
-from corolla.search.policy import ClientPolicies, PolicySettings
+from corolla.search.policy import ClientPolicies, PolicySettings, Step
 from corolla.search.reward import Outcome, RewardHistory, RewardSettings
 
 RESULTS = Path(__file__).parent / "results" / "policy.json"
@@ -101,7 +101,7 @@ def measure(method: Method, scene: Scene, seed: int) -> dict[str, float]:
             accuracy += rng.normal(0, noise[client])
             outcomes[str(client)] = Outcome(accuracy=float(np.clip(accuracy, 0, 1)))
         for name, judged in history.judge(outcomes).items():
-            policies.update(name, drawn[name], judged.advantage)
+            policies.learn([Step(name, drawn[name], judged.advantage)])
     argmax, expected, entropy = [], [], []
     for client in range(scene.clients):
         of_kind = effects[client % scene.kinds]

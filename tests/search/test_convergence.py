@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.policy import DEFAULT, PAPER, Scene, least_squares, measure, methods
-from corolla.search.policy import ClientPolicies, PolicySettings
+from corolla.search.policy import ClientPolicies, PolicySettings, Step
 
 METHODS = {method.name: method for method in methods()}
 SCENE = Scene(clients=20, rounds=300)  # 75 participations each, as in the paper
@@ -31,6 +31,6 @@ def test_each_client_finds_its_own_architecture(optimizer: str) -> None:
         for client, target in best.items():
             choices = policies.sample(client, rng)
             hits = sum(a == b for a, b in zip(choices, target, strict=True))
-            policies.update(client, choices, hits - 1.5)
+            policies.learn([Step(client, choices, hits - 1.5)])
     assert {client: policies.argmax(client) for client in best} == best
     assert all(policies.entropy(client).normalised < 0.3 for client in best)

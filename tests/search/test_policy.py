@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from corolla.errors import RefusedError
-from corolla.search.policy import ClientPolicies, PolicySettings
+from corolla.search.policy import ClientPolicies, PolicySettings, Step
 from tests.states import differences
 
 SIZES = (3, 1, 2)
@@ -25,7 +25,7 @@ def policies(
     """Return policies in which client "0" has the given logits, reached by loading a state."""
     made = ClientPolicies(sizes=sizes, settings=PolicySettings(**changed))
     if logits is not None:
-        made.update("0", (0,) * len(sizes), 0.0)
+        made.learn([Step("0", (0,) * len(sizes), 0.0)])
         state = made.state()
         state.arrays["logits"][0] = logits
         made.load_state(state)
@@ -62,7 +62,7 @@ def test_asking_about_clients_keeps_nothing() -> None:
 def test_one_step_by_hand() -> None:
     # p = 1/3 each: onehot - p = (2/3, -1/3, -1/3); lr * advantage = 0.6
     moved = policies(optimizer="sgd", lr=0.3)
-    moved.update("0", (0, 0, 1), 2.0)
+    moved.learn([Step("0", (0, 0, 1), 2.0)])
     expected = [0.4, -0.2, -0.2, 0.0, -0.3, 0.3]
     np.testing.assert_allclose(moved.state().arrays["logits"][0], expected, atol=1e-15)
     assert moved.argmax("0") == (0, 0, 1)
@@ -72,7 +72,7 @@ def test_each_dimension_uses_its_own_probabilities() -> None:
     # the public DARTS code updates one group of logits with the probabilities of the other
     logits = np.array([2.0, 0.0, 0.0, 2.0])
     p = 1 / (1 + math.exp(-2.0))
-    direction = policies(logits, sizes=(2, 2)).gradient("0", (0, 0), 1.0)
+    direction = policies(logits, sizes=(2, 2)).direction(Step("0", (0, 0), 1.0))
     np.testing.assert_allclose(direction, [1 - p, p - 1, p, -p])
 
 
@@ -88,7 +88,7 @@ def test_the_gradient_is_that_of_the_log_probability(
     logits = np.array(drawn)
     numeric = derivative(lambda z: advantage * policies(z).log_prob("0", choices), logits)
     np.testing.assert_allclose(
-        policies(logits).gradient("0", choices, advantage), numeric, atol=1e-7
+        policies(logits).direction(Step("0", choices, advantage)), numeric, atol=1e-7
     )
 
 
@@ -97,14 +97,14 @@ def test_the_gradient_is_that_of_the_log_probability(
 def test_the_bonus_is_the_gradient_of_the_entropy(drawn: list[float]) -> None:
     logits = np.array(drawn)
     numeric = derivative(lambda z: policies(z).entropy("0").total, logits)
-    bonus = policies(logits, entropy_bonus=0.5).gradient("0", (0, 0, 0), 0.0)
+    bonus = policies(logits, entropy_bonus=0.5).direction(Step("0", (0, 0, 0), 0.0))
     np.testing.assert_allclose(bonus, 0.5 * numeric, atol=1e-7)
 
 
 def test_a_bonus_alone_leads_back_to_uniform() -> None:
     pulled = policies(LOGITS, optimizer="sgd", lr=1.0, entropy_bonus=1.0)
     for _ in range(200):
-        pulled.update("0", (0, 0, 0), 0.0)
+        pulled.learn([Step("0", (0, 0, 0), 0.0)])
     assert pulled.entropy("0").normalised == pytest.approx(1.0, abs=1e-6)
 
 
@@ -132,7 +132,7 @@ def test_extreme_logits_stay_finite_and_draw_what_they_say() -> None:
     sure = policies(np.array([-1e4, 0.0, 1e4, 0.0, 900.0, -900.0]), entropy_bonus=1.0)
     assert sure.sample("0", np.random.default_rng(0)) == (2, 0, 0)
     assert sure.entropy("0").normalised == 0.0
-    assert np.isfinite(sure.gradient("0", (0, 0, 1), 1.0)).all()
+    assert np.isfinite(sure.direction(Step("0", (0, 0, 1), 1.0))).all()
     assert math.isfinite(sure.log_prob("0", (0, 0, 1)))
 
 
@@ -140,7 +140,7 @@ def test_adam_takes_the_same_first_step_whatever_the_reward() -> None:
     # why lr=0.5 commits at once: 1/3 becomes e / (e + 2) = 0.576 for an advantage of 0.0001 too
     for advantage in (1e-4, 1.0):
         moved = policies(optimizer="adam", lr=0.5)
-        moved.update("0", (0, 0, 0), advantage)
+        moved.learn([Step("0", (0, 0, 0), advantage)])
         probability = moved.probabilities("0")[0][0]
         assert probability == pytest.approx(math.e / (math.e + 2), abs=1e-3)
 
@@ -148,9 +148,9 @@ def test_adam_takes_the_same_first_step_whatever_the_reward() -> None:
 def test_two_adam_steps_by_hand() -> None:
     # one dimension of two, both steps for choice 0 with advantage 1, betas 0.5 and 0.75, eps -> 0
     moved = policies(sizes=(2,), optimizer="adam", lr=0.1, betas=(0.5, 0.75), eps=1e-300)
-    moved.update("0", (0,), 1.0)
+    moved.learn([Step("0", (0,), 1.0)])
     g1, g2 = 0.5, 1 - 1 / (1 + math.exp(-0.2))  # logits are +-0.1 after the first step
-    moved.update("0", (0,), 1.0)
+    moved.learn([Step("0", (0,), 1.0)])
     first = (0.25 * g1 + 0.5 * g2) / (1 - 0.25)
     second = (0.25 * 0.75 * g1**2 + 0.25 * g2**2) / (1 - 0.75**2)
     expected = 0.1 + 0.1 * first / math.sqrt(second)
@@ -161,9 +161,9 @@ def test_two_adam_steps_by_hand() -> None:
 def test_clients_do_not_touch_each_other(optimizer: str) -> None:
     together, alone = policies(optimizer=optimizer), policies(optimizer=optimizer)
     for step in range(5):
-        together.update("10", (step % 3, 0, 0), 0.5)
-        together.update("9", (2, 0, step % 2), -0.3)
-        alone.update("9", (2, 0, step % 2), -0.3)
+        together.learn([Step("10", (step % 3, 0, 0), 0.5)])
+        together.learn([Step("9", (2, 0, step % 2), -0.3)])
+        alone.learn([Step("9", (2, 0, step % 2), -0.3)])
     assert together.clients == ["9", "10"]
     np.testing.assert_array_equal(
         together.state().arrays["logits"][0], alone.state().arrays["logits"][0]
@@ -172,7 +172,7 @@ def test_clients_do_not_touch_each_other(optimizer: str) -> None:
 
 def test_logits_stay_within_their_limit() -> None:
     held = policies(optimizer="sgd", lr=10.0, logit_limit=1.5)
-    held.update("0", (0, 0, 0), 1.0)
+    held.learn([Step("0", (0, 0, 0), 1.0)])
     np.testing.assert_allclose(held.state().arrays["logits"][0], [1.5, -1.5, -1.5, 0, 1.5, -1.5])
 
 
@@ -186,8 +186,8 @@ def test_resumed_policies_go_on_as_if_never_stopped(optimizer: str) -> None:
             stored = resumed.state()
             resumed = policies(optimizer=optimizer)
             resumed.load_state(stored)
-        whole.update(*step)
-        resumed.update(*step)
+        whole.learn([Step(*step)])
+        resumed.learn([Step(*step)])
     assert not differences(resumed.state(), whole.state())
     assert whole.state().meta["clients"] == ["1", "3", "20"]
 
@@ -196,10 +196,10 @@ def test_a_state_is_a_copy_both_ways() -> None:
     made = policies(LOGITS)
     state = made.state()
     before = made.state()
-    made.update("0", (0, 0, 0), 1.0)
+    made.learn([Step("0", (0, 0, 0), 1.0)])
     assert not differences(state, before)
     made.load_state(state)
-    made.update("0", (0, 0, 0), 1.0)
+    made.learn([Step("0", (0, 0, 0), 1.0)])
     assert not differences(state, before)
 
 
@@ -224,7 +224,7 @@ def test_refuses_choices_of_another_space(choices: tuple[int, ...]) -> None:
 def test_refuses_an_advantage_that_is_not_a_number_and_keeps_nothing() -> None:
     made = policies()
     with pytest.raises(RefusedError, match="cannot train a policy"):
-        made.update("0", (0, 0, 0), math.nan)
+        made.learn([Step("0", (0, 0, 0), math.nan)])
     assert made.clients == []
 
 

@@ -173,38 +173,33 @@ class ClientPolicies:
         undecided = int((self._sizes > 1).sum())
         return Entropy(total, total / max(undecided, 1), total / most if most else 0.0)
 
-    def gradient(self, client: ClientId, choices: Sequence[int], advantage: float) -> Vector:
-        """Return the ascent direction, ``(sum(sizes),)``.
+    def direction(self, step: Step) -> Vector:
+        """Return the ascent direction, ``(sum(sizes),)``; RefusedError for an advantage that is no number.
 
         advantage * (onehot - p) of equations 5-7, plus entropy_bonus * dH/dlogits, which is
         -p (log p + H) with each dimension's own p and H.
         """
-        log_p = self._log_probabilities(client)
+        if not math.isfinite(step.advantage):
+            remedy = "Drop replies whose accuracy is not a number"
+            raise RefusedError(Fault("advantage", step.advantage, "cannot train a policy", remedy))
+        log_p = self._log_probabilities(step.client)
         p = np.exp(log_p)
-        direction = -advantage * p
-        direction[self._positions(choices)] += advantage
+        direction = -step.advantage * p
+        direction[self._positions(step.choices)] += step.advantage
         if self.settings.entropy_bonus:
             entropy = np.add.reduceat(-p * log_p, self._starts)
             direction -= self.settings.entropy_bonus * p * (log_p + entropy[self._owner])
         return direction
 
-    def direction(self, step: Step) -> Vector:
-        """Return `gradient`; RefusedError for an advantage that is no number."""
-        if not math.isfinite(step.advantage):
-            remedy = "Drop replies whose accuracy is not a number"
-            raise RefusedError(Fault("advantage", step.advantage, "cannot train a policy", remedy))
-        return self.gradient(step.client, step.choices, step.advantage)
-
     def learn(self, steps: Iterable[Step]) -> None:
-        """Take a round's steps, several of a client's in their order; that of the clients does not matter."""
-        for step in steps:
-            self.update(step.client, step.choices, step.advantage)
+        """Take a round's steps, several of a client's in their order; that of the clients does not matter.
 
-    def update(self, client: ClientId, choices: Sequence[int], advantage: float) -> None:
-        """Move the client's logits one step towards ``choices`` (away, if ``advantage`` < 0)."""
-        direction = self.direction(Step(client, choices, advantage))
-        self._mean = None
-        self._move(self._own(client), direction)
+        Each moves its client's logits towards its choices (away, if its advantage is below 0).
+        """
+        for step in steps:
+            direction = self.direction(step)
+            self._mean = None
+            self._move(self._own(step.client), direction)
 
     def _own(self, client: ClientId) -> _Policy:
         if client not in self._policies:

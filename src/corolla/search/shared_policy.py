@@ -66,10 +66,6 @@ class SharedPolicies(ClientPolicies):
             mean = np.mean(list(taken.values()), axis=0)
             self._move(self._shared, mean, scale=1 - self._personal)
 
-    def update(self, client: ClientId, choices: Sequence[int], advantage: float) -> None:
-        """Take one step of one client."""
-        self.learn([Step(client, choices, advantage)])
-
     def knows(self, client: ClientId) -> bool:
         """Tell whether the client's logits were ever moved, by its own steps or by all clients'."""
         return bool(self._logits(client).any())
