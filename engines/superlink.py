@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from corolla.errors import Fault, RefusedError, is_number, nearest
+from corolla.errors import Fault, RefusedError, gathered, is_number, nearest
 from corolla.records.run_lock import RunLock
 from engines.addresses import address_faults
 from engines.base import LOG_NAME, run_failed
@@ -67,10 +67,8 @@ class SuperLinkEngine:
                 )
             )
         faults += self._timeout_faults()
-        try:
+        with gathered(faults):
             project_root(self._root)
-        except RefusedError as refused:
-            faults += refused.faults
         if not faults:
             faults = self._reach_faults()
         return faults

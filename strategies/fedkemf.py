@@ -19,7 +19,7 @@ from typing import Literal
 from torch import nn
 
 from corolla.aggregation.robust import robust_updates
-from corolla.errors import Fault, RefusedError
+from corolla.errors import Fault, RefusedError, gathered
 from corolla.federation import Federation
 from corolla.server_side import ServerSide
 from corolla.settings import AtLeastTwo, Count, Positive, settings
@@ -76,10 +76,8 @@ class FedKEMF(FML):
             problem = "fusion=distil trains the knowledge network as a whole at the server"
             remedy = "Use method.fusion=average, or private=[]"
             faults.append(Fault("private", list(federation.private), problem, remedy))
-        try:
+        with gathered(faults):
             super().__init__(federation=federation, settings=settings)
-        except RefusedError as error:
-            faults += error.faults
         if faults:
             raise RefusedError(faults)
         self._distils = settings.fusion == "distil"

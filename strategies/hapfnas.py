@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from corolla.config.build import build
-from corolla.errors import Fault, RefusedError
+from corolla.errors import Fault, RefusedError, gathered
 from corolla.federation import Federation
 from corolla.search.predictor_search import CORRELATIONS, PersonalSearchSettings
 from corolla.settings import settings
@@ -77,16 +77,12 @@ class Hapfnas(CorollaStrategy):
         super().__init__(federation=federation, settings=settings)
         faults: list[Fault] = []
         node = settings.supernet_training
-        try:
+        with gathered(faults):
             self._training: SupernetTraining = build(
                 node, "supernet_training", federation=federation
             )
-        except RefusedError as error:
-            faults += error.faults
-        try:
+        with gathered(faults):
             self._search = PersonalSearch(settings=settings.personal_search, federation=federation)
-        except RefusedError as error:
-            faults += error.faults
         if faults:
             raise RefusedError(faults)
         self._retraining = settings.retraining

@@ -18,7 +18,7 @@ import numpy as np
 
 from corolla.aggregation.updates import Weights
 from corolla.config.build import build
-from corolla.errors import Fault, RefusedError
+from corolla.errors import Fault, RefusedError, gathered
 from corolla.federation import Federation
 from corolla.search.evolution import Fits
 from corolla.search.proposals.near_cap import NearCap
@@ -81,7 +81,7 @@ class PerFedNAS(CorollaStrategy):
         context = SearchContext(
             space=self.space, seed=federation.seed, max_draws=settings.max_draws
         )
-        with _gathered(faults):
+        with gathered(faults):
             self._unscreened: Proposals = self._make_proposals(context)
             self._proposals: Proposals = self._unscreened
             if settings.near_cap is not None:
@@ -94,7 +94,7 @@ class PerFedNAS(CorollaStrategy):
                     settings=settings.prescreen, search=self._proposals, context=context
                 )
         averaging = Averaging(settings.weights, settings.server_momentum, settings.damping)
-        with _gathered(faults):
+        with gathered(faults):
             self._rule: TrainingRule = build(
                 settings.training,
                 "training",
@@ -102,7 +102,7 @@ class PerFedNAS(CorollaStrategy):
                 averaging=averaging,
                 rounds=self.supernet_rounds(federation, settings),
             )
-        with _gathered(faults):
+        with gathered(faults):
             self._reward: Reward = self._make_reward(budgets=bool(federation.budgets))
         learns = not faults and self._proposals.learns
         chooses = learns and any("val_" in name for name in self._reward.needs)
@@ -352,15 +352,6 @@ class PerFedNAS(CorollaStrategy):
         self._reward.load_state(State(state.part("reward/"), state.meta["reward"]))
         if "training" in state.meta:
             self._rule.load_state(State(state.part("training/"), state.meta["training"]))
-
-
-@contextmanager
-def _gathered(faults: list[Fault]) -> Iterator[None]:
-    """Keep what is refused inside, so that all of it is shown at once."""
-    try:
-        yield
-    except RefusedError as error:
-        faults += error.faults
 
 
 def _prescreen_faults(search: Proposals, prescreen: PrescreenSettings) -> list[Fault]:

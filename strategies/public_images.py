@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from corolla.data.server_set import ServerImages
-from corolla.errors import Fault, RefusedError
+from corolla.errors import Fault, RefusedError, gathered
 from corolla.federation import Federation
 from corolla.types import ClientId
 from strategies.base import CorollaStrategy, Deployment
@@ -30,12 +30,10 @@ class PublicImages(CorollaStrategy):
             problem = f"limits the steps of models; clients of {method} send logits instead"
             remedy = "Use robust=trimmed_mean or robust=median with robust.factor=null"
             faults.append(Fault("robust.factor", federation.robust.factor, problem, remedy))
-        try:
+        with gathered(faults):
             self._private = PrivateArchitectures(
                 federation, settings.architectures, candidates=settings.candidates
             )
-        except RefusedError as error:
-            faults += error.faults
         if faults:
             raise RefusedError(faults)
 

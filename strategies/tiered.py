@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from corolla.aggregation.coverage import coverage_average
 from corolla.aggregation.regions import leading_regions
-from corolla.errors import Fault, RefusedError
+from corolla.errors import Fault, RefusedError, gathered
 from corolla.federation import Federation
 from corolla.search.tiers import Tiers, TierSettings
 from corolla.server_side import ServerSide
@@ -56,17 +56,10 @@ class Tiered(PerFedNAS):
 
     def __init__(self, *, federation: Federation, settings: TieredSettings) -> None:
         faults = _faults(federation, settings)
-        for part in (
-            lambda: Tiers(federation.space, settings.tiers, seed=federation.seed),
-            lambda: super(Tiered, self).__init__(federation=federation, settings=settings),
-        ):
-            try:
-                made = part()
-            except RefusedError as error:
-                faults += error.faults
-                continue
-            if isinstance(made, Tiers):
-                self._tiers = made
+        with gathered(faults):
+            self._tiers = Tiers(federation.space, settings.tiers, seed=federation.seed)
+        with gathered(faults):
+            super().__init__(federation=federation, settings=settings)
         if faults:
             raise RefusedError(faults)
         self._found: list[Architecture] = []  # a tier's architecture each; empty before the search

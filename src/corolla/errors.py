@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -33,6 +34,15 @@ class RefusedError(CorollaError, ValueError):
     def __init__(self, faults: Sequence[Fault] | Fault) -> None:
         self.faults = [faults] if isinstance(faults, Fault) else list(faults)
         super().__init__("\n".join(str(fault) for fault in self.faults))
+
+
+@contextmanager
+def gathered(faults: list[Fault]) -> Iterator[None]:
+    """Keep what is refused inside, so that all of it is shown at once."""
+    try:
+        yield
+    except RefusedError as error:
+        faults += error.faults
 
 
 class RunFailedError(CorollaError, RuntimeError):

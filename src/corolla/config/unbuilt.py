@@ -9,7 +9,7 @@ from typing import Any
 from corolla.config.build import check_settings, class_of, group_settings
 from corolla.config.schema import RunConfig
 from corolla.config.signatures import require_overrides
-from corolla.errors import Fault, RefusedError, nearest
+from corolla.errors import Fault, RefusedError, gathered, nearest
 from corolla.settings import field_names, settings_class
 from corolla.training.settings import LoopSettings
 
@@ -26,17 +26,15 @@ def check_unbuilt(config: RunConfig) -> None:
         values = method.settings | stage.settings
         checks.append(lambda: check_settings(_strategy(stage.strategy), values, "method"))
     name = config.space.supernet.get("name", config.space.name)
-    faults = []
+    faults: list[Fault] = []
     if name != config.space.name:
         problem = f"differs from space.name={config.space.name!r}"
         faults.append(Fault("space.supernet.name", name, problem, "Set space.name alone"))
     for device, loop in config.space.loop.items():
         checks.append(partial(group_settings, LoopSettings, loop, f"space.loop.{device}"))
     for check in checks:
-        try:
+        with gathered(faults):
             check()
-        except RefusedError as error:
-            faults += error.faults
     if faults:
         raise RefusedError(faults)
 

@@ -27,7 +27,7 @@ from corolla.data.image_decoding import (
 from corolla.data.images import Images, Indices
 from corolla.data.official_parts import named_parts, part_faults
 from corolla.data.table_listing import list_table
-from corolla.errors import Fault, RefusedError
+from corolla.errors import Fault, RefusedError, gathered
 from corolla.records.json_files import read_json, write_json
 from corolla.records.phases import phase, step
 
@@ -179,10 +179,8 @@ class ImageFolder:
             remedy = "A classifier needs at least two class folders with images"
             faults.append(Fault(self._key("root"), str(self.root), only, remedy))
         if indices is not None and len(indices) and not faults:
-            try:
+            with gathered(faults):
                 self.images(indices)
-            except RefusedError as error:
-                faults += error.faults
         return faults
 
     def _key(self, setting: str) -> str:

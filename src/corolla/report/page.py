@@ -14,7 +14,7 @@ import yaml
 from markupsafe import Markup
 
 import corolla
-from corolla.errors import Fault, RefusedError
+from corolla.errors import Fault, RefusedError, gathered
 from corolla.records.atomic import write_bytes
 from corolla.report import wording
 from corolla.report.architecture_strip import StripLayout
@@ -50,12 +50,10 @@ def write_report(run_dirs: Sequence[Path], output: Path | None = None) -> Path:
         raise RefusedError(
             Fault("run_dirs", [], "no run directory was given", "Give at least one run directory")
         )
-    runs, faults = [], []
+    runs, faults = [], list[Fault]()
     for directory in directories:
-        try:
+        with gathered(faults):
             runs.append(with_site_names(load_run(directory)))
-        except RefusedError as error:
-            faults += error.faults
     if faults:
         raise RefusedError(faults)
     if output is None:
