@@ -85,7 +85,7 @@ class PooledRun:
     def supernet(self) -> Arrays:
         """Return the supernet as stage 1 left it."""
         header = header_of(self.config, self.space)
-        _, state = self.directory.load_checkpoint("latest", expected=header)
+        _, state = self.directory.checkpoints.load("latest", expected=header)
         return state.part("strategy/supernet/")
 
     def losses(self, architectures: list[Architecture]) -> list[float]:

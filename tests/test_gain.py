@@ -122,7 +122,7 @@ def test_a_cell_from_the_supernet_is_a_training_by_hand(
     config, _ = parse_config(yaml.safe_load(directory.config_text()))
     assert config is not None
     space, trainer, dataset = build_space(config), build_trainer(config), build_dataset(config)
-    _, state = directory.load_checkpoint("latest", expected=header_of(config, space))
+    _, state = directory.checkpoints.load("latest", expected=header_of(config, space))
     architecture = Architecture.of(directory.summary()["per_client"]["1"]["choices"])
     model = space.load(architecture, space.cut(state.part(prefix), architecture))
     data = FederationData(dataset, build_partition(config, dataset)).client("0")

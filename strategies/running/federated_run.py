@@ -247,7 +247,7 @@ class FederatedRun:
         if not self._config.on_nodes and strategy.report is not None:
             clients = [reply.client for reply in strategy.report.replies]
             self._progress.note_states(self._directory, clients, server_round)
-        self._directory.save_checkpoint(
+        self._directory.checkpoints.save(
             self._progress.checkpoint(strategy), round=server_round, header=self._header, best=best
         )
 
@@ -301,7 +301,7 @@ class FederatedRun:
         """Return the scores after fine-tuning from the round that was chosen on validation."""
         if best["round"] != self._config.rounds:
             last = strategy.state()
-            _, state = self._directory.load_checkpoint("best", expected=self._header)
+            _, state = self._directory.checkpoints.load("best", expected=self._header)
             load_method(strategy, state)
             replies, _ = evaluator.deploy(best["round"], keep_models=False)
             strategy.load_state(last)

@@ -241,7 +241,7 @@ def config_of(run_dir: Path) -> RunConfig:
 def supernet(run_dir: Path) -> Arrays:
     """Return the supernet of the last checkpoint."""
     directory, config = RunDirectory.open(run_dir), config_of(run_dir)
-    _, state = directory.load_checkpoint("latest", expected=header_of(config, build_space(config)))
+    _, state = directory.checkpoints.load("latest", expected=header_of(config, build_space(config)))
     return state.part("strategy/supernet/")
 
 

@@ -21,6 +21,7 @@ from corolla.cli import commands, main
 from corolla.errors import RunFailedError
 from corolla.export.formats import KEY
 from corolla.launch import resume
+from corolla.records.checkpoints import Checkpoints
 from corolla.records.client_facts import read_client_facts
 from corolla.records.errors import CorruptStateError
 from corolla.records.run_directory import RunDirectory
@@ -104,15 +105,15 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         *("server_set=held_out", "server_set.images=1690"),
     ]
     finished = run(root / "finished" / "run", *settings)
-    save = RunDirectory.save_checkpoint
+    save = Checkpoints.save
 
-    def killed(self: RunDirectory, *arguments: Any, **others: Any) -> None:
+    def killed(self: Checkpoints, *arguments: Any, **others: Any) -> None:
         if others["round"] == 3:
             raise OSError("killed")
         save(self, *arguments, **others)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RunDirectory, "save_checkpoint", killed)
+        patch.setattr(Checkpoints, "save", killed)
         with pytest.raises(RunFailedError):
             run(root / "killed" / "run", *settings)
     states = _states(RunDirectory(root / "killed" / "run"))

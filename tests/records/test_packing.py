@@ -166,15 +166,6 @@ def test_any_nesting_comes_back(value: Any) -> None:
     assert_same(unpack_tensors(through_json(pack_tensors(value))), value)
 
 
-def test_two_packed_values_fit_into_one_state() -> None:
-    one = pack_tensors({0: torch.zeros(1)}, prefix="one/")
-    two = pack_tensors([torch.ones(1)], prefix="two/")
-    arrays = one.arrays | two.arrays
-    assert list(arrays) == ["one/000000", "two/000000"]
-    assert_same(unpack_tensors(State(arrays, one.meta)), {0: torch.zeros(1)})
-    assert_same(unpack_tensors(State(arrays, two.meta)), [torch.ones(1)])
-
-
 @pytest.mark.parametrize(
     ("value", "told"),
     [

@@ -216,18 +216,18 @@ class TestDocuments:
 
 class TestCheckpointsAndModels:
     def test_checkpoints_go_through(self, run: RunDirectory) -> None:
-        run.save_checkpoint(state_of(1), round=1, header=HEADER, best=True)
-        run.save_checkpoint(state_of(2), round=2, header=HEADER)
+        run.checkpoints.save(state_of(1), round=1, header=HEADER, best=True)
+        run.checkpoints.save(state_of(2), round=2, header=HEADER)
         assert run.has_checkpoint()
-        assert run.load_checkpoint(expected=HEADER)[0] == 2
-        round, state = run.load_checkpoint("best", expected=HEADER)
+        assert run.checkpoints.load("latest", expected=HEADER)[0] == 2
+        round, state = run.checkpoints.load("best", expected=HEADER)
         assert round == 1
         assert not differences(state, state_of(1))
 
     def test_the_final_state_is_that_of_the_last_round(self, run: RunDirectory) -> None:
         for round in (1, 2):
             run.append_round({"round": round})
-            run.save_checkpoint(state_of(round), round=round, header=HEADER)
+            run.checkpoints.save(state_of(round), round=round, header=HEADER)
         assert not differences(run.final_state(expected=HEADER), state_of(2))
         shutil.rmtree(run.path / "checkpoints" / "round-000002")
         with pytest.raises(CorruptStateError, match=r"is of round 1, metrics\.jsonl ends with 2"):

@@ -15,6 +15,7 @@ import pytest
 
 from corolla.errors import RunFailedError
 from corolla.launch import plan_run, resume, start
+from corolla.records.checkpoints import Checkpoints
 from corolla.records.run_directory import RunDirectory
 from corolla.tasks import Reply
 from corolla.training.results import DivergedError
@@ -142,15 +143,15 @@ def resumed(run_dir: Path) -> RunDirectory:
 @contextmanager
 def power_cut(round: int) -> Iterator[None]:
     """Have the run inside end after the lines of ``round`` are written and before its checkpoint."""
-    save = RunDirectory.save_checkpoint
+    save = Checkpoints.save
 
-    def crash(self: RunDirectory, *arguments: Any, **settings: Any) -> None:
+    def crash(self: Checkpoints, *arguments: Any, **settings: Any) -> None:
         if settings["round"] == round:
             raise OSError("power cut")
         save(self, *arguments, **settings)
 
     with (
-        mock.patch.object(RunDirectory, "save_checkpoint", crash),
+        mock.patch.object(Checkpoints, "save", crash),
         pytest.raises(RunFailedError, match=r"power cut[\s\S]*corolla resume"),
     ):
         yield

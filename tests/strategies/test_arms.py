@@ -28,7 +28,7 @@ def _state(directory: RunDirectory, method: str) -> State:
     config, _ = parse_config(yaml.safe_load(directory.config_text()))
     assert config is not None
     assert config.method.name == method
-    _, state = directory.load_checkpoint("latest", expected=header_of(config, build_space(config)))
+    _, state = directory.checkpoints.load("latest", expected=header_of(config, build_space(config)))
     return State(state.part("strategy/"), state.meta["strategy"])
 
 

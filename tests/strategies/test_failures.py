@@ -138,7 +138,7 @@ def test_rounds_in_which_all_fail_leave_the_supernet_as_it_was(
 
     config = plan_run(["engine=inline", "run_dir=unused"]).config
     space = build_space(config)
-    _, state = directory.load_checkpoint("latest", expected=header_of(config, space))
+    _, state = directory.checkpoints.load("latest", expected=header_of(config, space))
     for name, array in space.initial_state(0).items():
         assert state.arrays[f"strategy/supernet/{name}"].tobytes() == array.tobytes()
 

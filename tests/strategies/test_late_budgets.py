@@ -200,7 +200,7 @@ def test_a_node_that_nothing_fits_at_the_start_is_refused_by_name(tmp_path: Path
 def test_a_run_that_goes_on_leaves_such_a_node_out_while_there_are_others(tmp_path: Path) -> None:
     roster = _Roster({"a": {"macs_cap": 9.0}}, online="ab")
     run = _node_run(tmp_path / "run", roster)
-    run._directory.save_checkpoint(State({}, {}), round=1, header=run._header, best=False)
+    run._directory.checkpoints.save(State({}, {}), round=1, header=run._header, best=False)
     run._strategy(None)  # type: ignore[arg-type]
     assert set(roster.gone) == {"a"}
     roster = _Roster({"a": {"macs_cap": 9.0}}, online="a")

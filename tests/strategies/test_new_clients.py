@@ -13,6 +13,7 @@ import pytest
 from corolla.config.build import build_space, header_of
 from corolla.errors import RefusedError, RunFailedError
 from corolla.launch import plan_run
+from corolla.records.checkpoints import Checkpoints
 from corolla.records.run_directory import RunDirectory
 from corolla.state import State
 from strategies.roster import NodeRoster, SimulatedRoster
@@ -36,7 +37,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunDirectory]
 
 def _state(directory: RunDirectory, *method: str) -> State:
     config = plan_run([*SMALL, *KEPT_OUT, *(method or [POLICIES]), "run_dir=unused"]).config
-    _, state = directory.load_checkpoint("latest", expected=header_of(config, build_space(config)))
+    _, state = directory.checkpoints.load("latest", expected=header_of(config, build_space(config)))
     return State(state.part("strategy/"), state.meta["strategy"])
 
 
@@ -83,7 +84,7 @@ def test_a_stage_that_searches_nothing_resumes_after_its_only_round(
     settings = [*STAGE, POLICIES, *settings, f"from={trained['perfedrlnas'].path}", "rounds=3"]
     whole = run(tmp_path / "whole", *settings)
 
-    def crash(self: RunDirectory, summary: object) -> None:
+    def crash(self: Checkpoints, summary: object) -> None:
         raise OSError("power cut")
 
     with monkeypatch.context() as patch:
@@ -108,15 +109,15 @@ def test_an_interrupted_stage_resumes_to_the_same_numbers(
 ) -> None:
     settings = [*STAGE, POLICIES, f"from={trained['perfedrlnas'].path}", "rounds=3"]
     whole = run(tmp_path / "whole", *settings)
-    save = RunDirectory.save_checkpoint
+    save = Checkpoints.save
 
-    def crash(self: RunDirectory, state: State, **known: object) -> None:
+    def crash(self: Checkpoints, state: State, **known: object) -> None:
         if known["round"] == 2:
             raise OSError("power cut")
         save(self, state, **known)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunDirectory, "save_checkpoint", crash)
+        patch.setattr(Checkpoints, "save", crash)
         with pytest.raises(Exception, match="power cut"):
             run(tmp_path / "broken", *settings)
     left_out: list[list[str]] = []

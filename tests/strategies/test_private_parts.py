@@ -39,7 +39,7 @@ def _config(directory: RunDirectory) -> RunConfig:
 
 def _server(directory: RunDirectory, space: Supernet, prefix: str) -> Arrays:
     header = header_of(_config(directory), space)
-    _, state = directory.load_checkpoint("latest", expected=header)
+    _, state = directory.checkpoints.load("latest", expected=header)
     return state.part(f"strategy/{prefix}/")
 
 

@@ -25,7 +25,7 @@ def weights_of(directory: RunDirectory, prefix: str) -> dict[str, np.ndarray]:
 
     config, _ = parse_config(yaml.safe_load(directory.config_text()))
     assert config is not None
-    _, state = directory.load_checkpoint("latest", expected=header_of(config, build_space(config)))
+    _, state = directory.checkpoints.load("latest", expected=header_of(config, build_space(config)))
     return state.part(prefix)
 
 

@@ -42,7 +42,7 @@ RAISED = {
 def checkpoint(directory: RunDirectory) -> State:
     config = plan_run([*SMALL, "method=perfedrlnas", "run_dir=unused"]).config
     space = build_space(config)
-    return directory.load_checkpoint("latest", expected=header_of(config, space))[1]
+    return directory.checkpoints.load("latest", expected=header_of(config, space))[1]
 
 
 @pytest.mark.parametrize("name", quick(RAISED, "cuda", "other"))

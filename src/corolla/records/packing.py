@@ -23,18 +23,17 @@ _DTYPES = {
 }
 
 
-def pack_tensors(nested: Any, *, prefix: str = "") -> State:
+def pack_tensors(nested: Any) -> State:
     """Return ``nested`` as a state.
 
     Args:
         nested: Dicts, lists and tuples of tensors, numpy arrays, numbers, booleans, strings and
             None. Keys of dicts may be strings, integers, floats, booleans or None.
-        prefix: Begins the name of every array, so that several packed values fit one ``State``.
 
     Raises: TypeError naming the place of the first value that cannot be packed.
     """
     arrays: Arrays = {}
-    tree = _pack(nested, arrays, prefix, "value")
+    tree = _pack(nested, arrays, "value")
     return State(arrays=arrays, meta={"tree": tree})
 
 
@@ -46,31 +45,31 @@ def unpack_tensors(state: State) -> Any:
     return _unpack(state.meta["tree"], state.arrays)
 
 
-def _pack(value: Any, arrays: Arrays, prefix: str, where: str) -> Any:
+def _pack(value: Any, arrays: Arrays, where: str) -> Any:
     if value is None or type(value) in (bool, int, str):
         return value
     if type(value) is float:
         return value if math.isfinite(value) else ["float", repr(value)]
     if isinstance(value, torch.Tensor):
-        return _pack_tensor(value, arrays, prefix, where)
+        return _pack_tensor(value, arrays, where)
     if isinstance(value, np.ndarray | np.generic):
-        name = _add(np.asarray(value).copy(), arrays, prefix)
+        name = _add(np.asarray(value).copy(), arrays)
         return ["numpy_scalar" if isinstance(value, np.generic) else "numpy", name]
     if isinstance(value, dict):
         items = []
         for key, item in value.items():
             if key is not None and type(key) not in (bool, int, str, float):
                 raise TypeError(f"{where} has the key {key!r}, which cannot be packed")
-            packed_key = _pack(key, arrays, prefix, where)
-            items.append([packed_key, _pack(item, arrays, prefix, f"{where}[{key!r}]")])
+            packed_key = _pack(key, arrays, where)
+            items.append([packed_key, _pack(item, arrays, f"{where}[{key!r}]")])
         return ["dict", items]
     if isinstance(value, list | tuple):
-        items = [_pack(v, arrays, prefix, f"{where}[{i}]") for i, v in enumerate(value)]
+        items = [_pack(v, arrays, f"{where}[{i}]") for i, v in enumerate(value)]
         return ["tuple" if isinstance(value, tuple) else "list", items]
     raise TypeError(f"{where} is a {type(value).__name__}, which cannot be packed")
 
 
-def _pack_tensor(tensor: torch.Tensor, arrays: Arrays, prefix: str, where: str) -> Any:
+def _pack_tensor(tensor: torch.Tensor, arrays: Arrays, where: str) -> Any:
     if tensor.layout is not torch.strided or tensor.is_quantized:
         raise TypeError(
             f"{where} is a tensor of layout {tensor.layout}; only dense ones can be packed"
@@ -80,10 +79,10 @@ def _pack_tensor(tensor: torch.Tensor, arrays: Arrays, prefix: str, where: str) 
     if _fills_its_memory(plain):
         flat = plain.as_strided((plain.numel(),), (1,))  # in memory order
     else:  # expanded or sliced: there is no memory of its own whose layout could be kept
-        flat, strides = plain.reshape(-1), _row_major(shape)
+        flat, strides = plain.reshape(-1), list(torch.empty(shape, device="meta").stride())
     dtype = str(plain.dtype).removeprefix("torch.")
     # bytes, as numpy has no bfloat16 and no float8
-    name = _add(flat.contiguous().view(torch.uint8).numpy().copy(), arrays, prefix)
+    name = _add(flat.contiguous().view(torch.uint8).numpy().copy(), arrays)
     return ["tensor", name, dtype, shape, strides]
 
 
@@ -109,8 +108,8 @@ def _unpack(node: Any, arrays: Arrays) -> Any:
     return tuple(items) if kind == "tuple" else items
 
 
-def _add(array: np.ndarray[Any, Any], arrays: Arrays, prefix: str) -> str:
-    name = f"{prefix}{len(arrays):06d}"
+def _add(array: np.ndarray[Any, Any], arrays: Arrays) -> str:
+    name = f"{len(arrays):06d}"
     arrays[name] = array
     return name
 
@@ -126,10 +125,3 @@ def _fills_its_memory(tensor: torch.Tensor) -> bool:
             return False
         expected *= size
     return True
-
-
-def _row_major(shape: list[int]) -> list[int]:
-    strides = [1] * len(shape)
-    for i in range(len(shape) - 2, -1, -1):
-        strides[i] = strides[i + 1] * max(shape[i + 1], 1)
-    return strides

@@ -23,7 +23,7 @@ from typing import Any
 
 from corolla.errors import Fault, RefusedError, nearest
 from corolla.records.atomic import is_temporary, sweep, write_text
-from corolla.records.checkpoints import CheckpointHeader, Checkpoints, Which
+from corolla.records.checkpoints import CheckpointHeader, Checkpoints
 from corolla.records.client_models import load_model, model_directory, save_model
 from corolla.records.client_names import client_of
 from corolla.records.client_store import PRIVATE, ClientStore
@@ -212,12 +212,6 @@ class RunDirectory:
 
     # -- checkpoints and models ------------------------------------------------------------------
 
-    def save_checkpoint(
-        self, state: State, *, round: int, header: CheckpointHeader, best: bool = False
-    ) -> None:
-        """Write the state after ``round``; see ``Checkpoints.save``."""
-        self.checkpoints.save(state, round=round, header=header, best=best)
-
     def has_checkpoint(self) -> bool:
         """Return whether a checkpoint was saved."""
         return self.checkpoints.round() is not None
@@ -231,12 +225,6 @@ class RunDirectory:
     def private_states(self) -> ClientStore:
         """Parts of the model that never leave simulated clients: what `clients.private_parts` keeps."""
         return self.client_states.apart(PRIVATE)
-
-    def load_checkpoint(
-        self, which: Which = "latest", *, expected: CheckpointHeader
-    ) -> tuple[int, State]:
-        """Return round and state of a checkpoint; see ``Checkpoints.load`` for what is refused."""
-        return self.checkpoints.load(which, expected)
 
     def final_state(self, *, expected: CheckpointHeader) -> State:
         """Return the state after the last round that was recorded.
