@@ -10,7 +10,6 @@ from torch import nn
 from clients.deploy import scores, training_metrics
 from clients.subnet import SubnetClient
 from corolla.aggregation.regions import cut, paste
-from corolla.limits.client_limits import Limits
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.paths import PATHS, box, paths_of
 from corolla.tasks import Answer, Task
@@ -32,16 +31,11 @@ class PathsClient(SubnetClient):
         site, space, data = self._site, self._site.space, self._site.data
         paths = paths_of(space, task)
         held, passes = box(space, paths), site.passes(task)
-        limits = Limits.from_extra(task.extra)
-
-        def fits(architecture: Architecture) -> bool:
-            return limits.fit(space, architecture, batch_size=site.config.batch_size)
-
         draws = PathDraws(
             space,
             paths,
             held=held,
-            fits=fits,
+            fits=site.fits(task),
             images=len(data.train),
             batch_size=passes["batch_size"],
             seed=passes["seed"],

@@ -36,6 +36,7 @@ from corolla.training.batch_loader import Passes
 from corolla.training.learner import Hook
 from corolla.training.results import OptimizerState, TrainResult
 from corolla.training.scoring import Scoring
+from corolla.training.subnet_draws import Fits
 from corolla.training.trainer import LocalTrainer
 from corolla.types import ClientId, client_seed
 
@@ -74,6 +75,11 @@ class Site:
     def seed(self, task: Task, *purpose: int) -> tuple[int, ...]:
         """Return the seed of this client in the task's round; ``purpose`` keeps further draws apart."""
         return (self.config.seed, task.round, client_seed(self.client), *purpose)
+
+    def fits(self, task: Task) -> Fits:
+        """Return the test whether an architecture stays within the limits that a task names."""
+        limits, size = Limits.from_extra(task.extra), self.config.batch_size
+        return lambda architecture: limits.fit(self.space, architecture, batch_size=size)
 
     def passes(self, task: Task, *purpose: int) -> Passes:
         """Return the task's epochs, in batches of the run's size."""

@@ -10,7 +10,6 @@ from clients.deploy import scores, training_metrics
 from clients.search_memory import SearchMemory, measured_on
 from clients.site import Site
 from clients.subnet import SubnetClient
-from corolla.limits.client_limits import Limits
 from corolla.search.measured import Measured, from_choices, to_lists
 from corolla.search.predictor_search import (
     PersonalSearchSettings,
@@ -69,7 +68,7 @@ class SupernetClient(SubnetClient):
         site, started = self._site, time.perf_counter()
         scorer = self._scorer(supernet)
         seed = search_seed(site.config.seed, site.client)
-        course = self._search.course(fits=self._fits(task), seed=seed)
+        course = self._search.course(fits=site.fits(task), seed=seed)
         memory = self._memory(supernet)
         measured = memory.load(task.round)
         scored_s = 0.0
@@ -123,17 +122,10 @@ class SupernetClient(SubnetClient):
             data.train,
             lr=task.lr,
             **site.passes(task),
-            fits=self._fits(task),
+            fits=site.fits(task),
         )
         return Answer(
             num_examples=len(data.train), arrays=result.arrays, metrics=training_metrics(result)
-        )
-
-    def _fits(self, task: Task) -> Callable[[Architecture], bool]:
-        """Return what tells whether an architecture is within the limits that the task names."""
-        limits, site = Limits.from_extra(task.extra), self._site
-        return lambda architecture: limits.fit(
-            site.space, architecture, batch_size=site.config.batch_size
         )
 
     def _scorer(self, supernet: Arrays) -> SubnetScorer:

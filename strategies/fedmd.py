@@ -89,9 +89,7 @@ class FedMD(PublicImages):
         public = self._public()
         replies = sorted(replies, key=lambda reply: client_order(reply.client))
         said = np.stack([reply.arrays["logits"].astype(np.float64) for reply in replies])
-        rule = self.federation.robust
-        robust = None if rule is None else rule.mean(said, np.ones(len(said)))
-        mean = said.mean(0) if robust is None else robust
+        mean = self._mean(said)
         self._consensus, self._agreed_in = mean.astype(np.float32), server_round
         self._private.settle(replies)
         metrics = {"disagreement": float(np.abs(said - mean).mean())}  # mean distance of a logit

@@ -125,12 +125,6 @@ class PerFedCKT(PublicImages):
         logits = torch.from_numpy(reply.arrays[OUTPUTS].astype(np.float64))
         return outputs_of(logits, self.settings.outputs).numpy()
 
-    def _mean(self, said: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the plain mean, or what the run's rule makes of it."""
-        rule = self.federation.robust
-        robust = None if rule is None else rule.mean(said, np.ones(len(said)))
-        return said.mean(0) if robust is None else robust
-
     def _pixels(self) -> NDArray[np.uint8]:
         images = self._public().images
         count = min(self.settings.public_images, len(images))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
 from corolla.data.server_set import ServerImages
 from corolla.errors import Fault, RefusedError, gathered
 from corolla.federation import Federation
@@ -53,3 +56,9 @@ class PublicImages(CorollaStrategy):
                 Fault("server_set", f"{len(public.images)} images", problem, "Give it more")
             )
         return public
+
+    def _mean(self, said: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the plain mean, or what the run's rule makes of it."""
+        rule = self.federation.robust
+        robust = None if rule is None else rule.mean(said, np.ones(len(said)))
+        return said.mean(0) if robust is None else robust

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -37,16 +37,12 @@ def conv_layers(module: nn.Module, shape: tuple[int, ...]) -> list[ConvLayer]:
     """
     found: list[ConvLayer] = []
 
-    def noting(name: str) -> Callable[[nn.Module, object, Tensor], None]:
-        def note(layer: nn.Module, _: object, output: Tensor) -> None:
-            if isinstance(layer, nn.Conv2d):
-                width, side = layer.weight[0].numel(), output.shape[-2]
-                found.append(ConvLayer(width, layer.out_channels, side, block_of(name)))
-
-        return note
+    def note(name: str, layer: nn.Conv2d, _: object, output: Tensor) -> None:
+        width, side = layer.weight[0].numel(), output.shape[-2]
+        found.append(ConvLayer(width, layer.out_channels, side, block_of(name)))
 
     hooks = [
-        layer.register_forward_hook(noting(name))
+        layer.register_forward_hook(partial(note, name))
         for name, layer in module.named_modules()
         if isinstance(layer, nn.Conv2d)
     ]
