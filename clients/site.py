@@ -20,7 +20,7 @@ from corolla.config.build import (
     build_trainer,
     header_of,
 )
-from corolla.config.schema import RunConfig, parse_config
+from corolla.config.schema import RunConfig, require_config
 from corolla.data.client_data import ClientData
 from corolla.data.federation import FederationData
 from corolla.data.images import Images
@@ -134,12 +134,9 @@ class Shared:
     """What all clients of one process share: built once per configuration, kept between messages."""
 
     def __init__(self, text: str) -> None:
-        config, faults = parse_config(yaml.safe_load(text))
-        if config is None:
-            raise RefusedError(faults)
-        self.config = config
-        self.space = build_space(config)
-        self.trainer = build_trainer(config)
+        self.config = require_config(yaml.safe_load(text))
+        self.space = build_space(self.config)
+        self.trainer = build_trainer(self.config)
         self._data: FederationData | None = None
 
     def partitioned(self, client: ClientId) -> ClientData:

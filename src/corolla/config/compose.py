@@ -61,7 +61,8 @@ def _values(overrides: Sequence[str]) -> dict[str, Any]:
     except OmegaConfBaseException as error:  # such as ${nothing}
         key = str(error.full_key or "config")
         remedy = "Refer to a key that exists, or give a value"
-        raise RefusedError(Fault(key, _text(composed, key), _first_line(error), remedy)) from error
+        written = _at(OmegaConf.to_container(composed, resolve=False), key)
+        raise RefusedError(Fault(key, written, _first_line(error), remedy)) from error
     if not isinstance(values, dict):
         raise RefusedError(Fault("config", type(values).__name__, "not a mapping", "Fix conf/"))
     values.pop("experiment", None)
@@ -101,7 +102,8 @@ def _looked_through(overrides: Sequence[str]) -> tuple[list[Override], list[Faul
     faults += renamed
     wrong = {fault.key for fault in faults}
     try:
-        keys = frozenset(_flatten(_base([o for o in parsed if o.key_or_group not in wrong], known)))
+        base = _base([o for o in parsed if o.key_or_group not in wrong], known)
+        keys = frozenset(key for key, _ in _nodes(base, ""))
     except RefusedError as error:
         return parsed, [*faults, *error.faults]
     for fault in renamed:
@@ -228,11 +230,6 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0]
 
 
-def _text(composed: DictConfig, key: str) -> Any:
-    """Return what stands at ``key``, unresolved."""
-    return _at(OmegaConf.to_container(composed, resolve=False), key)
-
-
 def _at(raw: Any, key: str) -> Any:
     for part in key.split("."):
         raw = raw.get(part) if isinstance(raw, dict) else None
@@ -244,10 +241,6 @@ def leaves(node: DictConfig, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, child in _nodes(node, prefix):
         if not isinstance(child, DictConfig) or not len(child):
             yield key, OmegaConf.to_container(child) if OmegaConf.is_config(child) else child
-
-
-def _flatten(node: DictConfig) -> set[str]:
-    return {key for key, _ in _nodes(node, "")}
 
 
 def _nodes(node: DictConfig, prefix: str) -> Iterator[tuple[str, Any]]:

@@ -31,7 +31,7 @@ from corolla.records.errors import CorruptStateError
 from corolla.records.event_mirror import EventMirror
 from corolla.records.json_files import numeric_leaves
 from corolla.records.json_lines import append_lines, keep_lines, read_lines
-from corolla.records.run_lock import RunLock
+from corolla.records.run_lock import RunLock, refused
 from corolla.records.run_log import logging_to
 from corolla.records.seals import read_config, read_sealed, sealed_config, write_sealed
 from corolla.state import State
@@ -76,7 +76,7 @@ class RunDirectory:
         except FileExistsError as error:
             raise _taken(path) from error
         except OSError as error:
-            raise _refused(path, f"cannot be made ({error.strerror})", "Choose another") from error
+            raise refused(path, f"cannot be made ({error.strerror})", "Choose another") from error
         if not _is_free(path):
             raise _taken(path)
         run = cls(path)
@@ -97,14 +97,14 @@ class RunDirectory:
         """Return the run directory at ``path``. Raises: RefusedError when there is none."""
         path = Path(path).absolute()
         if not path.is_dir():
-            raise _refused(path, "no such directory", "Name the directory of an existing run")
+            raise refused(path, "no such directory", "Name the directory of an existing run")
         if not (path / "config.yaml").is_file():
             remedy = "Restore it, or name the directory that a run printed when it started"
             if _is_free(path):
                 remedy = (
                     "No run was started in it: start one with `corolla run`, there or elsewhere"
                 )
-            raise _refused(path, "not a run directory: it has no config.yaml", remedy)
+            raise refused(path, "not a run directory: it has no config.yaml", remedy)
         return cls(path)
 
     def lock(self) -> RunLock:
@@ -190,7 +190,7 @@ class RunDirectory:
         """
         if not self.finished:
             remedy = f"Finish it with `corolla resume {self.path}`"
-            raise _refused(self.path, "the run has no summary.json: it is not finished", remedy)
+            raise refused(self.path, "the run has no summary.json: it is not finished", remedy)
         return read_sealed(self.path / "summary.json", remedy=self._finish_again("it"))
 
     @property
@@ -306,8 +306,4 @@ def _is_free(path: Path) -> bool:
 
 def _taken(path: Path) -> RefusedError:
     remedy = f"Choose another, or continue it with `corolla resume {path}`"
-    return _refused(path, "exists already and is not empty", remedy)
-
-
-def _refused(path: Path, problem: str, remedy: str) -> RefusedError:
-    return RefusedError(Fault("run_dir", str(path), problem, remedy))
+    return refused(path, "exists already and is not empty", remedy)

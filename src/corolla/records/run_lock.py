@@ -26,6 +26,11 @@ def holder(run_dir: Path) -> str | None:
     return None
 
 
+def refused(run_dir: Path, problem: str, remedy: str) -> RefusedError:
+    """Return the refusal of a run directory."""
+    return RefusedError(Fault("run_dir", str(run_dir), problem, remedy))
+
+
 class RunLock:
     """An advisory lock on ``<run_dir>/.lock``, held from construction to ``release``.
 
@@ -41,38 +46,21 @@ class RunLock:
         try:
             self._file = (run_dir / ".lock").open("a+", encoding="utf-8", errors="replace")
         except OSError as error:
-            raise RefusedError(
-                Fault(
-                    "run_dir",
-                    str(run_dir),
-                    f"cannot be written to ({error.strerror})",
-                    "Ask its owner, or choose another run_dir",
-                )
-            ) from error
+            problem = f"cannot be written to ({error.strerror})"
+            remedy = "Ask its owner, or choose another run_dir"
+            raise refused(run_dir, problem, remedy) from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self._file.seek(0)
             holder = self._file.read().strip() or "another process"
             self._file.close()
-            raise RefusedError(
-                Fault(
-                    "run_dir",
-                    str(run_dir),
-                    f"in use by {holder}",
-                    "Wait for it to end, stop it, or choose another run_dir",
-                )
-            ) from error
+            remedy = "Wait for it to end, stop it, or choose another run_dir"
+            raise refused(run_dir, f"in use by {holder}", remedy) from error
         except OSError as error:
             self._file.close()
-            raise RefusedError(
-                Fault(
-                    "run_dir",
-                    str(run_dir),
-                    f"its file system cannot lock files ({error.strerror})",
-                    "Choose a run_dir on a local disk",
-                )
-            ) from error
+            problem = f"its file system cannot lock files ({error.strerror})"
+            raise refused(run_dir, problem, "Choose a run_dir on a local disk") from error
         self._file.truncate(0)
         self._file.write(f"pid {os.getpid()} on {platform.node()}\n")
         self._file.flush()
