@@ -9,7 +9,7 @@ from clients.own_model import OwnModel
 from clients.own_model_client import OwnModelClient
 from clients.site import Site
 from corolla.tasks import Answer, Task
-from corolla.training.results import Evaluation, TrainResult
+from corolla.training.results import Evaluation
 from corolla.types import Arrays
 
 
@@ -23,7 +23,7 @@ class LocalClient(OwnModelClient[OwnModel]):
         """Train on from where the client stopped; with a patience, until validation stops improving."""
         site, own = self._site, self._own(task, arrays)
         if "patience_epochs" in task.extra:
-            result: TrainResult = site.trainer.train_until_converged(
+            result = site.trainer.train_until_converged(
                 own.model,
                 site.data.train,
                 validate=self._validate,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import Any
 
@@ -25,9 +24,7 @@ def test_goes_back_to_the_start_when_every_epoch_makes_it_worse() -> None:
         **COMMON,
     )
     assert model.weights() == [0.0, 0.0]
-    assert (result.epochs, result.best_epoch, result.samples_processed) == (3, 0, 3)
-    assert result.best_validation.accuracy == 0.0
-    assert result.best_validation.loss == pytest.approx(math.log(2))
+    assert result.samples_processed == 3
 
 
 def test_goes_on_to_the_end_when_every_epoch_makes_it_better() -> None:
@@ -43,9 +40,8 @@ def test_goes_on_to_the_end_when_every_epoch_makes_it_better() -> None:
     )
     sgd().train(alike, images, epochs=5, **COMMON)
     assert model.weights() == alike.weights()
-    assert (result.epochs, result.best_epoch) == (5, 5)
     # Accuracy was 1 from the start (argmax of equal logits is class 0): the loss decided.
-    assert result.best_validation.accuracy == 1.0
+    assert result.samples_processed == 5
 
 
 def test_the_model_is_that_of_the_best_epoch() -> None:
@@ -60,11 +56,12 @@ def test_the_model_is_that_of_the_best_epoch() -> None:
         epochs=60,
         **COMMON,
     )
-    assert 0 < result.best_epoch == result.epochs - 4
-    trainer.train(alike, images, epochs=result.best_epoch, **COMMON)
+    epochs = result.samples_processed // 24
+    assert 4 < epochs < 60
+    trainer.train(alike, images, epochs=epochs - 4, **COMMON)
     expected = state_of(alike)
     assert all(torch.equal(tensor, expected[n]) for n, tensor in model.state_dict().items())
-    assert trainer.evaluate(model, validation) == result.best_validation
+    assert trainer.evaluate(model, validation) == trainer.evaluate(alike, validation)
 
 
 @pytest.mark.parametrize(("patience", "most"), [(0, 5), (5, 0)])

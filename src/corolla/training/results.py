@@ -33,15 +33,6 @@ class TrainResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvergedResult(TrainResult):
-    """A training that stopped by itself. The model holds the weights of ``best_epoch``."""
-
-    epochs: int  # trained, the fruitless last ones included
-    best_epoch: int  # 0: the weights it started from
-    best_validation: Evaluation
-
-
-@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """A model's score. ``loss`` is the mean cross-entropy, without label smoothing."""
 

@@ -16,7 +16,6 @@ from corolla.training.batches import Floats, consecutive_batches, has_batch_norm
 from corolla.training.execution_mode import in_mode, lay_out
 from corolla.training.learner import Hook, Trainee
 from corolla.training.results import (
-    ConvergedResult,
     Evaluation,
     NoBatchError,
     OptimizerState,
@@ -134,17 +133,7 @@ class LocalTrainer:
         for epoch in range(first_epoch, first_epoch + epochs):
             means = run.epoch(epoch)
         states = run.optimizer_states() if keep_optimizer_state else [None] * len(trainees)
-        return [
-            TrainResult(
-                train_loss=loss,
-                num_examples=len(images),
-                samples_processed=run.samples_processed,
-                train_s=run.train_s,
-                peak_memory_mib=run.peak_memory_mib,
-                optimizer_state=state,
-            )
-            for loss, state in zip(means, states, strict=True)
-        ]
+        return [run.result(*own) for own in zip(means, states, strict=True)]
 
     def train_until_converged(
         self,
@@ -157,8 +146,7 @@ class LocalTrainer:
         batch_size: int,
         lr: float,
         seed: Sequence[int],
-        after_backward: Hook | None = None,
-    ) -> ConvergedResult:
+    ) -> TrainResult:
         """Train until ``patience_epochs`` in a row brought no better score by ``validate``, then go back.
 
         Better is a higher accuracy, or the same at a lower loss. The model ends with the weights
@@ -168,7 +156,7 @@ class LocalTrainer:
         if patience_epochs < 1 or epochs < 1:
             raise ValueError(f"patience_epochs={patience_epochs} epochs={epochs}: need 1 or more")
         configure_torch(self.loop)
-        trainee = Trainee(model=model, lr=lr, after_backward=after_backward)
+        trainee = Trainee(model=model, lr=lr)
         run = self._run([trainee], images, batch_size=batch_size, seed=seed)
         best, best_epoch = validate(model), 0
         weights = _copy_of(model)
@@ -180,16 +168,7 @@ class LocalTrainer:
             elif epoch - best_epoch >= patience_epochs:
                 break
         model.load_state_dict(weights)
-        return ConvergedResult(
-            train_loss=loss,
-            num_examples=len(images),
-            samples_processed=run.samples_processed,
-            train_s=run.train_s,
-            peak_memory_mib=run.peak_memory_mib,
-            epochs=epoch,
-            best_epoch=best_epoch,
-            best_validation=best,
-        )
+        return run.result(loss)
 
     def evaluate(self, model: nn.Module, images: Images) -> Evaluation:
         """Score ``model`` in evaluation mode, in float32 whatever ``loop.autocast`` says.

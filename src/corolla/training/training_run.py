@@ -14,7 +14,7 @@ from corolla.training.batches import Floats, has_batch_norm
 from corolla.training.epochs import Epochs, Step
 from corolla.training.learner import Learner, Trainee
 from corolla.training.losses import classification_loss, split_counts
-from corolla.training.results import OptimizerState
+from corolla.training.results import OptimizerState, TrainResult
 from corolla.training.settings import LoopSettings, TrainerSettings
 from corolla.training.torch_settings import separate_draws
 
@@ -103,19 +103,20 @@ class TrainingRun:
 
         return jointly if self._losses else alternately
 
+    def result(self, loss: float, optimizer_state: OptimizerState | None = None) -> TrainResult:
+        """Return what is told of a model whose mean ``loss`` in the last epoch this was."""
+        return TrainResult(
+            train_loss=loss,
+            num_examples=len(self._loader.floats),
+            samples_processed=self._epochs.images["0"],  # that each trainee has gone through
+            train_s=self._prepared_s + self._epochs.seconds,
+            peak_memory_mib=self.peak_memory_mib,
+            optimizer_state=optimizer_state,
+        )
+
     def _label_loss(self, learner: Learner, batch: Batch, labels: Tensor) -> Tensor:
         logits, counts = learner.forward(batch.images), self._class_counts
         return classification_loss(logits, labels, settings=self._settings, class_counts=counts)
-
-    @property
-    def samples_processed(self) -> int:
-        """Images that each trainee has gone through."""
-        return self._epochs.images["0"]
-
-    @property
-    def train_s(self) -> float:
-        """Seconds of preparation and epochs."""
-        return self._prepared_s + self._epochs.seconds
 
     @property
     def peak_memory_mib(self) -> float:
