@@ -71,7 +71,7 @@ class CorollaStrategy(Method, Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Drop what cannot be used, fold the rest into the state; the round's `report` holds both."""
-        valid, failures = self._sorted(replies)
+        valid, failures = self.sorted_replies(replies)
         self._say_who_restarted(server_round, valid)
         self.learn_failures(server_round, failures)
         valid, unusable, outcome = absorbed(self, server_round, valid)
@@ -97,7 +97,7 @@ class CorollaStrategy(Method, Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Return the mean accuracies over the clients that answered."""
-        valid, _ = self.finish_evaluation(replies)
+        valid, _ = self.sorted_replies(replies)
         if not valid:
             return None
         return MetricRecord(
@@ -161,10 +161,6 @@ class CorollaStrategy(Method, Strategy):
             return {}
         shapes = self.space.shapes(deployment.architecture)
         return {name: shapes[name] for name in shapes if all_of_it or is_statistic(name)}
-
-    def finish_evaluation(self, replies: Iterable[Message]) -> tuple[list[Reply], list[Failure]]:
-        """Return the valid answers to `start_evaluation`, and who gave none."""
-        return self._sorted(replies)
 
     def summary(self) -> None:
         """Log what is about to run."""
@@ -258,7 +254,7 @@ class CorollaStrategy(Method, Strategy):
         names = [prefix + name for prefix in prefixes for name in ACCURACIES]
         return tuple(name for name in names if name in self._admission.metrics)
 
-    def _sorted(self, replies: Iterable[Message]) -> tuple[list[Reply], list[Failure]]:
+    def sorted_replies(self, replies: Iterable[Message]) -> tuple[list[Reply], list[Failure]]:
         """Return the valid replies of the exchange that was begun last, and who gave none."""
         if self._exchange is None:
             raise RuntimeError("replies before anything was asked")

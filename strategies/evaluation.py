@@ -111,7 +111,7 @@ class Evaluator:
                 timeout_s=self._config.round_timeout_s,
                 real_nodes=self._config.on_nodes,
             )
-            valid, failed = self._strategy.finish_evaluation(answers)
+            valid, failed = self._strategy.sorted_replies(answers)
             replies += valid
             failures += failed
         # Everybody counts: a mean over fewer clients must not look like one over all.

@@ -131,7 +131,7 @@ def _round(
     known.begin(recorded)
     strategy, server_round = known.strategy, recorded.server_round
     if recorded.kind != "train":
-        valid, failures = strategy.finish_evaluation(replies)
+        valid, failures = strategy.sorted_replies(replies)
         if valid and recorded.kind == STATISTICS:
             sent = {name: np.ones_like(array) for name, array in valid[0].arrays.items()}
             together = statistics_together(sent, valid, rule=strategy.federation.robust)
