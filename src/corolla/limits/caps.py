@@ -9,6 +9,7 @@ serves small spaces; a range; the speed that a client measures; a node's own wor
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -39,8 +40,9 @@ class CapRule(Protocol):
 
     def measured(self, space: Supernet, *, device: str) -> dict[str, float]:
         """Return what this machine has to measure for its client's facts; mostly nothing."""
-        ...
+        return {}
 
+    @abstractmethod
     def caps(
         self, facts: Mapping[ClientId, Facts], *, space: Supernet, sizes: Mapping[ClientId, int]
     ) -> dict[ClientId, float]:
@@ -49,7 +51,6 @@ class CapRule(Protocol):
         ``sizes``: training images of the clients that the run began with; a client that joins later
         is held against them, so that nobody's cap changes.
         """
-        ...
 
 
 def with_caps(
@@ -69,7 +70,7 @@ def with_caps(
 
 
 @settings
-class DataSizeCap:
+class DataSizeCap(CapRule):
     """Linear in the number of training images; the more a client has, the more it may compute.
 
     From smallest architecture + ``low_margin`` at the client with the fewest images to largest
@@ -84,10 +85,6 @@ class DataSizeCap:
     low_margin: float  # added to the smallest architecture's need
     high_margin: float  # added to the largest's; below 0 not even the largest client can run that
     step: Positive | None  # None: no rounding
-
-    def measured(self, space: Supernet, *, device: str) -> dict[str, float]:
-        """Return nothing."""
-        return {}
 
     def caps(
         self, facts: Mapping[ClientId, Facts], *, space: Supernet, sizes: Mapping[ClientId, int]
@@ -114,7 +111,7 @@ class DataSizeCap:
 
 
 @settings
-class RangeCap:
+class RangeCap(CapRule):
     """Drawn uniformly from ``low`` to ``high`` and fixed: a draw depends on seed and client alone."""
 
     remedy: ClassVar[str] = f"Raise cap.low, {LAST_RESORT}"
@@ -128,10 +125,6 @@ class RangeCap:
         if self.low > self.high:
             problem = f"with high={self.high!r} is not an ascending range from 0 on"
             raise RefusedError(Fault("low", self.low, problem, "Give cap.low and cap.high"))
-
-    def measured(self, space: Supernet, *, device: str) -> dict[str, float]:
-        """Return nothing."""
-        return {}
 
     def caps(
         self, facts: Mapping[ClientId, Facts], *, space: Supernet, sizes: Mapping[ClientId, int]
@@ -148,7 +141,7 @@ class RangeCap:
 
 
 @settings
-class SpeedCap:
+class SpeedCap(CapRule):
     """What a client computes within a latency, at the speed that it measures once where it runs.
 
     Speed: multiply-accumulates per second of the smallest architecture's forward pass, a median after

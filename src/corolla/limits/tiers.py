@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from corolla.limits.caps import LAST_RESORT, Facts
+from corolla.limits.caps import LAST_RESORT, CapRule, Facts
 from corolla.settings import Seed, settings
 from corolla.spaces.supernet import Supernet
 from corolla.types import ClientId, client_seed, generator
@@ -17,7 +17,7 @@ Shares = Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1
 
 
 @settings
-class TiersCap:
+class TiersCap(CapRule):
     """Tiers of as equal sizes as can be, drawn once; as in FIARSE (Wu et al., NeurIPS 2024) and HeteroFL.
 
     Their tiers are shares of the network's parameters, here of its multiply-accumulates. A client that joins
@@ -28,10 +28,6 @@ class TiersCap:
 
     shares: Shares  # of the largest architecture's multiply-accumulates, one per tier
     seed: Seed
-
-    def measured(self, space: Supernet, *, device: str) -> dict[str, float]:
-        """Return nothing."""
-        return {}
 
     def caps(
         self, facts: Mapping[ClientId, Facts], *, space: Supernet, sizes: Mapping[ClientId, int]
