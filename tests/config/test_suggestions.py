@@ -55,7 +55,7 @@ def test_every_value_names_where_it_was_set() -> None:
     assert found["method.search.rank"] == ("loss", "conf/method/search/perturbation.yaml")
     assert found["space.supernet.nodes"] == (2, "conf/space/darts_s2_mixed_8.yaml")
     assert found["space.supernet.operations"] == ("s2", "conf/space/darts_s2.yaml")
-    assert found["batch_size"] == (16, "conf/config.yaml")
+    assert found["batch_size"] == (32, "conf/config.yaml")
     found = origins(["experiment=hapfnas_small", "method=hapfnas"])
     assert found["trainer.lr"] == (0.05, "conf/experiment/hapfnas_small.yaml")
     assert found["trainer.momentum"] == (0.9, "conf/trainer/sgd.yaml")
