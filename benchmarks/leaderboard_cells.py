@@ -164,7 +164,7 @@ ARMS: dict[str, Arm] = {
         tracks="c",
         grid=("method.weights", ("examples",)),
     ),
-    "fiarse_same_settings": _fixed(  # with our network and the rest that it can take of ours
+    "fiarse_of_corolla": _fixed(  # with our network and the rest that it can take of ours
         "fiarse",
         f"method.architecture={_SHAPE}",
         "method.assignment=limits",
@@ -172,7 +172,7 @@ ARMS: dict[str, Arm] = {
         _ABSENT,
         tracks="c",
     ),
-    "fedavg_smallest_same_settings": _fixed(  # our family's smallest member that fits everybody
+    "fedavg_smallest_of_corolla": _fixed(  # our family's smallest member that fits everybody
         "fedavg",
         "method.architecture=[0,0,0,0,0,0,1,0,0,1]",
         "method.server_momentum=0.6",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.leaderboard_cells import TITLES, by_lot
-from benchmarks.leaderboard_table import OWN, closest_rival, paired
+from benchmarks.leaderboard_table import OWN, closest_control, closest_rival, paired
 from corolla.records.atomic import write_text
 
 _BEGIN, _END = "<!-- leaderboard, written by benchmarks.leaderboard -->", "<!-- end -->"
@@ -17,7 +17,7 @@ _HEAD = (
     "closest other arm",
     "ahead",
     "ahead after fine-tuning",
-    "ahead of FedAvg of its network",
+    "ahead of others given its network",
     "ahead of a lottery",
     "seeds",
 )
@@ -41,7 +41,7 @@ def _rows(runs: Mapping[str, Mapping[str, Any]]) -> Iterator[list[str]]:
             f"`{best}` {_mean(arms[best])}",
             _lead(arms, best, "deployed"),
             _lead(arms, tuned or best, "fine_tuned"),
-            _lead(arms, f"fedavg_of_{OWN}", "deployed"),
+            _lead(arms, closest_control(arms, "deployed") or "", "deployed"),
             _lead(arms, by_lot(OWN), "deployed"),
             ", ".join(arms[OWN]),
         ]

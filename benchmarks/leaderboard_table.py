@@ -27,10 +27,7 @@ from benchmarks.recording import read_figures, read_raw
 
 OWN = "corolla"  # the method that is to lead
 _LOT = "perfednas_by_lot"  # of searches that have no control of their own sizes
-_TIERED = (
-    *("heterofl", "fedrolex", "fiarse", "fedavg_smallest"),
-    *("fiarse_same_settings", "fedavg_smallest_same_settings"),
-)
+_TIERED = ("heterofl", "fedrolex", "fiarse", "fedavg_smallest")
 _STEPS = ", ".join(f"{lr:g}" for lr in STEP_SIZES)
 _BY_GLOBAL = ", ".join(f"`{name}`" for name, arm in ARMS.items() if arm.stage == "global")
 _LEGEND = f"""\
@@ -47,8 +44,10 @@ tried, which is most arms as yet. Costs are of all rounds: MB of all messages, t
 (not those of fine-tuning and of heads fitted at the end), MB that a client keeps. Memory is what training
 takes by our estimate, MiB.
 
-`fedavg_of_corolla` is FedAvg of the largest network of our method's family: it counts as a part of ours, not
-as another method, and says how much of the lead is the network alone.
+`fedavg_of_corolla` is FedAvg of the largest network of our method's family, `fiarse_of_corolla` FIARSE of it,
+with our `absent_count`; `fedavg_smallest_of_corolla` is FedAvg of the family's smallest member that track c
+needs, with momentum and `absent_count`. They count as parts of ours, not as other methods, and say how much
+of the lead is the network and what all could take over.
 
 `*_by_lot` is a search's control: random architectures of the sizes that it proposed and deployed, shuffled
 among clients of the same cap. `perfednas_by_lot` is one uniform draw per client, `perfednas_costliest` the
@@ -84,10 +83,10 @@ def figures(raw: Mapping[str, Any]) -> dict[str, float]:
     """Return means over seeds of every arm, our method's leads in points, and searches over their controls.
 
     ``lead_deployed_a``: the smallest over any arm on track a that is no variant of ours, over the seeds that
-    both have, FedAvg of the network that our family ends at among them: ``lead_over_own_network_deployed_a``
-    is over that. ``lead_over_lot_a``: deployed, over the control of the same sizes; ``lead_over_lot`` is the
-    mean over tracks. ``lead_every_tier_c``: the smallest lead in a tier, over the methods for tiers. A lead
-    of nothing over nothing is left out. ``oracle_gain_a``: of benchmarks.oracle.
+    both have; ``lead_over_own_network_deployed_a``: over those that are given the network that our family
+    ends at, and what else they can take of ours. ``lead_over_lot_a``: deployed, over the control of the same
+    sizes; ``lead_over_lot`` is the mean over tracks. ``lead_every_tier_c``: the smallest lead in a tier, over
+    the methods for tiers. A lead of nothing over nothing is left out. ``oracle_gain_a``: benchmarks.oracle's.
     """
     found: dict[str, float] = {}
     for track, arms in raw.get("runs", {}).items():
@@ -100,8 +99,9 @@ def figures(raw: Mapping[str, Any]) -> dict[str, float]:
             best = closest_rival(arms, key)
             if best:
                 _add(found, f"lead_{key}_{track}", arms[OWN], arms[best], key)
-            if OWN in arms and (plain := arms.get(f"fedavg_of_{OWN}")):
-                _add(found, f"lead_over_own_network_{key}_{track}", arms[OWN], plain, key)
+            control = closest_control(arms, key)
+            if control:
+                _add(found, f"lead_over_own_network_{key}_{track}", arms[OWN], arms[control], key)
         for search in (OWN, *SEARCHES):
             lot = by_lot(search) if by_lot(search) in arms else _LOT
             name = f"lead_over_lot_{track}" if search == OWN else f"{search}_over_lot_{track}"
@@ -140,8 +140,17 @@ def _tiers(arms: Rows, other: str) -> list[float]:
 
 def closest_rival(arms: Rows, key: str) -> str | None:
     """Return the arm, no variant of ours, over which our lead is smallest, on the seeds that both have."""
-    leads = {arm: paired(arms.get(OWN, {}), rows, key) for arm, rows in arms.items()}
-    known = {arm: lead[0] for arm, lead in leads.items() if lead and OWN not in arm}
+    return _closest({arm: rows for arm, rows in arms.items() if OWN not in arm}, arms, key)
+
+
+def closest_control(arms: Rows, key: str) -> str | None:
+    """Return the same among other methods on our network."""
+    return _closest({a: rows for a, rows in arms.items() if a.endswith(f"_of_{OWN}")}, arms, key)
+
+
+def _closest(others: Rows, arms: Rows, key: str) -> str | None:
+    leads = {arm: paired(arms.get(OWN, {}), rows, key) for arm, rows in others.items()}
+    known = {arm: lead[0] for arm, lead in leads.items() if lead}
     return min(known, key=lambda arm: known[arm]) if known else None
 
 
