@@ -28,7 +28,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -143,10 +143,14 @@ def _reported(options: argparse.Namespace) -> Iterator[Cell]:
     found = Tuned(read_raw(_name(options)))
     for seed in (int(seed) for seed in options.seeds.split(",")):
         for track, arm in _asked(options):
-            lr, more = found.of(track, arm)
-            settings = overrides_of(track, arm, lr=lr, more=more, large=options.large)
-            tuned = " ".join((f"{lr or DEFAULT_STEP:g}", *more))
-            yield Cell(track, arm, seed, settings, tuned=tuned)
+            yield _row(options, found, track, arm, seed)
+
+
+def _row(options: argparse.Namespace, found: Tuned, track: str, arm: str, seed: int) -> Cell:
+    lr, more = found.of(track, arm)
+    settings = overrides_of(track, arm, lr=lr, more=more, large=options.large)
+    tuned = " ".join((f"{lr or DEFAULT_STEP:g}", *more))
+    return Cell(track, arm, seed, settings, tuned=tuned)
 
 
 def _trial(options: argparse.Namespace, track: str, arm: str, lr: float, *more: str) -> Cell:
@@ -212,16 +216,13 @@ def _missing(cells: list[Cell], options: argparse.Namespace) -> list[Cell]:
         return list(cells)
     raw = read_raw(_name(options))
     missing = [cell for cell in cells if not _is_recorded(cell, raw)]
-    named = {cell.name for cell in missing}
-    searches: list[Cell] = []
+    found, searches = Tuned(raw), {}
     for cell in missing:
-        search, searched = ARMS[cell.arm].sizes_of, cell.source
-        if search and searched and searched not in named:
-            lr, more = Tuned(raw).of(cell.track, search)
-            settings = overrides_of(cell.track, search, lr=lr, more=more, large=options.large)
-            searches.append(replace(cell, arm=search, overrides=settings))  # tuned as its control
-            named.add(searched)
-    return [*searches, *missing]
+        if search := ARMS[cell.arm].sizes_of:
+            needed = _row(options, found, cell.track, search, cell.seed)
+            searches[needed.name] = needed
+    named = {cell.name for cell in missing}
+    return [*(searches[name] for name in searches if name not in named), *missing]
 
 
 def _is_recorded(cell: Cell, raw: dict[str, Any]) -> bool:

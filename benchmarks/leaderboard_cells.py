@@ -69,6 +69,7 @@ _THIN = (  # the largest copies below 1/64, 1/16, 1/4 of the whole's multiply-ac
     "space.supernet.rates=[0.0625,0.1875,0.4375,1.0]",
     "method.mask_absent=false",  # the balanced softmax is these clients' mask, as everybody's
 )
+_MASKS = ("method.assignment=limits", "method.threshold=layer")  # of FIARSE
 _SETTLED = "method.settle=0.6"
 _TIERED = (  # track c's tiers, searched in a cell's time
     "method.tiers.shares=[0.015625,0.0625,0.25,1.0]",
@@ -159,16 +160,14 @@ ARMS: dict[str, Arm] = {
     "fiarse": _fixed(
         "fiarse",
         "method.architecture=largest",
-        "method.assignment=limits",
-        "method.threshold=layer",
+        *_MASKS,
         tracks="c",
         grid=("method.weights", ("examples",)),
     ),
     "fiarse_of_corolla": _fixed(  # with our network and the rest that it can take of ours
         "fiarse",
         f"method.architecture={_SHAPE}",
-        "method.assignment=limits",
-        "method.threshold=layer",
+        *_MASKS,
         _ABSENT,
         tracks="c",
     ),

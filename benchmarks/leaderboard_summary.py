@@ -41,7 +41,7 @@ def _rows(runs: Mapping[str, Mapping[str, Any]]) -> Iterator[list[str]]:
             f"`{best}` {_mean(arms[best])}",
             _lead(arms, best, "deployed"),
             _lead(arms, tuned or best, "fine_tuned"),
-            _lead(arms, closest_control(arms, "deployed") or "", "deployed"),
+            _lead(arms, closest_control(arms, "deployed"), "deployed"),
             _lead(arms, by_lot(OWN), "deployed"),
             ", ".join(arms[OWN]),
         ]
@@ -52,8 +52,8 @@ def _mean(rows: Mapping[str, Any]) -> str:
     return f"{sum(values) / len(values):.1f}"
 
 
-def _lead(arms: Mapping[str, Any], other: str, key: str) -> str:
-    lead = paired(arms[OWN], arms[other], key) if other in arms else None
+def _lead(arms: Mapping[str, Any], other: str | None, key: str) -> str:
+    lead = paired(arms[OWN], arms.get(other, {}), key) if other else None
     if lead is None:
         return "-"
     return f"{lead[0]:+.1f}" + ("" if lead[1] is None else f" ± {lead[1]:.1f}")

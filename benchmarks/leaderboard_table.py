@@ -240,7 +240,7 @@ def _table(track: str, arms: Rows, *, large: bool) -> Iterator[str]:
 
     for arm in sorted(arms, key=deployed, reverse=True):
         rows = list(arms[arm].values())
-        tuned = dict.fromkeys(row.get("tuned", f"{DEFAULT_STEP}") for row in rows)
+        tuned = dict.fromkeys(map(_tuned, rows))
         settings = [text.replace(" method.", ", ") for text in tuned]
         cells = [
             arm,
@@ -271,10 +271,15 @@ def _table(track: str, arms: Rows, *, large: bool) -> Iterator[str]:
     for arm in arms:
         if arm in ARMS:
             *_, row = arms[arm].values()
-            lr, *more = row.get("tuned", f"{DEFAULT_STEP}").split(" ")
+            lr, *more = _tuned(row).split(" ")
             given = overrides_of(track, arm, lr=float(lr), more=more, large=large)
             yield f"corolla run {' '.join(given)} dataset.root=PATH"
     yield "```"
+
+
+def _tuned(row: Mapping[str, Any]) -> str:
+    """Return step size and parameter that a row ran with; the first rows were all by default."""
+    return str(row.get("tuned", DEFAULT_STEP))
 
 
 def _tier_rows(arms: Rows) -> Iterator[str]:
