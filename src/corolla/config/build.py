@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, TypeVar, cast
 
 import torch
@@ -124,21 +126,24 @@ def _under(key: str, fault: Fault) -> Fault:
 
 
 def build_space(config: RunConfig) -> Supernet:
-    """Return the supernet for the run's images."""
+    """Return the supernet for the run's images; the same one again for the same settings.
+
+    A space keeps what it has measured of its subnets, and nothing else.
+    """
     if config.images is None:
         raise RefusedError(
             Fault("images", None, "the classes are not known", "Start the run with `corolla run`")
         )
-    return cast(
-        Supernet,
-        build(
-            config.space.supernet,
-            "space.supernet",
-            like=Supernet,
-            num_classes=len(config.images.classes),
-            in_channels=config.images.channels,
-        ),
-    )
+    settings, known = config.space.supernet, config.images
+    kind: Any = class_of(settings["_target_"], "space.supernet") if "_target_" in settings else None
+    written = pickle.dumps(settings)
+    return _space_of(kind, written, len(known.classes), known.channels)
+
+
+@lru_cache(maxsize=8)
+def _space_of(_kind: Any, written: bytes, num_classes: int, in_channels: int) -> Supernet:
+    known = {"num_classes": num_classes, "in_channels": in_channels}
+    return cast(Supernet, build(pickle.loads(written), "space.supernet", like=Supernet, **known))
 
 
 def build_dataset(config: RunConfig) -> Dataset:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from functools import cached_property
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -34,7 +34,7 @@ class Digits:
 
     def labels(self) -> NDArray[np.int64]:
         """Return the digit of each image."""
-        return self._pool[1]
+        return _pool()[1]
 
     def sites(self) -> None:
         """Return None: who wrote which digit is not recorded."""
@@ -44,7 +44,7 @@ class Digits:
 
     def images(self, indices: Indices) -> Images:
         """Return the images at ``indices``, uint8 (n, 1, 8, 8)."""
-        pixels, labels = self._pool
+        pixels, labels = _pool()
         at = positions(indices, len(labels))
         return Images(
             torch.from_numpy(pixels[at]), torch.from_numpy(labels[at]), self.mean, self.std
@@ -52,21 +52,22 @@ class Digits:
 
     def fingerprint(self) -> str:
         """Return a digest of all pixels and labels."""
-        pixels, labels = self._pool
+        pixels, labels = _pool()
         return hashlib.sha256(pixels.tobytes() + labels.tobytes()).hexdigest()[:32]
 
     def check(self, indices: Indices | None = None) -> list[Fault]:
         """Return nothing: the images come with scikit-learn."""
         return []
 
-    @cached_property
-    def _pool(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        # scikit-learn itself takes a second to import, in every process; its file does not.
-        package = find_spec("sklearn")
-        if package is None or not package.submodule_search_locations:
-            raise ModuleNotFoundError("dataset=digits takes its images from scikit-learn")
-        file = Path(package.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
-        with gzip.open(file, "rt") as lines:
-            table = np.loadtxt(lines, delimiter=",")
-        images = table[:, :-1].reshape(-1, 1, 8, 8)
-        return np.rint(images * (255 / 16)).astype(np.uint8), table[:, -1].astype(np.int64)
+
+@lru_cache(maxsize=1)  # a run asks several times, and reading takes longer than a tiny round
+def _pool() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    # scikit-learn itself takes a second to import, in every process; its file does not.
+    package = find_spec("sklearn")
+    if package is None or not package.submodule_search_locations:
+        raise ModuleNotFoundError("dataset=digits takes its images from scikit-learn")
+    file = Path(package.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
+    with gzip.open(file, "rt") as lines:
+        table = np.loadtxt(lines, delimiter=",")
+    images = table[:, :-1].reshape(-1, 1, 8, 8)
+    return np.rint(images * (255 / 16)).astype(np.uint8), table[:, -1].astype(np.int64)

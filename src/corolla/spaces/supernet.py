@@ -85,7 +85,7 @@ class Supernet(SearchSpace):
     @cached_property
     def supernet_shapes(self) -> Shapes:
         """Name -> shape of every entry of the supernet."""
-        return _shapes(on_meta(self.supernet))
+        return _shapes(self._blank_supernet)
 
     @cached_property
     def parts(self) -> Parts:
@@ -93,7 +93,11 @@ class Supernet(SearchSpace):
 
         `corolla.spaces.model_parts` says what the parts are. A space that knows better overrides this.
         """
-        return parts_of(on_meta(self.supernet), self.num_classes)
+        return parts_of(self._blank_supernet, self.num_classes)
+
+    @cached_property
+    def _blank_supernet(self) -> nn.Module:
+        return on_meta(self.supernet)
 
     def names_in(self, parts: Iterable[str]) -> frozenset[str]:
         """Return the names of all arrays in any of these `parts`, or below these modules (``stages.2``)."""
