@@ -23,8 +23,15 @@ SPACES = sorted({path.stem for path in (CONF / "space").glob("*.yaml")} - FULL_S
 # Smaller still.
 SMALLER = {
     "elastic_cnn": ["space.supernet.resolution=8"],
-    "ofa_resnet_small": ["space.supernet.resolution=8"],
-    "fedoras_small": ["space.supernet.resolution=8"],
+    "ofa_resnet_small": [
+        "space.supernet.resolution=8",
+        "space.supernet.stem=8",
+        "space.supernet.stages=[{width:[8,12],blocks:1},{width:[12,16],blocks:1}]",
+    ],
+    "fedoras_small": [
+        "space.supernet.resolution=8",
+        "space.supernet.stages=[{width:4,blocks:1},{width:8,blocks:1}]",
+    ],
     "elastic_cnn_width": ["space.supernet.base.resolution=8"],
     "resnet18_modules": ["space.supernet.base.resolution=8", "space.supernet.base.width=8"],
     "elastic_resnet": [

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 
@@ -42,6 +42,37 @@ class _WithoutInitialisation(TorchFunctionMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         known = kwargs or {}
-        if getattr(func, "__module__", None) == "torch.nn.init":
+        drawn = func in (Tensor.normal_, Tensor.uniform_)
+        if drawn or getattr(func, "__module__", None) == "torch.nn.init":
             return known["tensor"] if "tensor" in known else args[0]
         return func(*args, **known)
+
+
+class ShapesOnly(TorchFunctionMode):
+    """Runs modules of the meta device without walking through each BatchNorm's arithmetic.
+
+    Torch has it in Python, for tensors without values too, and takes most of a network's time for it. What
+    BatchNorm returns and keeps for the backward pass has the same shapes.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is nn.functional.batch_norm and args[0].is_meta:
+            return _NormShapes.apply(args[0], *args[1:], *(kwargs or {}).values())
+        return func(*args, **(kwargs or {}))
+
+
+class _NormShapes(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, *settings: Any) -> Tensor:
+        """Return a tensor like ``images``; keep them, the layer's tensors, and a batch's mean and spread."""
+        own = [setting for setting in settings if isinstance(setting, Tensor)]
+        batch = [images.new_empty(images.shape[1], device="meta") for _ in range(2)]
+        ctx.save_for_backward(images, *own, *batch)
+        return torch.empty_like(images)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        """There are no values to go backward through."""
+        raise RuntimeError("on the meta device there is nothing to learn")

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from corolla.spaces.blank import ShapesOnly
+
 _BLOCK = re.compile(r"[^.]*(\.\d+)+")
 
 
@@ -48,7 +50,7 @@ def conv_layers(module: nn.Module, shape: tuple[int, ...]) -> list[ConvLayer]:
     ]
     module.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), ShapesOnly():
             module(torch.empty(shape, device="meta"))
     finally:
         for hook in hooks:

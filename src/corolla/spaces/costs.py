@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from corolla.aggregation.statistics import is_statistic
+from corolla.spaces.blank import ShapesOnly
 
 _BYTES = 4  # float32
 _MIB = 2**20
@@ -56,7 +57,7 @@ class Costs:
 def count_macs(module: nn.Module, shape: tuple[int, ...]) -> int:
     """Return multiply-accumulates of a forward pass on a meta-device ``module`` (counted by torch)."""
     module.eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), ShapesOnly():
         module(torch.empty(shape, device="meta"))
     return int(counter.get_total_flops()) // 2
 
@@ -79,6 +80,6 @@ def saved_bytes(module: nn.Module, shape: tuple[int, ...]) -> int:
 
     device = next(module.parameters()).device
     module.train()
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), ShapesOnly():
         module(torch.empty(shape, device=device)).sum()
     return sum(tensor.numel() * tensor.element_size() for tensor in kept.values())

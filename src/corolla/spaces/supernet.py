@@ -59,6 +59,7 @@ class Supernet(SearchSpace):
         self.resolution = resolution  # pixels a side of the images that clients hold
         self._shapes_of = lru_cache(maxsize=512)(self.shapes)
         self._regions_of = lru_cache(maxsize=512)(self._leading_regions)
+        self._module_of = lru_cache(maxsize=1)(self.blank)  # to be measured: nothing is put in
         self._macs_of = lru_cache(maxsize=65536)(self.macs)
         self._costs_of = lru_cache(maxsize=4096)(self._measure)
 
@@ -80,7 +81,7 @@ class Supernet(SearchSpace):
 
     def shapes(self, architecture: Architecture) -> Shapes:
         """Return name -> shape of the subnet's state_dict, in its order."""
-        return _shapes(self.blank(architecture))
+        return _shapes(self._module_of(architecture))
 
     @cached_property
     def supernet_shapes(self) -> Shapes:
@@ -145,7 +146,7 @@ class Supernet(SearchSpace):
 
     def macs(self, architecture: Architecture) -> int:
         """Return multiply-accumulates of one image's forward pass (convolutions, matrix products)."""
-        module = self.blank(architecture)
+        module = self._module_of(architecture)
         return count_macs(module, (1, self.in_channels, self.resolution, self.resolution))
 
     def known_macs(self, architecture: Architecture) -> int:
@@ -158,12 +159,12 @@ class Supernet(SearchSpace):
 
     def activation_bytes(self, architecture: Architecture, batch_size: int) -> int:
         """Return bytes that one training step keeps for the backward pass, for ``batch_size`` images."""
-        module = self.blank(architecture)
+        module = self._module_of(architecture)
         return saved_bytes(module, (batch_size, self.in_channels, self.resolution, self.resolution))
 
     def conv_layers(self, architecture: Architecture) -> list[ConvLayer]:
         """Return the convolutions of ``architecture`` in the order in which they run."""
-        module = self.blank(self.check(architecture))
+        module = self._module_of(self.check(architecture))
         return conv_layers(module, (1, self.in_channels, self.resolution, self.resolution))
 
     def costs(self, architecture: Architecture, *, batch_size: int = 32) -> Costs:
