@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import pickle
 from collections.abc import Iterator
 from typing import Any
 
@@ -78,26 +79,51 @@ def composed(method: str, *more: str) -> DictConfig:
 
 
 def plan(config: DictConfig) -> None:
+    plan_of(plain(config))
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
     values = OmegaConf.to_container(config, resolve=True)
     assert isinstance(values, dict)
-    plan_of({str(key): value for key, value in values.items()})
+    return {str(key): value for key, value in values.items()}
+
+
+class Trial:
+    """A configuration, one key of which is another."""
+
+    def __init__(self, config: DictConfig) -> None:
+        self._config = config
+        self._plain = pickle.dumps(plain(config))
+        self._unresolved = OmegaConf.to_yaml(config)
+
+    def with_value(self, key: str, value: Any) -> dict[str, Any]:
+        if f"{{{key}}}" in self._unresolved:  # others take their value from it
+            changed = copy.deepcopy(self._config)
+            OmegaConf.update(changed, key, value, merge=False)
+            return plain(changed)
+        values: dict[str, Any] = pickle.loads(self._plain)  # ten times quicker
+        *above, last = key.split(".")
+        inner = values
+        for name in above:
+            inner = inner[name]
+        assert last in inner
+        inner[last] = value
+        return values
+
+    def refused(self, key: str, value: Any) -> str | None:
+        """Return what is said of ``value`` at ``key``, None where it is taken."""
+        try:
+            plan_of(self.with_value(key, value))
+        except RefusedError as error:
+            said = [(fault.key, fault.problem, fault.remedy) for fault in error.faults]
+            assert said, key
+            assert all(all(part) for part in said), said
+            return str(error)
+        return None
 
 
 def refused(config: DictConfig, key: str, value: Any) -> str | None:
-    """Return what is said of ``value`` at ``key``, None where it is taken."""
-    changed = copy.deepcopy(config)
-    OmegaConf.update(changed, key, value, merge=False)
-    found = None
-    try:
-        plan(changed)
-    except RefusedError as error:
-        found = error
-    if found is None:
-        return None
-    said = [(fault.key, fault.problem, fault.remedy) for fault in found.faults]
-    assert said, key
-    assert all(all(part) for part in said), said
-    return str(found)
+    return Trial(config).refused(key, value)
 
 
 def leaves(node: DictConfig, prefix: str = "") -> Iterator[str]:
@@ -110,8 +136,8 @@ def leaves(node: DictConfig, prefix: str = "") -> Iterator[str]:
             yield key
 
 
-def check(config: DictConfig, key: str, values: list[Any]) -> None:
-    taken = {repr(value) for value in values if refused(config, key, value) is None}
+def check(config: DictConfig, trial: Trial, key: str, values: list[Any]) -> None:
+    taken = {repr(value) for value in values if trial.refused(key, value) is None}
     # The stage of new clients is planned on its own; here its settings are only of the right kinds.
     if not key.startswith("method.new_clients."):
         found = type(OmegaConf.select(config, key))
@@ -130,8 +156,9 @@ def keys_of(method: str, config: DictConfig) -> list[str]:
 
 def test_every_key_of_a_run_with_one_bad_value_each() -> None:
     config = composed("fedavg")
+    trial = Trial(config)
     for position, key in enumerate(keys_of("fedavg", config)):
-        check(config, key, [BAD[position % len(BAD)]])
+        check(config, trial, key, [BAD[position % len(BAD)]])
 
 
 @pytest.mark.slow
@@ -142,9 +169,10 @@ def test_every_key_of_every_method(method: str) -> None:
     Each field of each settings class meets all values in tests/test_settings.py.
     """
     config = composed(method)
+    trial = Trial(config)
     for position, key in enumerate(keys_of(method, config)):
         some = [BAD[(position + step) % len(BAD)] for step in (0, 5, 10)]
-        check(config, key, some if key.startswith("method.") else BAD)
+        check(config, trial, key, some if key.startswith("method.") else BAD)
 
 
 @pytest.mark.parametrize(

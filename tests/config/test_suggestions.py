@@ -15,14 +15,18 @@ from corolla.config.origins import origins
 from corolla.errors import RefusedError
 from corolla.launch import plan_run, start
 
+EVOLUTION = "method.tiers.evolution={population:4,generations:1,mutants:2,crossovers:2}"
 # What one round of each takes where its own stages are longer.
 SHORT = {
     "fednas": ["rounds=2", "method.search_rounds=1"],
-    "fedoras": ["rounds=2", "method.fine_tuning.rounds=1"],
+    "fedoras": ["rounds=2", "method.fine_tuning.rounds=1", EVOLUTION],
+    "superfednas": [EVOLUTION],
+    "deepfednas": [EVOLUTION, "method.proposals.cache.entries=3"],
     "hapfnas": ["rounds=3", "method.supernet_training.rounds=1", "method.personal_search.rounds=1"],
 }
 TINY = [
     *("engine=inline", "clients=3", "clients_per_round=3", "rounds=1", "local_epochs=1"),
+    *("partition.balanced=true", "partition.images_per_client=60"),
     *("evaluation.every=0", "evaluation.fine_tune_epochs=0", "report=false", "tensorboard=false"),
 ]
 

@@ -138,7 +138,7 @@ def test_two_kills_change_nothing(
 def test_many_kills_change_nothing(
     whole: Whole, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    _kill_and_compare(whole, 15, f"slow {request.node.callspec.id}", tmp_path)
+    _kill_and_compare(whole, 8, f"slow {request.node.callspec.id}", tmp_path)
 
 
 @pytest.mark.slow

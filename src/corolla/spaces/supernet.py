@@ -61,6 +61,7 @@ class Supernet(SearchSpace):
         self._regions_of = lru_cache(maxsize=512)(self._leading_regions)
         self._module_of = lru_cache(maxsize=1)(self.blank)  # to be measured: nothing is put in
         self._macs_of = lru_cache(maxsize=65536)(self.macs)
+        self._convolutions_of = lru_cache(maxsize=512)(self._convolutions)
         self._costs_of = lru_cache(maxsize=4096)(self._measure)
 
     @abstractmethod
@@ -164,7 +165,10 @@ class Supernet(SearchSpace):
 
     def conv_layers(self, architecture: Architecture) -> list[ConvLayer]:
         """Return the convolutions of ``architecture`` in the order in which they run."""
-        module = self._module_of(self.check(architecture))
+        return list(self._convolutions_of(self.check(architecture)))
+
+    def _convolutions(self, architecture: Architecture) -> list[ConvLayer]:
+        module = self._module_of(architecture)
         return conv_layers(module, (1, self.in_channels, self.resolution, self.resolution))
 
     def costs(self, architecture: Architecture, *, batch_size: int = 32) -> Costs:
