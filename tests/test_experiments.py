@@ -30,7 +30,7 @@ PERFEDRLNAS = [name for name in EXPERIMENTS if not name.startswith(OWN_TESTS)]
 HAPFNAS = [name for name in EXPERIMENTS if name.startswith("hapfnas")]
 FAMILY = [name for name in EXPERIMENTS if name.startswith("family")]
 SPIDER = [name for name in EXPERIMENTS if name.startswith("spider")]
-IMAGES = 80
+IMAGES = 60
 CINIC = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 RNG = np.random.default_rng(0)
 # As short as a run can be; what an experiment is about stays as its file says.
@@ -40,7 +40,7 @@ SHORT = [
     "clients=2",
     "clients_per_round=2",
     "local_epochs=1",
-    "batch_size=4",
+    "batch_size=8",
     "evaluation.fine_tune_epochs=0",
     "partition.alpha=100",
     "report=false",
