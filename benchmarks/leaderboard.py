@@ -15,7 +15,7 @@ then at the best of them up to two more values of one parameter of the method (o
 step sizes). The best on validation images is taken from then on; a track that was not tuned takes what track
 a has. --large: the version for a GPU, of larger spaces and more rounds, with files of its own
 (``leaderboard_large``). --rounds: a trial, nothing is written. The tables in README.md,
-docs/results.md and docs/corolla.md are written with the page.
+docs/results.md, docs/corolla.md and docs/fednas_family.md are written with the page.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ from benchmarks.leaderboard_cells import (
     trained_by,
 )
 from benchmarks.leaderboard_chart import chart
+from benchmarks.leaderboard_family import family
 from benchmarks.leaderboard_rows import scores
 from benchmarks.leaderboard_summary import insert, table
 from benchmarks.leaderboard_table import OWN, figures, page
@@ -56,6 +57,7 @@ from corolla.records.environment import collect_environment
 from corolla.records.run_directory import RunDirectory
 
 _DOCS = Path(__file__).parents[1] / "docs"
+_FAMILY = _DOCS / "fednas_family.md"
 _SUMMARIES = (_DOCS.parent / "README.md", _DOCS / "results.md", _DOCS / "corolla.md")
 _STAGE_ROUNDS = 20  # of evaluations on track e, where a method's stage for new clients has rounds
 
@@ -323,6 +325,7 @@ def _write(options: argparse.Namespace, raw: dict[str, Any]) -> None:
     if not options.large:
         for path in _SUMMARIES:
             insert(path, table(raw))
+        insert(_FAMILY, family(raw))
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ this space has none of: they have track f, where few clients all take part in ev
 FedNAS searches in 12 of the 30 rounds, then trains what it found. HAPFNAS is there with its own MobileNetV2
 space, and the server trains in 12 of the rounds, on images that clients of other arms have.
 """.splitlines()
-_POOLED = """\
+POOLED = """\
 Global models, by all test images together: no class prior of a client, no statistics of its own.
 
 | arm | model | pooled accuracy | MMACs |
@@ -244,14 +244,14 @@ def _table(track: str, arms: Rows, *, large: bool) -> Iterator[str]:
         settings = [text.replace(" method.", ", ") for text in tuned]
         cells = [
             arm,
-            _spread(rows, "deployed"),
+            spread(rows, "deployed"),
             _behind(arms, arm, "deployed"),
-            _spread(rows, "worst_decile"),
-            _spread(rows, "fine_tuned"),
+            spread(rows, "worst_decile"),
+            spread(rows, "fine_tuned"),
             _behind(arms, arm, "fine_tuned"),
-            _spread(rows, "global"),
-            _spread(rows, "macs", scale=1e-6),
-            _spread(rows, "memory_mib"),
+            spread(rows, "global"),
+            spread(rows, "macs", scale=1e-6),
+            spread(rows, "memory_mib"),
             _cost(rows, "bytes_down", 1e-6),
             _cost(rows, "bytes_up", 1e-6),
             _cost(rows, "samples", 1e-3),
@@ -264,9 +264,9 @@ def _table(track: str, arms: Rows, *, large: bool) -> Iterator[str]:
     tiers = list(_tier_rows(arms))
     if tiers:
         yield from [*tiers, ""]
-    pooled = list(_pooled_rows(arms))
+    pooled = list(pooled_rows(arms))
     if pooled:
-        yield from [*_POOLED, *pooled, ""]
+        yield from [*POOLED, *pooled, ""]
     yield "```"
     for arm in arms:
         if arm in ARMS:
@@ -308,13 +308,13 @@ def _tier_rows(arms: Rows) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
 
 
-def _pooled_rows(arms: Rows) -> Iterator[str]:
+def pooled_rows(arms: Rows) -> Iterator[str]:
     """Yield what the models are worth that a method gives to more than one client; one line a model."""
     for arm, rows in arms.items():
         names = dict.fromkeys(name for row in rows.values() for name in row.get("pooled", {}))
         for name in names:
             found = [row["pooled"][name] for row in rows.values() if name in row.get("pooled", {})]
-            cells = [arm, name, _spread(found, "accuracy"), _spread(found, "macs", scale=1e-6)]
+            cells = [arm, name, spread(found, "accuracy"), spread(found, "macs", scale=1e-6)]
             yield f"| {' | '.join(cells)} |"
 
 
@@ -338,7 +338,8 @@ def _cost(rows: Sequence[Mapping[str, Any]], key: str, scale: float, *, digits: 
     return "-" if mean is None else f"{scale * mean:,.{digits}f}"
 
 
-def _spread(rows: Sequence[Mapping[str, Any]], key: str, *, scale: float = 1.0) -> str:
+def spread(rows: Sequence[Mapping[str, Any]], key: str, *, scale: float = 1.0) -> str:
+    """Return mean ± standard deviation over rows, times ``scale``; "-" where no row has a value."""
     values = [scale * row[key] for row in rows if row.get(key) is not None]
     if not values:
         return "-"

@@ -13,7 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks import feature_shift, leaderboard, leaderboard_summary, leaderboard_table
+from benchmarks import (
+    feature_shift,
+    leaderboard,
+    leaderboard_family,
+    leaderboard_summary,
+    leaderboard_table,
+)
 from benchmarks.leaderboard_cells import ARMS, LARGE, TITLES, TRACKS, Arm, Tuned, overrides_of
 from benchmarks.leaderboard_chart import chart
 from benchmarks.leaderboard_rows import scores
@@ -111,6 +117,26 @@ def test_the_summary_names_the_best_other_method_and_is_put_between_its_marks(
     path.write_text("nothing")
     with pytest.raises(ValueError, match="no lines"):
         leaderboard_summary.insert(path, [])
+
+
+def test_the_familys_page_has_what_clients_run_and_global_models_apart() -> None:
+    pooled = {"pooled": {"global": {"accuracy": 33.0, "macs": 2e6}}}
+    arms = {
+        "fedrlnas": {"0": row(60.0) | pooled, "1": row(62.0) | pooled},
+        "perfedrlnas": {"0": row(70.0)},
+        "scaffold": {"0": row(80.0)},  # neither of the family nor a system of ours
+    }
+    runs = {"a": arms, "b": {"perfedrlnas": {"0": row(50.0)}}}  # where the family has not run
+    lines = leaderboard_family.family({"runs": runs})
+    text = "\n".join(lines)
+    own, pooled_lines = text.split("Global models")
+    assert "| perfedrlnas | 70.0 |" in own
+    assert "| fedrlnas | 61.0 ± 1.4 |" in own
+    assert own.index("| perfedrlnas") < own.index("| fedrlnas")
+    assert "33.0" not in own
+    assert "| fedrlnas | global | 33.0 ± 0.0 | 2.0 ± 0.0 |" in pooled_lines
+    assert "scaffold" not in text
+    assert "Track b" not in text
 
 
 def test_the_lead_in_every_tier_is_the_smallest() -> None:
