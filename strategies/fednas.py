@@ -65,7 +65,6 @@ class Decided:
 class FedNas(CorollaStrategy):
     """State: the mixed network with alpha; from the training stage on the network that was decided."""
 
-    has_global = True
     takes_robust = True
     refuses_private = ("its clients return alpha beside the whole network", "Use private=[]")
     settings: FedNasSettings

@@ -17,6 +17,7 @@ from corolla.cli.main import _parser
 from corolla.config.compose import compose_values
 from corolla.config.groups import methods
 from corolla.config.overrides import sweep
+from corolla.launch import plan_run
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -87,6 +88,21 @@ def test_overrides_compose(page: str, words: list[str]) -> None:
         return
     for overrides in sweep(options.overrides) if options.multirun else [options.overrides]:
         compose_values(overrides)
+
+
+def _said_by_methods() -> Iterator[list[str]]:
+    """Yield the commands in the files of methods that need no path of the reader's."""
+    for path in sorted((ROOT / "conf/method").glob("*.yaml")):
+        for line in path.read_text().splitlines():
+            command, _, words = line.partition("corolla run ")
+            if command == "#   " and not re.search("PATH|RUN_DIR", words):
+                yield shlex.split(words, comments=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", list(_said_by_methods()), ids=" ".join)
+def test_what_a_methods_file_says_can_be_run(words: list[str]) -> None:
+    plan_run([*words, "run_dir=unused"])
 
 
 def test_the_readme_counts_the_methods() -> None:

@@ -387,33 +387,49 @@ THIN = {  # the full networks take minutes
 }
 _FEDNAS = {"lr": 0.025, "lr_schedule": "cosine", "lr_min": 0.001, "momentum": 0.9}
 _BUDGETS = [0.28, 0.427, 0.72, 1.0]
-# Likewise: what else of it is published. Tiers are shared out among the clients by the bounds that they have.
+_QUARTERS = [0.123, 0.22, 0.317, 0.414]  # evenly from the cheapest network to 95 % of random ones
+_FITNESS = {"effectiveness": 1000.0, "most_effectiveness": 0.51}
+# Likewise: what else of it is published. FedorAS's tiers are shared out among the clients by the bounds.
 FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
     "family_fednas_cifar10": {
         "trainer": {**_FEDNAS, "weight_decay": 3e-4},
-        "method": {"search_rounds": 50, "train_epochs": 15, "runs": "all"},
+        "method": {
+            **{"search_rounds": 50, "train_epochs": 15, "runs": "all", "fresh": True},
+            "architect": {"lr": 3e-4, "betas": [0.5, 0.999], "train_weight": 1.0},
+        },
     },
     "family_direct_fednas_cifar10": {"trainer": _FEDNAS, "method": {"runs": "sampled"}},
     "family_superfednas_cifar10": {
         "trainer": {"lr": 0.1},
-        "cap": {"shares": _BUDGETS},
+        "cap": {},  # whoever's turn it is gets the largest
+        "space": {"name": "ofa_resnet"},
         "method": {
             "proposals": {"cache": None},
+            "training": {"start": 0.9, "final": None, "falling": 0.8},
             "tiers": {"shares": _BUDGETS, "by": "validation"},
         },
     },
     "family_deepfednas_cifar10": {
-        "cap": {"shares": _BUDGETS},
+        "trainer": {"lr": 0.1},
+        "cap": {},
+        "space": {"name": "ofa_resnet_width"},
         "method": {
-            "proposals": {"cache": {"entries": 60, "fitness": {"effectiveness": 1000.0}}},
-            "tiers": {"by": "fitness", "fitness": {"effectiveness": 1000.0}},
+            "proposals": {"cache": {"entries": 60, "fitness": _FITNESS}},
+            "training": {"start": 0.9, "final": None, "falling": 0.8},
+            "tiers": {"by": "fitness", "fitness": _FITNESS},
         },
     },
     "family_fedoras_cifar10": {
         "trainer": {"lr": 0.1},
-        "cap": {"shares": [0.2, 0.33, 0.465, 0.6]},
+        "cap": {"shares": _QUARTERS},
+        "space": {"name": "fedoras"},
+        "server_set": {"part": "train"},
         "method": {
-            "tiers": {"shares": [0.2, 0.33, 0.465, 0.6], "evolution": {"population": 128}},
+            "tiers": {
+                "shares": _QUARTERS,
+                # 64 + 15 x 64 evaluations, about the published thousand
+                "evolution": {"population": 128, "generations": 15, "mutation_probability": 0.1},
+            },
             "sent_params": 11_400_000,
             "fine_tuning": {"rounds": 100, "lr": 0.01},
         },
@@ -459,7 +475,7 @@ def test_a_row_of_the_family_is_what_the_papers_say(name: str) -> None:
 
 def _assert_holds(values: dict[str, Any], wanted: dict[str, Any]) -> None:
     for key, value in wanted.items():
-        if isinstance(value, dict):
+        if value and isinstance(value, dict):
             _assert_holds(values[key], value)
         else:
             assert values[key] == value, key

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -111,6 +112,18 @@ def test_a_cache_is_fitter_the_more_it_may_cost(tmp_path: Path) -> None:
         ParetoCache(SPACE, CacheSettings(path="cache.json"), seed=0)
     with pytest.raises(RefusedError, match="cannot be read as a cache"):
         ParetoCache(SPACE, CacheSettings(path=str(tmp_path / "none.json")), seed=0)
+
+
+@pytest.mark.parametrize("entry", [99, 0.5])
+def test_a_cache_with_a_row_that_is_no_architecture_is_refused(
+    tmp_path: Path, entry: float
+) -> None:
+    row = [entry, *SPACE.smallest().to_list()[1:]]
+    content = {"space": SPACE.name, "fingerprint": SPACE.fingerprint(), "entries": [row]}
+    path = tmp_path / "cache.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(RefusedError, match=r"cache.path=.*holds what is no architecture"):
+        ParetoCache(SPACE, CacheSettings(path=str(path)), seed=0)
 
 
 def _fits(architecture: Architecture) -> bool:

@@ -16,7 +16,7 @@ from clients.site import Site, site_of
 from corolla.config.build import build_client
 from corolla.errors import RefusedError
 from corolla.launch import plan_run
-from corolla.search.architect import ArchitectSettings, Sampled
+from corolla.search.architect import ArchitectSettings, Mixed, Sampled
 from corolla.spaces.darts_cells import DartsNetwork
 from corolla.tasks import Answer
 from tests.conftest import make_space
@@ -90,6 +90,25 @@ def test_clipping_is_the_weights_and_not_alphas(tmp_path: Path) -> None:
         return float(np.sqrt(sum((step**2).sum() for step in steps)))
 
     assert length("0.01") / length("0.1") == pytest.approx(0.1, rel=0.02)
+
+
+def test_alphas_gradient_is_that_of_both_losses_and_it_descends() -> None:
+    """By hand: 2 x 1 + 3 x 5 and 2 x 7, where the training loss has (1, 7) and validation (5, 0)."""
+    alphas = {kind: torch.zeros(1, 2) for kind in ("normal", "reduce")}
+    settings = ArchitectSettings(
+        lr=0.1, betas=(0.5, 0.9), weight_decay=0.0, train_weight=2.0, validation_weight=3.0
+    )
+    architect = Mixed(alphas, settings, lambda _: 5 * sum(a[0, 0] for a in of.values()))
+    of = architect.alphas
+    taken: dict[str, torch.Tensor] = {}
+    step = architect._step
+    architect._step = taken.update  # type: ignore[method-assign]
+    for alpha in of.values():
+        alpha.grad = torch.tensor([[1.0, 7.0]])
+    architect(torch.nn.Identity())
+    assert [taken[kind].tolist() for kind in alphas] == [[[17.0, 14.0]]] * 2
+    step(taken)
+    torch.testing.assert_close(of["normal"].detach(), torch.full((1, 2), -0.1))  # Adam's first step
 
 
 def test_direct_fednas_trains_what_was_drawn(tmp_path: Path) -> None:

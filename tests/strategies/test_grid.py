@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from corolla.errors import RefusedError
+from corolla.launch import plan_run
 from tests.conftest import CONF, diagonal
-from tests.strategies.conftest import run
+from tests.strategies.conftest import run, small
 
 # A round of them takes minutes, and their miniatures are below; whatever else is in conf/space is run.
 FULL_SIZE = {
@@ -138,3 +140,22 @@ def test_a_cell_of_the_grid(space: str, proposals: str, tmp_path: Path) -> None:
         assert row["memory_mib"] <= row["memory_budget_mib"]
     searched = [row for row in directory.clients() if "predicted_reward" in row]
     assert len(searched) == (2 if proposals == "evolution" else 0)
+
+
+METHODS = ["corolla", "deepfednas", "fedpnas", "fedrlnas", "perfedrlnas", "superfednas", "fedoras"]
+MINIATURE = [
+    *("clients=2", "batch_size=32", "evaluation.every=0", "evaluation.fine_tune_epochs=0"),
+    *("server_set=held_out", "server_set.images=20"),  # as many as `RULES` has
+]
+
+
+@pytest.mark.parametrize(("method", "rule"), diagonal(METHODS, list(RULES)))
+def test_a_method_takes_any_training_rule(method: str, rule: str, tmp_path: Path) -> None:
+    settings = [f"method={method}", f"method/training={rule}", *RULES[rule], *MINIATURE]
+    if method == "fedoras" and rule == "distilled":
+        with pytest.raises(RefusedError, match="needs one network from each client"):
+            plan_run(small(f"run_dir={tmp_path}", *settings))
+        return
+    directory = run(tmp_path / "run", *settings, f"rounds={2 if method == 'fedoras' else 1}")
+    assert {line["failures"] for line in directory.metrics()} == {0}
+    assert ("largest_weight" in directory.metrics()[0]) == (rule == "largest")

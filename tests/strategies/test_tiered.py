@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from corolla.launch import plan_run
 from corolla.spaces.architecture import Architecture
 from corolla.tasks import Reply, Task
 from strategies.running.pooled import pooled, statistics_together
+from strategies.tiered import Tiered
 from tests.strategies.conftest import changed_replies, run, small
 from tests.strategies.test_contract import _config, _replies, _strategy
 
@@ -69,13 +71,13 @@ def test_a_pooled_accuracy_counts_images_not_clients() -> None:
 
 
 def test_fine_tuning_averages_a_tier_among_its_own_clients() -> None:
-    tuning = ("method.fine_tuning.rounds=1", "method.fine_tuning.epochs=7")
+    tuning = [f"method.fine_tuning.{own}" for own in ("rounds=1", "epochs=7", "lr=0.02")]
     strategy = _strategy(_config("deepfednas", *FITTEST[1:], *tuning))
     strategy.absorb(1, _replies(strategy, 1, ["0", "1"]))
     strategy.absorb(2, _replies(strategy, 2, ["0", "1"]))
     orders = strategy.orders(3, ["0", "1"])
     assert orders[0].task.architecture == orders[1].task.architecture  # no limits: the highest
-    assert [order.task.epochs for order in orders] == [7, 7]
+    assert [(order.task.epochs, order.task.lr) for order in orders] == [(7, 0.02)] * 2
     one, other = changed_replies(orders, {"0": 10, "1": 30})
     strategy.absorb(3, [one, other])
     deployed = strategy.deployed("2").arrays
@@ -83,6 +85,50 @@ def test_fine_tuning_averages_a_tier_among_its_own_clients() -> None:
         wanted = (10 * one.arrays[name] + 30 * other.arrays[name]) / 40
         assert array == pytest.approx(wanted, rel=1e-5, abs=1e-6)
     assert not strategy.conclude()  # nothing is left to be searched
+
+
+@pytest.mark.parametrize(("server_round", "beta"), [(1, 0.9), (3, (0.9 + 1 / 3) / 2), (5, 1 / 3)])
+def test_the_largest_weighs_beta_of_its_round_and_the_others_share_the_rest(
+    server_round: int, beta: float
+) -> None:
+    """Of six rounds the last fine-tunes; the weight falls in four of five, by half a cosine at t = 2."""
+    settings = ["rounds=6", "clients=3", "clients_per_round=3", "method.fine_tuning.rounds=1"]
+    strategy = _strategy(_config("deepfednas", *FITTEST[1:], *settings))
+    replies = _replies(strategy, server_round, ["0", "1", "2"])
+    strategy.absorb(server_round, replies)
+    whole = strategy.space.largest()
+    most = [reply.task.architecture == whole for reply in replies]
+    assert most.count(True) == 1
+    name = "classifier.bias"  # everybody holds all of it
+    wanted = sum(
+        (beta if largest else (1 - beta) / 2) * reply.arrays[name]
+        for largest, reply in zip(most, replies, strict=True)
+    )
+    (found,) = (a for key, a in strategy.state().arrays.items() if key.endswith(f"/{name}"))
+    assert found == pytest.approx(wanted, rel=1e-5)
+
+
+def test_a_tiers_architecture_has_the_lowest_loss_of_all_that_were_scored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = [*FITTEST[1:], "server_set=held_out", "server_set.images=50"]
+    tiers = ["method.tiers.by=validation", "method.tiers.shares=[0.5,1.0]"]
+    strategy = _strategy(_config("deepfednas", *settings, *tiers))
+    assert isinstance(strategy, Tiered)
+    seen: dict[Architecture, float] = {}
+
+    def score(architecture: Architecture) -> SimpleNamespace:
+        loss = seen.setdefault(architecture, float(hash(architecture) % 1000))
+        return SimpleNamespace(loss=loss, accuracy=-loss)
+
+    monkeypatch.setattr(Tiered, "_scorer", lambda *_: score)
+    strategy.conclude()
+    bound = strategy.space.cost(strategy.space.largest()) / 2
+    cheap = {one: loss for one, loss in seen.items() if strategy.space.cost(one) <= bound}
+    dear = {one: loss for one, loss in seen.items() if one not in cheap}
+    assert min(len(cheap), len(dear)) > 3
+    found = [model.architecture for model in strategy.global_models().values()]
+    assert [seen[one] for one in found] == [min(cheap.values()), min(dear.values())]
 
 
 def test_a_tier_is_scored_with_batchnorm_of_all_clients_images(tmp_path: Path) -> None:

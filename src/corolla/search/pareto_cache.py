@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from functools import cached_property
+from operator import index
 from pathlib import Path
 
 import numpy as np
@@ -103,13 +104,18 @@ class ParetoCache:
         try:
             content = json.loads(path.read_text())
             name, fingerprint = content["space"], content["fingerprint"]
-            rows = [Architecture.of(row) for row in content["entries"]]
+            entries = content["entries"]
         except (OSError, ValueError, LookupError, TypeError) as error:
             remedy = "Give a file of ParetoCache.write, or null: then the cache is found"
             raise refuse(f"cannot be read as a cache: {error}", remedy) from error
         if fingerprint != space.fingerprint():
             remedy = f"Use space={name}, or cache.path=null: then the cache is found"
             raise refuse(f"holds architectures of space {name!r}, not of {space.name!r}", remedy)
+        try:
+            rows = [space.check(Architecture(tuple(map(index, row)))) for row in entries]
+        except (ValueError, TypeError) as error:
+            remedy = "Give a file of ParetoCache.write, or null: then the cache is found"
+            raise refuse(f"holds what is no architecture: {error}", remedy) from error
         if not rows:
             raise refuse("holds no architectures", "Use cache.path=null: then the cache is found")
-        return [space.check(row) for row in rows]
+        return rows

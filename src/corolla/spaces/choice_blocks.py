@@ -1,83 +1,89 @@
 """One operation per block of a ResNet-like network: FedorAS's space for images.
 
 Dudziak et al., 2022, https://arxiv.org/abs/2206.11239: 16 blocks of 9 candidates, trained as a single-path
-supernet. A block adds what its operation gives to what it reads; ``identity`` leaves it as it is. Between
-stages a fixed convolution halves the sides, so that every candidate of a block keeps the shape. How far the
-text went, and what is ours: docs/fednas_family.md.
+supernet; its public code, https://github.com/SamsungLabs/FedorAS, was read. Stages keep sides and channels,
+so that every candidate of a block keeps the shape; behind each, a fixed reduction of two branches halves the
+sides and sets the next stage's channels. Every convolution has BatchNorm and ReLU behind it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional
+from torchvision.ops import Conv2dNormActivation, SqueezeExcitation
 
 from corolla.spaces.architecture import Architecture, Dimension
 from corolla.spaces.block_plans import ascending
 from corolla.spaces.layers import BatchNorm, Resize
 from corolla.spaces.supernet import Shapes, Supernet
 
-IDENTITY = "identity"
+_conv = partial(Conv2dNormActivation, norm_layer=BatchNorm, inplace=None)
 
 
-def _norm_conv(inputs: int, outputs: int, kernel: int, *, groups: int = 1) -> list[nn.Module]:
-    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=False)
-    return [conv, BatchNorm(outputs)]
+class Shortcut(nn.Sequential):
+    """Layers whose output is added to what they read."""
 
-
-def _standard(channels: int) -> nn.Module:
-    return nn.Sequential(*_norm_conv(channels, channels, 1))
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``(n, channels, h, w)``, as it came."""
+        return x + super().forward(x)
 
 
 def _separable(channels: int, expansion: float) -> nn.Module:
-    """Return two depthwise 3x3 convolutions, each with its pointwise one; between them the expansion."""
-    hidden = max(1, round(channels * expansion))
-    return nn.Sequential(
-        *_norm_conv(channels, channels, 3, groups=channels),
-        *_norm_conv(channels, hidden, 1),
-        nn.ReLU(),
-        *_norm_conv(hidden, hidden, 3, groups=hidden),
-        *_norm_conv(hidden, channels, 1),
+    """Return a 3x3 convolution of groups, as many as there can be, and a pointwise one."""
+    hidden = max(1, int(channels * expansion))
+    groups = math.gcd(channels, hidden)
+    return Shortcut(_conv(channels, hidden, 3, groups=groups), _conv(hidden, channels, 1))
+
+
+def _excited(channels: int, kernel: int, expansion: float) -> nn.Module:
+    """Return a convolution of all channels, squeeze-excite as wide as its output, and a pointwise one."""
+    hidden = max(1, int(channels * expansion))
+    return Shortcut(
+        _conv(channels, hidden, kernel),
+        SqueezeExcitation(hidden, hidden),
+        _conv(hidden, channels, 1),
     )
 
 
-def _inverted(channels: int, kernel: int, expansion: int) -> nn.Module:
-    """Return MobileNetV2's block without its shortcut."""
-    hidden = channels * expansion
-    return nn.Sequential(
-        *_norm_conv(channels, hidden, 1),
-        nn.ReLU(),
-        *_norm_conv(hidden, hidden, kernel, groups=hidden),
-        nn.ReLU(),
-        *_norm_conv(hidden, channels, 1),
-    )
-
-
-# In order of cost from 16 channels on.
+# In order of cost per pixel, from 19 channels on.
 OPERATIONS: dict[str, Callable[[int], nn.Module]] = {
-    IDENTITY: lambda channels: nn.Identity(),
-    "conv_1": _standard,
+    "identity": lambda channels: nn.Identity(),
     "separable_3_half": lambda channels: _separable(channels, 0.5),
+    "conv_1": lambda channels: _conv(channels, channels, 1),
     "separable_3_1": lambda channels: _separable(channels, 1),
     "separable_3_2": lambda channels: _separable(channels, 2),
-    "inverted_1_3": lambda channels: _inverted(channels, 1, 3),
-    "inverted_3_3": lambda channels: _inverted(channels, 3, 3),
-    "inverted_1_6": lambda channels: _inverted(channels, 1, 6),
-    "inverted_3_6": lambda channels: _inverted(channels, 3, 6),
+    "excited_1_2": lambda channels: _excited(channels, 1, 2),
+    "excited_3_half": lambda channels: _excited(channels, 3, 0.5),
+    "excited_3_1": lambda channels: _excited(channels, 3, 1),
+    "excited_3_2": lambda channels: _excited(channels, 3, 2),
 }
 
 
 class ChoiceBlock(nn.ModuleDict):
-    """The operations of a block, each under its name; their outputs are added to what it reads."""
+    """The operations of a block, each under its name; a subnet has one, the supernet the sum of all."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(n, channels, h, w)``, as it came."""
-        outputs = [operation(x) for name, operation in self.items() if name != IDENTITY]
-        return functional.relu(sum(outputs, x)) if outputs else x
+        first, *others = [operation(x) for operation in self.values()]
+        return sum(others, first)
+
+
+class Reduction(nn.Module):
+    """Half the sides, other channels: a separable convolution, beside one of 2x2 pixels."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.depthwise = _conv(inputs, inputs, 3, stride=2, groups=inputs)
+        self.pointwise = _conv(inputs, outputs, 1)
+        self.project = _conv(inputs, outputs, 2, stride=2, padding=0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``(n, outputs, h / 2, w / 2)``; ``h`` and ``w`` are even."""
+        return self.pointwise(self.depthwise(x)) + self.project(x)  # type: ignore[no-any-return]
 
 
 class ChoiceBlockSpace(Supernet):
@@ -87,8 +93,9 @@ class ChoiceBlockSpace(Supernet):
         name: of the space.
         num_classes: of the classifier.
         in_channels: of an image.
-        resolution: pixels a side, halved between stages.
+        resolution: pixels a side, halved behind every stage.
         stages: of each ``width``, its channels, and ``blocks``, how many choices it has.
+        outputs: channels behind the last stage.
 
     Raises:
         ValueError: settings that make no network.
@@ -103,12 +110,15 @@ class ChoiceBlockSpace(Supernet):
         in_channels: int,
         resolution: int,
         stages: Sequence[Mapping[str, Any]],
+        outputs: int,
     ) -> None:
-        least = 2 ** max(len(stages) - 1, 0)
-        if not stages or resolution < least:
+        factor = 2 ** len(stages)
+        if not stages or resolution < factor or resolution % factor:
             raise ValueError(
-                f"resolution={resolution}: {len(stages)} stages; need 1 or more, {least} pixels"
+                f"resolution={resolution}: {len(stages)} stages; need 1 or more, and a multiple of "
+                f"{factor} pixels"
             )
+        (self._outputs,) = ascending("outputs", [outputs])
         self._stages: list[tuple[int, int]] = []
         for number, stage in enumerate(stages):
             if set(stage) != {"width", "blocks"}:
@@ -136,25 +146,20 @@ class ChoiceBlockSpace(Supernet):
         return self._network([list(OPERATIONS)] * len(self.dimensions))
 
     def _network(self, chosen: Sequence[Sequence[str]]) -> nn.Module:
-        network = nn.Sequential()
+        network, remaining = nn.Sequential(), iter(chosen)
         network.add_module("resize", Resize(self.resolution))
-        inputs, remaining = self.in_channels, iter(chosen)
-        for number, (width, blocks) in enumerate(self._stages):
-            # The images' sides stay, later ones are halved.
-            stride = 2 if number else 1
-            enter = nn.Conv2d(inputs, width, 3, stride, padding=1, bias=False)
-            network.add_module(f"enter{number}", enter)
-            network.add_module(f"enter{number}_bn", BatchNorm(width))
-            network.add_module(f"enter{number}_relu", nn.ReLU())
+        network.add_module("stem", _conv(self.in_channels, self._stages[0][0], 3))
+        widths = [width for width, _ in self._stages[1:]] + [self._outputs]
+        for number, ((width, blocks), after) in enumerate(zip(self._stages, widths, strict=True)):
             stage = [
                 ChoiceBlock({name: OPERATIONS[name](width) for name in next(remaining)})
                 for _ in range(blocks)
             ]
             network.add_module(f"stage{number}", nn.Sequential(*stage))
-            inputs = width
+            network.add_module(f"reduce{number}", Reduction(width, after))
         network.add_module("pool", nn.AdaptiveAvgPool2d(1))
         network.add_module("flatten", nn.Flatten())
-        network.add_module("classifier", nn.Linear(inputs, self.num_classes))
+        network.add_module("classifier", nn.Linear(self._outputs, self.num_classes))
         return network
 
     def shapes(self, architecture: Architecture) -> Shapes:
@@ -174,12 +179,15 @@ class ChoiceBlockSpace(Supernet):
     def _weight_macs(self) -> dict[str, int]:
         found = {}
         for key, shape in self.supernet_shapes.items():
-            side = 1
-            if len(shape) == 4:
-                stage = int("".join(c for c in key.split(".")[0].split("_")[0] if c.isdigit()))
-                side = self.resolution
-                for _ in range(stage):
-                    side = -(-side // 2)
+            place, _, rest = key.partition(".")
+            side = self.resolution
+            if len(shape) < 4 or ".fc" in rest:  # squeeze-excite multiplies means
+                side = 1
+            elif place != "stem":
+                halved = int(place.removeprefix("stage").removeprefix("reduce")) + place.startswith(
+                    "reduce"
+                )
+                side //= 2**halved
             found[key] = math.prod(shape) * side**2 if len(shape) > 1 else 0
         return found
 
