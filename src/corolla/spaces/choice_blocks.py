@@ -29,7 +29,10 @@ class Shortcut(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(n, channels, h, w)``, as it came."""
-        return x + super().forward(x)
+        shortcut = x
+        for layer in self:
+            x = layer(x)
+        return x + shortcut
 
 
 def _separable(channels: int, expansion: float) -> nn.Module:
@@ -68,8 +71,8 @@ class ChoiceBlock(nn.ModuleDict):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(n, channels, h, w)``, as it came."""
-        first, *others = [operation(x) for operation in self.values()]
-        return sum(others, first)
+        outputs: list[Tensor] = [operation(x) for operation in self.values()]
+        return sum(outputs[1:], outputs[0])
 
 
 class Reduction(nn.Module):
