@@ -98,8 +98,8 @@ def main() -> None:
             figures[f"{arm}_policy_entropy"] = sum(entropies) / len(entropies)
     raw = {
         "settings": {key: configs[0][key] for key in _SHOWN},
-        "strategies": {
-            summary["method"]: dict(config["method"]["strategy"])
+        "methods": {  # arm -> settings
+            summary["method"]: config["method"]
             for summary, config in zip(summaries, configs, strict=True)
         },
         "arms": arms,

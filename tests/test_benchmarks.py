@@ -122,7 +122,7 @@ def test_diagnostics_are_the_last_of_each_and_means_over_clients() -> None:
 def _write_run(
     folder: Path, *, seed: int, deployed: float, tuned: float | None, teacher: bool
 ) -> str:
-    settings = dict.fromkeys(_SHOWN, 1) | {"method": {"strategy": {"lr": 1}}}
+    settings = dict.fromkeys(_SHOWN, 1) | {"method": {"name": "m", "mu": 1}}
     run = RunDirectory.create(folder, config_yaml=yaml.safe_dump(settings), environment={})
     evaluation = {"personalised": {"test_accuracy": _spread(deployed)}, "clients": 1}
     line = {"round": 1, "test_accuracy": 0.99, "evaluation": evaluation}
@@ -172,6 +172,7 @@ def test_collected_runs_show_deployed_and_fine_tuned_side_by_side(
     assert figures["ours_personalised"] == pytest.approx(0.7)  # older results have this name
     assert "ours_deployed_less_ours" not in figures
     assert raw["arms"]["ours"]["wall s"] == {"mean": 60.5, "sd": pytest.approx(0.5**0.5), "runs": 2}
+    assert raw["methods"] == dict.fromkeys(("ours", "local"), {"name": "m", "mu": 1})
     assert [run["fine_tuned"] is None for run in raw["runs"]] == [False, False, True, False]
     assert raw["runs"][0]["deployed"] == {"round": 1, "clients": 1, **_spread(0.3)}
     assert raw["runs"][0]["diagnostics"] == {"teacher_accuracy": {"value": 0.25, "round": 1}}
