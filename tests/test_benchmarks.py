@@ -172,7 +172,7 @@ def test_collected_runs_show_deployed_and_fine_tuned_side_by_side(
     assert figures["ours_personalised"] == pytest.approx(0.7)  # older results have this name
     assert "ours_deployed_less_ours" not in figures
     assert raw["arms"]["ours"]["wall s"] == {"mean": 60.5, "sd": pytest.approx(0.5**0.5), "runs": 2}
-    assert raw["methods"] == dict.fromkeys(("ours", "local"), {"name": "m", "mu": 1})
+    assert raw["methods"] == {key: {"name": "m", "mu": 1} for key in ("ours", "local")}
     assert [run["fine_tuned"] is None for run in raw["runs"]] == [False, False, True, False]
     assert raw["runs"][0]["deployed"] == {"round": 1, "clients": 1, **_spread(0.3)}
     assert raw["runs"][0]["diagnostics"] == {"teacher_accuracy": {"value": 0.25, "round": 1}}
