@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.finished_runs import RANKS, SCORES, add_leads, of_clients, read_run
+from benchmarks.over_seeds import Comparison, MeanSd, compare
 from benchmarks.recording import write_result
-from corolla.records.summary import Comparison, MeanSd, compare
 from corolla.report.groups import grouped
 from corolla.report.load import Run, load_run
 

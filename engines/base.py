@@ -1,10 +1,10 @@
-"""What every engine offers, and how it says that a run failed."""
+"""What engines share: how each says that a run failed, and checks its counts."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from corolla.errors import Fault, RunFailedError
 from corolla.kinds import MOST
@@ -18,27 +18,6 @@ MOST_THREADS = 1024
 _SERVICE_LINE = re.compile(r"^INFO :|\[uvicorn\.|^For more information, visit:")
 _TAIL_LINES, _TAIL_BYTES = 15, 16384
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-
-
-class Engine(Protocol):
-    """Runs the ServerApp and the clients of one run and waits for the end."""
-
-    name: str
-
-    def check(self) -> list[Fault]:
-        """Return what stands in the way of a start; nothing is started or changed."""
-        ...
-
-    def run(self, *, config_yaml: str, run_dir: Path, launch: str) -> None:
-        """Run to the end.
-
-        ``config_yaml`` is the resolved configuration; ServerApp and ClientApp get it as run-config
-        value ``config``. ``launch`` is the token of this launch, run-config value ``launch``.
-
-        Raises RunFailedError when the run did not complete, and KeyboardInterrupt after Ctrl-C,
-        in both cases after everything that this call started has been stopped.
-        """
-        ...
 
 
 def run_failed(what: str, *, run_dir: Path, log: Path | None = None) -> RunFailedError:

@@ -32,7 +32,18 @@ class InlineEngine:
         ]
 
     def run(self, *, config_yaml: str, run_dir: Path, launch: str) -> None:
-        """Run to the end; see ``Engine.run``. RefusedError of the ServerApp passes as it is."""
+        """Run to the end. RefusedError of the ServerApp passes as it is.
+
+        Args:
+            config_yaml: the resolved configuration, for ServerApp and ClientApp run-config value ``config``.
+            run_dir: of the run.
+            launch: token of this launch, run-config value ``launch``.
+
+        Raises:
+            RunFailedError: the run did not complete; everything that was started has been stopped, as it is
+                after Ctrl-C (KeyboardInterrupt).
+
+        """
         import torch  # late: `check` must stay quick
 
         torch.set_num_threads(self._threads)

@@ -68,7 +68,7 @@ class RayEngine:
         return faults
 
     def run(self, *, config_yaml: str, run_dir: Path, launch: str) -> None:
-        """Run to the end; see ``Engine.run``. RefusedError of the ServerApp passes as it is."""
+        """Run to the end; see ``InlineEngine.run``. RefusedError of the ServerApp passes as it is."""
         run_dir = run_dir.resolve()
         run_config = {"config": config_yaml, "overrides": "", "launch": launch}
         with telling(run_dir, log=run_dir / LOG_NAME), self._ray():

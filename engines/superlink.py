@@ -80,7 +80,7 @@ class SuperLinkEngine:
         return [Fault("engine.node_timeout_s", value, "is not a time to wait", "Use 1 s or more.")]
 
     def run(self, *, config_yaml: str, run_dir: Path, launch: str) -> None:
-        """Submit the run and wait for its end; see ``Engine.run``. Ctrl-C stops the run.
+        """Submit the run and wait for its end; see ``InlineEngine.run``. Ctrl-C stops the run.
 
         Where the server part is lost (its process, or the SuperLink that it lives by), it is submitted
         again and goes on after its last finished round.

@@ -97,7 +97,7 @@ class FlowerEngine:
         return [Fault("engine", self.name, problem, f"{remedy}, or use engine=ray")]
 
     def run(self, *, config_yaml: str, run_dir: Path, launch: str) -> None:
-        """Carry the run out in this ServerApp; see ``Engine.run``."""
+        """Carry the run out in this ServerApp; see ``InlineEngine.run``."""
         grid = _grid.get()
         assert grid is not None, "checked before"
         told = cast(Grid, _Telling(grid, config_yaml))

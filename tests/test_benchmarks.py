@@ -15,13 +15,13 @@ from benchmarks.collect_runs import _SHOWN
 from benchmarks.finished_runs import add_leads, deployed, diagnostics
 from benchmarks.method_costs import with_table
 from benchmarks.orders import add_correlations, table, tau_of_pairs
+from benchmarks.over_seeds import compare
 from benchmarks.recording import RESULTS
 from benchmarks.space_sizes import space_named
 from benchmarks.supernet_quality import add_losses, add_params
 from corolla.config.groups import methods
 from corolla.records.json_files import read_json
 from corolla.records.run_directory import RunDirectory
-from corolla.records.summary import compare
 from tests.conftest import CONF, quick
 
 SPACES = sorted(path.stem for path in (CONF / "space").glob("*.yaml"))

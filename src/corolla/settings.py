@@ -188,24 +188,3 @@ def _fault(kind: type[Any], name: str, sort: str, said: object, values: Mapping[
 @functools.cache
 def _hints(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind, include_extras=True)
-
-
-__all__ = [
-    "MOST",
-    "AtLeastTwo",
-    "Betas",
-    "Count",
-    "CountOrNone",
-    "Decay",
-    "Fraction",
-    "NonNegative",
-    "Positive",
-    "Seed",
-    "Share",
-    "field_names",
-    "is_settings",
-    "settings",
-    "settings_class",
-    "settings_of",
-    "signature_settings",
-]

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corolla.records.summary import MeanSd, compare, spread
+from benchmarks.over_seeds import MeanSd, compare
+from corolla.records.summary import spread
 
 
 def test_spread_of_four_clients_by_hand() -> None:

@@ -26,37 +26,11 @@ class Remainder:
     def __init__(self, dataset: Dataset, held_out: Indices) -> None:
         self._whole = dataset
         count = len(dataset.labels())
+        self.name = dataset.name
+        self.class_names = dataset.class_names  # a label may have lost all its images
+        self.channels, self.resolution = dataset.channels, dataset.resolution
+        self.mean, self.std = dataset.mean, dataset.std
         self._left = np.delete(np.arange(count, dtype=np.int64), positions(held_out, count))
-
-    @property
-    def name(self) -> str:
-        """The whole's name."""
-        return self._whole.name
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Name of each label; a label may have lost all its images."""
-        return self._whole.class_names
-
-    @property
-    def channels(self) -> int:
-        """1 (gray) or 3 (RGB)."""
-        return self._whole.channels
-
-    @property
-    def resolution(self) -> int:
-        """Height and width of the images, in pixels."""
-        return self._whole.resolution
-
-    @property
-    def mean(self) -> tuple[float, ...]:
-        """The whole's, per channel, of pixels / 255."""
-        return self._whole.mean
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        """The whole's, per channel, of pixels / 255."""
-        return self._whole.std
 
     def in_whole(self, indices: Indices) -> NDArray[np.int64]:
         """Return the positions in the whole of images of the remainder."""

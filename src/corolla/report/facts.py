@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from corolla.report.load import Run, number
+from corolla.report.load import Run, mapping, number
 from corolla.report.wording import (
     DASH,
     count,
@@ -81,7 +81,7 @@ def facts(run: Run, *, brief: bool = False) -> list[tuple[str, str]]:
             ("versions", _versions(environment.get("versions"))),
             ("machine", _machine(environment)),
         ]
-    samples = number(_mapping((run.summary or {}).get("costs")).get("samples_processed"))
+    samples = number(mapping((run.summary or {}).get("costs")).get("samples_processed"))
     pairs += [
         ("time of the rounds", duration(run.cost("wall_s"))),
         ("client time", duration(run.cost("client_s"))),
@@ -127,7 +127,7 @@ def failures(run: Run) -> Failures | None:
     at_the_end = [("last evaluation", record) for record in last] if isinstance(last, list) else []
     named: list[tuple[str, str, str]] = []
     for place, record in [*records, *at_the_end]:
-        entry = _mapping(record)
+        entry = mapping(record)
         reason = str(entry.get("reason", "no reason recorded"))
         named.append((place, str(entry.get("client", "?")), reason))
     unnamed = sum(int(number(line.get("failures")) or 0) for line in run.rounds) - len(records)
@@ -185,9 +185,9 @@ def round_table(run: Run) -> RoundTable | None:
 
 
 def _evaluated(line: Mapping[str, Any]) -> str:
-    record = _mapping(line.get("evaluation"))
-    models = _mapping(record.get("personalised")) or _mapping(record.get("global"))
-    return percent(number(_mapping(models.get("test_accuracy")).get("mean")))
+    record = mapping(line.get("evaluation"))
+    models = mapping(record.get("personalised")) or mapping(record.get("global"))
+    return percent(number(mapping(models.get("test_accuracy")).get("mean")))
 
 
 def _participants(value: Any) -> str:
@@ -239,7 +239,3 @@ def _machine(environment: Mapping[str, Any]) -> str | None:
     cpus = number(environment.get("cpus"))
     parts.append(None if cpus is None else plural(int(cpus), "CPU"))
     return ", ".join(part for part in parts if part) or None
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

@@ -71,7 +71,7 @@ class Run:
         if self.summary and isinstance(self.summary.get(key), str):
             return str(self.summary[key])
         value = self.config.get(key)
-        if key == "dataset" and _mapping(self.config.get("images")).get("name"):
+        if key == "dataset" and mapping(self.config.get("images")).get("name"):
             return str(self.config["images"]["name"])
         if isinstance(value, Mapping):
             target = str(value.get("_target_", "")).rpartition(".")[2]
@@ -121,7 +121,7 @@ class Run:
     def evaluation_curve(self, model: str, metric: str) -> list[tuple[int, Spread]]:
         """(round, spread over all clients) of ``evaluation[model][metric]``."""
         spreads = [
-            (number, Spread.of(_mapping(record.get(model)).get(metric)))
+            (number, Spread.of(mapping(record.get(model)).get(metric)))
             for number, record in self.evaluations
         ]
         return [(number, spread) for number, spread in spreads if spread is not None]
@@ -136,7 +136,7 @@ class Run:
     def declares_fine_tuned(self) -> bool:
         """Whether clients deploy the fine-tuned model (evaluation.deploy)."""
         summary = self.summary or {}
-        tuned = _mapping(summary.get("fine_tuned")).get("test_accuracy")
+        tuned = mapping(summary.get("fine_tuned")).get("test_accuracy")
         if "deploy" in summary:  # equal scores are no proof: on few images they happen
             return tuned is not None and summary["deploy"] == "fine_tuned"
         return tuned is not None and tuned == summary.get("test_accuracy")  # older runs
@@ -151,7 +151,7 @@ class Run:
     def class_names(self) -> list[str]:
         """Names of the labels, as far as they are known."""
         for record, key in ((self.summary, "class_names"), (self.config.get("images"), "classes")):
-            names = _mapping(record).get(key)
+            names = mapping(record).get(key)
             if isinstance(names, list):
                 return [str(name) for name in names]
         return []
@@ -166,21 +166,21 @@ class Run:
         """One record per client: the summary's, or (no summary yet) the client's latest line."""
         records: dict[str, Record] = {}
         # Of a run that scored nobody at its end, the latest lines are what there is.
-        if self.summary and _mapping(self.summary.get("per_client")):
+        if self.summary and mapping(self.summary.get("per_client")):
             for client, record in self.summary["per_client"].items():
-                records[str(client)] = dict(_mapping(record))
+                records[str(client)] = dict(mapping(record))
             for metric in ("test_accuracy", "val_accuracy"):
-                accuracies = _mapping(_mapping(self.summary.get(metric)).get("per_client"))
+                accuracies = mapping(mapping(self.summary.get(metric)).get("per_client"))
                 for client, value in accuracies.items():
                     records.setdefault(str(client), {})[metric] = value
             for model in ("fine_tuned", "global"):
                 if model == "fine_tuned" and self.declares_fine_tuned:
                     continue  # they are the personalised models already
-                accuracies = _mapping(_mapping(self.summary.get(model)).get("test_accuracy"))
-                for client, value in _mapping(accuracies.get("per_client")).items():
+                accuracies = mapping(mapping(self.summary.get(model)).get("test_accuracy"))
+                for client, value in mapping(accuracies.get("per_client")).items():
                     records.setdefault(str(client), {})[f"{model}_accuracy"] = value
         else:
-            records = {client: dict(_mapping(record)) for client, record in self.facts.items()}
+            records = {client: dict(mapping(record)) for client, record in self.facts.items()}
             for line in self.clients:
                 known = records.setdefault(str(line.get("client")), {})
                 known.update(line, choices=line.get("architecture"))
@@ -195,8 +195,8 @@ class Run:
         """Return every client's test accuracy before fine-tuning, whichever model it deploys."""
         known = {client: record.get("test_accuracy") for client, record in self.per_client.items()}
         if self.declares_fine_tuned:
-            before = _mapping(_mapping(self.summary).get("as_trained")).get("test_accuracy")
-            known = dict(_mapping(_mapping(before).get("per_client")))
+            before = mapping(mapping(self.summary).get("as_trained")).get("test_accuracy")
+            known = dict(mapping(mapping(before).get("per_client")))
         found = {client: number(value) for client, value in known.items()}
         return {client: value for client, value in found.items() if value is not None}
 
@@ -224,7 +224,7 @@ class Run:
 
     def cost(self, key: str) -> float | None:
         """Return one entry of the summary's costs, or its sum over the rounds so far."""
-        value = number(_mapping((self.summary or {}).get("costs")).get(key))
+        value = number(mapping((self.summary or {}).get("costs")).get(key))
         if value is not None:
             return value
         lines, name = {
@@ -343,7 +343,8 @@ def _lines(path: Path, *, notes: list[str]) -> list[Record]:
     return records
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def mapping(value: Any) -> Mapping[str, Any]:
+    """Return ``value``, or nothing where it is no mapping."""
     return value if isinstance(value, Mapping) else {}
 
 

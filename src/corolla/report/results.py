@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from corolla.report.load import Run, Spread, number
+from corolla.report.load import Run, Spread, mapping, number
 from corolla.report.wording import DASH
 
 
@@ -26,8 +24,8 @@ def results(run: Run) -> list[Result]:
     summary = run.summary
     if summary is None:
         return _results_so_far(run)
-    best, tuned = _mapping(summary.get("best")), _mapping(summary.get("fine_tuned"))
-    shared, as_trained = _mapping(summary.get("global")), _mapping(summary.get("as_trained"))
+    best, tuned = mapping(summary.get("best")), mapping(summary.get("fine_tuned"))
+    shared, as_trained = mapping(summary.get("global")), mapping(summary.get("as_trained"))
     epochs, chosen = number(tuned.get("epochs")), number(best.get("round"))
     last = int(number(summary.get("rounds")) or run.rounds_done)
     own = run.declares_fine_tuned
@@ -60,13 +58,13 @@ class SharedModel:
 
 def shared_models(run: Run) -> list[SharedModel]:
     """Return the run's shared models; none before it is over, or where the method has none."""
-    pooled = _mapping(_mapping(run.summary).get("pooled"))
+    pooled = mapping(mapping(run.summary).get("pooled"))
     return [
         SharedModel(
             str(name),
-            number(_mapping(entry).get("macs")),
-            number(_mapping(entry).get("test_accuracy")),
-            number(_mapping(entry).get("val_accuracy")),
+            number(mapping(entry).get("macs")),
+            number(mapping(entry).get("test_accuracy")),
+            number(mapping(entry).get("val_accuracy")),
         )
         for name, entry in pooled.items()
     ]
@@ -99,7 +97,3 @@ def _results_so_far(run: Run) -> list[Result]:
 
 def _whole(value: float | None) -> str:
     return DASH if value is None else f"{value:.0f}"
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
