@@ -384,6 +384,7 @@ FAMILY_ROWS = {
 THIN = {  # the full networks take minutes
     "family_superfednas_cifar10": "[{width:[64],blocks:1},{width:[128],blocks:1}]",
     "family_deepfednas_cifar10": "[{width:[32,64],blocks:1},{width:[64,128],blocks:1}]",
+    "family_fedoras_cifar10": "[{width:32,blocks:3},{width:48,blocks:3}]",
 }
 _FEDNAS = {"lr": 0.025, "lr_schedule": "cosine", "lr_min": 0.001, "momentum": 0.9}
 _BUDGETS = [0.28, 0.427, 0.72, 1.0]
