@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from benchmarks.leaderboard_cells import TITLES
-from benchmarks.leaderboard_table import POOLED, pooled_rows, spread
+from benchmarks.leaderboard_table import pooled_table, spread
 
 _SYSTEMS = ("perfedrlnas", "spider", "hapfnas")
 _FAMILY = ("fednas", "direct_fednas", "fedrlnas", "fedpnas", "superfednas", "deepfednas", "fedoras")
@@ -38,4 +38,4 @@ def _track(track: str, ran: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         scores = [spread(rows, key) for key in ("deployed", "worst_decile", "fine_tuned")]
         costs = [spread(rows, "macs", scale=1e-6), spread(rows, "bytes_down", scale=1e-6)]
         yield f"| {' | '.join([arm, *scores, *costs, ', '.join(by_seed)])} |"
-    yield from ("", *POOLED, *pooled_rows(arms))
+    yield from ("", *pooled_table(arms))

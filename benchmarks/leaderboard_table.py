@@ -64,7 +64,7 @@ this space has none of: they have track f, where few clients all take part in ev
 FedNAS searches in 12 of the 30 rounds, then trains what it found. HAPFNAS is there with its own MobileNetV2
 space, and the server trains in 12 of the rounds, on images that clients of other arms have.
 """.splitlines()
-POOLED = """\
+_POOLED = """\
 Global models, by all test images together: no class prior of a client, no statistics of its own.
 
 | arm | model | pooled accuracy | MMACs |
@@ -264,9 +264,9 @@ def _table(track: str, arms: Rows, *, large: bool) -> Iterator[str]:
     tiers = list(_tier_rows(arms))
     if tiers:
         yield from [*tiers, ""]
-    pooled = list(pooled_rows(arms))
+    pooled = list(pooled_table(arms))
     if pooled:
-        yield from [*POOLED, *pooled, ""]
+        yield from [*pooled, ""]
     yield "```"
     for arm in arms:
         if arm in ARMS:
@@ -308,8 +308,10 @@ def _tier_rows(arms: Rows) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
 
 
-def pooled_rows(arms: Rows) -> Iterator[str]:
-    """Yield what the models are worth that a method gives to more than one client; one line a model."""
+def pooled_table(arms: Rows) -> Iterator[str]:
+    """Yield what the models are worth that methods give to more than one client; nothing without any."""
+    if any(row.get("pooled") for rows in arms.values() for row in rows.values()):
+        yield from _POOLED
     for arm, rows in arms.items():
         names = dict.fromkeys(name for row in rows.values() for name in row.get("pooled", {}))
         for name in names:

@@ -101,21 +101,20 @@ class ParetoCache:
 
         if not path.is_absolute():
             raise refuse("is no absolute path", f"Write {path.absolute()}")
+        unread = "Give a file of ParetoCache.write, or null: then the cache is found"
         try:
             content = json.loads(path.read_text())
             name, fingerprint = content["space"], content["fingerprint"]
             entries = content["entries"]
         except (OSError, ValueError, LookupError, TypeError) as error:
-            remedy = "Give a file of ParetoCache.write, or null: then the cache is found"
-            raise refuse(f"cannot be read as a cache: {error}", remedy) from error
+            raise refuse(f"cannot be read as a cache: {error}", unread) from error
         if fingerprint != space.fingerprint():
             remedy = f"Use space={name}, or cache.path=null: then the cache is found"
             raise refuse(f"holds architectures of space {name!r}, not of {space.name!r}", remedy)
         try:
             rows = [space.check(Architecture(tuple(map(index, row)))) for row in entries]
         except (ValueError, TypeError) as error:
-            remedy = "Give a file of ParetoCache.write, or null: then the cache is found"
-            raise refuse(f"holds what is no architecture: {error}", remedy) from error
+            raise refuse(f"holds what is no architecture: {error}", unread) from error
         if not rows:
             raise refuse("holds no architectures", "Use cache.path=null: then the cache is found")
         return rows

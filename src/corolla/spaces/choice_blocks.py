@@ -180,17 +180,13 @@ class ChoiceBlockSpace(Supernet):
 
     @cached_property
     def _weight_macs(self) -> dict[str, int]:
+        sides = {"stem": self.resolution, "classifier": 1}
+        for number in range(len(self._stages)):
+            sides[f"stage{number}"] = self.resolution // 2**number
+            sides[f"reduce{number}"] = self.resolution // 2 ** (number + 1)
         found = {}
         for key, shape in self.supernet_shapes.items():
-            place, _, rest = key.partition(".")
-            side = self.resolution
-            if len(shape) < 4 or ".fc" in rest:  # squeeze-excite multiplies means
-                side = 1
-            elif place != "stem":
-                halved = int(place.removeprefix("stage").removeprefix("reduce")) + place.startswith(
-                    "reduce"
-                )
-                side //= 2**halved
+            side = 1 if ".fc" in key else sides[key.partition(".")[0]]  # squeezed: means
             found[key] = math.prod(shape) * side**2 if len(shape) > 1 else 0
         return found
 
