@@ -6,14 +6,17 @@ is used (``address``), which is how more machines than one take part.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from corolla.errors import Fault, RunFailedError, is_number
 from engines import serving
@@ -25,6 +28,8 @@ from engines.virtual_nodes import load
 LOG_NAME = "clients.log"
 """File in the run directory that takes what client processes print."""
 
+LOGGER = logging.getLogger("corolla")
+_STARTS = 3  # of Ray, until it is taken for broken
 _ACTORS_PER_CPU = 8  # some wait for others; each holds torch in memory
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 OWN_PATIENCE_S = 120.0  # for this machine's first client process
@@ -152,17 +157,28 @@ class RayEngine:
             with _environment(self._threads, loopback=self._on_loopback()):
                 import ray
 
-                try:
-                    self._init(ray, scratch)
-                except BaseException:
-                    ray.shutdown()
-                    raise
+                self._start(ray, scratch)
             try:
                 yield
                 if self._address is not None:
                     self._demand(0)
             finally:
                 ray.shutdown()
+
+    def _start(self, ray: Any, scratch: str) -> None:
+        """Start or join Ray. Its own gives itself 30 s, which a busy machine may need more than once."""
+        for left in reversed(range(_STARTS if self._address is None else 1)):
+            try:
+                self._init(ray, scratch)
+                return
+            except RunFailedError as problem:
+                _end_ray(ray, scratch)
+                if not left:
+                    raise
+                LOGGER.warning("%s; trying again", problem)
+            except BaseException:
+                _end_ray(ray, scratch)
+                raise
 
     def _init(self, ray: Any, scratch: str) -> None:
         common: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
@@ -232,6 +248,18 @@ def _environment(threads: int, *, loopback: bool) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def _end_ray(ray: Any, scratch: str) -> None:
+    """Disconnect, and end what a start that failed has left running: Ray itself ends it at exit only."""
+    ray.shutdown()
+    left = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if any(scratch in word for word in process.cmdline()):
+                process.kill()
+                left.append(process)
+    psutil.wait_procs(left, timeout=5)
 
 
 def _short() -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import ray
 
 from corolla.errors import RunFailedError
 from engines import serving
@@ -86,6 +87,29 @@ def test_a_cluster_that_grows_is_asked_for_whole_gpus() -> None:
 def test_a_cluster_that_is_not_there_is_refused() -> None:
     (fault,) = ray_engine(address=f"127.0.0.1:{free_port()}").check()
     assert fault.key == "engine.address"
+
+
+def test_a_ray_that_is_slow_to_start_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[subprocess.Popen[bytes]] = []
+
+    def init(*, _temp_dir: str, **settings: object) -> None:
+        assert not any(psutil.pid_exists(process.pid) for process in begun)
+        begun.append(subprocess.Popen(["sh", "-c", "sleep 60; :", _temp_dir]))
+        if len(begun) < 3:
+            raise RuntimeError("The current node timed out during startup.")
+
+    monkeypatch.setattr("ray.init", init)
+    with ray_engine()._ray():
+        assert len(begun) == 3
+    begun.pop().kill()
+    del begun[:]
+    monkeypatch.setattr("ray.init", lambda **settings: begun.append(0) or 1 / 0)  # type: ignore
+    with pytest.raises(RunFailedError, match="Ray could not be started: division"):
+        ray_engine()._start(ray, "scratch")
+    assert len(begun) == 3
+    with pytest.raises(RunFailedError, match="the Ray cluster at there:1 could not be joined"):
+        ray_engine(address="there:1")._start(ray, "scratch")
+    assert len(begun) == 4
 
 
 @pytest.mark.slow
