@@ -7,9 +7,9 @@ images, batches and epochs in (a) a tutorial's loop, (b) the best bare loop, (c)
 at once, which is what sharing this machine's memory costs, (d) engine=inline, (e) engine=ray with two actors.
 CPU and wall seconds per round, all in turn, ``--repeats`` times; the figures are ratios of medians. Rounds
 before are left out: each process makes its kernels for every new shape of layer, two actors each their own.
-Also: cutting and aggregating at full size, 1,000 clients against 20, and the time from the command to the end
-of a first round of one client of the main job. ``--only`` keeps the other parts of the results, whose commits
-they name.
+Also: cutting and aggregating at full size, 1,000 clients against 20, what the server's memory holds of 100
+replies of 40 MB, and the time from the command to the end of a first round of one client of the main job.
+``--only`` keeps the other parts of the results, whose commits they name.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ import torch
 from benchmarks.bare_loops import Cost, Setting, Work, best_round, naive_round
 from benchmarks.process_cost import measure_run, per_round
 from benchmarks.recording import print_table, read_raw, write_result
+from clients.wire import from_record, to_record
 from corolla.aggregation.coverage import coverage_average
+from corolla.aggregation.regions import leading_regions
 from corolla.aggregation.updates import Update
 from corolla.config.build import (
     build_dataset,
@@ -42,6 +44,7 @@ from corolla.data.federation import FederationData
 from corolla.federation import Federation
 from corolla.launch import plan_run
 from corolla.records.environment import collect_environment
+from corolla.records.spilled_arrays import MEMORY_BYTES, SpilledArrays
 from corolla.training.torch_settings import configure_torch
 
 CLIENTS, PARTICIPANTS, EPOCHS, BATCH = 20, 6, 1, 32
@@ -75,6 +78,7 @@ def main() -> None:
         "supernet": _supernet,
         "first_round": lambda: _first_round(options.repeats),
         "many_clients": lambda: _many_clients(common, options.repeats),
+        "many_replies": lambda: _many_replies(options.repeats),
     }
     if options.only not in (None, *parts):
         parser.error(f"--only: there are {', '.join(parts)}")
@@ -210,6 +214,44 @@ def _many_clients(common: list[str], repeats: int) -> dict[str, Any]:
     return found
 
 
+def _many_replies(repeats: int) -> dict[str, list[dict[str, float]]]:
+    """Return what reading and averaging 100 replies of 40 MB takes, with a bound of memory and without."""
+    bounds = {"bounded": MEMORY_BYTES, "unbounded": 2**60}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in bounds}
+    for name in ["bounded", "unbounded"] * repeats:
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            found[name].append(pool.apply(_fold_replies, (bounds[name],)))
+        print(f"100 replies, {name}:", found[name][-1])
+    return found
+
+
+def _fold_replies(memory_bytes: int) -> dict[str, float]:
+    """Return seconds and the most memory of this process's own (not of files) beyond that before."""
+    supernet = {f"w{n}": np.zeros((1000, 1000), np.float32) for n in range(10)}
+    shapes = {name: array.shape for name, array in supernet.items()}
+    regions = leading_regions(shapes, shapes)
+    before, most, start = _own_mib(), 0.0, time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        kept = SpilledArrays(Path(folder), memory_bytes=memory_bytes)
+        updates = []
+        for client in range(100):
+            record = to_record({name: array + client for name, array in supernet.items()})
+            arrays = kept.kept(from_record(record))
+            updates.append(Update(arrays=arrays, regions=regions, weight=1.0, client=str(client)))
+            del record, arrays
+            most = max(most, _own_mib())
+        (value,) = {float(a[0, 0]) for a in coverage_average(supernet, updates).values()}
+    most = max(most, _own_mib())
+    if abs(value - 49.5) > 1e-3:
+        raise SystemExit(f"the average is {value}, not 49.5")
+    return {"wall_s": time.perf_counter() - start, "own_mib": most - before}
+
+
+def _own_mib() -> float:
+    (line,) = [x for x in Path("/proc/self/status").read_text().splitlines() if "RssAnon" in x]
+    return int(line.split()[1]) / 1024
+
+
 def _figures(raw: dict[str, Any]) -> dict[str, float]:
     def median(name: str, key: str) -> float:
         return statistics.median(entry[key] for entry in raw["overhead"][name])
@@ -228,6 +270,16 @@ def _figures(raw: dict[str, Any]) -> dict[str, float]:
         "aggregate5_ms": statistics.median(raw["supernet"]["aggregate5_ms"]),
         "round_1000_over_20_clients": wall["1000"] / wall["20"],
         "server_growth_1000_clients_mib": max(growth),
+        "server_memory_100_replies_mib": max(e["own_mib"] for e in raw["many_replies"]["bounded"]),
+        "unbounded_memory_100_replies_mib": max(
+            entry["own_mib"] for entry in raw["many_replies"]["unbounded"]
+        ),
+        "bounded_over_unbounded_s": statistics.median(
+            few["wall_s"] / all_["wall_s"]
+            for few, all_ in zip(
+                raw["many_replies"]["bounded"], raw["many_replies"]["unbounded"], strict=True
+            )
+        ),
         "first_round_s": min(entry["wall_s"] for entry in raw["first_round"]),
         "first_round_cpu_s": min(entry["cpu_s"] for entry in raw["first_round"]),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,7 @@ class CorollaStrategy(Method, Strategy):
     def __init__(self, *, federation: Federation, settings: Any = None) -> None:
         super().__init__(federation=federation, settings=settings)
         self.roster: Roster | None = None
+        self.spill_to: Path | None = None  # for replies that memory has no room for
         self.report: RoundReport | None = None
         self._admission = self.declared()
         self._exchange: Exchange | None = None
@@ -226,6 +228,7 @@ class CorollaStrategy(Method, Strategy):
             interchangeable=self._roster().interchangeable,
             terms=terms,
             private=self._private_names,
+            spill_to=self.spill_to,
         )
         return self._exchange.messages()
 

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, Metadata, RecordDict
 
 from clients.wire import to_record
 from corolla.records import phases
+from corolla.records.spilled_arrays import SpilledArrays
 from corolla.tasks import Failure, Reply, Task
 from corolla.types import ClientId, client_order
 from strategies.reading import InvalidReplyError, Order, Terms, payload_bytes, read_reply
@@ -34,10 +37,12 @@ class Exchange:
         interchangeable: bool = False,
         terms: Terms | None = None,
         private: frozenset[str] = frozenset(),
+        spill_to: Path | None = None,
     ) -> None:
         """``work`` ranks tasks by how long they take; ``interchangeable``: any node may act as any client.
 
-        ``private``: names of arrays that stay with the clients.
+        ``private``: names of arrays that stay with the clients. ``spill_to``: a folder for the arrays of
+        replies that together would fill the memory.
         """
         self._orders = sorted(orders, key=lambda order: client_order(order.task.client))
         self._nodes = nodes
@@ -46,6 +51,7 @@ class Exchange:
         self._interchangeable = interchangeable
         self._terms = terms or Terms()
         self._withholding = Withholding(private)
+        self._spilled = None if spill_to is None else SpilledArrays(spill_to)
         self._sent: list[tuple[Metadata, Order]] = []
         self._known: dict[str, Order] = {}  # by the id of the message that it went out in
 
@@ -64,8 +70,8 @@ class Exchange:
     def sort(self, replies: Iterable[Message]) -> tuple[list[Reply], list[Failure]]:
         """Return the valid replies in the order of their clients, and a failure for everybody else.
 
-        Each reply is read as it comes, and let go. A message that answers none of this exchange's is
-        ignored; of several answers the first counts.
+        Each reply is read as it comes, and its message let go; what is beyond memory waits on disk. A
+        message that answers none of this exchange's is ignored; of several answers the first counts.
         """
         valid: list[Reply] = []
         failures: list[Failure] = []
@@ -122,6 +128,8 @@ class Exchange:
         client = order.task.client
         try:
             read = read_reply(self._withholding.public(order), answer, self._terms)
+            if self._spilled is not None:
+                read = replace(read, arrays=self._spilled.kept(read.arrays))
             valid.append(self._withholding.completed(read, order))
         except InvalidReplyError as error:
             failures.append(Failure(client, brief(str(error)), error.kind))

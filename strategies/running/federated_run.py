@@ -98,6 +98,7 @@ class FederatedRun:
         )
         strategy: CorollaStrategy = build_strategy(config, federation=federation)
         strategy.roster = self._roster
+        strategy.spill_to = self._directory.path
         strategy.summary()
         return strategy
 
