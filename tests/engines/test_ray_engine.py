@@ -10,7 +10,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-import ray
 
 from corolla.errors import RunFailedError
 from engines import serving
@@ -90,6 +89,8 @@ def test_a_cluster_that_is_not_there_is_refused() -> None:
 
 
 def test_a_ray_that_is_slow_to_start_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray  # late: launchers import this module, and Ray reads its environment when imported
+
     begun: list[subprocess.Popen[bytes]] = []
 
     def init(*, _temp_dir: str, **settings: object) -> None:
