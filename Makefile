@@ -8,8 +8,10 @@ unexport PYTHONDONTWRITEBYTECODE
 # A process for each core, up to four: each needs about a GiB
 PARALLEL ?= -n auto --maxprocesses=4 --dist=worksteal
 
-# Real SuperLinks and SuperNodes; they mostly wait, so there are more at once than cores
-PROCESSES := tests/deployment/test_processes.py tests/deployment/test_sites_port.py tests/deployment/test_faults.py
+# Real SuperLinks, SuperNodes and Rays: they have deadlines, and mostly wait, so more run at once than cores
+PROCESSES := $(addprefix tests/,deployment/test_processes.py deployment/test_sites_port.py \
+	deployment/test_faults.py engines/test_ray_engine.py engines/test_ray_grid.py \
+	engines/test_flwr_run.py engines/test_superlink_engine.py strategies/test_engines_agree.py)
 
 .PHONY: install run test test-slow test-processes test-all lint docs bench clean
 

@@ -28,7 +28,7 @@ import torch
 
 from benchmarks.bare_loops import Cost, Setting, Work, best_round, naive_round
 from benchmarks.process_cost import measure_run, per_round
-from benchmarks.recording import print_table, read_raw, write_result
+from benchmarks.recording import print_table, read_figures, read_raw, write_result
 from clients.wire import from_record, to_record
 from corolla.aggregation.coverage import coverage_average
 from corolla.aggregation.regions import leading_regions
@@ -86,7 +86,8 @@ def main() -> None:
     for name in [options.only] if options.only else parts:
         raw[name] = parts[name]()
         raw.setdefault("commits", {})[name] = collect_environment(seed=0, device="cpu")["commit"]
-    figures = _figures(raw)
+    # What other benchmarks put there stays.
+    figures = {**read_figures("simulation"), **_figures(raw)}
     print_table(figures, "figures")
     print(f"written: {write_result('simulation', figures, raw)}")
 

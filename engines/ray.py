@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import math
 import os
+import signal
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -32,7 +34,9 @@ LOGGER = logging.getLogger("corolla")
 _STARTS = 3  # of Ray, until it is taken for broken
 _ACTORS_PER_CPU = 8  # some wait for others; each holds torch in memory
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-OWN_PATIENCE_S = 120.0  # for this machine's first client process
+OWN_PATIENCE_S = (
+    300.0  # for this machine's first client process: a busy or small one takes a minute
+)
 CLUSTER_PATIENCE_S = 900.0  # a cluster that grows on demand may have to start a machine first
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -157,7 +161,8 @@ class RayEngine:
             with _environment(self._threads, loopback=self._on_loopback()):
                 import ray
 
-                self._start(ray, scratch)
+                with _kept_signals():
+                    self._start(ray, scratch)
             try:
                 yield
                 if self._address is not None:
@@ -248,6 +253,15 @@ def _environment(threads: int, *, loopback: bool) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def _kept_signals() -> Iterator[None]:
+    """Keep what SIGTERM does, which `corolla stop` sends: Ray puts a handler of its own in its place."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def _end_ray(ray: Any, scratch: str) -> None:

@@ -119,9 +119,9 @@ class SuperLinkEngine:
             _stop(cli, run_id)
             raise
 
-    def status_of(self, run_id: int) -> str:
+    def status_of(self, run_id: int) -> RunStatus:
         """Return how a run that was submitted before stands. Raises: RefusedError."""
-        return str(self._asked(lambda cli: cli.status(run_id)))
+        return self._asked(lambda cli: cli.status(run_id))
 
     def stop_run(self, run_id: int) -> None:
         """Stop a run that was submitted before, unless it has ended. Raises: RefusedError."""

@@ -23,6 +23,7 @@ from strategies.words import brief
 _LOG = logging.getLogger("corolla")
 _SHORTEST_S, _LONGEST_S = 0.02, 3.0  # between two looks for answers; Flower itself looks every 3 s
 _SHARE = 0.02  # of the time waited so far: a round ends at most this share after its last answer
+_REST = 4.0  # of what a look took: with many nodes, looking must not become all that is done
 _RESTARTS_S = 5.0  # between two looks for nodes that were started again
 _TROUBLE_S = 0.5  # at least, before the SuperLink is asked again what it did not answer
 _WHOLE_S = (
@@ -182,7 +183,9 @@ class _Round:
             self._send()
             lost = self._restarted()
             # After the look for restarts: an answer that came before a restart counts.
+            began = self._clock()
             self._look(_WHOLE_S)
+            rest = min(_REST * (self._clock() - began), _LONGEST_S)
             for message in lost:
                 if self._waiting.pop(message.metadata.message_id, None) is not None:
                     _LOG.warning("node %d restarted meanwhile", message.metadata.dst_node_id)
@@ -193,7 +196,7 @@ class _Round:
                 break
             if (self._unsent or self._waiting) and len(self._replies) == before:
                 least = _TROUBLE_S if self._trouble is not None else 0.0
-                self._sleep(max(_pause_s(self._clock() - self._started), least))
+                self._sleep(max(_pause_s(self._clock() - self._started), rest, least))
         return self._replies
 
     # --- sending ----------------------------------------------------------------------------------------

@@ -20,8 +20,9 @@ from corolla.launch import create, plan_run, resume
 from corolla.records.client_store import ClientStore
 from corolla.records.flower_run import flower_run, note_flower_run
 from corolla.records.json_files import write_json
+from corolla.records.phases import phase
 from corolla.records.run_directory import RunDirectory
-from corolla.records.run_lock import holder
+from corolla.records.run_lock import LAUNCHING, RunLock, holder
 from corolla.records.standing import standing_of
 from corolla.records.sweep import Job
 from engines.flower_cli import FlowerCallError, FlowerCli, RunStatus
@@ -71,6 +72,13 @@ def test_standing_says_round_time_left_and_who_fails(
     }
     assert standing.clients["b"].failed == 1
     assert holder(directory.path) is None
+    with RunLock(directory.path, LAUNCHING), phase("starting engine ray", run_dir=directory.path):
+        # The engine starts, and nobody holds the run itself yet.
+        assert main(["status", str(directory.path)]) == 0
+        told = capsys.readouterr().out
+        assert told.startswith("running, round 2 of 5")
+        assert "at: starting engine ray" in told
+        assert "corolla resume" not in told
     assert standing_of(directory).left_s is None  # nobody works on it
     assert main(["status", str(directory.path)]) == 0
     told = capsys.readouterr().out
@@ -143,7 +151,10 @@ def test_the_run_of_a_launcher_that_was_killed_is_stopped_by_its_number(
     ):
         assert main(["stop", str(directory.path)]) == 0
         assert stopped == [77]
-        assert "run 77 on the SuperLink: running" in capsys.readouterr().out
+        told = capsys.readouterr().out
+        assert told.startswith("running, round 0 of")
+        assert "run 77 on the SuperLink: running" in told
+        assert "corolla resume" not in told  # a second one beside it
         with mock.patch.object(FlowerCli, "stop", side_effect=FlowerCallError("no route")):
             assert main(["stop", str(directory.path)]) == 2
         told = capsys.readouterr().err

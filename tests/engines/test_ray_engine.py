@@ -161,16 +161,21 @@ class TestOwnRay:
             assert error["reason"].startswith("its client process died")
             assert sorted(where["partition"] for where in line["where"]) == [1, 2, 3]
 
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=lambda n: n.name)
+    @pytest.mark.parametrize(
+        "number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name
+    )
     def test_an_interrupted_launcher_leaves_no_process(self, run_dir: Path, number: int) -> None:
         launcher = start_launcher(run_dir, rounds=1000, sleep_s=0.2)
         wait_for_rounds(run_dir, 1, seconds=120)
         processes = psutil.Process(launcher.pid).children(recursive=True)
         assert len(processes) >= 4  # Ray's own, two client processes
-        os.killpg(launcher.pid, number)  # as a terminal does: to the whole group
+        if number == signal.SIGTERM:
+            launcher.send_signal(number)  # `corolla stop` does
+        else:
+            os.killpg(launcher.pid, number)  # as a terminal does: to the whole group
         launcher.wait(60)
         ended(processes)
-        if number == signal.SIGINT:
+        if number != signal.SIGKILL:
             assert launcher.returncode == 130
             assert all(not line["errors"] for line in rounds_of(run_dir))
 
@@ -249,13 +254,15 @@ LAUNCHER = """
 import sys
 sys.path[:0] = {path!r}
 from pathlib import Path
+from corolla.cli.commands import terminable
 from engines import serving
 from tests.engines.test_ray_engine import CLIENT_APP, SERVER_APP, ray_engine
 serving.SERVER_APP, serving.CLIENT_APP = SERVER_APP, CLIENT_APP
 try:
-    ray_engine(address={address!r}, clients={clients!r}).run(
-        config_yaml={config!r}, run_dir=Path({run_dir!r}), launch="token"
-    )
+    with terminable():
+        ray_engine(address={address!r}, clients={clients!r}).run(
+            config_yaml={config!r}, run_dir=Path({run_dir!r}), launch="token"
+        )
 except KeyboardInterrupt:
     sys.exit(130)
 """

@@ -93,6 +93,22 @@ class _Grid:
         return due
 
 
+class _Slow(_Grid):
+    """Each look for an answer takes 0.1 s."""
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        self.clock.now += 0.1
+        return super().pull_messages(message_ids)
+
+
+def test_between_looks_that_take_long_there_is_a_rest() -> None:
+    clock = _Clock()
+    grid = _Slow(clock, dict.fromkeys(range(1, 6), 4.0))
+    assert set(_ask(grid, timeout_s=60).values()) == {"answer"}
+    # A look at five nodes takes 0.5 s, of which 4 times is 2 s; the last round is not waited for.
+    assert clock.pauses == pytest.approx([2.0, 2.0])
+
+
 class _Away(_Grid):
     """Each call may go wrong, as `fault` says: before it does anything, or after it did."""
 

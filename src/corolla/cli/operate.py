@@ -19,6 +19,7 @@ from corolla.cli.progress import following
 from corolla.config.schema import RunConfig, require_config
 from corolla.errors import CorollaError, Fault, RefusedError
 from corolla.records.flower_run import flower_run
+from corolla.records.phases import read_standing
 from corolla.records.run_directory import RunDirectory
 from corolla.records.run_lock import holder
 from corolla.records.standing import Standing, standing_of
@@ -43,7 +44,8 @@ def status_command(options: argparse.Namespace, console: Console) -> int:
     found = below if path is None else runs_of(path)
     for run_dir in found:
         try:
-            _OUT.print(f"{run_dir}: {_line(standing_of(RunDirectory.open(run_dir)))}")
+            standing = standing_of(RunDirectory.open(run_dir))
+            _OUT.print(f"{run_dir}: {_line(standing, standing.state)}", markup=False)
         except CorollaError as error:
             _OUT.print(f"{run_dir}: {error}", markup=False)
     if not found:
@@ -51,25 +53,27 @@ def status_command(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _line(standing: Standing) -> str:
+def _line(standing: Standing, state: str) -> str:
     left = f", {_duration(standing.left_s)} left" if standing.left_s is not None else ""
     failing = sum(one.fails_now for one in standing.clients.values())
     failed = f", {failing} of {len(standing.clients)} clients fail" if failing else ""
-    return f"{standing.state}, round {standing.done} of {standing.rounds}{left}{failed}"
+    return f"{state}, round {standing.done} of {standing.rounds}{left}{failed}"
 
 
 def _show(directory: RunDirectory) -> None:
     standing = standing_of(directory)
-    _OUT.print(_line(standing), highlight=False)
+    config, run_id = _config(directory), flower_run(directory.path)
+    state, told = standing.state, None
+    if config.on_nodes and run_id is not None and not standing.finished:
+        told, going_on = _told(config, run_id)
+        if going_on is not None and standing.held_by is None:
+            state = going_on  # its launcher is gone, and it has not begun, or runs elsewhere
+    _OUT.print(_line(standing, state), highlight=False)
     if standing.held_by:
         _OUT.print(f"  held by {standing.held_by}", highlight=False, markup=False)
-    config = _config(directory)
-    run_id = flower_run(directory.path)
-    if config.on_nodes and run_id is not None and not standing.finished:
-        try:
-            told = _superlink(config).status_of(run_id)
-        except CorollaError as error:
-            told = str(error)
+        if at := read_standing(directory.path):
+            _OUT.print(f"  at: {at}", highlight=False, markup=False)
+    if told is not None:
         _OUT.print(f"  run {run_id} on the SuperLink: {told}", highlight=False, markup=False)
     if standing.since_s is not None:
         last, failed = standing.last_round, standing.last_round.get("failures", 0)
@@ -85,8 +89,17 @@ def _show(directory: RunDirectory) -> None:
         _OUT.print(text, highlight=False, markup=False)
     if len(failing) > _FAILING_SHOWN:
         _OUT.print(f"  and {len(failing) - _FAILING_SHOWN} more; metrics.jsonl has them")
-    if standing.state == "stopped":
+    if state == "stopped":
         _OUT.print(f"  carry on with: corolla resume {directory.path}", highlight=False)
+
+
+def _told(config: RunConfig, run_id: int) -> tuple[str, str | None]:
+    """Return what the SuperLink says of the run, or why nothing; and its status unless it has ended."""
+    try:
+        told = _superlink(config).status_of(run_id)
+    except CorollaError as error:
+        return str(error), None
+    return str(told), None if told.finished else told.status
 
 
 def attach_command(options: argparse.Namespace, console: Console) -> int:

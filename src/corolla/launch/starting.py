@@ -31,6 +31,7 @@ from corolla.records.errors import RESTORE, CorruptStateError
 from corolla.records.phases import phase
 from corolla.records.resumable import require_resumable
 from corolla.records.run_directory import RunDirectory
+from corolla.records.run_lock import LAUNCHING, RunLock
 from corolla.records.seals import sealed_config
 from corolla.spaces.supernet import Supernet
 
@@ -132,5 +133,6 @@ def _launch(config: RunConfig, directory: RunDirectory, text: str) -> None:
         text = config.model_copy(update=there).to_yaml()
     engine = build_engine(config)
     words = f"starting engine {config.engine.get('kind')}"
-    with phase(words, run_dir=directory.path):  # until the ServerApp says what it does
+    # The phase lasts until the ServerApp says what it does.
+    with RunLock(directory.path, LAUNCHING), phase(words, run_dir=directory.path):
         engine.run(config_yaml=text, run_dir=directory.path, launch=token)

@@ -1,4 +1,4 @@
-"""One process per run directory."""
+"""One process per run directory, and one that launches it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,21 @@ from pathlib import Path
 
 from corolla.errors import Fault, RefusedError
 
+LAUNCHING = ".launcher.lock"
+"""Held from before the engine starts until it has ended, which is longer than the run itself."""
+
 
 def holder(run_dir: Path) -> str | None:
-    """Return who holds the run directory, as "pid 12 on HOST"; None where nobody does.
+    """Return who works on the run, or else launches it, as "pid 12 on HOST"; None where nobody does.
 
     Asked with a shared lock that is given back at once: a run that starts in that very moment is refused.
     """
+    return _holder(run_dir / ".lock") or _holder(run_dir / LAUNCHING)
+
+
+def _holder(lock: Path) -> str | None:
     try:
-        with (run_dir / ".lock").open(encoding="utf-8", errors="replace") as file:
+        with lock.open(encoding="utf-8", errors="replace") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -32,7 +39,7 @@ def refused(run_dir: Path, problem: str, remedy: str) -> RefusedError:
 
 
 class RunLock:
-    """An advisory lock on ``<run_dir>/.lock``, held from construction to ``release``.
+    """An advisory lock on a file in the run directory, held from construction to ``release``.
 
     The kernel drops it when the process dies, however that happens, so there are no stale locks.
     The file names the holder for the message only and stays behind: deleting it would let two
@@ -42,9 +49,9 @@ class RunLock:
     Raises: RefusedError naming the process that holds it.
     """
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, name: str = ".lock") -> None:
         try:
-            self._file = (run_dir / ".lock").open("a+", encoding="utf-8", errors="replace")
+            self._file = (run_dir / name).open("a+", encoding="utf-8", errors="replace")
         except OSError as error:
             problem = f"cannot be written to ({error.strerror})"
             remedy = "Ask its owner, or choose another run_dir"
