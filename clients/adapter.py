@@ -5,15 +5,15 @@ Message. This is the only file that imports NumPyClient's module. There an array
 ``config`` holds the task's scalars and, under ``names``, the names of ``parameters``; ``fit`` tells the names
 of what it returns under ``names`` of its metrics.
 
-    train    -> fit, or deploy, as the task says -> arrays, num_examples, metrics
-    evaluate -> evaluate                         -> loss, num_examples, metrics
-    query    -> facts                            -> properties
+    train    -> fit, deploy, or as_it_is, as the task says -> arrays, num_examples, metrics
+    evaluate -> evaluate, or as_it_is                      -> loss, num_examples, metrics
+    query    -> facts                                      -> properties
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from flwr.client import NumPyClient
 
 from clients.client import Client
 from clients.wire import from_record, to_record
-from corolla.tasks import Task
+from corolla.tasks import AS_IS, Answer, Task
 from corolla.types import Arrays
 
 _ECHOED = ("client", "round", "architecture")
@@ -41,16 +41,22 @@ class FlowerClient(NumPyClient):
     def fit(self, parameters: list[Any], config: Any) -> tuple[list[Any], int, dict[str, Any]]:
         """Train, or deploy where the task says so."""
         task, arrays = _task(parameters, config)
-        work = self._client.deploy if task.is_deployment else self._client.fit
-        answer = work(task, arrays)
+        answer = self._work(task)(task, arrays)
         names = {"names": list(answer.arrays)}
         return list(answer.arrays.values()), answer.num_examples, {**answer.metrics, **names}
 
     def evaluate(self, parameters: list[Any], config: Any) -> tuple[float, int, dict[str, Any]]:
         """Evaluate; the loss is that on the validation images."""
-        answer = self._client.evaluate(*_task(parameters, config))
+        task, arrays = _task(parameters, config)
+        work = self._client.as_it_is if task.extra.get(AS_IS) else self._client.evaluate
+        answer = work(task, arrays)
         metrics = dict(answer.metrics)
         return metrics["val_loss"], answer.num_examples, metrics
+
+    def _work(self, task: Task) -> Callable[[Task, Arrays], Answer]:
+        if task.extra.get(AS_IS):
+            return self._client.as_it_is
+        return self._client.deploy if task.is_deployment else self._client.fit
 
 
 def answer_train(client: Client, message: Message) -> Message:

@@ -62,14 +62,21 @@ class Evaluator:
     def as_it_is(
         self, server_round: int, deployment: Deployment
     ) -> tuple[list[Reply], list[Failure]]:
-        """Return one model's scores, with nothing of the client's own in it, of those asked at the end."""
-        return self._ask(server_round, self.finally_asked(), as_is=deployment)
+        """Return one model's scores, with nothing of the client's own in it.
+
+        Of those asked at the end that it fits.
+        """
+        return self._ask(server_round, self._able(deployment), as_is=deployment)
 
     def statistics(
         self, server_round: int, deployment: Deployment
     ) -> tuple[list[Reply], list[Failure]]:
         """Return what the images of each of these clients make of a model's BatchNorm statistics."""
-        return self._ask(server_round, self.finally_asked(), as_is=deployment, statistics=True)
+        return self._ask(server_round, self._able(deployment), as_is=deployment, statistics=True)
+
+    def _able(self, deployment: Deployment) -> list[ClientId]:
+        fits, architecture = self._strategy.federation.fits, deployment.architecture
+        return [client for client in self.finally_asked() if fits(client, architecture)]
 
     def deploy(
         self, server_round: int, *, keep_models: bool = True

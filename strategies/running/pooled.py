@@ -31,9 +31,12 @@ def pooled_scores(
 ) -> dict[str, dict[str, Any]]:
     """Return name -> accuracies and costs of each of the method's global models; empty where it has none.
 
-    An accuracy is over all images of all clients that answered: the mean of theirs, weighted by their images
-    of the split.
+    An accuracy is over all images of all clients that can run the model and answered: the mean of theirs,
+    weighted by their images of the split. Where parts are private to clients, nobody has a global model: the
+    server's own arrays of these parts were never trained.
     """
+    if strategy.federation.private:
+        return {}
     found = {}
     for name, made in strategy.global_models().items():
         deployment = of_all_images(strategy, evaluator, made, server_round)
