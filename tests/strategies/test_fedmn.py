@@ -14,13 +14,16 @@ from torch import nn
 
 from clients.fedmn import ROUTER, TEMPERATURE, FedMNClient
 from corolla.config.build import build_space
+from corolla.data.images import Images
 from corolla.errors import RefusedError
 from corolla.export import load_client_model
 from corolla.launch import plan_run
 from corolla.records.client_models import load_model
 from corolla.spaces.modular import ModularSpace, ModulePool
 from corolla.tasks import Answer, Reply, Task
-from corolla.training.routing import drawn, switched_on
+from corolla.training.routing import chosen, drawn, router_of, summary_of, switched_on
+from corolla.training.settings import LoopSettings, TrainerSettings
+from corolla.training.trainer import LocalTrainer
 from corolla.types import Arrays
 from strategies.base import CorollaStrategy
 from tests.conftest import make_space
@@ -119,6 +122,44 @@ def test_an_architecture_says_which_modules_are_there() -> None:
 def test_layers_that_are_none_are_refused(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         _space(**changes)
+
+
+# --- the router -----------------------------------------------------------------------------------------
+
+
+def _summary(space: ModularSpace, classes: list[int]) -> torch.Tensor:
+    """Return what a client says that has grey images of these classes alone, one of each."""
+    pixels = torch.full((len(classes), 3, 8, 8), 128, dtype=torch.uint8)
+    images = Images(pixels, torch.tensor(classes), (0.5,) * 3, (0.25,) * 3)
+    trainer = LocalTrainer(settings=TrainerSettings(optimizer="sgd", lr=0.1), loop=LoopSettings())
+    return summary_of(space, space.subnet(space.largest()), images, trainer=trainer)
+
+
+def test_a_class_counts_by_how_often_it_comes_against_an_even_share() -> None:
+    """Of 4 classes: 1/4 is even; 3/4 is 3 times that, so 2 above it; 0 is 1 below it."""
+    space = _space(num_classes=4)
+    said = _summary(space, [0, 0, 0, 1])
+    assert said[-4:].tolist() == [2.0, 0.0, -1.0, -1.0]
+    assert said[:-4].mean().item() == pytest.approx(0.0, abs=1e-5)
+
+
+def test_clients_of_other_classes_learn_to_take_other_modules() -> None:
+    """Each is best off with a module of its own; 20 steps of a router that both share tell them apart."""
+    space = _space(num_classes=10, modules=2)
+    summaries = [_summary(space, list(range(5))), _summary(space, list(range(5, 10)))]
+    torch.manual_seed(0)
+    router = router_of(space, 32)
+    step = torch.optim.SGD(router.parameters(), lr=0.05)
+    for _ in range(20):
+        step.zero_grad()
+        for number, summary in enumerate(summaries):
+            gates = drawn(router(summary), 1.0)
+            (gates[:, 1 - number] - gates[:, number]).sum().backward()
+        step.step()
+    taken = [space.on(chosen(space, router, summary)) for summary in summaries]
+    assert taken == [[(0,)] * len(space.layers), [(1,)] * len(space.layers)]
+    apart = (router(summaries[0]) - router(summaries[1])).detach() * torch.tensor([1.0, -1.0])
+    assert apart.min() > 2  # of a draw's noise, whose deviation is 1.8; over seeds it is 2.4 to 5.4
 
 
 # --- the server -----------------------------------------------------------------------------------------

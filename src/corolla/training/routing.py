@@ -72,9 +72,11 @@ def features_of(space: ModularSpace) -> int:
 def summary_of(
     space: ModularSpace, network: nn.Module, images: Images, *, trainer: LocalTrainer
 ) -> Tensor:
-    """Return what is told of a client: mean features, standardised over channels, and shares of classes.
+    """Return what is told of a client: mean features, and how frequent its classes are.
 
-    Features are what enters the first pool of ``network`` in evaluation mode, averaged over pixels.
+    Features are what enters the first pool of ``network`` in evaluation mode, averaged over pixels and
+    standardised over channels. Of each of C classes it is C times its share, less 1: 0 where all are alike
+    frequent. As shares they would be C times smaller than features, and no client's choice its own.
     """
     seen: list[Tensor] = []
     handle = _note_inputs(space, network, seen)
@@ -86,8 +88,8 @@ def summary_of(
         handle.remove()
     features = torch.stack(sums).sum(0) / len(images)
     spread = features.std(unbiased=False).clamp(min=1e-6)
-    labels = torch.bincount(images.labels, minlength=space.num_classes) / len(images)
-    return torch.cat([(features - features.mean()) / spread, labels])
+    shares = torch.bincount(images.labels, minlength=space.num_classes) / len(images)
+    return torch.cat([(features - features.mean()) / spread, space.num_classes * shares - 1])
 
 
 def drawn(logits: Tensor, temperature: float) -> Tensor:
