@@ -161,7 +161,7 @@ class RayEngine:
             with _environment(self._threads, loopback=self._on_loopback()):
                 import ray
 
-                with _kept_signals():
+                with _kept_signals(), _only_here(self._on_loopback()):
                     self._start(ray, scratch)
             try:
                 yield
@@ -253,6 +253,19 @@ def _environment(threads: int, *, loopback: bool) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def _only_here(loopback: bool) -> Iterator[None]:
+    """Put the switch where Ray keeps it: who imported Ray before us did so without our environment."""
+    from ray._private import ray_constants
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = not loopback
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 @contextmanager

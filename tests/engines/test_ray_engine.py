@@ -89,7 +89,7 @@ def test_a_cluster_that_is_not_there_is_refused() -> None:
 
 
 def test_a_ray_that_is_slow_to_start_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    import ray  # late: launchers import this module, and Ray reads its environment when imported
+    import ray
 
     begun: list[subprocess.Popen[bytes]] = []
 
@@ -251,6 +251,7 @@ class TestExistingCluster:
 
 
 LAUNCHER = """
+import ray  # a notebook may do so, too
 import sys
 sys.path[:0] = {path!r}
 from pathlib import Path
