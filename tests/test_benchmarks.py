@@ -13,6 +13,7 @@ import yaml
 from benchmarks import collect_runs, supernet_quality
 from benchmarks.collect_runs import _SHOWN
 from benchmarks.finished_runs import add_leads, deployed, diagnostics
+from benchmarks.import_cost import by_package
 from benchmarks.method_costs import with_table
 from benchmarks.orders import add_correlations, table, tau_of_pairs
 from benchmarks.over_seeds import compare
@@ -33,6 +34,16 @@ def test_every_space_is_counted(name: str) -> None:
     assert space.name == name
     assert space.num_classes == 10
     assert space.known_macs(space.smallest()) > 0
+
+
+def test_imports_are_counted_for_the_package_that_they_are_of() -> None:
+    told = """import time: self [us] | cumulative | imported package
+import time:   1000 |    1000 |     torch._C
+import time:   2000 |    3000 |   torch
+import time:    500 |    3500 | clients.client_app
+import time:    250 |     250 | json.decoder
+"""
+    assert by_package(told) == {"torch": 0.003, "corolla": 0.0005, "others": 0.00025}
 
 
 def _run(
