@@ -19,11 +19,13 @@ from clients.own_model import kept_arrays
 from clients.site import Site, require_store
 from clients.subnet import SubnetClient
 from corolla.aggregation.statistics import is_statistic
+from corolla.errors import Fault
 from corolla.settings import NonNegative, settings
 from corolla.state import State
 from corolla.tasks import Answer, Task
-from corolla.training.pull import Pull
+from corolla.training.pull import Pull, overshoot
 from corolla.training.results import TrainResult
+from corolla.training.settings import TrainerSettings
 from corolla.types import Arrays
 
 MEAN_EXAMPLES = "mean_examples"
@@ -37,6 +39,10 @@ class DynamicSettings:
     alpha: NonNegative  # strength of both terms; 0: FedAvg
     # common: one alpha for all, clipped with the rest | authors: alpha by sizes, the quadratic not clipped
     form: Literal["common", "authors"]
+
+    def step_faults(self, trainer: TrainerSettings, *, most: float = 1.0) -> list[Fault]:
+        """Return what is wrong with a step along the pull; ``most``: times alpha, the strongest there is."""
+        return overshoot("alpha", self.alpha, trainer.gradient_lr, strength=most * self.alpha)
 
 
 def dual_names(arrays: Arrays) -> list[str]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 from torch import nn
 
 from clients.subnet import SubnetClient
+from corolla.errors import Fault
 from corolla.settings import NonNegative, settings
 from corolla.spaces.supernet import to_arrays
 from corolla.tasks import Task
-from corolla.training.pull import Pull
+from corolla.training.pull import Pull, overshoot
 from corolla.training.results import TrainResult
+from corolla.training.settings import TrainerSettings
 
 
 @settings
@@ -20,6 +22,10 @@ class ProxSettings:
     """FedProx's settings beside FedAvg's."""
 
     mu: NonNegative  # weight of the proximal term; 0: FedAvg
+
+    def step_faults(self, trainer: TrainerSettings) -> list[Fault]:
+        """Return what is wrong with a step along the pull."""
+        return overshoot("mu", self.mu, trainer.gradient_lr)
 
 
 class FedProxClient(SubnetClient):

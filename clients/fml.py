@@ -12,9 +12,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from clients.fedkemf import FedKemfClient
+from corolla.errors import Fault
 from corolla.settings import NonNegative, Share, settings
 from corolla.training.learner import Hook
-from corolla.training.pull import Pull
+from corolla.training.pull import Pull, overshoot
+from corolla.training.settings import TrainerSettings
 from corolla.types import Arrays
 
 
@@ -26,6 +28,10 @@ class FmlClientSettings:
     labels_own: Share  # a: of the labels in the own model's loss; 1: Local
     labels_shared: Share  # b: of the labels in the shared network's loss; 1: FedAvg
     prox_mu: NonNegative  # mu of PFML's term mu/2 ||w - w_t||^2 in the shared network's loss
+
+    def step_faults(self, trainer: TrainerSettings) -> list[Fault]:
+        """Return what is wrong with the shared network's step along its pull."""
+        return overshoot("prox_mu", self.prox_mu, trainer.gradient_lr)
 
 
 class FmlClient(FedKemfClient):

@@ -12,12 +12,14 @@ from torch import nn
 
 from clients.deploy import scores
 from clients.subnet import SubnetClient
+from corolla.errors import Fault
 from corolla.settings import NonNegative, settings
 from corolla.spaces.supernet import to_arrays
 from corolla.state import State
 from corolla.tasks import Answer, Task
-from corolla.training.pull import Pull
+from corolla.training.pull import Pull, overshoot
 from corolla.training.results import TrainResult
+from corolla.training.settings import TrainerSettings
 from corolla.types import Arrays
 
 READOUT = "readout/"
@@ -30,6 +32,13 @@ class PullsSettings:
 
     lambda_global: NonNegative  # lambda_1: towards w
     lambda_graph: NonNegative  # lambda_2: towards u_k
+
+    def step_faults(self, trainer: TrainerSettings) -> list[Fault]:
+        """Return what is wrong with a step along both pulls."""
+        both = {name: getattr(self, name) for name in ("lambda_graph", "lambda_global")}
+        larger = max(both, key=lambda name: both[name])
+        lr, strength = trainer.gradient_lr, sum(both.values())
+        return overshoot(larger, both[larger], lr, strength=strength)
 
 
 class SflClient(SubnetClient):

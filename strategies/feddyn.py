@@ -19,6 +19,7 @@ import numpy as np
 
 from clients.feddyn import MEAN_EXAMPLES, DynamicSettings, dual_names
 from corolla.aggregation.coverage import coverage_average
+from corolla.errors import RefusedError
 from corolla.federation import Federation
 from corolla.settings import settings
 from corolla.state import State
@@ -53,6 +54,14 @@ class FedDyn(FedAvg):
         super().__init__(federation=federation, settings=settings)
         self._dual = {n: np.zeros_like(self._arrays[n]) for n in dual_names(self._arrays)}
         self._mean = self._arrays
+        sizes = federation.examples.values()
+        if settings.form == "authors" and sizes:
+            most = (
+                sum(sizes) / len(sizes) / min(sizes)
+            )  # the smallest client's alpha is the largest
+            faults = settings.step_faults(federation.trainer, most=most)
+            if faults:
+                raise RefusedError(faults)
 
     def orders(self, server_round: int, cohort: Sequence[ClientId]) -> list[Order]:
         """Send everybody the model; in the authors' form also how many images a client has on average."""

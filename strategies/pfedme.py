@@ -14,11 +14,9 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from corolla.aggregation.server_step import stepped
-from corolla.errors import RefusedError
-from corolla.federation import Federation
 from corolla.settings import Positive, settings
 from corolla.tasks import Reply
-from corolla.training.moreau import MoreauSettings, overshoot
+from corolla.training.moreau import MoreauSettings
 from strategies.base import Outcome
 from strategies.ditto import Ditto
 from strategies.fedavg import FedAvgSettings
@@ -38,13 +36,6 @@ class PFedMe(Ditto):
     settings: PFedMeSettings
     reply_metrics: ClassVar[Metrics] = prefixed("stale_")
     summary_metrics: ClassVar[tuple[str, ...]] = ("stale_test_accuracy",)
-
-    def __init__(self, *, federation: Federation, settings: PFedMeSettings) -> None:
-        super().__init__(federation=federation, settings=settings)
-        if settings.local_lr is None:
-            faults = overshoot(settings.lambda_prox, federation.trainer.lr, "trainer.lr")
-            if faults:
-                raise RefusedError(faults)
 
     def absorb(self, server_round: int, replies: Sequence[Reply]) -> Outcome:
         """Step towards the mean of what came back."""

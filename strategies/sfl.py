@@ -30,7 +30,6 @@ from corolla.aggregation.client_graph import (
     similarity_graph,
     weighted,
 )
-from corolla.errors import Fault, RefusedError
 from corolla.federation import Federation
 from corolla.settings import Count, Positive, Share, settings
 from corolla.spaces.model_parts import end_of
@@ -77,11 +76,6 @@ class Sfl(FedAvg):
 
     def __init__(self, *, federation: Federation, settings: SflSettings) -> None:
         super().__init__(federation=federation, settings=settings)  # type: ignore[arg-type]
-        pull = settings.lambda_global + settings.lambda_graph
-        if pull * federation.trainer.lr >= 1:
-            problem = f"both pulls times trainer.lr={federation.trainer.lr:g} must stay below 1"
-            remedy = "Lower lambda_global, lambda_graph or trainer.lr"
-            raise RefusedError(Fault("method.lambda_graph", settings.lambda_graph, problem, remedy))
         end = end_of(self.space.blank(self._architecture), self.space.num_classes)
         self._end = np.concatenate(
             [np.full(array.size, name in end) for name, array in self._arrays.items()]

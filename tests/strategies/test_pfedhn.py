@@ -182,6 +182,7 @@ def test_private_heads_are_not_written(tmp_path: Path) -> None:
             ["method.hypernetwork.hidden=1000000"],
             r"chunk=None: the hypernetwork has 3,\d{3},\d{3},",
         ),
+        (["method.hypernetwork.lr=1.5"], r"method.hypernetwork.lr=1.5: is out of range"),
         (["method.steps=both"], r"method.steps='both': is not known"),
         (["stage=new_clients"], r"pfedhn"),
     ],

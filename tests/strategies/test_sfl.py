@@ -185,7 +185,6 @@ def test_the_server_saves_the_smoothed_model_alone(tmp_path: Path) -> None:
     [
         (["private=[head]"], r"Sfl: its server compares and smooths whole models"),
         (["method.architecture=fitting"], r"architecture='fitting'"),
-        (["method.lambda_graph=60.0"], r"lambda_graph=60.0: both pulls times trainer.lr=0.02"),
         (["method.graph=given"], r"graph='given': is not known"),
     ],
 )

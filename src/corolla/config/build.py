@@ -87,12 +87,13 @@ def made(
         return kind(**checked.__dict__, **known)
 
 
-def check_settings(kind: type[Any], values: Mapping[str, Any], key: str) -> None:
-    """Refuse what `made` would refuse of the settings that ``kind`` names, without making anything."""
+def check_settings(kind: type[Any], values: Mapping[str, Any], key: str) -> Any:
+    """Return the settings that ``kind`` names, None where it names none; refuse what `made` would refuse."""
     named_class = settings_class(kind)
-    if named_class is not None:
-        with named(key, kind.__qualname__):
-            settings_of(named_class, values, key, others=True)
+    if named_class is None:
+        return None
+    with named(key, kind.__qualname__):
+        return settings_of(named_class, values, key, others=True)
 
 
 def class_of(target: Any, key: str) -> type[Any]:

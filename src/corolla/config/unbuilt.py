@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from corolla.config.build import check_settings, class_of, group_settings
+from corolla.config.build import (
+    build_trainer_settings,
+    check_settings,
+    class_of,
+    group_settings,
+)
 from corolla.config.schema import RunConfig
 from corolla.config.signatures import require_overrides
 from corolla.errors import Fault, RefusedError, gathered, nearest
@@ -52,9 +58,12 @@ def _check_method(config: RunConfig) -> None:
             problem = f"is not a {sort}: it has no {lacks[0]}"
             raise RefusedError(Fault(f"method.{sort}", getattr(method, sort), problem, remedy))
         require_overrides(kind, f"method.{sort}")
-    check_settings(kinds[0], method.settings, "method")
+    own = check_settings(kinds[0], method.settings, "method")
     known = {name for kind in kinds for name in field_names(settings_class(kind))}
     faults = _unknown("method", method.settings, known, f"{method.name} has no such setting")
+    if hasattr(own, "step_faults"):
+        found = own.step_faults(build_trainer_settings(config))
+        faults += [replace(fault, key=f"method.{fault.key}") for fault in found]
     if method.new_clients is not None:
         known |= set(field_names(settings_class(_strategy(method.new_clients.strategy))))
         faults += _unknown(

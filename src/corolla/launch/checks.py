@@ -66,6 +66,7 @@ def check_method(config: RunConfig, space: Supernet, facts: dict[str, dict[str, 
         trainer=trainer,
         budgets=limits.budgets,
         caps=limits.caps,
+        examples={client: int(fact["num_examples"]["train"]) for client, fact in facts.items()},
     )
     build_strategy(config, federation=federation)
 

@@ -29,7 +29,9 @@ from corolla.training.batches import has_batch_norm
 from corolla.training.epochs import Epochs
 from corolla.training.learner import Learner, Trainee
 from corolla.training.losses import classification_loss, split_counts
+from corolla.training.pull import overshoot
 from corolla.training.results import TrainResult
+from corolla.training.settings import TrainerSettings
 from corolla.training.torch_settings import configure_torch
 from corolla.training.trainer import LocalTrainer
 from corolla.types import Arrays
@@ -46,26 +48,16 @@ class MoreauSettings:
     mu: NonNegative  # weight decay of the personal model
 
     def __post_init__(self) -> None:
-        faults = []
         if self.inner_lr * self.lambda_prox >= 2:
             problem = f"times lambda_prox={self.lambda_prox} is 2 or more: the inner steps diverge"
             remedy = f"Use less than {2 / self.lambda_prox:.3g}, or a smaller lambda_prox"
-            faults.append(Fault("inner_lr", self.inner_lr, problem, remedy))
-        if self.local_lr is not None:
-            faults += overshoot(self.lambda_prox, self.local_lr, "local_lr")
-        if faults:
-            raise RefusedError(faults)
+            raise RefusedError(Fault("inner_lr", self.inner_lr, problem, remedy))
 
-
-def overshoot(lambda_prox: float, local_lr: float, key: str) -> list[Fault]:
-    """Return what is wrong with a step of w_k that goes as far as theta, or beyond it; ``key`` holds it."""
-    if local_lr * lambda_prox < 1:
-        return []
-    problem = (
-        f"times lambda_prox={lambda_prox} is 1 or more: w_k would step beyond its personal model"
-    )
-    remedy = f"Use less than {1 / lambda_prox:.3g}, or a smaller method.lambda_prox"
-    return [Fault(key, local_lr, problem, remedy)]
+    def step_faults(self, trainer: TrainerSettings) -> list[Fault]:
+        """Return what is wrong with the step of w_k, which is plain whatever the trainer's are."""
+        if self.local_lr is None:
+            return overshoot("lambda_prox", self.lambda_prox, trainer.lr)
+        return overshoot("lambda_prox", self.lambda_prox, self.local_lr, lr_key="method.local_lr")
 
 
 def train_moreau(

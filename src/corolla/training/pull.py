@@ -7,7 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from corolla.errors import Fault
 from corolla.settings import NonNegative, Positive, settings
+from corolla.training.settings import TrainerSettings
 from corolla.types import Arrays
 
 
@@ -21,6 +23,42 @@ class PullSettings:
     local_lr_scale: Positive  # eta_v / eta_w: the local step as a multiple of the round's
     # momenta of the global model: start at 0 each round, or outlive it although the weights change
     global_optimizer: Literal["keep", "reset"]
+
+    def step_faults(self, trainer: TrainerSettings) -> list[Fault]:
+        """Return what is wrong with the local model's step along its pull."""
+        strength = self.lambda_local * self.local_lr_scale
+        return overshoot("lambda_local", self.lambda_local, trainer.gradient_lr, strength=strength)
+
+
+def overshoot(
+    key: str,
+    value: float,
+    lr: float,
+    *,
+    lr_key: str = "trainer.lr",
+    strength: float | None = None,
+) -> list[Fault]:
+    """Return what is wrong with a step that takes a model as far as what it is pulled to, or beyond it.
+
+    ``step_faults`` of a client's settings returns it; `corolla.config.unbuilt` asks before the start.
+
+    Args:
+        key: of the pull; the fault is its.
+        value: of ``key``.
+        lr: what the pull's gradient is multiplied by.
+        lr_key: whose value that is.
+        strength: of the pull, where it is not ``value`` alone but grows with it.
+
+    """
+    strength = value if strength is None else strength
+    if strength * lr < 1:
+        return []
+    problem = (
+        f"pulls by {strength:g}; times {lr_key}={lr:g} that is {strength * lr:.3g}, "
+        "and with 1 or more a step goes beyond what it is pulled to"
+    )
+    remedy = f"Use less than {value / (strength * lr):.3g}, or a smaller {lr_key}"
+    return [Fault(key, value, problem, remedy)]
 
 
 class Pull:

@@ -76,6 +76,11 @@ class TrainerSettings:
         if faults:
             raise RefusedError(faults)
 
+    @property
+    def gradient_lr(self) -> float:
+        """What a gradient is multiplied by, at most; 0 with adamw: no gradient makes its steps longer."""
+        return self.lr if self.optimizer == "sgd" else 0.0
+
     def learning_rate(self, round: int, rounds: int) -> float:
         """Return the step of a ``round`` (1, 2, ... as Flower counts) of a run of ``rounds``.
 
