@@ -22,7 +22,7 @@ from corolla.training.learner import Trainee
 from corolla.training.second_head import SecondHead, add_head, blank_head, train_both
 from corolla.types import Arrays
 
-_LOSS = "cross_entropy"  # of the sum; the generic model's is the trainer's
+_LOSS = "cross_entropy"  # of the sum, and as what both are scored: the paper's generic model has no prior
 
 
 class FedRodClient(SubnetClient):
@@ -59,7 +59,7 @@ class FedRodClient(SubnetClient):
     def evaluate(self, task: Task, arrays: Arrays) -> Answer:
         """Evaluate the sum of the received generic model and the client's head, and the former alone."""
         model = self._load(task, arrays)
-        alone = scores(self._site, model, shared=True, prefix="global_")
+        alone = scores(self._site, model, shared=True, loss=_LOSS, prefix="global_")
         own = self._own(task, model, before=task.round + 1)
         both = scores(self._site, self._sum(model, own), shared=False, loss=_LOSS)
         return self._answer(both | alone | _told(own))
@@ -67,7 +67,7 @@ class FedRodClient(SubnetClient):
     def deploy(self, task: Task, arrays: Arrays) -> Answer:
         """Deploy that sum, one network of the generic model's architecture."""
         model = self._load(task, arrays)
-        alone = scores(self._site, model, shared=True, prefix="global_")
+        alone = scores(self._site, model, shared=True, loss=_LOSS, prefix="global_")
         own = self._own(task, model, before=task.round + 1)
         last = replace(task, extra={**task.extra, "loss": _LOSS})
         answer = deploy(self._site, last, self._sum(model, own), shared=False)

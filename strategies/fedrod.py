@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from strategies.fedavg import FedAvg
+from corolla.errors import Fault, RefusedError
+from corolla.federation import Federation
+from strategies.fedavg import FedAvg, FedAvgSettings
 from strategies.metrics import GLOBAL_METRICS, Metrics
 
 
@@ -20,6 +22,15 @@ class FedRoD(FedAvg):
     has_global = False  # clients report the generic model's scores apart from their own's
     clients_keep_models = True
     reply_metrics: ClassVar[Metrics] = GLOBAL_METRICS
+
+    def __init__(self, *, federation: Federation, settings: FedAvgSettings) -> None:
+        super().__init__(federation=federation, settings=settings)
+        if self._private_names & set(self.space.parts["head"]):
+            problem = (
+                "FedRoD: its generic head would never be averaged; its personal one is another"
+            )
+            remedy = "Leave head out, or use method=fedper"
+            raise RefusedError(Fault("private", list(federation.private), problem, remedy))
 
     def loss_of_deployed(self) -> str | None:
         """Return the loss of the sum: the personal head knows how frequent its client's classes are."""
