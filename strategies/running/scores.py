@@ -7,28 +7,39 @@ from typing import Any
 
 from corolla.records.summary import spread
 from corolla.tasks import Reply
+from corolla.types import ClientId
 from strategies.base import CorollaStrategy
 
 
-def scores_of(replies: Sequence[Reply], prefix: str) -> dict[str, dict[str, Any]]:
-    """Return spread and values per client of both accuracies under their plain names."""
+def scores_of(
+    replies: Sequence[Reply], prefix: str, *, test_images: Mapping[ClientId, int] | None = None
+) -> dict[str, dict[str, Any]]:
+    """Return spread and values per client of both accuracies under their plain names.
+
+    With ``test_images`` of each client the test accuracy has a ``weighted_mean`` as well.
+    """
     return {
         key: spread(
-            {r.client: r.metrics[prefix + key] for r in replies if prefix + key in r.metrics}
+            {r.client: r.metrics[prefix + key] for r in replies if prefix + key in r.metrics},
+            images=images,
         )
-        for key in ("test_accuracy", "val_accuracy")
+        for key, images in (("test_accuracy", test_images), ("val_accuracy", None))
     }
 
 
 def global_scores(
-    strategy: CorollaStrategy, replies: Sequence[Reply], scores: dict[str, dict[str, Any]]
+    strategy: CorollaStrategy,
+    replies: Sequence[Reply],
+    scores: dict[str, dict[str, Any]],
+    *,
+    test_images: Mapping[ClientId, int] | None = None,
 ) -> dict[str, dict[str, Any]] | None:
     """Return the global model's scores; None where the method has no global model.
 
     Where clients report them apart from their own model's, those; else the plain ones are the global model's.
     """
     if any("global_val_accuracy" in reply.metrics for reply in replies):
-        return scores_of(replies, "global_")
+        return scores_of(replies, "global_", test_images=test_images)
     return scores if strategy.has_global else None
 
 

@@ -40,9 +40,10 @@ def summarise(
         known: how many clients there are, asked or not.
 
     """
-    as_trained = scores_of(replies, "") if replies else {}
+    images = {c: int(f["num_examples"]["test"]) for c, f in facts.items() if "num_examples" in f}
+    as_trained = scores_of(replies, "", test_images=images) if replies else {}
     epochs = config.evaluation.fine_tune_epochs if replies else 0
-    tuned = scores_of(replies, "fine_tuned_") if epochs else as_trained
+    tuned = scores_of(replies, "fine_tuned_", test_images=images) if epochs else as_trained
     per_client = {reply.client: _client_entry(strategy, reply, facts) for reply in replies}
     summary: dict[str, Any] = {
         "method": config.method.name,
@@ -64,9 +65,9 @@ def summarise(
         "class_names": list(config.images.classes) if config.images else [],
         "dimensions": strategy.space.describe(),
     }
-    shared = global_scores(strategy, replies, as_trained) if replies else None
-    if shared:
-        summary["global"] = shared
+    if replies:
+        shared = global_scores(strategy, replies, as_trained, test_images=images)
+        summary |= {"global": shared} if shared else {}
     if epochs:
         summary["as_trained"] = as_trained
         summary["fine_tuned"] = {"epochs": epochs, **tuned}

@@ -27,6 +27,14 @@ def test_spread_of_four_clients_by_hand() -> None:
         ("site", 0.7),
     ]
     assert "per_client" not in spread({"0": 1.0}, per_client=False)
+    assert "weighted_mean" not in result
+
+
+def test_in_the_weighted_mean_each_client_counts_by_its_images() -> None:
+    """Of 1 and 3 images: (0.25 + 3 * 0.75) / 4 = 0.625. Nothing is said where somebody's are not known."""
+    values = {"a": 0.25, "b": 0.75}
+    assert spread(values, images={"b": 3, "a": 1})["weighted_mean"] == 0.625
+    assert "weighted_mean" not in spread(values, images={"b": 3})
 
 
 @pytest.mark.parametrize(

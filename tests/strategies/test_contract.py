@@ -147,7 +147,11 @@ def test_run_leaves_what_the_contract_says(method: str, whole: RunDirectory) -> 
     summary = directory.summary()
     assert summary["method"] == method
     assert sorted(summary["test_accuracy"]["per_client"]) == ["0", "1", "2", "3"]
-    assert sorted(summary["test_accuracy"]) == ["mean", "per_client", "std", "worst_decile"]
+    spread = summary["test_accuracy"]
+    assert sorted(spread) == ["mean", "per_client", "std", "weighted_mean", "worst_decile"]
+    images = {c: entry["num_examples"]["test"] for c, entry in summary["per_client"].items()}
+    right = sum(spread["per_client"][client] * count for client, count in images.items())
+    assert spread["weighted_mean"] == pytest.approx(right / sum(images.values()))
     assert [line["round"] for line in directory.metrics()] == [1, 2, 3]
     assert [len(line["participants"]) for line in directory.metrics()] == [2, 2, 2]
     assert ["evaluation" in line for line in directory.metrics()] == [False, True, True]

@@ -50,7 +50,13 @@ def test_tiers_are_trained_on_and_what_is_global_stays_apart(tmp_path: Path) -> 
         assert tier["clients"] == len(able) == clients
         assert tier["test_images"] == sum(entry["num_examples"]["test"] for entry in able)
     assert "global" not in summary
-    assert set(summary["test_accuracy"]) == {"mean", "std", "worst_decile", "per_client"}
+    assert set(summary["test_accuracy"]) == {
+        "mean",
+        "weighted_mean",
+        "std",
+        "worst_decile",
+        "per_client",
+    }
     rows = directory.clients()
     assert [row["round"] for row in rows if "tier" in row] == [3, 3, 3]
     assert ["largest_weight" in line for line in directory.metrics()] == [True, True, False]
