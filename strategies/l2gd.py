@@ -19,11 +19,14 @@ from corolla.federation import Federation
 from corolla.settings import settings
 from corolla.state import State
 from corolla.tasks import Reply
+from corolla.training.available_memory import require_memory
 from corolla.training.coin import CoinSettings, flips
 from corolla.types import Arrays, ClientId, client_order
 from strategies.base import Outcome
 from strategies.ditto import Ditto
 from strategies.fedavg import FedAvgSettings
+
+_MIB = 2**20
 
 
 @settings
@@ -41,6 +44,15 @@ class L2GD(Ditto):
     def __init__(self, *, federation: Federation, settings: L2GDSettings) -> None:
         super().__init__(federation=federation, settings=settings)
         self._known: dict[ClientId, tuple[Arrays, int]] = {}  # last x_k, and images
+        if settings.mean_of == "known":
+            own_mib = sum(array.nbytes for array in self._arrays.values()) / _MIB
+            require_memory(
+                2 * federation.clients * own_mib,  # with what is being written
+                what=f"L2GD's server keeps a model of each of {federation.clients} clients",
+                key="method.mean_of",
+                value=settings.mean_of,
+                remedy="Use mean_of=round, a smaller network, or fewer clients",
+            )
 
     def absorb(self, server_round: int, replies: Sequence[Reply]) -> Outcome:
         """Make the mean."""

@@ -165,3 +165,13 @@ def test_a_run_by_the_coin_tells_its_steps(tmp_path: Path) -> None:
 def test_what_cannot_be_is_refused(setting: str) -> None:
     with pytest.raises(RefusedError, match=rf"method\.{setting}: is out of range"):
         plan_run(small("method=l2gd", f"method.{setting}", "run_dir=unused"))
+
+
+def test_more_models_than_the_memory_holds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("corolla.training.available_memory.available_mib", lambda device: 0.1)
+    asked = small("method=l2gd", "run_dir=unused")
+    plan_run(asked)  # the mean of a round needs nobody's model afterwards
+    with pytest.raises(
+        RefusedError, match=r"mean_of='known': .*a model of each of 4 clients; .* 0 MiB"
+    ):
+        plan_run([*asked, "method.mean_of=known"])
