@@ -23,14 +23,18 @@ from corolla.types import Arrays
 from tests.conftest import quick
 from tests.strategies.conftest import small
 
-METHODS = ["local", "fedmd", "perfed_ckt", "fedkemf", "ditto", "spider"]
+# Methods whose clients keep a model of their own; GIVEN: a lost one is replaced by what was received.
+GIVEN = ["ditto", "spider", "apfl", "l2gd"]
+METHODS = ["local", "fedmd", "perfed_ckt", "fedkemf", "fml", *GIVEN]
 
 
 class _Client:
     """A client with a few images and a disk, and the tasks that it is given."""
 
     def __init__(self, method: str, folder: Path, **experiment: str) -> None:
-        config = plan_run(small(f"method={method}", "run_dir=unused", "trainer.clip_norm=1")).config
+        own = {"fml": ["method.knowledge=smallest"], "l2gd": ["method.beta=0"]}.get(method, [])
+        asked = small(f"method={method}", *own, "run_dir=unused", "trainer.clip_norm=1")
+        config = plan_run(asked).config
         context: Any = SimpleNamespace(run_config={"config": config.to_yaml()}, node_config={})
         site = site_of(context, {"client": "1"})
         few = site.data.train.between(0, 6)
@@ -51,6 +55,7 @@ class _Client:
                 "outputs": np.zeros((4, 10), np.float32),
             },
             "fedkemf": self.space.cut(whole, self.space.smallest()),
+            "fml": self.space.cut(whole, self.space.smallest()),
         }.get(method, self.space.cut(whole, self.architecture))
 
     def task(self, round: int) -> Task:
@@ -100,12 +105,22 @@ def test_a_damaged_model_goes_back_and_starts_anew_where_there_is_no_other(
             client.damage(round)
         lost = client.model(3)
         assert "its own model STARTS ANEW" in caplog.text
-    start = client.received if method in ("ditto", "spider") else None
+    start = client.received if method in GIVEN else None
     if start is None:
         start = client.space.cut(client.space.initial_state(0), client.architecture)
     assert _same(lost, start)
     assert client.fit(4) == 1
     assert client.fit(5) == 1  # it says so from then on
+
+
+def test_pfedmes_damaged_model_is_solved_for_again(tmp_path: Path) -> None:
+    """As one that never took part would."""
+    client, stranger = (_Client("pfedme", tmp_path / name) for name in ("client", "stranger"))
+    for round in (1, 2):
+        client.built().fit(client.task(round), client.arrays())
+    assert not _same(client.model(2), stranger.model(2))
+    client.damage(2)
+    assert _same(client.model(2), stranger.model(2))
 
 
 @pytest.mark.parametrize("method", METHODS)

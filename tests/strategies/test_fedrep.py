@@ -90,6 +90,13 @@ def test_each_phase_leaves_the_other_part_bit_for_bit(bn: str, tmp_path: Path) -
     assert all(parameter.requires_grad for parameter in both.parameters())
 
 
+def test_the_body_trains_its_own_epochs_where_they_are_given(tmp_path: Path) -> None:
+    """Of 12 images: 2 epochs of the body and one pass for the head's features, whatever the task's epochs."""
+    client: FedRepClient = client_alone(tmp_path, "fedrep", "method.body_epochs=2")
+    model, task = model_and_task(client, epochs=5)
+    assert client._train(model, task).samples_processed == 12 * (2 + 1)
+
+
 def test_kept_features_are_what_the_whole_network_computes(tmp_path: Path) -> None:
     """Against plain steps through a network in evaluation mode, momentum and decay on."""
     client: FedRepClient = client_alone(

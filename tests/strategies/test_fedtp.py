@@ -10,6 +10,8 @@ import pytest
 from corolla.config.schema import RunConfig
 from corolla.errors import RefusedError
 from corolla.launch import plan_run
+from corolla.types import Arrays
+from strategies import pfedhn
 from tests.strategies.conftest import small
 from tests.strategies.test_contract import _config, _replies, _strategy
 from tests.strategies.test_pfedhn import LINEAR, _features
@@ -40,6 +42,33 @@ def test_first_round_by_hand() -> None:
             np.testing.assert_allclose(array - start[name], -0.02 * sum(moves), atol=1e-7)
     written = {name for name in strategy.state().arrays if name.startswith("hypernetwork/write.")}
     assert written == {f"hypernetwork/write.{n}.{part}" for n in QKV for part in ("weight", "bias")}
+
+
+@pytest.mark.parametrize("method", ["fedtp", "pfedhn"])
+def test_with_biases_alone_it_is_fedavg(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bias writes the same for everybody: a step of 1 takes it to the mean of what came back."""
+    plain = ("lr=1.0", "momentum=0.0", "weight_decay=0.0", "clip_norm=null")
+    kept = [f"method.hypernetwork.{setting}" for setting in plain]
+    alike = ("method.weights=examples", "method.steps=mean")
+    ours = _strategy(_config(method, *alike, *kept))
+    space = [text for text in small(f"method={method}") if text.startswith("space")]
+    fedavg = _strategy(_config("fedavg", "rounds=3", *space))
+    step = pfedhn.stepped
+
+    def biases(values: Arrays, velocity: Arrays, gradient: Arrays, settings: Any) -> Any:
+        moved = {
+            n: g if n.startswith("write.") and n.endswith(".bias") else np.zeros_like(g)
+            for n, g in gradient.items()
+        }
+        return step(values, velocity, moved, settings)
+
+    monkeypatch.setattr(pfedhn, "stepped", biases)
+    for round in (1, 2, 3):
+        for each in (fedavg, ours):
+            each.absorb(round, _replies(each, round, ["0", "1", "2"]))
+        wanted, found = fedavg.deployed("3").arrays, ours.deployed("3").arrays
+        for name, array in wanted.items():
+            np.testing.assert_allclose(found[name], array, atol=1e-5, err_msg=name)
 
 
 def _on_another_space(*settings: str) -> RunConfig:

@@ -18,7 +18,7 @@ from corolla.training.mutual import mutual_losses
 from corolla.training.settings import TrainerSettings
 from strategies.fml import FML
 from tests.strategies.conftest import run
-from tests.strategies.test_contract import _config
+from tests.strategies.test_contract import _config, _strategy
 from tests.strategies.test_fedmd import private_models
 from tests.strategies.test_fedrep import TINY, client_alone
 from tests.strategies.test_reductions import weights_of
@@ -129,3 +129,18 @@ def test_without_limits_both_have_one_architecture_and_a_cap_makes_the_private_o
     free, capped = strategy.orders(1, ["0", "1"])
     assert free.task.architecture == free.of == capped.of == space.middle()
     assert space.costs(capped.task.architecture).macs <= cap
+
+
+def test_a_client_that_never_took_part_has_the_initial_model(tmp_path: Path) -> None:
+    one = (*TINY, "clients=2", "clients_per_round=1", "rounds=1", "evaluation.every=0")
+    settings = ("evaluation.fine_tune_epochs=0", "evaluation.statistics=aggregate")
+    directory = run(tmp_path / "run", "method=fml", *one, *settings)
+    (row,) = directory.clients()
+    (absent,) = {"0", "1"} - {row["client"]}
+    strategy = _strategy(_config("fml", *TINY))
+    space, architecture = strategy.space, strategy.deployed(absent).architecture
+    start = _bits(space.cut(space.initial_state(0), architecture))
+    assert _bits(directory.client_model(absent)[1]) == start
+    (trained,) = private_models(directory).values()  # nobody else keeps anything
+    assert _bits(trained) != start
+    assert sorted(directory.summary()["test_accuracy"]["per_client"]) == ["0", "1"]
