@@ -24,7 +24,7 @@ PROTOBUF = {"content-type": "application/protobuf"}
 
 @pytest.fixture(scope="module")
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
-    federation = Federation(tmp_path_factory.mktemp("federation"), [SITE])
+    federation = Federation(tmp_path_factory.mktemp("federation"), [SITE], warm=True)  # as shipped
     try:
         federation.start()
         federation.connect(INTRUDER, federation.sites_port)
@@ -48,7 +48,7 @@ def test_a_run_goes_on_while_a_site_tries_what_only_the_operator_may(
 ) -> None:
     run_dir = federation.runs / "first"
     user = federation.run(run_dir, "rounds=50")
-    wait_until(lambda: federation.training(SITE), 120, f"{SITE} to train")
+    wait_until(lambda: lines(run_dir / "metrics.jsonl"), 120, f"{SITE} to train")
     (node,) = federation.nodes()
     ((run_id, status),) = runs(federation).items()
     assert status == "running"
