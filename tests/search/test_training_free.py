@@ -106,8 +106,19 @@ def test_a_cache_is_fitter_the_more_it_may_cost(tmp_path: Path) -> None:
     read = ParetoCache(SPACE, CacheSettings(path=str(path)), seed=7)
     assert read.entries == entries
     other = make_space("elastic_resnet", resolution=8)
-    with pytest.raises(RefusedError, match="holds architectures of space 'elastic_cnn', not of"):
+    with pytest.raises(RefusedError, match="of space 'elastic_cnn': not of this 'elastic_resnet'"):
         ParetoCache(other, CacheSettings(path=str(path)), seed=0)
+    # The same choices in another network cost something else, and are as fit as something else.
+    own = {"resolution": 8}
+    resnet = make_space("elastic_resnet", **own)  # its tensors are the same at every resolution
+    ParetoCache(resnet, CacheSettings(entries=2, evolution=EVOLUTION), seed=0).write(path)
+    for changed in ({"resolution": 16}, {"in_channels": 1}, {"widths": [[4, 8], [8, 16]]}):
+        other = make_space("elastic_resnet", **(own | changed))
+        with pytest.raises(RefusedError, match=r"cache.path=.*cache.json.*of another resolution"):
+            ParetoCache(other, CacheSettings(path=str(path)), seed=0)
+    stricter = CacheSettings(path=str(path), fitness=FitnessSettings(monotonicity=3.0))
+    with pytest.raises(RefusedError, match=r"'monotonicity': 1.0.*'monotonicity': 3.0.*cache.fitn"):
+        ParetoCache(resnet, stricter, seed=0)
     with pytest.raises(RefusedError, match="is no absolute path"):
         ParetoCache(SPACE, CacheSettings(path="cache.json"), seed=0)
     with pytest.raises(RefusedError, match="cannot be read as a cache"):
@@ -119,9 +130,9 @@ def test_a_cache_with_a_row_that_is_no_architecture_is_refused(
     tmp_path: Path, entry: float
 ) -> None:
     row = [entry, *SPACE.smallest().to_list()[1:]]
-    content = {"space": SPACE.name, "fingerprint": SPACE.fingerprint(), "entries": [row]}
     path = tmp_path / "cache.json"
-    path.write_text(json.dumps(content))
+    ParetoCache(SPACE, CacheSettings(entries=2, evolution=EVOLUTION), seed=0).write(path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"entries": [row]}))
     with pytest.raises(RefusedError, match=r"cache.path=.*holds what is no architecture"):
         ParetoCache(SPACE, CacheSettings(path=str(path)), seed=0)
 
@@ -187,7 +198,8 @@ def test_tiers_hold_what_their_bounds_say() -> None:
     _, rarest = Tiers(small, rare, seed=0).found(None)
     assert small.cost(rarest) > 0.9 * small.cost(small.largest())
     none = TierSettings(
-        count=1, quantile=1.0, shares=[0.001, 1.0], by="random", evolution=EVOLUTION
+        count=1, quantile=1.0, shares=[0.001, 0.002, 1.0], by="random", evolution=EVOLUTION
     )
-    with pytest.raises(RefusedError, match="tier 1 is empty"):
+    with pytest.raises(RefusedError, match=r"none of 200 .*: tier 1 \(.*tier 2") as refused:
         Tiers(SPACE, none, seed=0)
+    assert len(refused.value.faults) == 1  # whatever number of tiers is empty

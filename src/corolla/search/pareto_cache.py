@@ -8,6 +8,7 @@ after the other; or read from a file.
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from functools import cached_property
 from operator import index
 from pathlib import Path
@@ -20,6 +21,7 @@ from corolla.search.evolution import EvolutionSettings, Fits, draw_accepted, evo
 from corolla.search.training_free import FitnessSettings, TrainingFree
 from corolla.settings import AtLeastTwo, settings
 from corolla.spaces.architecture import Architecture
+from corolla.spaces.base_space import network_fingerprint
 from corolla.spaces.supernet import Supernet
 
 _SEARCH = 0xCAC4E  # keeps the search's draws apart from others of the same seed
@@ -41,7 +43,7 @@ class ParetoCache:
     """Architectures in the order of their costs; found, or read, when first asked for.
 
     Raises:
-        RefusedError: no file at ``path``, one of another space, or a space without convolutions.
+        RefusedError: no file at ``path``, one of another space or fitness, or a space without convolutions.
 
     """
 
@@ -88,10 +90,16 @@ class ParetoCache:
         """Write the cache to a file, for other runs."""
         content = {
             "space": self._space.name,
-            "fingerprint": self._space.fingerprint(),
+            "fingerprint": self._fingerprint(),
+            "fitness": asdict(self._settings.fitness),
             "entries": [one.to_list() for one in self.entries],
         }
         write_text(path, json.dumps(content))
+
+    def _fingerprint(self) -> str:
+        """Of all that costs and fitness depend on: choices, tensors, pixels."""
+        space = self._space
+        return network_fingerprint(space.fingerprint(), space.supernet_shapes, space.resolution)
 
     def _read(self, path: Path) -> list[Architecture]:
         space = self._space
@@ -105,12 +113,22 @@ class ParetoCache:
         try:
             content = json.loads(path.read_text())
             name, fingerprint = content["space"], content["fingerprint"]
-            entries = content["entries"]
+            fitness, entries = content["fitness"], content["entries"]
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise refuse(f"cannot be read as a cache: {error}", unread) from error
-        if fingerprint != space.fingerprint():
-            remedy = f"Use space={name}, or cache.path=null: then the cache is found"
-            raise refuse(f"holds architectures of space {name!r}, not of {space.name!r}", remedy)
+        found = "cache.path=null: then the cache is found"
+        if fingerprint != self._fingerprint():
+            problem, remedy = (
+                f"holds architectures of space {name!r}",
+                f"Use space={name}, or {found}",
+            )
+            if name == space.name:
+                problem += ", of another resolution, other widths, classes or choices"
+                remedy = f"Use the space's settings of that run, or {found}"
+            raise refuse(f"{problem}: not of this {space.name!r}", remedy)
+        if fitness != asdict(self._settings.fitness):
+            problem = f"was found for the fitness {fitness}, not {asdict(self._settings.fitness)}"
+            raise refuse(problem, f"Use these as cache.fitness, or {found}")
         try:
             rows = [space.check(Architecture(tuple(map(index, row)))) for row in entries]
         except (ValueError, TypeError) as error:

@@ -60,20 +60,22 @@ class Tiers:
     def __init__(self, space: Supernet, settings: TierSettings, *, seed: int) -> None:
         self._space, self._settings, self._seed = space, settings, seed
         self._free = TrainingFree(space, settings.fitness) if settings.by == "fitness" else None
-        faults = [
-            Fault(
-                "tiers.shares" if settings.shares else "tiers.count",
-                settings.shares or settings.count,
-                f"no architecture of space {space.name!r} costs more than {low:,.0f} and at most "
-                f"{high:,.0f} multiply-accumulates: tier {tier} is empty",
-                f"Use fewer tiers, or bounds between {space.cost(space.smallest()):,} and "
-                f"{space.cost(space.largest()):,}",
-            )
+        empty = [
+            f"tier {tier} (more than {low:,.0f}, at most {high:,.0f})"
             for tier, (low, high) in enumerate(self.ranges, start=1)
             if not self._members(tier, 1)
         ]
-        if faults:
-            raise RefusedError(faults)
+        if empty:
+            raise RefusedError(
+                Fault(
+                    "tiers.shares" if settings.shares else "tiers.count",
+                    settings.shares or settings.count,
+                    f"none of {_DRAWS} architectures drawn from space {space.name!r}, made costlier or "
+                    f"cheaper, costs what these do, in multiply-accumulates: {'; '.join(empty)}",
+                    f"Use fewer tiers, or bounds between {space.cost(space.smallest()):,} and "
+                    f"{space.cost(space.largest()):,}",
+                )
+            )
 
     @cached_property
     def ranges(self) -> list[tuple[float, float]]:
