@@ -144,6 +144,7 @@ class PerFedNAS(CorollaStrategy):
         """Have a subnet proposed per client, cut its weights out of the supernet."""
         orders, self._drawn = [], {}
         drawn = self._round_draws(server_round, cohort)
+        self._rule.ordered([draws[-1] for draws in drawn.values()])
         for client in cohort:
             draws = drawn[client]
             self._drawn[server_round, client] = draws

@@ -20,6 +20,7 @@ from corolla.aggregation.operation_average import operation_average
 from corolla.aggregation.updates import Update, Weights, update_weight
 from corolla.federation import Federation
 from corolla.settings import Fraction, Share, settings
+from corolla.spaces.architecture import Architecture
 from corolla.spaces.paths import held_by
 from corolla.state import State
 from corolla.tasks import Reply
@@ -64,6 +65,9 @@ class TrainingRule(ABC):
         self, supernet: Arrays, velocity: Arrays, server_round: int, replies: Sequence[Reply]
     ) -> Trained:
         """Return what becomes of ``supernet``, which is not written to; at least one reply."""
+
+    def ordered(self, architectures: Sequence[Architecture]) -> None:  # noqa: B027 - most need no word
+        """Hear what the round's clients are asked to train. No state: a repeated round says it again."""
 
     def state(self) -> State:
         """Return what the rule remembers."""
@@ -122,7 +126,8 @@ class LargestSettings:
 class Largest(TrainingRule):
     """As `Coverage`, and the round's costliest subnet weighs beta(t), whatever its client's images.
 
-    Several of the same cost share it. The method's own weights are not used.
+    Several of the same cost share it. Where nobody answers for it, all weigh the same: a lesser one is not
+    the largest. The method's own weights are not used.
     """
 
     settings: LargestSettings
@@ -137,16 +142,21 @@ class Largest(TrainingRule):
     ) -> None:
         super().__init__(federation=federation, averaging=averaging, rounds=rounds)
         self.settings = settings
+        self._most = 0  # cost of the round's costliest order
+
+    def ordered(self, architectures: Sequence[Architecture]) -> None:
+        """Keep what the costliest costs."""
+        self._most = max((self.space.cost(one) for one in architectures), default=0)
 
     def trained(
         self, supernet: Arrays, velocity: Arrays, server_round: int, replies: Sequence[Reply]
     ) -> Trained:
         """Return the weighted mean."""
         costs = [self.space.cost(reply.task.architecture) for reply in replies]
-        beta = self.weight(server_round)
-        updates = weighed(self.updates(replies), [cost == max(costs) for cost in costs], beta)
+        most, beta = max(self._most, *costs), self.weight(server_round)
+        updates = weighed(self.updates(replies), [cost == most for cost in costs], beta)
         step = self.averaged(supernet, velocity, updates)
-        return step._replace(metrics={"largest_weight": beta})
+        return step._replace(metrics={"largest_weight": beta} if most in costs else {})
 
     def weight(self, server_round: int) -> float:
         """Return beta of a round, 1, 2 ..."""

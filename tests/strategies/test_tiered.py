@@ -117,6 +117,21 @@ def test_the_largest_weighs_beta_of_its_round_and_the_others_share_the_rest(
     assert found == pytest.approx(wanted, rel=1e-5)
 
 
+def test_where_the_largest_fails_the_others_weigh_the_same() -> None:
+    """Beta is the largest's alone: of the two that answered, in round 1, each weighs 1/2, not 0.9 and 0.1."""
+    settings = ["rounds=6", "clients=3", "clients_per_round=3", "method.fine_tuning.rounds=1"]
+    strategy = _strategy(_config("deepfednas", *FITTEST[1:], *settings))
+    replies = _replies(strategy, 1, ["0", "1", "2"])
+    whole = strategy.space.largest()
+    one, other = [reply for reply in replies if reply.task.architecture != whole]
+    assert one.task.architecture != other.task.architecture
+    outcome = strategy.absorb(1, [one, other])
+    name = "classifier.bias"  # everybody holds all of it
+    (found,) = (a for key, a in strategy.state().arrays.items() if key.endswith(f"/{name}"))
+    assert found == pytest.approx((one.arrays[name] + other.arrays[name]) / 2, rel=1e-5)
+    assert "largest_weight" not in outcome.metrics
+
+
 def test_a_tiers_architecture_has_the_lowest_loss_of_all_that_were_scored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
