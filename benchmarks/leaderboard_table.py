@@ -63,6 +63,9 @@ would take an hour, and six minutes are the limit. SPIDER and FedNAS search in m
 this space has none of: they have track f, where few clients all take part in every round, as SPIDER needs it.
 FedNAS searches in 12 of the 30 rounds, then trains what it found. HAPFNAS is there with its own MobileNetV2
 space, and the server trains in 12 of the rounds, on images that clients of other arms have.
+
+Arms with `server_set=held_out` in their command (`superfednas`, `fedoras` and HAPFNAS among them) take 1,000
+images out of the pool for the server. Clients of the other arms have these images: data sets are not equal.
 """.splitlines()
 _POOLED = """\
 Global models, by all test images together: no class prior of a client, no statistics of its own.
