@@ -191,7 +191,7 @@ def _plain(digits: int) -> Callable[[MeanSd], str]:
 def _short(summary: Mapping[str, Any]) -> dict[str, Any]:
     """Keep what a reader could want to recompute, without the space's description."""
     kept = ("method", "seed", "rounds", "test_accuracy", "val_accuracy", "best", "global", "costs")
-    short = {key: summary[key] for key in (*kept, "lead") if key in summary}
+    short = {key: summary[key] for key in (*kept, "pooled", "lead") if key in summary}
     short["deployed"], short["fine_tuned"] = summary["deployed"], summary.get("fine_tuned")
     short["diagnostics"] = summary["diagnostics"]
     short["architectures"] = {c: e["choices"] for c, e in summary["per_client"].items()}
