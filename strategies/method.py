@@ -157,10 +157,11 @@ class Method(ABC):
     def global_models(self) -> Mapping[str, Deployment]:
         """Return the models that serve more than one client, by name: one global model, or one per tier.
 
-        Asked for after the last round. Every client scores each of them as it is, without statistics or
-        class prior of its own; summary.json has their accuracies on all clients' test images, pooled.
+        Asked for after the last round. Every client that it fits scores each of them as it is, without
+        statistics or class prior of its own; summary.json has their accuracies on these clients' test
+        images, pooled. By default what all deploy, where ``has_global``: it is the same whoever asks.
         """
-        return {}
+        return {"global": self.deployed("")} if self.has_global else {}
 
     def loss_of_deployed(self) -> str | None:
         """Return what deployed models were last trained by ; None: trainer.loss."""

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from rich.console import Console
 
-from corolla.cli.tables import candidates, clients, comparison, shared_models
+from corolla.cli.tables import (
+    candidates,
+    clients,
+    comparison,
+    global_model,
+    headline,
+    shared_models,
+)
 from tests.report.test_report_compare import finished
 
 
@@ -31,12 +39,36 @@ def test_shared_models_have_a_table_of_their_own() -> None:
     console = Console(width=80)
     with console.capture() as told:
         console.print(table)
-    assert "over all 1,500 test images together" in told.get()
+    assert "over all test images together" in told.get()
     rows = [line.split("│")[1:-1] for line in told.get().splitlines() if "│" in line]
     assert [[cell.strip() for cell in row] for row in rows] == [
-        ["tier 1", "1,200", "2.50", "81.25"],
-        ["tier 2", "1,200", "2.50", "50.00"],
+        ["tier 1", "1,200", "2.50", "1,500", "81.25"],
+        ["tier 2", "1,200", "2.50", "1,500", "50.00"],
     ]
+
+
+def test_the_global_model_is_no_row_of_the_personalised_table() -> None:
+    spread = {"mean": 0.5, "std": 0.125, "worst_decile": 0.25}
+    summary = {"clients": 2, "test_accuracy": spread, "global": {"test_accuracy": spread}}
+    own, shared = headline(summary), global_model(summary)
+    assert shared is not None
+    assert [list(table.columns[0].cells) for table in (own, shared)] == [
+        ["deployed, last round"],
+        ["global model"],
+    ]
+    assert global_model({"clients": 2}) is None
+
+
+def test_a_comparison_has_the_pooled_accuracy_in_a_column_of_its_own(tmp_path: Path) -> None:
+    paths = [finished(tmp_path / str(seed), 0.5, seed) for seed in (0, 1)]
+    for path, accuracy in zip(paths, (0.25, 0.75), strict=True):
+        summary = json.loads((path / "summary.json").read_text())
+        summary["pooled"] = {"global": {"test_accuracy": accuracy}}
+        (path / "summary.json").write_text(json.dumps(summary))
+    table, _ = comparison(paths)
+    cells = {str(column.header): list(column.cells) for column in table.columns}
+    # By hand: (25 + 75) / 2, and 50 / sqrt(2).
+    assert [cell.replace("\u00a0", " ") for cell in cells["global, pooled %"]] == ["50.0 ± 35.4"]
 
 
 def test_two_steps_are_two_rows(tmp_path: Path) -> None:

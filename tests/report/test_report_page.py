@@ -210,7 +210,11 @@ def test_headline_numbers_are_the_summary_s(tmp_path: Path) -> None:
         "val_accuracy": {"mean": 0.375},
         "best": {"round": 3, "test_accuracy": {"mean": 0.625}},
         "fine_tuned": {"epochs": 10, "test_accuracy": {"mean": 0.875}},
-        "pooled": {"tier 1": {"macs": 2e6, "test_accuracy": 0.6875}, "tier 2": "damaged"},
+        "global": {"test_accuracy": {"mean": 0.375}},
+        "pooled": {
+            "tier 1": {"macs": 2e6, "test_images": 40, "test_accuracy": 0.6875},
+            "tier 2": "damaged",
+        },
         "per_client": {
             "a": {"training_memory_mib": 30.0, "memory_budget_mib": 40.0},
             "b": {"training_memory_mib": 50.0, "memory_budget_mib": 40.0},
@@ -223,7 +227,9 @@ def test_headline_numbers_are_the_summary_s(tmp_path: Path) -> None:
     assert "round chosen on validation (3) 62.5 \u2013 \u2013 \u2013" in parser.text
     assert "last round (4), fine-tuned (10 epochs) 87.5" in parser.text
     # What serves several clients stands in a table of its own.
-    assert "model test % validation % MMACs tier 1 68.8 \u2013 2.00 tier 2 \u2013" in parser.text
+    assert "% validation % images MMACs tier 1 68.8 \u2013 40 2.00 tier 2 \u2013" in parser.text
+    assert "The global model as clients run it model test %" in parser.text
+    assert parser.text.count("global model, last round (4)") == 1
     assert "1 of 2 clients fit their budget" in parser.text
     assert "50.0 of 40.0 MiB: exceeded" in parser.text
 

@@ -26,6 +26,21 @@ def test_with_private_parts_nobody_has_a_global_model(method: str, tmp_path: Pat
     assert len(summary["per_client"]) == 4
 
 
+def test_one_model_for_all_is_scored_on_all_images_together(tmp_path: Path) -> None:
+    """FedAvg and its relatives, too; beside it stays what clients make of it with their own statistics."""
+    tiny = ["method=fedavg", "space=elastic_resnet", "space.supernet.resolution=8", *ONCE]
+    plain = [*tiny, "evaluation.statistics=aggregate", "trainer.loss=cross_entropy"]
+    summary = run(tmp_path / "run", *plain).summary()
+    found = summary["pooled"]["global"]
+    own = summary["test_accuracy"]["per_client"]
+    assert (found["clients"], found["test_images"]) == (4, 24)
+    # With nothing of a client's own in either, equal clients' mean is the pooled accuracy.
+    assert found["test_accuracy"] == pytest.approx(sum(own.values()) / 4)
+    assert summary["global"]["test_accuracy"] == summary["test_accuracy"]
+    nobody = run(tmp_path / "none", *plain, "evaluation.final=none").summary()
+    assert "pooled" not in nobody
+
+
 def test_a_global_model_is_scored_without_the_clients_class_priors(tmp_path: Path) -> None:
     """Clients that are skewed, trained by balanced softmax: what they run has their priors, it has none."""
     skewed = ["partition.alpha=0.1", "evaluation.statistics=aggregate"]

@@ -156,8 +156,9 @@ def _conclude(directory: RunDirectory, *, report: bool) -> None:
     summary = directory.summary()
     _OUT.print(tables.clients(summary))
     _OUT.print(tables.headline(summary))
-    if (shared := tables.shared_models(summary)) is not None:
-        _OUT.print(shared)
+    for shared in (tables.global_model(summary), tables.shared_models(summary)):
+        if shared is not None:
+            _OUT.print(shared)
     if report:
         from corolla.report import write_report
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from corolla.report.measures import MEASURES, in_words, over_seeds
 from corolla.types import client_order
 
 _MOST_ROWS, _MOST_TOLD = 40, 10  # clients; whose architectures take four lines each
-_COMPARED = ("last", "worst", "fine_tuned", "global")  # what has room in 80 columns
+_COMPARED = ("last", "worst", "fine_tuned", "global", "pooled")  # what has room in 80 columns
 
 
 def clients(summary: Mapping[str, Any]) -> Table:
@@ -62,9 +62,6 @@ def headline(summary: Mapping[str, Any]) -> Table:
     """Return mean, spread and worst decile over all clients, or over those that were asked at the end."""
     known = summary.get("known_clients", summary["clients"])
     of = f" of {known:,}" if summary.get("final", "all") != "all" else ""
-    table = Table(title=f"Test accuracy over {summary['clients']:,}{of} clients, %")
-    for heading in ("model", "mean", "sd", "worst decile"):
-        table.add_column(heading, justify="left" if heading == "model" else "right")
     tuned = summary.get("fine_tuned", {})
     own = "deployed"
     if tuned and summary.get("deploy") == "fine_tuned":  # equal scores say nothing
@@ -80,8 +77,24 @@ def headline(summary: Mapping[str, Any]) -> Table:
     if tuned and own == "deployed":
         text = f"deployed + {summary['fine_tuned']['epochs']} epochs of fine-tuning"
         rows.append((text, summary["fine_tuned"]["test_accuracy"]))
-    if "global" in summary:
-        rows.append(("global model", summary["global"]["test_accuracy"]))
+    return _spreads(f"Test accuracy over {summary['clients']:,}{of} clients, %", rows)
+
+
+def global_model(summary: Mapping[str, Any]) -> Table | None:
+    """Return how the one global model does at the clients, as they run it; None where there is none.
+
+    Never in one table with what is personal to them.
+    """
+    if "global" not in summary:
+        return None
+    rows = [("global model", summary["global"]["test_accuracy"])]
+    return _spreads("The global model as clients run it, test accuracy, %", rows)
+
+
+def _spreads(title: str, rows: Iterable[tuple[str, Mapping[str, float]]]) -> Table:
+    table = Table(title=title)
+    for heading in ("model", "mean", "sd", "worst decile"):
+        table.add_column(heading, justify="left" if heading == "model" else "right")
     for name, spread in rows:
         table.add_row(name, *(_percent(spread[key]) for key in ("mean", "std", "worst_decile")))
     return table
@@ -90,19 +103,20 @@ def headline(summary: Mapping[str, Any]) -> Table:
 def shared_models(summary: Mapping[str, Any]) -> Table | None:
     """Return the accuracy of models that serve more than one client; None where the method has none.
 
-    Never in one table with what clients get: a client's test images hold few classes.
+    Never in one table with what clients get: a client's test images hold few classes. A tier is scored by
+    the clients that it fits, so images are told for each.
     """
     pooled: Mapping[str, Mapping[str, Any]] = summary.get("pooled", {})
     if not pooled:
         return None
-    images = max(entry["test_images"] for entry in pooled.values())
-    title = f"Accuracy over all {images:,} test images together, %"
+    title = "Accuracy over all test images together, %"
     table = Table(title=title, min_width=len(title))
-    for heading in ("model", "params", "MMACs", "test"):
+    for heading in ("model", "params", "MMACs", "images", "test"):
         table.add_column(heading, justify="left" if heading == "model" else "right")
     for name, entry in pooled.items():
         costs = f"{entry['params']:,}", f"{entry['macs'] / 1e6:.2f}"
-        table.add_row(name, *costs, _percent(entry.get("test_accuracy")))
+        images = f"{entry['test_images']:,}"
+        table.add_row(name, *costs, images, _percent(entry.get("test_accuracy")))
     return table
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from corolla.report.groups import Group
 from corolla.report.load import Run
-from corolla.report.results import result
+from corolla.report.results import result, shared_models
 from corolla.report.wording import DASH, duration, percent, plus_minus, size
 
 
@@ -47,6 +47,11 @@ def _test_of_one_kind(
     return get
 
 
+def _pooled(run: Run) -> float | None:
+    """Return the accuracy of the one global model on all images together; tiers have no one number."""
+    return next((model.test for model in shared_models(run) if model.name == "global"), None)
+
+
 def _traffic(run: Run) -> float | None:
     down, up = run.cost("bytes_down"), run.cost("bytes_up")
     return None if down is None and up is None else (down or 0) + (up or 0)
@@ -72,6 +77,7 @@ MEASURES: Sequence[Measure] = (
         percent,
     ),
     Measure("global", "global model %", _test("global", "mean"), percent),
+    Measure("pooled", "global, pooled %", _pooled, percent),
     Measure("bytes", "bytes sent", _traffic, size),
     Measure("client_s", "client time", lambda run: run.cost("client_s"), duration),
     Measure("wall_s", "wall time", lambda run: run.cost("wall_s"), duration),

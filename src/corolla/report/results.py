@@ -52,6 +52,7 @@ class SharedModel:
 
     name: str  # global, tier 1 ...
     macs: float | None
+    images: float | None  # test images of the clients that it fits
     test: float | None
     validation: float | None
 
@@ -63,6 +64,7 @@ def shared_models(run: Run) -> list[SharedModel]:
         SharedModel(
             str(name),
             number(mapping(entry).get("macs")),
+            number(mapping(entry).get("test_images")),
             number(mapping(entry).get("test_accuracy")),
             number(mapping(entry).get("val_accuracy")),
         )
