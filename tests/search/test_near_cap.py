@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corolla.search.costliest import costliest_fitting
+from corolla.search.proposals.fixed import Costliest
 from corolla.search.proposals.near_cap import NearCap, near_cap
+from corolla.search.proposals.policy_gradient import PolicyGradient
 from corolla.search.proposals.protocol import SearchContext
 from corolla.search.proposals.uniform import Uniform
 from corolla.spaces.architecture import Architecture, Dimension
@@ -57,3 +59,12 @@ def test_what_is_near_already_stays() -> None:
     assert larger.choices == (2, 2)
     assert sum(smaller.choices) == 1
     assert moved(3, 10 * space.cost(space.largest())) is None
+
+
+def test_it_learns_where_the_search_does() -> None:
+    # What learns nothing chooses no architecture on validation images, which may then be trained on.
+    context = SearchContext(space=SPACE, seed=0, max_draws=3)
+    costliest = NearCap(share=0.9, search=Costliest(context=context), context=context)
+    assert not costliest.learns
+    learned = NearCap(share=0.9, search=PolicyGradient.__new__(PolicyGradient), context=context)
+    assert learned.learns

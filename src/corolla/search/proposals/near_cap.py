@@ -7,16 +7,15 @@ just that. Near the cap only the shape is left to be found: where the width goes
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from corolla.search.costliest import costliest_fitting
 from corolla.search.evolution import Fits
-from corolla.search.proposals.protocol import Observation, Proposals, SearchContext
+from corolla.search.proposals.around import Around
+from corolla.search.proposals.protocol import Proposals, SearchContext
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.space import SearchSpace
-from corolla.state import State
 from corolla.types import ClientId, generator
 
 _TRIES = 20  # times a draw is lowered and raised again before the costliest is taken
@@ -24,11 +23,12 @@ _LOWERED = 3  # dimensions by which it is lowered between them, at most
 _CLIMB, _MOVE = 0xC0572, 0xC0573  # keep these draws apart from others of the same seed
 
 
-class NearCap(Proposals):
+class NearCap(Around):
     """Proposes and deploys what ``search`` does, moved to ``share`` of the costliest that fits, or more."""
 
     def __init__(self, *, share: float, search: Proposals, context: SearchContext) -> None:
-        self._share, self._search, self._context = share, search, context
+        super().__init__(search)
+        self._share, self._context = share, context
 
     def draws(
         self, client: ClientId, rng: np.random.Generator, *, fits: Fits
@@ -48,14 +48,14 @@ class NearCap(Proposals):
         drawn = self._search.draws_of_round(cohort, rngs, fits=fits)
         return {c: [*d[:-1], self._moved(d[-1], fits[c], rngs[c])] for c, d in drawn.items()}
 
-    def observe(self, observations: Sequence[Observation]) -> None:
-        """Have the search learn, of what was trained."""
-        self._search.observe(observations)
-
     def chosen(self, client: ClientId, *, fits: Fits) -> Architecture:
         """Return what the search deploys, moved: the same for equal choices and limits."""
         rng = generator(self._context.seed, _MOVE)
         return self._moved(self._search.chosen(client, fits=fits), fits, rng)
+
+    def chosen_for_all(self) -> Architecture | None:
+        """Return None: each client's is moved to its own limits."""
+        return None
 
     def _moved(self, start: Architecture, fits: Fits, rng: np.random.Generator) -> Architecture:
         space = self._context.space
@@ -63,26 +63,6 @@ class NearCap(Proposals):
         costliest = costliest_fitting(space, fits=fits, rng=climb)
         least = self._share * space.cost(costliest)
         return near_cap(space, start, fits=fits, least=least, rng=rng) or costliest
-
-    def metrics(self, clients: Sequence[ClientId]) -> dict[str, float]:
-        """Return the search's."""
-        return self._search.metrics(clients)
-
-    def columns(self, client: ClientId, architecture: Architecture) -> dict[str, float]:
-        """Return the search's."""
-        return self._search.columns(client, architecture)
-
-    def describe(self, client: ClientId) -> dict[str, Any]:
-        """Return the search's."""
-        return self._search.describe(client)
-
-    def state(self) -> State:
-        """Return the search's."""
-        return self._search.state()
-
-    def load_state(self, state: State) -> None:
-        """Load the search's."""
-        self._search.load_state(state)
 
 
 def near_cap(

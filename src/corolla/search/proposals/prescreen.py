@@ -10,11 +10,11 @@ also moves towards what the forest prefers, as a policy that imitates its best d
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from corolla.search.evolution import Fits
+from corolla.search.proposals.around import Around
 from corolla.search.proposals.pairs import PairsSettings, RewardForest
 from corolla.search.proposals.protocol import Observation, Proposals, SearchContext
 from corolla.settings import Count, settings
@@ -32,14 +32,16 @@ class PrescreenSettings(PairsSettings):
     candidates: Count  # draws per proposal; 1: the search itself
 
 
-class Prescreened(Proposals):
+class Prescreened(Around):
     """Proposes the best predicted of what ``search`` draws; deploys what ``search`` does."""
 
     def __init__(
         self, *, settings: PrescreenSettings, search: Proposals, context: SearchContext
     ) -> None:
         self._forest = RewardForest(context=context, settings=settings)
-        self._search, self.candidates = search, settings.candidates
+        super().__init__(search)
+        self.candidates = settings.candidates
+        self.learns = True  # the forest does
 
     def draws(
         self, client: ClientId, rng: np.random.Generator, *, fits: Fits
@@ -56,27 +58,11 @@ class Prescreened(Proposals):
         self._forest.add(observations)
         self._search.observe(observations)
 
-    def chosen(self, client: ClientId, *, fits: Fits) -> Architecture:
-        """Return what the search deploys."""
-        return self._search.chosen(client, fits=fits)
-
-    def chosen_for_all(self) -> Architecture | None:
-        """Return the search's."""
-        return self._search.chosen_for_all()
-
-    def metrics(self, clients: Sequence[ClientId]) -> dict[str, float]:
-        """Return the search's."""
-        return self._search.metrics(clients)
-
     def columns(self, client: ClientId, architecture: Architecture) -> dict[str, float]:
         """Return the search's, and the predicted reward where there is a prediction."""
         predict = self._forest.predictor(client, keep=True)
         own = {} if predict is None else {"predicted_reward": float(predict([architecture])[0])}
         return {**self._search.columns(client, architecture), **own}
-
-    def describe(self, client: ClientId) -> dict[str, Any]:
-        """Return the search's."""
-        return self._search.describe(client)
 
     def state(self) -> State:
         """Return the search's state, and the pairs under a name of their own."""

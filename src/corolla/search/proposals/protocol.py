@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -48,7 +48,7 @@ class Proposals(Protocol):
     that a round repeated after a crash is the same round.
     """
 
-    learns: ClassVar[bool] = True  # whether rewards change what is proposed or deployed
+    learns: bool = True  # whether rewards change what is proposed or deployed
 
     @abstractmethod
     def draws(
@@ -102,7 +102,7 @@ class Proposals(Protocol):
 class Unlearning(Proposals):
     """Learns nothing. Unless it says otherwise, what it deploys is trained, the same in every round."""
 
-    learns: ClassVar[bool] = False
+    learns = False
 
     def draws(
         self, client: ClientId, rng: np.random.Generator, *, fits: Fits

@@ -8,7 +8,7 @@ DeepFedNAS.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, cast
+from typing import cast
 
 import numpy as np
 
@@ -36,7 +36,7 @@ class SandwichProposalsSettings:
 class TrackedSandwich(Proposals):
     """State: how often each client trained the largest architecture."""
 
-    learns: ClassVar[bool] = False
+    learns = False
     settings: SandwichProposalsSettings
 
     def __init__(self, *, settings: SandwichProposalsSettings, context: SearchContext) -> None:
