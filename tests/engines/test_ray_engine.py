@@ -132,7 +132,7 @@ class TestOwnRay:
         assert sorted(where["partition"] for where in second["where"]) == [0, 1, 2, 3]
         assert {where["launch"] for where in second["where"]} == {"token"}
         assert {where["threads"] for where in second["where"]} == {"1"}
-        # Two processes that stay, the second of which a busy machine may start late; the server is the launcher.
+        # Two processes that stay (a busy machine may start the second late); the server is the launcher.
         earlier = {where["pid"] for where in first["where"]}
         actors = earlier | {where["pid"] for where in second["where"]}
         assert len(actors) <= 2
