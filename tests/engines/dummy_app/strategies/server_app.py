@@ -46,7 +46,7 @@ def _round(grid: Grid, chosen: dict[str, Any], round_: int) -> dict[str, Any]:
         Message(RecordDict(dict(content)), nodes[i % len(nodes)], "train", group_id=str(round_))
         for i in range(int(chosen["messages"]))
     ]
-    replies = list(grid.send_and_receive(messages, timeout=float(chosen.get("timeout_s", 60))))
+    replies = list(grid.send_and_receive(messages, timeout=float(chosen.get("timeout_s", 300))))
     good = [dict(reply.content["where"]) for reply in replies if reply.has_content()]
     bad = [
         {"code": reply.error.code, "reason": reply.error.reason, "src": reply.metadata.src_node_id}
