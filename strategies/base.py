@@ -132,7 +132,9 @@ class CorollaStrategy(Method, Strategy):
         told = dict(extra or {}) | ({} if loss is None else {"loss": loss})
         if statistics:
             told[STATISTICS] = True
-        needs = () if statistics else self._needed_scores(fine_tuned=fine_tune_epochs > 0)
+        prefixes = [""] if as_is is not None else ["", "global_"]
+        prefixes += ["fine_tuned_"] * (fine_tune_epochs > 0)
+        needs = () if statistics else self._needed_scores(prefixes)
         for client in clients:
             deployment = self.deployed(client) if as_is is None else as_is
             task = Task(
@@ -251,9 +253,8 @@ class CorollaStrategy(Method, Strategy):
             limits.append(self.federation.max_examples)
         return min(limits, default=None)
 
-    def _needed_scores(self, *, fine_tuned: bool) -> tuple[str, ...]:
-        """Return the accuracies that every evaluation must bring."""
-        prefixes = ["", "global_"] + ["fine_tuned_"] * fine_tuned
+    def _needed_scores(self, prefixes: Sequence[str]) -> tuple[str, ...]:
+        """Return the accuracies that an evaluation must bring."""
         names = [prefix + name for prefix in prefixes for name in ACCURACIES]
         return tuple(name for name in names if name in self._admission.metrics)
 

@@ -21,7 +21,7 @@ from corolla.config.groups import methods
 from corolla.launch import plan_run, start
 from corolla.records.json_files import to_json
 from corolla.state import State
-from corolla.tasks import STATISTICS, Reply
+from corolla.tasks import AS_IS, STATISTICS, Reply
 from strategies.base import CorollaStrategy
 from strategies.exchange import Exchange
 from strategies.running.federated_run import FederatedRun
@@ -53,7 +53,7 @@ FEDERATIONS: dict[str, list[str]] = {name: [f"method={name}"] for name in METHOD
 class Recorded:
     """One exchange as it was: the state before it, and the right answers to its messages."""
 
-    kind: str  # train | evaluate | statistics | deploy
+    kind: str  # train | evaluate | statistics | as_is | deploy
     server_round: int
     exchange: Exchange
     replies: dict[str, Message]  # by client
@@ -152,7 +152,7 @@ def _recording() -> Iterator[tuple[list[Any], list[Recorded]]]:
             before = _copy(strategy.state())
             replies = list(gather(grid, messages, **settings))
             if tasks:
-                asked = ("deploy", STATISTICS)
+                asked = ("deploy", STATISTICS, AS_IS)
                 said = [one for one in asked if any(f"extra.{one}" in task for task in tasks)]
                 now = said[0] if said else kind
                 clients = {

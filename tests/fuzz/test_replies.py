@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from corolla.state import State
-from corolla.tasks import STATISTICS, Failure, Reply
-from strategies.running.pooled import statistics_together
+from corolla.tasks import AS_IS, STATISTICS, Failure, Reply
+from strategies.running.pooled import pooled, statistics_together
 from tests.conftest import quick
 from tests.fuzz.mutations import mutated
 from tests.fuzz.recording import (
@@ -136,6 +136,8 @@ def _round(
             sent = {name: np.ones_like(array) for name, array in valid[0].arrays.items()}
             together = statistics_together(sent, valid, rule=strategy.federation.robust)
             assert_finite(State(together, {}), ())
+        elif valid and recorded.kind == AS_IS:
+            assert 0 <= pooled(valid, known.run._facts)["test_accuracy"] <= 1
         elif valid and recorded.kind == "deploy":
             _check_summary(known.summary(valid, failures), valid)
         elif valid:
