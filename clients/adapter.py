@@ -25,6 +25,7 @@ from clients.wire import from_record, to_record
 from corolla.tasks import AS_IS, Answer, Task
 from corolla.types import Arrays
 
+_Work = Callable[[Task, Arrays], Answer]
 _ECHOED = ("client", "round", "architecture")
 
 
@@ -41,22 +42,21 @@ class FlowerClient(NumPyClient):
     def fit(self, parameters: list[Any], config: Any) -> tuple[list[Any], int, dict[str, Any]]:
         """Train, or deploy where the task says so."""
         task, arrays = _task(parameters, config)
-        answer = self._work(task)(task, arrays)
+        client = self._client
+        work = self._work(task, client.deploy if task.is_deployment else client.fit)
+        answer = work(task, arrays)
         names = {"names": list(answer.arrays)}
         return list(answer.arrays.values()), answer.num_examples, {**answer.metrics, **names}
 
     def evaluate(self, parameters: list[Any], config: Any) -> tuple[float, int, dict[str, Any]]:
         """Evaluate; the loss is that on the validation images."""
         task, arrays = _task(parameters, config)
-        work = self._client.as_it_is if task.extra.get(AS_IS) else self._client.evaluate
-        answer = work(task, arrays)
+        answer = self._work(task, self._client.evaluate)(task, arrays)
         metrics = dict(answer.metrics)
         return metrics["val_loss"], answer.num_examples, metrics
 
-    def _work(self, task: Task) -> Callable[[Task, Arrays], Answer]:
-        if task.extra.get(AS_IS):
-            return self._client.as_it_is
-        return self._client.deploy if task.is_deployment else self._client.fit
+    def _work(self, task: Task, otherwise: _Work) -> _Work:
+        return self._client.as_it_is if task.extra.get(AS_IS) else otherwise
 
 
 def answer_train(client: Client, message: Message) -> Message:

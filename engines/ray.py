@@ -34,9 +34,7 @@ LOGGER = logging.getLogger("corolla")
 _STARTS = 3  # of Ray, until it is taken for broken
 _ACTORS_PER_CPU = 8  # some wait for others; each holds torch in memory
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-OWN_PATIENCE_S = (
-    300.0  # for this machine's first client process: a busy or small one takes a minute
-)
+OWN_PATIENCE_S = 300.0  # for this machine's first client process: a busy one takes a minute
 CLUSTER_PATIENCE_S = 900.0  # a cluster that grows on demand may have to start a machine first
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",

@@ -56,9 +56,8 @@ class FedDyn(FedAvg):
         self._mean = self._arrays
         sizes = federation.examples.values()
         if settings.form == "authors" and sizes:
-            most = (
-                sum(sizes) / len(sizes) / min(sizes)
-            )  # the smallest client's alpha is the largest
+            # The smallest client's alpha is the largest.
+            most = sum(sizes) / len(sizes) / min(sizes)
             faults = settings.step_faults(federation.trainer, most=most)
             if faults:
                 raise RefusedError(faults)
