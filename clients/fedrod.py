@@ -36,7 +36,7 @@ class FedRodClient(SubnetClient):
         """Train both on the same batches; keep the head, return the generic model."""
         site = self._site
         model = self._load(task, arrays)
-        metrics = self._scores_before(model, task)
+        metrics = self._scores_before(model, _without_prior(task))
         own = self._own(task, model, before=task.round)
         head = SecondHead(own.arrays)
         generic, personal = train_both(
@@ -69,8 +69,8 @@ class FedRodClient(SubnetClient):
         model = self._load(task, arrays)
         alone = scores(self._site, model, shared=True, loss=_LOSS, prefix="global_")
         own = self._own(task, model, before=task.round + 1)
-        last = replace(task, extra={**task.extra, "loss": _LOSS})
-        answer = deploy(self._site, last, self._sum(model, own), shared=False)
+        both = self._sum(model, own)
+        answer = deploy(self._site, _without_prior(task), both, shared=False)
         return answer.saying(alone | _told(own))
 
     def _sum(self, model: nn.Module, own: State) -> nn.Module:
@@ -81,6 +81,10 @@ class FedRodClient(SubnetClient):
         """Return the personal head of the newest round before this one; 0 where there was none."""
         blank = blank_head(model, self._site.space.num_classes)
         return kept_arrays(self._store, self._site.client, before, blank, what="its personal head")
+
+
+def _without_prior(task: Task) -> Task:
+    return replace(task, extra={**task.extra, "loss": _LOSS})
 
 
 def _told(own: State) -> dict[str, Any]:

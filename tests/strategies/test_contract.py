@@ -10,15 +10,23 @@ import numpy as np
 import pytest
 from flwr.app import Error, Message
 
-from corolla.config.build import build_space, build_strategy, build_trainer_settings
+from corolla.aggregation.statistics import is_statistic
+from corolla.config.build import (
+    build_space,
+    build_strategy,
+    build_trainer_settings,
+    header_of,
+)
 from corolla.config.groups import methods
 from corolla.config.schema import RunConfig
 from corolla.federation import Federation
 from corolla.launch import plan_run
 from corolla.records.run_directory import RunDirectory
 from corolla.tasks import Reply
+from corolla.types import Arrays
 from engines.grid import InlineGrid
 from strategies.base import CorollaStrategy
+from strategies.running.progress import load_method
 from tests.conftest import quick
 from tests.states import differences
 from tests.strategies.conftest import power_cut, results, resumed, run, small
@@ -26,6 +34,10 @@ from tests.strategies.conftest import power_cut, results, resumed, run, small
 METHODS = methods()
 # Together they have every kind of state: a model, own models, variates, a supernet with policies, two stages.
 KINDS = ["fedavg", "ditto", "scaffold", "perfedrlnas", "hapfnas", "spider", "corolla"]
+# The server knows or writes the model that is a client's alone, or the client makes it anew.
+WRITTEN_FOR_EACH = ["local", "pfedhn", "fedtp", "per_fedavg"]
+# Clients of FedMN may choose the same modules; FIARSE's largest size is the whole network.
+MAY_BE_ALIKE = ["fedmn", "fiarse"]
 # Networks of two blocks, as small as can be and yet not all alike.
 _FIRST = "{width:[4],depth:[1],kernel:[3],expand:[1],stride:2,se:false}"
 _BLOCKS = f"[{_FIRST},{{width:[4,8],depth:[1,2],kernel:[3,5],expand:[2],stride:2,se:true}}]"
@@ -164,6 +176,33 @@ def test_run_leaves_what_the_contract_says(method: str, whole: RunDirectory) -> 
     for name in ("config.yaml", "environment.json", "run.log", "partition.json", "summary.json"):
         assert (directory.path / name).is_file()
     assert directory.saved_clients() == ["0", "1", "2", "3"]
+
+
+def test_a_model_that_a_client_keeps_is_its_own(method: str, whole: RunDirectory) -> None:
+    """Neither another client's, nor the global model, nor what anything started from.
+
+    Public implementations of pFedMe score the global model as the personalised one.
+    """
+    config = _config(method)
+    strategy = _strategy(config)
+    if not (strategy.clients_keep_models or method in WRITTEN_FOR_EACH) or method in MAY_BE_ALIKE:
+        return
+    initial = strategy.deployed("0").arrays
+    _, state = whole.checkpoints.load("latest", expected=header_of(config, strategy.space))
+    load_method(strategy, state)
+    trained = sorted({row["client"] for row in whole.clients()})
+    models = {client: whole.client_model(client)[1] for client in trained}
+    for client, model in models.items():
+        others = [models[other] for other in trained if other != client]
+        shared = [] if method in WRITTEN_FOR_EACH else [strategy.deployed(client).arrays]
+        for other in [*others, initial, *shared]:
+            assert _unlike(model, other)
+
+
+def _unlike(model: Arrays, other: Arrays) -> bool:
+    """Return whether an entry differs of what both train; two models have nothing in common."""
+    both = [n for n in model if n in other and not is_statistic(n)]
+    return not both or any(not np.array_equal(model[n], other[n]) for n in both)
 
 
 # The first round is like the second, but that the state of before is the initial one.

@@ -116,6 +116,9 @@ def test_a_client_keeps_its_head_and_one_that_never_trained_has_the_generic_mode
 
     never = client.evaluate(task, copies()).metrics
     assert never["test_loss"] == never["global_test_loss"]
+    wanted = replace(task, extra={**task.extra, "received": True})
+    received = client.fit(wanted, copies()).metrics
+    assert received["received_test_loss"] == never["global_test_loss"]  # neither has a prior
     answers = [client.fit(task, copies()) for _ in range(2)]  # a repeated round
     kept = client._store.load("1", 2)
     assert kept is not None
