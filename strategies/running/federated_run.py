@@ -37,6 +37,7 @@ from strategies.base import CorollaStrategy
 from strategies.evaluation import Evaluator
 from strategies.final_choice import ChoosesFinally, choose_finally
 from strategies.roster import leave_out_short
+from strategies.running.checkpoint_writer import CheckpointWriter
 from strategies.running.opening import open_run, roster_of
 from strategies.running.pooled import pooled_scores
 from strategies.running.progress import Progress, load_method
@@ -63,6 +64,7 @@ class FederatedRun:
         self._roster = roster_of(config, self._facts)
         self._progress = Progress()
         self._header = header_of(config, self._space)
+        self._writer = CheckpointWriter(self._directory.checkpoints, self._header)
         self._failed = 0  # exchanges, since this process started
 
     def run(self, grid: Grid) -> None:
@@ -70,7 +72,7 @@ class FederatedRun:
         with self._directory.lock(), self._directory.logging():
             strategy = self._strategy(grid)
             done = self._resume(strategy)
-            with self._mirror(done), self._tracking(done):
+            with self._mirror(done), self._tracking(done), self._writer:
                 for server_round in range(done + 1, self._config.rounds + 1):
                     if done and strategy.finished(self._roster.clients()):
                         break
@@ -172,6 +174,7 @@ class FederatedRun:
                 timeout_s=self._config.round_timeout_s,
                 real_nodes=self._config.on_nodes,
             )
+            self._writer.wait()  # what it writes may change now
             strategy.aggregate_train(server_round, replies)
         report = strategy.report
         if report is None:
@@ -193,7 +196,7 @@ class FederatedRun:
         last = server_round == self._config.rounds and self._config.evaluation.final == "all"
         if (every and server_round % every == 0) or last:
             metrics["evaluation"], chosen = self._evaluate(strategy, grid, server_round)
-        # Checkpoint last: a crash before it repeats the round, and the lines below are cut off first.
+        # Checkpoint last: a crash before it is whole repeats the round; the lines below are cut off first.
         self._directory.append_clients(rows)
         self._directory.append_round(metrics)
         self._export(metrics)
@@ -248,22 +251,23 @@ class FederatedRun:
         if not self._config.on_nodes and strategy.report is not None:
             clients = [reply.client for reply in strategy.report.replies]
             self._progress.note_states(self._directory, clients, server_round)
-        self._directory.checkpoints.save(
-            self._progress.checkpoint(strategy), round=server_round, header=self._header, best=best
-        )
+        self._writer.save(self._progress.checkpoint(strategy), round=server_round, best=best)
 
     # --- after ------------------------------------------------------------------------------------------
 
     def _finish(self, strategy: CorollaStrategy, grid: Grid) -> None:
         config = self._config
         evaluator = self._evaluator(strategy, grid)
+        self._writer.wait()
         if strategy.conclude():
             self._checkpoint(strategy, config.rounds, best=False)  # it is not done twice
+            self._writer.wait()
         clients = evaluator.finally_asked()
         if isinstance(strategy, ChoosesFinally) and choose_finally(
             strategy, evaluator, clients, config.rounds
         ):
             self._checkpoint(strategy, config.rounds, best=False)  # it is not made twice
+            self._writer.wait()
         replies, failures = evaluator.deploy(config.rounds)
         if clients and not replies:
             reasons = "; ".join(f"{f.client}: {f.reason}" for f in failures[:5])
