@@ -63,7 +63,7 @@ def _fixed(method: str, *more: str, **settings: object) -> Arm:
 
 
 _MOMENTUM = ("method.server_momentum", (0.5, 0.9))
-_DAMPING = ("damping", (0.0, 1.0))
+_DAMPING = ("method.damping", (0.0, 1.0))
 _THIN = (  # the largest copies below 1/64, 1/16, 1/4 of the whole's multiply-accumulates
     "space=elastic_cnn_width",
     "space.supernet.rates=[0.0625,0.1875,0.4375,1.0]",

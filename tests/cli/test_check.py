@@ -12,14 +12,14 @@ from tests.strategies.conftest import SMALL
 
 
 def test_check_tells_settings_images_costs_and_chance(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", "--no-trial", *SMALL, "method=fedmd", "lambda_time=1"]) == 0
+    assert main(["check", "--no-trial", *SMALL, "method=fedmd", "trainer.betas=[0.1,0.2]"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     for expected in (
         "suggested by conf/method/fedmd.yaml: server_set.images=200",
         "command line: partition.alpha=100",
         "space.supernet.stages=[{",  # on one line, as an override is written
         "evaluation.fine_tune_lr=null",
-        "lambda_time=1 has no effect",
+        "trainer.betas=[0.1,0.2] has no effect",
         "Chance level: 10.0 % by lot among 10 classes",
         "largest │ 87.0 k",
     ):

@@ -59,9 +59,12 @@ def test_jobs_that_are_no_number(tmp_path: Path, capsys: pytest.CaptureFixture[s
     write_json(tmp_path / "sweep.json", {"jobs": []})
     for command in (["run", "-m", "seed=0,1", "jobs=0"], ["resume", "--jobs", "0", str(tmp_path)]):
         assert main(command) == 2
-        assert "jobs='0': is no number of runs at once" in capsys.readouterr().err
+        assert "jobs='0': is not how many runs may go at once" in capsys.readouterr().err
     assert main(["run", "jobs=2"]) == 2
-    assert "jobs=2: is how many runs of a sweep go at once. Add -m" in capsys.readouterr().err
+    assert (
+        "jobs=2: is for sweeps alone: how many of their runs go at once. Add -m"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.slow

@@ -56,7 +56,7 @@ READS = {  # groups that the method reads; others are only looked at
     "fedavg": (
         *("space", "dataset", "partition", "trainer", "engine", "evaluation", "rounds", "clients"),
         *("clients_per_round", "local_epochs", "batch_size", "seed", "stage", "from", "run_dir"),
-        *("new_clients", "device", "round_timeout_s", "memory_budget_mib", "lambda_time"),
+        *("new_clients", "device", "round_timeout_s", "memory_budget_mib"),
         *("link_mbit_s", "train_on_validation", "report", "tensorboard", "cap", "private"),
     ),
 }
@@ -186,7 +186,7 @@ def test_every_key_of_every_method(method: str) -> None:
         ("method.warmup_rounds", "few", "warmup_rounds='few'"),
         ("method.max_draws", 0, "max_draws=0: is out of range"),
         ("method.max_draws", "few", "max_draws='few'"),
-        ("batch_size", 1, "BatchNorm cannot take the variance of a single image"),
+        ("batch_size", 1, "BatchNorm, which needs two or more images a batch"),
         ("method.client", "corolla.errors.Fault", "method.client"),
         ("method.client", "clients.ditto.Ditto", "method.client"),
         (
@@ -201,7 +201,7 @@ def test_every_key_of_every_method(method: str) -> None:
         ("space.supernet.resolution", [8, 9999], "is more than 1024 pixels a side"),
         ("space.supernet.resolution", [0], "space.resolution=0"),
         ("memory_budget_mib", [1, math.inf], "memory_budget_mib=[1, inf]"),
-        ("memory_budget_mib", [5, 1], "not an ascending range"),
+        ("memory_budget_mib", [5, 1], "is not a range of MiB above 0"),
         ("trainer", None, "trainer=None"),
         ("seed", 2**64, "seed=18446744073709551616"),
         ("rounds", "5", "rounds='5': is not a whole number"),

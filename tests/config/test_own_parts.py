@@ -117,7 +117,7 @@ def test_what_is_not_clear_is_refused(mine: Path, capsys: pytest.CaptureFixture[
     assert "no such folder" in capsys.readouterr().err
     (mine / "space" / "lenet.yaml").write_text("name: lenet\n")
     assert main(["list", "--config-dir", "mine"]) == 2
-    assert "Give yours another name" in capsys.readouterr().err
+    assert "Rename one of them" in capsys.readouterr().err
     (mine / "space" / "lenet.yaml").unlink()
     (mine / "my_space.py").unlink()
     assert main(["run", "--config-dir", "mine", "space=perceptron", *SMALL]) == 2

@@ -67,13 +67,12 @@ def test_every_value_names_where_it_was_set() -> None:
 
 
 def test_keys_without_effect_are_named() -> None:
-    given = ["method=fedavg", "trainer.betas=[0.1,0.2]", "lambda_time=1", "server_set=held_out"]
-    betas, time, unread, changed = without_effect(given)
+    given = ["method=fedavg", "trainer.betas=[0.1,0.2]", "server_set=held_out"]
+    betas, unread, changed = without_effect(given)
     assert "trainer.optimizer=adamw, and that is sgd" in betas
-    assert time == "lambda_time=1 has no effect: method=fedavg does not read it."
     assert "server_set=held_out has no effect on training" in unread
     assert "takes 1000 images from the pool before it is divided" in changed
-    assert without_effect(["lambda_time=1", "trainer.momentum=0.5"]) == []
+    assert without_effect(["trainer.momentum=0.5"]) == []
 
 
 def _faults(*overrides: str) -> dict[str, str]:
@@ -102,3 +101,34 @@ def test_a_slip_is_refused_before_torch_is_imported() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 2.0  # 0.6 s; 3.6 s with torch
     assert "unknown key" in done.stderr
+
+
+def test_keys_that_moved_below_the_method_are_refused_with_the_new_one() -> None:
+    found = _faults("method=perfedrlnas", "damping=0", "lambda_time=0.5")
+    assert found["damping"].endswith("is now method.damping. Write method.damping=0")
+    assert found["lambda_time"].endswith("Write method.reward.lambda_time=0.5")
+    assert "belongs to another method" in _faults("method=fedavg", "damping=0")["damping"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("method_defaults: {damping: 0.5}", None),
+        ("damping: 0.5", "in an experiment that other methods take too: method_defaults.damping"),
+        ("method_defaults: {dampign: 0.5}", "no method takes this default. Did you mean 'damping'"),
+    ],
+)
+def test_an_experiment_sets_what_some_methods_have(
+    text: str, said: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{text}\n")
+    monkeypatch.setenv("COROLLA_CONFIG_DIR", str(tmp_path))
+    if said is not None:
+        assert any(said in fault for fault in _faults("experiment=mine").values())
+        return
+    plain = compose_values(["experiment=mine", "method=fedavg"])
+    assert "damping" not in plain["method"]
+    assert compose_values(["experiment=mine", "method=perfednas"])["method"]["damping"] == 0.5
+    given = compose_values(["experiment=mine", "method=perfednas", "method.damping=1"])
+    assert given["method"]["damping"] == 1

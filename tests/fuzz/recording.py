@@ -44,7 +44,7 @@ FEDERATIONS: dict[str, list[str]] = {name: [f"method={name}"] for name in METHOD
     "fednas": ["method=fednas", "method.search_rounds=1"],
     "fedkemf": ["method=fedkemf", "method.fusion=distil"],
     "private_parts": ["method=perfedrlnas", "private=[head,norm]"],
-    "robust": ["method=perfedrlnas", "robust=trimmed_mean", "robust.factor=2.0", "damping=0.5"],
+    "robust": ["method=perfedrlnas", "robust=trimmed_mean", "robust.factor=2.0", "method.damping=0.5"],
     "heterofl": ["method=heterofl", "method.class_rows=true"],
 }  # fmt: skip
 

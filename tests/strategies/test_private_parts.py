@@ -126,7 +126,7 @@ def test_with_a_search_nothing_private_travels_and_a_resumed_run_is_the_same(
 ) -> None:
     """Every client gets another architecture in every round."""
     names = _recorded(monkeypatch)
-    arm = ("method=perfedrlnas", "private=[head,norm]", "damping=0.25", *TINY)
+    arm = ("method=perfedrlnas", "private=[head,norm]", "method.damping=0.25", *TINY)
     arm = (*arm, "method.server_momentum=0.9", "clients_per_round=3")
     whole = run(tmp_path / "whole", *arm)
     space = Shared(whole.config_text()).space

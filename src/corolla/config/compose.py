@@ -22,10 +22,10 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from corolla.config import own_parts
-from corolla.config.groups import config_dir, groups
+from corolla.config.groups import config_dir, groups, method_defaults
 from corolla.config.overrides import NOW, group_fault, moved, nearest_key, read, sweep_fault
 from corolla.config.schema import parse_config
-from corolla.errors import Fault, RefusedError
+from corolla.errors import Fault, RefusedError, nearest
 
 
 def compose_values(overrides: Sequence[str]) -> dict[str, Any]:
@@ -64,9 +64,29 @@ def _values(overrides: Sequence[str]) -> dict[str, Any]:
         written = _at(OmegaConf.to_container(composed, resolve=False), key)
         raise RefusedError(Fault(key, written, _first_line(error), remedy)) from error
     if not isinstance(values, dict):
-        raise RefusedError(Fault("config", type(values).__name__, "not a mapping", "Fix conf/"))
+        raise RefusedError(
+            Fault(
+                "config",
+                type(values).__name__,
+                "conf/config.yaml holds no keys",
+                "Restore the file",
+            )
+        )
     values.pop("experiment", None)
+    _require_read(values.pop("method_defaults", None) or {})
     return {str(key): value for key, value in values.items()}
+
+
+def _require_read(defaults: Mapping[str, Any]) -> None:
+    """Refuse what an experiment sets at ``method_defaults`` and no method's file takes from there."""
+    known = sorted(method_defaults()) if defaults else []
+    faults = [
+        Fault(f"method_defaults.{key}", value, "no method takes this default", nearest(key, known))
+        for key, value in defaults.items()
+        if key not in known
+    ]
+    if faults:
+        raise RefusedError(faults)
 
 
 def mended(
@@ -74,7 +94,7 @@ def mended(
 ) -> dict[str, Any]:
     """Return ``values`` with what `conf/` says wherever a fault is, so that further ones can be found.
 
-    What takes its value from there (``method.damping: ${damping}``) takes the new one: it is not wrong, too.
+    What takes its value from there (``cap.seed: ${seed}``) takes the new one: it is not wrong, too.
     """
     parsed, _ = read([*suggested(overrides), *overrides])
     base = _base(parsed, groups())

@@ -67,10 +67,6 @@ def without_effect(overrides: Sequence[str]) -> list[str]:
             if any(key == one or key.startswith(f"{one}.") for one in rule.keys):
                 wanted = " or ".join(f"{rule.at}={one}" for one in rule.values)
                 add(key, f"it is read with {wanted}, and that is {value}")
-    own = OmegaConf.to_yaml(raw.method)
-    for key in ("damping", "lambda_time"):
-        if key in given and f"${{{key}}}" not in own:
-            add(key, f"method={method} does not read it")
     epochs = OmegaConf.select(raw, "evaluation.fine_tune_epochs")
     if epochs == 0 and "evaluation.fine_tune_lr" in given:
         add("evaluation.fine_tune_lr", "evaluation.fine_tune_epochs is 0")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from pathlib import Path
 
 from corolla.config import own_parts
 from corolla.errors import Fault, RefusedError
+
+_DEFAULT = r"method_defaults\.(\w+)"
 
 
 def config_dir() -> Path:
@@ -33,6 +36,15 @@ def file_of(group: str, name: str) -> Path:
     return _files(tuple(own_parts.folders()))[group][name]
 
 
+def method_defaults() -> frozenset[str]:
+    """Return what an experiment may set at ``method_defaults``: what files of methods take from there."""
+    own = _files(tuple(own_parts.folders()))
+    files = [
+        path for group in own if group.split("/")[0] == "method" for path in own[group].values()
+    ]
+    return frozenset(n for path in files for n in re.findall(_DEFAULT, path.read_text()))
+
+
 def _files(own: tuple[Path, ...]) -> dict[str, dict[str, Path]]:
     """Return config group -> name -> file, ours first."""
     found: dict[str, dict[str, Path]] = {}
@@ -43,7 +55,10 @@ def _files(own: tuple[Path, ...]) -> dict[str, dict[str, Path]]:
             for path in sorted(child.glob("*.yaml")) if child != folder else ():
                 members = found.setdefault(child.relative_to(folder).as_posix(), {})
                 if path.stem in members:
-                    problem, remedy = f"is also {members[path.stem]}", "Give yours another name"
+                    problem, remedy = (
+                        f"has the name of another file: {members[path.stem]}",
+                        "Rename one of them",
+                    )
                     faults.append(Fault("config-dir", str(path), problem, remedy))
                 members[path.stem] = path
     if faults:

@@ -27,7 +27,7 @@ def origins(overrides: Sequence[str]) -> dict[str, tuple[Any, str]]:
             source = method
         else:
             source = _file_of(key, chosen)
-        if key != "experiment":
+        if key != "experiment" and not key.startswith("method_defaults."):
             found[key] = (value, source)
     return found
 

@@ -10,6 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
+from corolla.config.schema import MOVED
 from corolla.errors import Fault, RefusedError, nearest
 
 NOW = "is now "
@@ -62,19 +63,26 @@ def sweep_fault(override: Override) -> Fault | None:
     """Return a fault where several values are given to a single run, or what only a sweep takes."""
     if override.key_or_group == "jobs":
         remedy = "Add -m, as in corolla run -m jobs=2 seed=0,1, or leave it out"
-        return Fault("jobs", override.value(), "is how many runs of a sweep go at once", remedy)
+        return Fault(
+            "jobs",
+            override.value(),
+            "is for sweeps alone: how many of their runs go at once",
+            remedy,
+        )
     if not override.is_sweep_override():
         return None
     key, text = override.key_or_group, (override.input_line or "").partition("=")[2]
     remedy = f"Add -m for a run of each: corolla run -m {key}={text}; a list is in brackets"
-    return Fault(key, text, "are several values", remedy)
+    return Fault(key, text, "are several values, and one run takes one", remedy)
 
 
 def moved(override: Override, known: Mapping[str, Any]) -> Fault | None:
     """Return where a key of older releases is now."""
     key, value = override.key_or_group, override.value()
     first, _, rest = key.partition(".")
-    if key.startswith(_OLD_PREFIXES) and not rest.endswith("_target_"):
+    if key in MOVED:
+        new = MOVED[key]
+    elif key.startswith(_OLD_PREFIXES) and not rest.endswith("_target_"):
         new = "method." + rest.partition(".")[2]
     elif f"method/{first}" in known:
         new = f"method.{key}" if rest else f"method/{key}"

@@ -21,6 +21,8 @@ from corolla.types import MODEL_PARTS, ClientId
 
 Prior = Literal["auto", "client", "none"]
 ENGINES = ("inline", "ray", "superlink", "flower")
+MOVED = {"damping": "method.damping", "lambda_time": "method.reward.lambda_time"}
+"""Keys of the run in older releases, and where they are now."""
 _MOST_CLIENTS = 10**6
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"  # it becomes a part of folders' names
 
@@ -131,9 +133,7 @@ class RunConfig(_Strict):
     private: list[str] = Field(default_factory=list)
     memory_budget_mib: tuple[float, float] | Literal["space"] | None
     link_mbit_s: float | None = Field(ge=1e-3, le=1e6)
-    damping: float = Field(ge=0, le=1, default=0.0)
     max_examples: int | None = Field(ge=1, le=MOST, default=None)
-    lambda_time: float = Field(ge=0, le=1e6, default=0.0)
     train_on_validation: bool = False
     report: bool
     tensorboard: bool
@@ -217,7 +217,7 @@ def _across_keys(config: RunConfig) -> list[Fault]:
             Fault(
                 "clients_per_round",
                 config.clients_per_round,
-                f"more participants than {count}={getattr(config, count)}",
+                f"asks more clients a round than there are ({count}={getattr(config, count)})",
                 f"Lower clients_per_round or raise {count}",
             )
         )
@@ -246,7 +246,7 @@ def _across_keys(config: RunConfig) -> list[Fault]:
             Fault(
                 "memory_budget_mib",
                 list(budget),
-                "not an ascending range of positive MiB",
+                "is not a range of MiB above 0, the lower number first",
                 "Write [low, high], 'space' or null",
             )
         )
@@ -262,14 +262,21 @@ def _stage_faults(config: RunConfig) -> list[Fault]:
     faults = []
     if config.from_run is None:
         remedy = "Give the folder of a finished run: from=RUN_DIR"
-        faults.append(Fault("from", None, "stage=new_clients starts from a run", remedy))
+        faults.append(
+            Fault(
+                "from",
+                None,
+                "stage=new_clients starts from a finished run, and none is given",
+                remedy,
+            )
+        )
     if config.method.new_clients is None:
-        problem = f"method {config.method.name!r} has no such stage"
+        problem = f"method={config.method.name} has no stage for new clients"
         remedy = "Take a method whose file in conf/method has new_clients"
         faults.append(Fault("stage", config.stage, problem, remedy))
     if not config.on_nodes and config.new_clients < 1:
         remedy = "Set it to the number that the run in `from` kept out"
-        faults.append(Fault("new_clients", 0, "there are no new clients to search for", remedy))
+        faults.append(Fault("new_clients", 0, "the stage has no clients", remedy))
     return faults
 
 
@@ -278,6 +285,11 @@ def _fault(item: Any, values: dict[str, Any]) -> Fault:
     path = [part for part in path if part not in ("int", "float", "bool")]
     key = ".".join(path)
     problem = str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden" and key in MOVED:
+        remedy = (
+            f"Set it there; in an experiment that other methods take too: method_defaults.{key}"
+        )
+        return Fault(key, item["input"], f"is now {MOVED[key]}", remedy)
     if item["type"] == "extra_forbidden":
         model = EvaluationConfig if path[0] == "evaluation" else RunConfig
         fields = model.model_fields.items()
@@ -286,7 +298,10 @@ def _fault(item: Any, values: dict[str, Any]) -> Fault:
     if item["type"] == "missing":
         return Fault(key, None, "missing", "Set it; conf/config.yaml documents every key")
     if item["type"] == "string_pattern_mismatch":
-        problem, remedy = "is no name", "Use letters, digits and . _ + -, a letter or digit first"
+        problem, remedy = (
+            "cannot be a name: it becomes part of a folder's name",
+            "Use letters, digits and . _ + -, a letter or digit first",
+        )
         return Fault(key, item["input"], problem, remedy)
     if item["type"] == "model_type":
         return Fault(key, item["input"], "is a group of settings", f"Set its keys: {key}.KEY=VALUE")
