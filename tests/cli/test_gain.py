@@ -93,7 +93,7 @@ def test_the_diagonal_of_own_is_what_the_run_scored(copy: Path) -> None:
     result = _result(copy)
     assert list(result["starts"]) == ["own"]
     summary = RunDirectory.open(copy).summary()["test_accuracy"]["per_client"]
-    config, _ = parse_config(yaml.safe_load((copy / "config.yaml").read_text()))
+    config, _ = parse_config(yaml.safe_load(RunDirectory(copy).config_text()))
     assert config is not None
     opened = FinishedRun.open(copy, starts=["own"])
     for i, client in enumerate(CLIENTS):
@@ -188,7 +188,7 @@ def test_unfinished_run(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def _change(copy: Path, key: str, value: Any) -> None:
     *groups, last = key.split(".")
-    config = yaml.safe_load((copy / "config.yaml").read_text())
+    config = yaml.safe_load(RunDirectory(copy).config_text())
     node = config
     for group in groups:
         node = node[group]

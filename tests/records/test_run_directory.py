@@ -23,6 +23,7 @@ from corolla.records.disk import require_free_disk
 from corolla.records.environment import collect_environment
 from corolla.records.errors import CorruptStateError
 from corolla.records.run_directory import RunDirectory
+from corolla.records.seals import BY_HAND, RUN_FORMAT
 from tests.states import differences
 
 from .conftest import HEADER, state_of
@@ -39,6 +40,30 @@ class TestCreateAndOpen:
         assert (run.metrics(), run.clients(), run.saved_clients()) == ([], [], [])
         assert not run.finished
         assert not run.has_checkpoint()
+
+    def test_the_format_is_written_and_another_refused_with_the_release_that_wrote_it(
+        self, tmp_path: Path
+    ) -> None:
+        environment = {"versions": {"corolla": "9.1"}}
+        run = RunDirectory.create(tmp_path, config_yaml="seed: 1\n", environment=environment)
+        path = tmp_path / "config.yaml"
+        assert path.read_text().splitlines()[:2] == [f"format: {RUN_FORMAT}", "seed: 1"]
+        path.write_text(f"# mine\nseed: 2\nformat: {RUN_FORMAT} # as it was\n{BY_HAND}\n")
+        assert run.config_text() == "# mine\nseed: 2\n"
+        path.write_text(f"format: {RUN_FORMAT + 1}\nseed: 1\n{BY_HAND}\n")
+        with pytest.raises(RefusedError, match=r"format='3'.*by Corolla 9\.1.*the release that"):
+            run.config_text()
+        (tmp_path / "environment.json").unlink()
+        with pytest.raises(RefusedError, match="by Corolla of another release"):
+            run.config_text()
+
+    def test_a_directory_without_a_format_is_read_without_the_keys_that_moved(
+        self, tmp_path: Path
+    ) -> None:
+        run = RunDirectory.create(tmp_path, config_yaml="", environment={})
+        old = "method:\n  damping: 0.5\ndamping: 0.25\nmax_examples: null\nlambda_time: 0.0\n"
+        (tmp_path / "config.yaml").write_text(f"{old}{BY_HAND}\n")
+        assert run.config_text() == "method:\n  damping: 0.5\nmax_examples: null\n"
 
     def test_an_empty_directory_may_be_used(self, tmp_path: Path) -> None:
         RunDirectory.create(tmp_path, config_yaml="", environment={})
@@ -400,5 +425,5 @@ class TestTensorBoard:
         self, run: RunDirectory, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-        with pytest.raises(RefusedError, match="Install tensorboard, or switch it off"):
+        with pytest.raises(RefusedError, match="Install the package tensorboard, or"):
             event_mirror.EventMirror(run.path / "tensorboard")

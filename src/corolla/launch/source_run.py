@@ -33,10 +33,11 @@ def source_state(config: RunConfig, space: Supernet) -> State:
     """
     path = Path(str(config.from_run))
     directory = RunDirectory.open(path)
-    source, _ = parse_config(yaml.safe_load(directory.config_text()))
+    source, wrong = parse_config(yaml.safe_load(directory.config_text()))
     if source is None:
-        remedy = "Take a run of this release"
-        raise RefusedError(Fault("from", str(path), "its config.yaml cannot be read", remedy))
+        problem = f"its config.yaml is not one of this release ({'; '.join(map(str, wrong))})"
+        remedy = "Give a run that this release made"
+        raise RefusedError(Fault("from", str(path), problem, remedy))
     faults = _differences(config, source, path)
     if not (path / "summary.json").is_file():
         remedy = f"Finish it first: corolla resume {path}"

@@ -27,7 +27,7 @@ from corolla.errors import Fault, RefusedError
 from corolla.records.atomic import sweep, with_temporary_directory, write_text
 from corolla.records.errors import CorruptStateError
 from corolla.records.json_files import read_json
-from corolla.records.seals import read_sealed, write_sealed
+from corolla.records.seals import other_format, read_sealed, write_sealed
 from corolla.records.tensor_files import read_tensors, write_tensors
 from corolla.state import State
 
@@ -222,13 +222,9 @@ def _header(record: dict[str, Any], directory: Path) -> CheckpointHeader:
 
 
 def _other_format(record: dict[str, Any], directory: Path) -> Fault:
-    writer = record.get("corolla_version", "of another release")
-    return Fault(
-        "checkpoint.format_version",
-        record.get("format_version"),
-        f"{directory} was written by Corolla {writer}; this is Corolla {corolla.__version__}, "
-        f"which reads format {FORMAT_VERSION}",
-        "Install the release that wrote it, or start a new run_dir",
+    key, writer = "format_version", record.get("corolla_version")
+    return other_format(
+        directory, f"checkpoint.{key}", record.get(key), FORMAT_VERSION, writer and str(writer)
     )
 
 

@@ -27,7 +27,12 @@ class EventMirror:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise RefusedError(
-                Fault("tensorboard", True, str(error), "Install tensorboard, or switch it off")
+                Fault(
+                    "tensorboard",
+                    True,
+                    str(error),
+                    "Install the package tensorboard, or use tensorboard=false",
+                )
             ) from error
         purge_step = None if resumed_after is None else resumed_after + 1
         self._writer = SummaryWriter(log_dir=str(directory), purge_step=purge_step)

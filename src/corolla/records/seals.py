@@ -1,18 +1,22 @@
 """Checksums inside of what they protect: a byte that flipped on the disk must not become a number.
 
 A JSON object carries the CRC-32 of its other entries as its last entry; ``config.yaml``, which
-people read and may have to change, that of its other lines as its last line, a comment.
+people read and may have to change, that of its other lines as its last line, a comment. Its first
+line says the format of the run directory.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+import corolla
+from corolla.errors import Fault, RefusedError
 from corolla.records.atomic import write_bytes
 from corolla.records.errors import RESTORE, CorruptStateError
 from corolla.records.json_files import read_bytes, read_json, to_json
@@ -21,6 +25,12 @@ KEY = "crc32"
 BY_HAND = "# changed by hand"
 """The last line of a ``config.yaml`` that a person changed on purpose; nothing is compared then."""
 
+RUN_FORMAT = 2
+"""Of the run directory, all but its checkpoints: raised when this release could misread an older one."""
+
+_FORMAT = re.compile(r"^format:[ \t]*(\S*).*\n", re.MULTILINE)
+# Directories of format 1 do not say so. Their runs had these two keys, whose values stand below method too.
+_OF_FORMAT_1 = re.compile(r"^(damping|lambda_time):.*\n", re.MULTILINE)
 _LINE = "# crc32 of the lines above: "
 
 
@@ -74,15 +84,15 @@ def read_sealed(path: Path, *, remedy: str = RESTORE) -> dict[str, Any]:
 
 
 def sealed_config(text: str) -> str:
-    """Return the text of a ``config.yaml`` with its checksum as the last line."""
-    body = f"{text.rstrip()}\n"
+    """Return the text of a ``config.yaml``: with its format as the first line, its checksum as the last."""
+    body = f"format: {RUN_FORMAT}\n{text.rstrip()}\n"
     return f"{body}{_LINE}{_crc(body)}\n"
 
 
 def read_config(path: Path) -> str:
-    """Return the text that `sealed_config` was given.
+    """Return the text that `sealed_config` was given; one without a format, of older releases, as of today.
 
-    Raises: CorruptStateError.
+    Raises: CorruptStateError; RefusedError where the run directory has another format.
     """
     remedy = f"{RESTORE}; if you changed it on purpose, let its last line be {BY_HAND!r}"
     try:
@@ -97,7 +107,34 @@ def read_config(path: Path) -> str:
         raise CorruptStateError(path, "its last line is not its checksum", remedy)
     elif last.removeprefix(_LINE) != _crc(body):
         raise CorruptStateError(path, "its checksum does not match", remedy)
-    return body
+    return _of_today(path, body)
+
+
+def _of_today(path: Path, text: str) -> str:
+    """Return a configuration without what says its format, and without what older formats had besides."""
+    found = _FORMAT.search(text)
+    if found is None:
+        return _OF_FORMAT_1.sub("", text)
+    if found[1] != str(RUN_FORMAT):
+        raise RefusedError(other_format(path.parent, "format", found[1], RUN_FORMAT, _writer(path)))
+    return _FORMAT.sub("", text)
+
+
+def _writer(path: Path) -> str | None:
+    """Return the release that made a run directory, by its environment.json; None where that says nothing."""
+    try:
+        return str(read_json(path.parent / "environment.json")["versions"]["corolla"])
+    except (CorruptStateError, KeyError, TypeError):  # one of its own faults is enough
+        return None
+
+
+def other_format(where: Path, key: str, found: Any, reads: int, writer: str | None) -> Fault:
+    """Return the refusal of what a release with another format wrote."""
+    problem = (
+        f"{where} was written by Corolla {writer or 'of another release'}; "
+        f"this is Corolla {corolla.__version__}, which reads format {reads}"
+    )
+    return Fault(key, found, problem, "Install the release that wrote it, or start a new run_dir")
 
 
 def _require_mapping(path: Path, text: str) -> None:
