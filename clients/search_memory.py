@@ -39,7 +39,11 @@ class SearchMemory:
                 return []
             return from_lists(self._site.space, saved[1].meta)
         except (CorruptStateError, KeyError, TypeError, ValueError) as error:
-            _LOG.warning("client %s searches anew: %s", self._site.client, error)
+            _LOG.warning(
+                "client %s: its saved search cannot be used, so it begins anew: %s",
+                self._site.client,
+                error,
+            )
             return []
 
     def save(self, server_round: int, measured: Sequence[Measured]) -> None:
@@ -50,13 +54,13 @@ class SearchMemory:
 
 
 def measured_on(supernet: Arrays, splits: Sequence[Images], *settings: int) -> str:
-    """Return a digest of all that a measured loss depends on: weights, images, settings of the scoring."""
-    digest = hashlib.sha256(repr(settings).encode())
+    """Return a fingerprint of what a measured loss depends on: weights, images, settings of the scoring."""
+    fingerprint = hashlib.sha256(repr(settings).encode())
     arrays = [(name, supernet[name]) for name in sorted(supernet)]
     for number, images in enumerate(splits):
         arrays.append((f"{number}/labels", images.labels.numpy()))
         arrays.append((f"{number}/pixels", images.pixels.numpy()))
     for name, array in arrays:
-        digest.update(f"{name} {array.dtype} {array.shape} ".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
+        fingerprint.update(f"{name} {array.dtype} {array.shape} ".encode())
+        fingerprint.update(np.ascontiguousarray(array).data)
+    return fingerprint.hexdigest()

@@ -54,10 +54,10 @@ class JsonLines:
         return [found for line in whole.splitlines() if (found := self._new(line)) is not None]
 
     def _new(self, line: bytes) -> dict[str, Any] | None:
-        digest = hashlib.sha256(line).digest()
-        if digest in self._seen:
+        fingerprint = hashlib.sha256(line).digest()
+        if fingerprint in self._seen:
             return None
-        self._seen.add(digest)
+        self._seen.add(fingerprint)
         try:
             value = json.loads(line)
         except ValueError:

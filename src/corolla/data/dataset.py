@@ -74,7 +74,7 @@ class Dataset(Protocol):
         ...
 
     def fingerprint(self) -> str:
-        """Return a digest that is equal where positions mean the same images."""
+        """Return a fingerprint that is equal where positions mean the same images."""
         ...
 
     def check(self, indices: Indices | None = None) -> list[Fault]:

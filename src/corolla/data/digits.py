@@ -51,7 +51,7 @@ class Digits:
         )
 
     def fingerprint(self) -> str:
-        """Return a digest of all pixels and labels."""
+        """Return a fingerprint of all pixels and labels."""
         pixels, labels = _pool()
         return hashlib.sha256(pixels.tobytes() + labels.tobytes()).hexdigest()[:32]
 

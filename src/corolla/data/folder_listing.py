@@ -67,7 +67,7 @@ class Listing:
         )
 
     def fingerprint(self) -> str:
-        """Return a digest of names, sizes and classes: the same for a copy on another machine."""
+        """Return a fingerprint of names, sizes and classes: the same for a copy on another machine."""
         rows = "\n".join(f"{p}\t{b}" for p, b in zip(self.paths, self.bytes_, strict=True))
         text = "\n".join(self.class_names) + "\n\n" + rows
         return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:32]

@@ -55,7 +55,7 @@ class Remainder:
         return self._whole.images(self.in_whole(indices))
 
     def fingerprint(self) -> str:
-        """Return the whole's digest and how many images are gone: never that of a whole."""
+        """Return the whole's fingerprint and how many images are gone: never that of a whole."""
         return f"{self._whole.fingerprint()} without {len(self._whole.labels()) - len(self._left)}"
 
     def check(self, indices: Indices | None = None) -> list[Fault]:

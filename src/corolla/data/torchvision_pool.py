@@ -77,9 +77,9 @@ class TorchvisionPool(ABC):
         return Images(torch.from_numpy(block), torch.from_numpy(labels[at]), mean, std)
 
     def fingerprint(self) -> str:
-        """Return a digest of the name and of all labels (torchvision has verified the files)."""
-        digest = hashlib.sha256(self.name.encode() + self.labels().tobytes())
-        return digest.hexdigest()[:32]
+        """Return a fingerprint of the name and of all labels (torchvision has verified the files)."""
+        content = hashlib.sha256(self.name.encode() + self.labels().tobytes())
+        return content.hexdigest()[:32]
 
     def check(self, indices: Indices | None = None) -> list[Fault]:
         """Return what is missing or damaged; with ``download`` the files are fetched now."""

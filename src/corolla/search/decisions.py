@@ -126,8 +126,8 @@ def count_undecided(network: DartsNetwork, *, topology: bool, in_edges: int) -> 
     return edges + crowded if topology else edges
 
 
-def feeds(network: DartsNetwork, kind: str, node: int) -> list[int]:
-    """Return the edges that bring ``node`` anything: one with nothing but ``none`` and ``noise`` does not."""
+def carrying_edges_into(network: DartsNetwork, kind: str, node: int) -> list[int]:
+    """Return the edges into ``node`` that bring it anything; ``none`` and ``noise`` alone do not."""
     pairs = edge_pairs(network.plan.nodes)
     return [
         edge

@@ -20,9 +20,9 @@ from corolla.search.decisions import (
     Decision,
     Judge,
     LossOf,
+    carrying_edges_into,
     count_undecided,
     crowded_nodes,
-    feeds,
     undecided_edges,
 )
 from corolla.search.ranking import Ranking
@@ -142,7 +142,7 @@ class ProgressiveSearch:
         pair = edge_pairs(network.plan.nodes)[edge]
         names = list(network.alive()[kind][edge])
         # The edge that alone brings its node anything may not become `none` or `noise`.
-        last = feeds(network, kind, pair[1]) == [edge]
+        last = carrying_edges_into(network, kind, pair[1]) == [edge]
         eligible = [name for name in names if not (last and name in CARRIES_NOTHING)]
         lots = dict(zip(names, rng.permutation(len(names)).tolist(), strict=True))
         costs = {name: network.macs(kind, edge, name) for name in names}

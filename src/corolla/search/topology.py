@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from corolla.search.decisions import Decision, Judge, feeds
+from corolla.search.decisions import Decision, Judge, carrying_edges_into
 from corolla.search.ranking import Ranking
 from corolla.spaces.darts_cells import DartsNetwork
 from corolla.spaces.darts_genotype import edge_name, edge_pairs
@@ -39,8 +39,8 @@ def thin_node(
     """
     pairs, left, made = edge_pairs(network.plan.nodes), list(edges), []
     while len(left) > in_edges:
-        feeding = feeds(network, kind, node)
-        free = [edge for edge in left if feeding != [edge]]
+        carrying = carrying_edges_into(network, kind, node)
+        free = [edge for edge in left if carrying != [edge]]
         lots = dict(zip(rng.permutation(free).tolist(), range(len(free), 0, -1), strict=True))
         costs = {edge: network.macs(kind, edge) for edge in free}
         evidence: dict[str, Any] = {}

@@ -70,8 +70,8 @@ def train_classifier(
         return step
 
     features = seen.features.float()  # as the network computed them
-    feed = _Features(features, passes["batch_size"], tuple(passes["seed"]))
-    epochs = Epochs(feed, begin, models=[classifier], device=device, seed=passes["seed"])
+    batches = _Features(features, passes["batch_size"], tuple(passes["seed"]))
+    epochs = Epochs(batches, begin, models=[classifier], device=device, seed=passes["seed"])
     loss, count = 0.0, 1
     for number in range(passes["epochs"]):
         loss, count = epochs.run(number, lr=lambda _: lr)["classifier"]
