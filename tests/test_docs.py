@@ -131,3 +131,19 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     robust = (tmp_path / "site" / "robust.html").read_text()
     assert "<math" in robust
     assert "\\(" not in robust  # nobody sees TeX
+
+
+def test_the_whole_example_is_the_code_that_runs_and_its_lines_are_counted() -> None:
+    """FedProx, which the contract tests run; FedPer."""
+    page = (ROOT / "docs" / "add-a-method.md").read_text()
+    files = {"conf/method/fedprox.yaml": 0, "clients/fedprox.py": 0, "conf/method/fedper.yaml": 0}
+    for name in files:
+        text = (ROOT / name).read_text()
+        files[name] = len(text.splitlines())
+        block = re.search(rf"```\w+\n# {re.escape(name)}\n(.*?)```", page, re.DOTALL)
+        assert block is not None or "fedper" in name
+        assert block is None or text.endswith(block[1])
+    yaml_lines, client_lines, fedper_lines = files.values()
+    total = yaml_lines + client_lines
+    assert f"| FedProx | 2 | {total} | YAML {yaml_lines}, client {client_lines} |" in page
+    assert f"| FedPer | 1 | {fedper_lines} |" in page
