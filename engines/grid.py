@@ -136,7 +136,7 @@ class InlineGrid(MemoryGrid):
                 continue
             node = message.metadata.dst_node_id
             if deadline is not None and self._clock() >= deadline:
-                LOGGER.warning("no time left for node %d", node)
+                LOGGER.warning("node %d was not asked: the time of the round was over", node)
                 continue
             yield self._answer(message)
 

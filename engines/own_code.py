@@ -62,7 +62,9 @@ def _copied(folder: Path, target: Path) -> list[str]:
     taken = sorted({name for name in names if name.split("/")[0].removesuffix(".py") in OURS})
     if taken:
         problem = f"{taken[0]} has a name that this project uses"
-        raise RefusedError(Fault("config-dir", str(folder), problem, "Rename it"))
+        raise RefusedError(
+            Fault("config-dir", str(folder), problem, "Rename your module or package")
+        )
     for path, name in zip(files, names, strict=True):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target / name)

@@ -216,7 +216,14 @@ class RayEngine:
     def _gpu_faults(self) -> list[Fault]:
         key, value = "engine.gpus_per_client", self._gpus_per_client
         if not is_number(value) or not 0 <= value <= 1024:
-            return [Fault(key, value, "is not a share of a GPU", "Use 0, or a number such as 0.5.")]
+            return [
+                Fault(
+                    key,
+                    value,
+                    "must be 0 or more GPUs for a client",
+                    "Use 0, or a number such as 0.5.",
+                )
+            ]
         if not value or self._address is not None:
             return []
         import torch

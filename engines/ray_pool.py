@@ -100,6 +100,6 @@ class ProcessPool:
             raise RunFailedError(f"no client process could be started: {self._failure}")
         elif now - self._last_seen > self._patience_s:
             raise RunFailedError(
-                f"there was no client process for {self._patience_s:.0f} s: no node has room for one, "
-                "or none of them starts"
+                f"no client process came up within {self._patience_s:.0f} s: no node has room for one, "
+                "or none starts. Look at `ray status` and at engine.actors"
             )

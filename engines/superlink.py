@@ -77,7 +77,7 @@ class SuperLinkEngine:
         value = self._node_timeout_s
         if is_number(value) and 1 <= value <= 10**8:
             return []
-        return [Fault("engine.node_timeout_s", value, "is not a time to wait", "Use 1 s or more.")]
+        return [Fault("engine.node_timeout_s", value, "must be 1 or more seconds", "Raise it.")]
 
     def run(self, *, config_yaml: str, run_dir: Path, launch: str) -> None:
         """Submit the run and wait for its end; see ``InlineEngine.run``. Ctrl-C stops the run.
@@ -135,7 +135,7 @@ class SuperLinkEngine:
             except FlowerCallError as problem:
                 key = "engine.name" if self._address is None else "engine.address"
                 value = self._connection if self._address is None else self._address
-                remedy = "Is it running and reachable from here?"
+                remedy = "Start it, and see that this machine can reach its address and port"
                 raise RefusedError(Fault(key, value, str(problem), remedy)) from problem
 
     @contextmanager
@@ -209,7 +209,12 @@ class SuperLinkEngine:
             known = {}
         except tomllib.TOMLDecodeError as problem:
             return [
-                Fault("engine.name", self._connection, f"{config}: {problem}", "Mend the file.")
+                Fault(
+                    "engine.name",
+                    self._connection,
+                    f"the Flower configuration {config} cannot be read: {problem}",
+                    "Correct the file.",
+                )
             ]
         connections = {key: value for key, value in known.items() if isinstance(value, dict)}
         if self._connection not in connections:

@@ -92,8 +92,8 @@ class FlowerEngine:
         """Return a fault where this is no ServerApp that `flwr run` started."""
         if _grid.get() is not None:
             return []
-        problem = "is what `flwr run .` brings along"
-        remedy = "Start the run with `flwr run .`, resume it with --run-config 'resume=\"RUN_DIR\"'"
+        problem = "engine=flower is for `flwr run` alone, and this run was not started by it"
+        remedy = "Start it with `flwr run .`, resume it with `flwr run . --run-config 'resume=\"RUN_DIR\"'`"
         return [Fault("engine", self.name, problem, f"{remedy}, or use engine=ray")]
 
     def run(self, *, config_yaml: str, run_dir: Path, launch: str) -> None:

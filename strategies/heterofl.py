@@ -65,14 +65,30 @@ class HeteroFL(CorollaStrategy):
         given = known if settings.rates is None else list(settings.rates)
         wrong = [rate for rate in given if rate not in known]
         if wrong or not given:
-            faults.append(Fault("rates", wrong, "are not rates of the space", f"It has {known}"))
+            faults.append(
+                Fault("rates", wrong, "are not rates of the space", f"Use some of {known}")
+            )
         if settings.rates is not None and settings.assignment == "limits":
             remedy = "Use assignment=fixed or dynamic, or rates=null"
-            faults.append(Fault("rates", given, "are not given out by limits", remedy))
+            faults.append(
+                Fault(
+                    "rates",
+                    given,
+                    "has no effect with method.assignment=limits: a client's limits decide its rate",
+                    remedy,
+                )
+            )
         loss = federation.trainer.loss
         if settings.mask_absent and loss != "cross_entropy":
             remedy = "Use trainer.loss=cross_entropy, or method.mask_absent=false"
-            faults.append(Fault("trainer.loss", loss, "is not the loss that is masked", remedy))
+            faults.append(
+                Fault(
+                    "trainer.loss",
+                    loss,
+                    "cannot leave out classes that a client lacks, as method.mask_absent asks",
+                    remedy,
+                )
+            )
         if faults:
             raise RefusedError(faults)
         self._given = [known.index(rate) for rate in given]

@@ -46,9 +46,17 @@ class Local(CorollaStrategy):
         self._converge = settings.budget == "converged"
         if self._converge and federation.rounds < turns:
             problem = (
-                f"{federation.clients} clients, {federation.participants} a round, need {turns}"
+                f"{federation.clients} clients, {federation.participants} a round, take {turns} rounds "
+                "until each had its turn"
             )
-            raise RefusedError(Fault("rounds", federation.rounds, problem, "Raise rounds"))
+            raise RefusedError(
+                Fault(
+                    "rounds",
+                    federation.rounds,
+                    problem,
+                    f"Use rounds={turns} or more, or raise clients_per_round",
+                )
+            )
         own = settings.architecture == "fitting"
         self._fixed = None if own else self.space.named(settings.architecture)
         self._own = PrivateArchitectures(federation, "costliest", candidates=0) if own else None

@@ -80,7 +80,7 @@ class Method(ABC):
     def __init__(self, *, federation: Federation, settings: Any = None) -> None:
         self.settings = settings
         if federation.robust is not None and not self.takes_robust:
-            problem = f"{type(self).__name__} makes no average that a robust rule could make"
+            problem = f"{type(self).__name__} has no average of models that the rule could replace"
             rule = type(federation.robust).__name__
             raise RefusedError(Fault("robust", rule, problem, "Use robust=none"))
         self._private_names = private_names(

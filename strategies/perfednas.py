@@ -114,7 +114,9 @@ class PerFedNAS(CorollaStrategy):
             problem = (
                 f"leaves no round to search in: {self._searched} come before, {warmup} warm up"
             )
-            faults.append(Fault("settle", settings.settle, problem, "Lower it, or raise rounds"))
+            faults.append(
+                Fault("settle", settings.settle, problem, "Lower method.settle, or raise rounds")
+            )
         if faults:
             raise RefusedError(faults)
         compares = any(key.startswith("received_") for key in self._reward.needs)
@@ -359,5 +361,15 @@ def _prescreen_faults(search: Proposals, prescreen: PrescreenSettings) -> list[F
     """Return what is wrong where a forest would choose what the search gives out to the whole cohort."""
     if type(search).draws_of_round is Proposals.draws_of_round:
         return []
-    problem = f"{type(search).__name__} draws for all of a round's clients together"
-    return [Fault("prescreen.candidates", prescreen.candidates, problem, "Use 1")]
+    problem = (
+        f"{type(search).__name__} proposes for all clients of a round together, so none of its proposals "
+        "can be picked out of several"
+    )
+    return [
+        Fault(
+            "prescreen.candidates",
+            prescreen.candidates,
+            problem,
+            "Use method.prescreen.candidates=1",
+        )
+    ]

@@ -53,7 +53,12 @@ class PublicImages(CorollaStrategy):
         if len(public.images) < 2:
             problem = "clients agree on 2 images or more"
             raise RefusedError(
-                Fault("server_set", f"{len(public.images)} images", problem, "Give it more")
+                Fault(
+                    "server_set",
+                    f"{len(public.images)} images",
+                    problem,
+                    "Raise server_set.images, or put more images into its folder",
+                )
             )
         return public
 

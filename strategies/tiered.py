@@ -233,10 +233,10 @@ def _faults(federation: Federation, own: TieredSettings) -> list[Fault]:
         faults.append(Fault("server_set", has, problem, remedy))
     if own.fine_tuning.rounds >= federation.rounds:
         problem = f"leaves none of {federation.rounds} rounds to train the supernet in"
-        remedy = "Lower it, or raise rounds"
+        remedy = "Lower method.fine_tuning.rounds, or raise rounds"
         faults.append(Fault("fine_tuning.rounds", own.fine_tuning.rounds, problem, remedy))
     if own.settle or own.final_draws:
-        problem = "is not used: what is deployed is the tier's"
+        problem = "has no effect here: every client deploys the architecture of its tier"
         key, value = ("settle", own.settle) if own.settle else ("final_draws", own.final_draws)
-        faults.append(Fault(key, value, problem, "Use 0"))
+        faults.append(Fault(key, value, problem, f"Use method.{key}=0"))
     return faults

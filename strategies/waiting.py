@@ -188,7 +188,9 @@ class _Round:
             rest = min(_REST * (self._clock() - began), _LONGEST_S)
             for message in lost:
                 if self._waiting.pop(message.metadata.message_id, None) is not None:
-                    _LOG.warning("node %d restarted meanwhile", message.metadata.dst_node_id)
+                    _LOG.warning(
+                        "node %d restarted and lost its task", message.metadata.dst_node_id
+                    )
                     self._replies.append(_error(message, RESTARTED))
             self._warned = self._trouble is not None
             if self._is_over():

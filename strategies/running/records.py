@@ -76,8 +76,8 @@ def stop_if_all_failed_alike(report: RoundReport) -> None:
     ):
         return  # nothing of the configuration's: later rounds may do better
     raise RunFailedError(
-        f"the first round lost all {len(report.failures)} of its clients for the same reason: "
+        f"all {len(report.failures)} clients of the first round failed in the same way: "
         f"{report.failures[0].reason}\n"
-        "Nothing was learned. Where the configuration is the cause, correct it and start a new run; "
-        "where it was something else, put that right and resume this one"
+        "Nothing was learned. If a setting is the cause, correct it and start a new run; "
+        "if not, remove the cause and resume this run"
     )

@@ -143,5 +143,5 @@ def test_variances_never_become_negative(
 
 @pytest.mark.parametrize("damping", [-0.1, 1.5, float("nan")])
 def test_refuses_what_is_no_share(damping: float) -> None:
-    with pytest.raises(RefusedError, match=r"damping=.*is no share of a vote"):
+    with pytest.raises(RefusedError, match=r"damping=.*is not between 0 and 1"):
         coverage_average({"w": np.zeros(1)}, [], damping=damping)

@@ -108,7 +108,7 @@ def test_leading_region_by_hand() -> None:
 @pytest.mark.parametrize(
     ("sub", "full", "words"),
     [
-        ((4, 4), (4, 4, 1), "does not have the 3 axes"),
+        ((4, 4), (4, 4, 1), "has another number of axes"),
         ((5, 4), (4, 4), "axis 0 cannot take 5 of 4 entries"),
         ((4, 0), (4, 4), "axis 1 cannot take 0 of 4 entries"),
         ((4, 1, 7, 3), (4, 1, 5, 5), "axis 2 cannot take 7 of 5 entries"),

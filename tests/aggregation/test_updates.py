@@ -44,7 +44,7 @@ def test_a_weight_must_be_positive_and_finite(weight: float) -> None:
 
 def test_wrong_shapes_kinds_and_names() -> None:
     assert "its region has shape (2, 3)" in faults(w=np.ones((3, 2), np.float32))[0]
-    assert "has another dtype" in faults(w=np.ones((2, 3), np.int64))[0]
+    assert "has another number type" in faults(w=np.ones((2, 3), np.int64))[0]
     assert "the supernet has no array of this name" in faults(v=np.ones(1))[0]
 
 

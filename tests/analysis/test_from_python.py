@@ -38,7 +38,8 @@ def test_import_is_light_and_other_names_are_errors() -> None:
 
 def test_a_text_is_no_list_of_overrides() -> None:
     with pytest.raises(
-        RefusedError, match=r"overrides='rounds=1': is no list. Give \['rounds=1'\]"
+        RefusedError,
+        match=r"overrides='rounds=1': is a text, and a list of overrides is needed. Give \['rounds=1'\]",
     ):
         corolla.run("rounds=1")
 

@@ -89,7 +89,9 @@ def test_two_steps_are_two_rows(tmp_path: Path) -> None:
         ["m ·", "0, 1", "80.0 ± 0"],
         ["lr 0.1", "", ""],
     ]
-    assert to_know == ["Runs of one method are kept apart by trainer.lr."]
+    assert to_know == [
+        "Runs of one method are separate groups where these settings differ: trainer.lr."
+    ]
     with console.capture() as told:
         Console.print(console, table, width=44)
     assert "…" not in told.get()

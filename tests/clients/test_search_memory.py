@@ -57,7 +57,7 @@ def test_what_cannot_be_read_is_not_trusted(
     (file,) = tmp_path.rglob("round-*")
     file.write_bytes(file.read_bytes()[:-9])
     assert _memory(tmp_path, "a").load(7) == []
-    assert "client 1 searches anew" in caplog.text
+    assert "client 1: its saved search cannot be used" in caplog.text
 
 
 def test_the_digest_tells_weights_images_and_settings_apart() -> None:

@@ -48,7 +48,7 @@ def test_memory_is_bounded() -> None:
 
 def test_an_unknown_client_is_refused() -> None:
     digits = Digits()
-    with pytest.raises(RefusedError, match="client='10': not in the partition"):
+    with pytest.raises(RefusedError, match="client='10': the partition has no such client"):
         FederationData(digits, divide(digits, 10)).client("10")
 
 

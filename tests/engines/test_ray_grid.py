@@ -164,7 +164,7 @@ def test_processes_that_never_start_end_the_run_with_the_reason() -> None:
 @pytest.mark.usefixtures("_ray")
 def test_a_cluster_without_room_ends_the_run_and_one_that_grows_is_used() -> None:
     room = pool_of(most=0, patience_s=1.0)
-    with pytest.raises(RunFailedError, match="there was no client process for 1 s"):
+    with pytest.raises(RunFailedError, match="no client process came up within 1 s"):
         ask(RayGrid(nodes=4, run_id=new_run_id(), pool=room), [message(1000)])
     held, wanted = [0], []
     process = ray.remote(Echo).options(num_cpus=0)

@@ -86,7 +86,7 @@ class TestCheck:
             ("engine.address", "nothing answers ther"),
             ("engine.root_certificates", "is no file"),
             ("engine.server_runs", "is not an absolute p"),
-            ("engine.node_timeout_s", "is not a time to wai"),
+            ("engine.node_timeout_s", "must be 1 or more se"),
             ("engine.root", "Flower submits a pro"),
         ]
 

@@ -292,7 +292,7 @@ def test_every_client_below_the_smallest_is_named_with_both_limits_at_once() -> 
         refuse_shortfalls(_short(limits), cap_remedy="Raise cap.low")
     assert str(error.value).splitlines() == [
         "memory_budget_mib='client a: 9.9': the smallest architecture needs 10.0 MiB to train. "
-        "Raise the lower end, or lower batch_size",
+        "Raise the lower end of memory_budget_mib, or lower batch_size",
         "cap='client a: 99, client c: nan': the smallest architecture needs 100 "
         "multiply-accumulates for an image. Raise cap.low",
     ]

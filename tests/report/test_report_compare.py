@@ -56,7 +56,9 @@ def test_runs_with_other_settings_are_not_averaged(tmp_path: Path) -> None:
         finished(tmp_path / "c", 0.7, 0, local_epochs=5, run_dir="x/c", engine={"name": "ray"}),
     ]
     groups, to_know = grouped([load_run(path) for path in paths])
-    assert to_know == ["Runs of one method are kept apart by local_epochs."]
+    assert to_know == [
+        "Runs of one method are separate groups where these settings differ: local_epochs."
+    ]
     assert [(g.label, len(g.runs)) for g in groups] == [
         ("m · local_epochs 1", 2),
         ("m · local_epochs 5", 1),
@@ -101,16 +103,19 @@ def test_what_else_differs_is_told(tmp_path: Path) -> None:
     groups, to_know = grouped([load_run(path) for path in (a, b, c)])
     assert [(g.label, g.seeds) for g in groups] == [("m", "0, 1"), ("other", "0")]
     assert to_know == [
-        "Groups also differ in partition.alpha: 0.3 (m); 0.1 (other).",
-        "Groups also differ in rounds: 40 (m); 20 (other).",
+        "The groups were not run with the same partition.alpha: 0.3 (m); 0.1 (other).",
+        "The groups were not run with the same rounds: 40 (m); 20 (other).",
     ]
     d = finished(tmp_path / "d", 0.5, 1, rounds=40, partition={"alpha": 0.3}, **alike)
     groups, _ = grouped([load_run(path) for path in (b, d)])  # both hold out the images of seed 0
     assert len(groups) == 1
     _, to_know = grouped([load_run(path) for path in (b, c, d)])
-    assert to_know[0] == "Runs of one method are kept apart by server_set.seed."
+    assert (
+        to_know[0]
+        == "Runs of one method are separate groups where these settings differ: server_set.seed."
+    )
     _, to_know = grouped([load_run(path) for path in (b, b)])
-    assert to_know == ["m: several runs have seed 0; all count."]
+    assert to_know == ["m has several runs of seed 0; every one of them counts in its means."]
 
 
 def test_folders_of_images_are_told_apart(tmp_path: Path) -> None:
@@ -201,11 +206,16 @@ def test_another_partition_is_named_once(tmp_path: Path) -> None:
     groups, to_know = grouped([load_run(path) for path in (one, other)])
     labels = ["m · partition Dirichlet · test 0.2", "m · partition ByFolder · test 0.1"]
     assert [group.label for group in groups] == labels
-    assert to_know == ["Runs of one method are kept apart by partition, partition.test."]
+    assert to_know == [
+        "Runs of one method are separate groups where these settings differ: partition, partition.test."
+    ]
     third = finished(tmp_path / "c", 0.5, 1, partition=drawn | {"alpha": 0.1})
     groups, _ = grouped([load_run(path) for path in (one, other, third)])
     assert len(groups) == 3  # alpha tells the two of one class apart
     _with(other, method="other")
     _, to_know = grouped([load_run(path) for path in (one, other)])
-    assert to_know[0] == "Groups also differ in partition: Dirichlet (m); ByFolder (other)."
+    assert (
+        to_know[0]
+        == "The groups were not run with the same partition: Dirichlet (m); ByFolder (other)."
+    )
     assert len(to_know) == 2

@@ -93,7 +93,7 @@ def test_clients_of_later_draw_from_all_and_draws_are_repeatable(searched: RunDi
 @pytest.mark.parametrize(
     ("run_dir", "overrides", "said"),
     [
-        ("null", [], r"proposals\.run=None: nothing to take sizes from"),
+        ("null", [], r"proposals\.run=None: no run is given whose"),
         ("/nowhere", [], "/nowhere"),
         ("SEARCHED", ["space=elastic_resnet"], "its space is not that of this run"),
     ],

@@ -300,7 +300,7 @@ def test_a_forest_gives_the_reward_of_the_client_also_from_others_pairs() -> Non
 def test_pairs_of_another_space_are_refused() -> None:
     other = SearchSpace(name="other", dimensions=(Dimension("a", (0, 1)),))
     state = trained("uniform", 1, anything).state()
-    with pytest.raises(RefusedError, match="pairs of another search space"):
+    with pytest.raises(RefusedError, match="rewards are of architectures of another space"):
         Pairs(other).load_state(state)
 
 

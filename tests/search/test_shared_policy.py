@@ -85,7 +85,7 @@ def test_state_survives(optimizer: str) -> None:
 
 @pytest.mark.parametrize("own", [{"residual": 1.0}, {"personal": ["a"]}])
 def test_parts_of_a_shared_policy_need_one(own: dict[str, object]) -> None:
-    with pytest.raises(RefusedError, match="is a part of a shared policy"):
+    with pytest.raises(RefusedError, match=r"it goes with policy\.shared=true"):
         PolicySettings(**own)  # type: ignore[arg-type]
 
 

@@ -106,9 +106,12 @@ _STAGE = {"width": [4], "depth": [1], "kernel": [3]}
             {"stages": [{"width": [4]}]},
             "space.stages[0] has ['width']: need ['depth', 'kernel', 'width']",
         ),
-        ({"stages": [_STAGE | {"width": [8, 4]}]}, "space.stages[0].width=[8, 4]: need ascending"),
+        (
+            {"stages": [_STAGE | {"width": [8, 4]}]},
+            "space.stages[0].width=[8, 4]: write distinct numbers",
+        ),
         ({"stages": [_STAGE | {"kernel": [3, 4]}]}, "space.stages[0].kernel=[3, 4]: must be odd"),
-        ({"hidden": []}, "space.hidden=[]: need ascending"),
+        ({"hidden": []}, "space.hidden=[]: write distinct numbers"),
         ({"norm": "grop"}, "norm='grop': Did you mean 'group'?"),
     ],
 )

@@ -275,7 +275,7 @@ def test_drop_connect_drops_whole_images_and_keeps_the_mean() -> None:
     [
         ({"dropout": 1.0}, "space.dropout=1.0: must be at least 0 and below 1"),
         ({"drop_connect": -0.1}, "space.drop_connect=-0.1: must be at least 0 and below 1"),
-        ({"last": []}, r"space.last=\[\]: need ascending"),
+        ({"last": []}, r"space.last=\[\]: write distinct numbers"),
         ({"resolution": [3]}, r"space.resolution=3: the strides of 'mobilenetv2_8' divide it by 4"),
         ({"stages": [{"width": [8]}]}, r"space.stages\[0\] has \['width'\]: need"),
     ],

@@ -173,7 +173,7 @@ def test_bad_settings_are_refused(change: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("width", [16, 8], "need ascending"),
+        ("width", [16, 8], "write distinct numbers"),
         ("kernel", [4], "must be odd"),
         ("stride", 3, "must be 1 or 2"),
         ("se", "false", "must be true or false"),

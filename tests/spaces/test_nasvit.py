@@ -277,9 +277,9 @@ def test_gradient_reaches_every_parameter(which: str) -> None:
             {"resolution": [8, 32]},
             r"space.resolution=8: leaves a single position to space.stages\[3\], where attention",
         ),
-        ({"resolution": [32, 16]}, r"space.resolution=\[32, 16\]: need ascending"),
-        ({"stem": []}, r"space.stem=\[\]: need ascending"),
-        ({"last": [512, 384]}, r"space.last=\[512, 384\]: need ascending"),
+        ({"resolution": [32, 16]}, r"space.resolution=\[32, 16\]: write distinct numbers"),
+        ({"stem": []}, r"space.stem=\[\]: write distinct numbers"),
+        ({"last": [512, 384]}, r"space.last=\[512, 384\]: write distinct numbers"),
         (
             {"head_dim": 16},
             r"space.stages\[2\].width=\[40, 48\]: .* multiples of space.head_dim=16",

@@ -187,5 +187,8 @@ def test_without_images_the_server_averages_and_does_not_distil() -> None:
     said = str(caught.value)
     assert "server_set='none': fusion=distil trains on images of the server's own" in said
     assert "or method.fusion=average" in said
-    assert "method.architectures='larges': is not known. Did you mean 'largest'" in said
+    assert (
+        "method.architectures='larges': is no way to choose architectures. Did you mean 'largest'"
+        in said
+    )
     plan_run([*SMALL, KEMF, "run_dir=unused", "server_set=none", "method.fusion=average"])

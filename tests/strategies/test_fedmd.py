@@ -149,7 +149,10 @@ def test_what_is_refused_is_told_at_once() -> None:
     said = str(caught.value)
     assert "server_set='none': clients of FedMD agree on images of the server's" in said
     assert "Use server_set=held_out" in said
-    assert "method.architectures='larges': is not known. Did you mean 'largest'" in said
+    assert (
+        "method.architectures='larges': is no way to choose architectures. Did you mean 'largest'"
+        in said
+    )
 
 
 # --- architectures ----------------------------------------------------------------------------------------

@@ -259,7 +259,7 @@ def test_a_deployed_submodel_has_its_size_whoever_took_part(deploy: str, tmp_pat
         ("method.sizes=[]", "are not shares of the weights"),
         ("method.threshold=layers", "Did you mean 'layer'"),
         ("private=[head]", "its submodels are weights from all over the network"),
-        ("robust=median", "makes no average that a robust rule could make"),
+        ("robust=median", "has no average of models that the rule could replace"),
     ],
 )
 def test_what_is_refused(override: str, said: str) -> None:

@@ -71,7 +71,7 @@ def test_an_engine_is_not_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_elsewhere_the_engine_is_refused_with_a_remedy(tmp_path: Path) -> None:
-    with pytest.raises(RefusedError, match=r"Start the run with `flwr run \.`"):
+    with pytest.raises(RefusedError, match=r"Start it with `flwr run \.`"):
         plan_run([*SMALL.split(), "engine=flower", f"run_dir={tmp_path / 'run'}"])
 
 

@@ -355,8 +355,8 @@ def test_the_model_that_is_kept_has_the_mask_in_it(deploy: str, tmp_path: Path) 
         (["method.assignment=dynamics"], "Did you mean 'dynamic'"),
         (["method.rates=[0.3,1.0]"], r"rates=\[0\.3\]: are not rates of the space"),
         (["method.rates=[]"], "are not rates of the space"),
-        ([LIMITS, "method.rates=[1.0]"], "are not given out by limits"),
-        (["trainer.loss=balanced_softmax"], "is not the loss that is masked"),
+        ([LIMITS, "method.rates=[1.0]"], "a client's limits decide its rate"),
+        (["trainer.loss=balanced_softmax"], "cannot leave out classes that a client lacks"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(overrides: list[str], problem: str) -> None:

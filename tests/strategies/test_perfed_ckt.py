@@ -177,7 +177,10 @@ def test_what_is_refused_is_told_at_once() -> None:
     said = str(caught.value)
     assert "server_set='none': clients of PerFedCKT agree on images of the server's" in said
     assert "Use server_set=held_out" in said
-    assert "method.architectures='larges': is not known. Did you mean 'largest'" in said
+    assert (
+        "method.architectures='larges': is no way to choose architectures. Did you mean 'largest'"
+        in said
+    )
     with pytest.raises(RefusedError, match=r"clusters=4: every one of 4 participants .* or 1"):
         _strategy("method.clusters=4")
     with pytest.raises(RefusedError, match=r"lambda_public=-1.0: is out of range"):

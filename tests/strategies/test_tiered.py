@@ -174,10 +174,10 @@ def test_a_tier_is_scored_with_batchnorm_of_all_clients_images(tmp_path: Path) -
     ("override", "words"),
     [
         ("server_set=none", "tiers are searched on labelled images of the server's own"),
-        ("method.tiers.shares=[0.001,1.0]", "none of 200 architectures drawn"),
+        ("method.tiers.shares=[0.001,1.0]", "after 200 draws from space"),
         ("method.tiers.shares=[1.0,0.5]", "do not ascend"),
         ("method.fine_tuning.rounds=3", "leaves none of 3 rounds to train the supernet in"),
-        ("method.settle=0.5", "what is deployed is the tier's"),
+        ("method.settle=0.5", "every client deploys the architecture of its tier"),
     ],
 )
 def test_what_cannot_work_is_refused(override: str, words: str) -> None:

@@ -362,8 +362,8 @@ def test_a_client_that_cannot_hold_the_smallest_is_refused() -> None:
     with pytest.raises(RefusedError) as caught:
         SubnetDraws(SPACE, random_subnets=2, seed=SEED, fits=lambda _: False)
     assert str(caught.value) == (
-        f"smallest={list(SPACE.smallest().choices)!r}: does not fit, so nothing does. "
-        "Raise the client's limit, or use a space with smaller architectures"
+        f"smallest={list(SPACE.smallest().choices)!r}: even the smallest architecture "
+        "is beyond the client's limits. Raise the client's limit, or use a space with smaller architectures"
     )
 
 

@@ -50,7 +50,7 @@ def test_loop_settings_name_their_faults_too() -> None:
         "autocast='float16': is not known. Did you mean 'bfloat16'? Known: bfloat16, none",
         "threads=0: is out of range. Use a whole number, 1 or more, 1,024 or less",
     ]
-    with pytest.raises(RefusedError, match=r"foreach=True: excludes fused=true. Switch one of the"):
+    with pytest.raises(RefusedError, match=r"foreach=True: excludes fused=true. Set one of the"):
         LoopSettings(fused=True, foreach=True)
 
 

@@ -192,13 +192,19 @@ def _check(
 ) -> None:
     faults = [fault for update in updates for fault in check_update(supernet, update, values=False)]
     if not 0.0 <= momentum < 1.0:
-        faults.append(Fault("momentum", momentum, "is outside [0, 1)", "Use 0 for none"))
+        faults.append(
+            Fault(
+                "momentum", momentum, "is outside [0, 1)", "Use a number from 0 (none) to below 1"
+            )
+        )
     if not 0 <= damping <= 1:
         remedy = "Use a number from 0 (none, as published) to 1"
-        faults.append(Fault("damping", damping, "is no share of a vote", remedy))
+        faults.append(Fault("damping", damping, "is not between 0 and 1", remedy))
     if statistics not in ("aggregate", "keep"):
         remedy = nearest(statistics, ("aggregate", "keep"))
-        faults.append(Fault("statistics", statistics, "is not a policy for buffers", remedy))
+        faults.append(
+            Fault("statistics", statistics, "is no way to treat BatchNorm statistics", remedy)
+        )
     if faults:
         raise RefusedError(faults)
 

@@ -22,7 +22,7 @@ def mixed(own: Arrays, shared: Arrays, share: float) -> Arrays:
     if not 0 <= share <= 1:
         raise ValueError(f"share={share}: need a number from 0 to 1")
     if {n: a.shape for n, a in own.items()} != {n: a.shape for n, a in shared.items()}:
-        raise ValueError("the two networks are not of one architecture")
+        raise ValueError("the two networks have different arrays; mix models of one architecture")
     if share in (0, 1):
         return own if share else shared
     return {name: _between(array, shared[name], share) for name, array in own.items()}

@@ -180,7 +180,7 @@ def leading_region(
     """
     sub, full = tuple(sub_shape), tuple(super_shape)
     if len(sub) != len(full):
-        problem = f"does not have the {len(full)} axes of the supernet's {full}"
+        problem = f"has another number of axes than the supernet's array of shape {full}"
         raise RefusedError(Fault(name, sub, problem, "Cut a layer of the same kind"))
     faults = []
     region = []

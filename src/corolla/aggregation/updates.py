@@ -85,8 +85,8 @@ def _check_array(old: NDArray[Any], update: Update, name: str, *, values: bool) 
         remedy = "Return the arrays of the architecture that was sent, nothing else"
         return [Fault(name, array.shape, f"its region has shape {shape}", remedy)]
     if (array.dtype.kind == "f") != (old.dtype.kind == "f"):
-        remedy = f"The supernet holds {old.dtype}"
-        return [Fault(name, str(array.dtype), "has another dtype", remedy)]
+        remedy = f"Return it as {old.dtype}"
+        return [Fault(name, str(array.dtype), "has another number type than the supernet", remedy)]
     # min and max pass NaN on and, unlike isfinite over all entries, need no array of their own
     if values and array.size and not np.isfinite([array.min(), array.max()]).all():
         remedy = "Lower the client's learning rate or clip its gradients"

@@ -53,7 +53,7 @@ def compare(
     by_path = {run.path: run for run in opened}
     groups, to_know = grouped([run.records for run in by_path.values()])
     if len(groups) < 2:
-        problem = f"{len(groups)} kind of run: there is nothing to compare"
+        problem = "all have the same settings but for the seed: there is nothing to compare"
         remedy = "Give runs that differ in more than the seed"
         raise RefusedError(Fault("runs", [str(path) for path in by_path], problem, remedy))
     seeded = [_by_seed(group, by_path) for group in groups]

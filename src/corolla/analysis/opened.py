@@ -41,7 +41,14 @@ def run(overrides: Sequence[str] = (), *, config_dir: Path | str | None = None) 
 
     """
     if isinstance(overrides, str):
-        raise RefusedError(Fault("overrides", overrides, "is no list", f"Give {[overrides]}"))
+        raise RefusedError(
+            Fault(
+                "overrides",
+                overrides,
+                "is a text, and a list of overrides is needed",
+                f"Give {[overrides]}",
+            )
+        )
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that the engine starts
     own_parts.use([] if config_dir is None else [config_dir])
     plan = plan_run(list(overrides))

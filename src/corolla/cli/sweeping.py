@@ -159,7 +159,7 @@ def number_of(texts: list[str]) -> int:
     if text.isdecimal() and 1 <= int(text) <= _MOST_AT_ONCE:
         return int(text)
     raise RefusedError(
-        Fault("jobs", text, "is no number of runs at once", "Use 1 to 64, as in jobs=2")
+        Fault("jobs", text, "is not how many runs may go at once", "Use 1 to 64, as in jobs=2")
     )
 
 

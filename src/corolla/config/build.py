@@ -46,8 +46,8 @@ def build(node: Mapping[str, Any], key: str, *, like: type[Any] | None = None, *
     """
     values = {k: v for k, v in node.items() if k not in ("_target_", "name", "kind")}
     if "_target_" not in node:
-        remedy = "Take one of the files in conf/"
-        raise RefusedError(Fault(key, dict(node), "has no _target_", remedy))
+        remedy = "Add _target_: MODULE.CLASS, or take one of the files in conf/"
+        raise RefusedError(Fault(key, dict(node), "names no class: it has no _target_", remedy))
     kind = class_of(node["_target_"], key)
     if "name" in node and "name" in inspect.signature(kind).parameters:
         values["name"] = node["name"]
@@ -133,7 +133,12 @@ def build_space(config: RunConfig) -> Supernet:
     """
     if config.images is None:
         raise RefusedError(
-            Fault("images", None, "the classes are not known", "Start the run with `corolla run`")
+            Fault(
+                "images",
+                None,
+                "the classes of the images are not known: this is no configuration of a started run",
+                "Start the run with `corolla run`",
+            )
         )
     settings, known = config.space.supernet, config.images
     kind: Any = class_of(settings["_target_"], "space.supernet") if "_target_" in settings else None
@@ -214,8 +219,15 @@ def build_trainer(config: RunConfig) -> LocalTrainer:
     """Return the local trainer for this machine's device, with the space's measured loop settings."""
     device = device_of(config)
     if device not in config.space.loop:
-        remedy = f"Add it; there are {sorted(config.space.loop)}"
-        raise RefusedError(Fault(f"space.loop.{device}", None, "no loop settings", remedy))
+        remedy = f"Add it to the space's file, or use a device that is there: {sorted(config.space.loop)}"
+        raise RefusedError(
+            Fault(
+                f"space.loop.{device}",
+                None,
+                f"space {config.space.name!r} does not say how to train on {device}",
+                remedy,
+            )
+        )
     loop = group_settings(LoopSettings, config.space.loop[device], f"space.loop.{device}")
     return LocalTrainer(settings=build_trainer_settings(config), loop=loop, device=device)
 

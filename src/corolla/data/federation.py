@@ -48,7 +48,7 @@ class FederationData:
             return kept
         if client not in self.partition.clients:
             known = nearest(client, self.clients)
-            raise RefusedError(Fault("client", client, "not in the partition", known))
+            raise RefusedError(Fault("client", client, "the partition has no such client", known))
         if self._foreign:
             raise RefusedError(self._foreign)
         indices = self.partition.clients[client]

@@ -129,7 +129,7 @@ class ImageFolder:
         return self._listing.train_size
 
     def fingerprint(self) -> str:
-        """Return a digest of the files' names and sizes."""
+        """Return a fingerprint of the files' names and sizes."""
         return self._listing.fingerprint()
 
     def files(self) -> list[str]:
@@ -172,7 +172,10 @@ class ImageFolder:
         except RefusedError as error:
             return faults + error.faults
         if not len(present):
-            problem, remedy = "no image can be decoded", "dataset.on_error=refuse says why"
+            problem, remedy = (
+                "no image can be decoded",
+                "Use dataset.on_error=refuse, which says why",
+            )
             faults.append(Fault(self._key("root"), str(self.root), problem, remedy))
         elif len(present) < 2:
             only = f"only one class, {self.class_names[int(present[0])]!r}"
@@ -199,7 +202,12 @@ class ImageFolder:
         faults += self._part_faults()
         if self.channels not in (1, 3):
             faults.append(
-                Fault(self._key("channels"), self.channels, "not 1 or 3", "1 gray, 3 RGB")
+                Fault(
+                    self._key("channels"),
+                    self.channels,
+                    "must be 1 or 3",
+                    "Use 1 for gray images, 3 for RGB",
+                )
             )
         if self.resolution < 1:
             remedy = "Give the height and width in pixels, as in 32"
@@ -210,7 +218,14 @@ class ImageFolder:
                 problem = f"{len(values)} values for {self.channels} channels"
                 faults.append(Fault(self._key(key), list(values), problem, remedy))
         if min(self.std, default=1) <= 0:
-            faults.append(Fault(self._key("std"), list(self.std), "not positive", "0.25 is usual"))
+            faults.append(
+                Fault(
+                    self._key("std"),
+                    list(self.std),
+                    "must be above 0",
+                    "Use standard deviations of pixels in 0..1; 0.25 is usual",
+                )
+            )
         if self.classes is not None and len(set(self.classes)) != len(self.classes):
             remedy = "Name each class once"
             faults.append(Fault(self._key("classes"), list(self.classes), "names repeat", remedy))

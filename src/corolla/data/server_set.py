@@ -94,12 +94,16 @@ class HeldOut:
         if self.part == "train":
             if train_size is None:
                 problem = "the data set has no official training part"
-                raise RefusedError(Fault("server_set.part", "train", problem, "Use all"))
+                raise RefusedError(
+                    Fault("server_set.part", "train", problem, "Use server_set.part=all")
+                )
             pool = train_size
         if self.images >= pool:
             holds = "the pool holds" if self.part == "all" else "the pool's training part holds"
-            problem = f"{holds} {pool} images, and clients need some"
-            raise RefusedError(Fault("server_set.images", self.images, problem, "Ask for fewer"))
+            problem = f"{holds} {pool} images: nothing would be left for the clients"
+            raise RefusedError(
+                Fault("server_set.images", self.images, problem, "Lower server_set.images")
+            )
         drawn = generator(self.seed, _HELD_OUT).permutation(pool)[: self.images]
         return np.sort(drawn).astype(np.int64)
 

@@ -74,7 +74,7 @@ def check_method(config: RunConfig, space: Supernet, facts: dict[str, dict[str, 
 def check_batches(config: RunConfig, space: Supernet) -> None:
     """RefusedError where no batch could be trained on, in no round."""
     if config.batch_size == 1 and has_batch_norm(space.blank(space.smallest())):
-        problem = "BatchNorm cannot take the variance of a single image"
+        problem = "the network has BatchNorm, which needs two or more images a batch to train"
         raise RefusedError(Fault("batch_size", 1, problem, "Use batch_size=2 or more"))
 
 

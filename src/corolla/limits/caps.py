@@ -94,8 +94,14 @@ class DataSizeCap(CapRule):
         scale = largest - smallest if self.unit == "range" else 1.0
         low, high = smallest + self.low_margin * scale, largest + self.high_margin * scale
         if low > high:
-            problem = f"fewer images would get the higher cap: {low:,.0f}, the most {high:,.0f}"
-            remedy = "Lower it; cap.unit=range takes shares of what the space spans"
+            problem = (
+                f"the client with the fewest images would get a cap of {low:,.0f} multiply-accumulates, "
+                f"above the {high:,.0f} of the one with the most"
+            )
+            remedy = (
+                "Lower cap.low_margin or raise cap.high_margin; with cap.unit=range they are shares of "
+                "what the space spans"
+            )
             raise RefusedError(Fault("cap.low_margin", self.low_margin, problem, remedy))
         own = {client: int(known["num_examples"]["train"]) for client, known in facts.items()}
         all_sizes = (sizes or own).values()
@@ -124,7 +130,14 @@ class RangeCap(CapRule):
     def __post_init__(self) -> None:
         if self.low > self.high:
             problem = f"with high={self.high!r} is not an ascending range from 0 on"
-            raise RefusedError(Fault("low", self.low, problem, "Give cap.low and cap.high"))
+            raise RefusedError(
+                Fault(
+                    "low",
+                    self.low,
+                    problem,
+                    "Set cap.low and cap.high, two numbers of 0 or more, the lower first",
+                )
+            )
 
     def caps(
         self, facts: Mapping[ClientId, Facts], *, space: Supernet, sizes: Mapping[ClientId, int]

@@ -18,7 +18,7 @@ from corolla.types import ClientId
 BUDGET = "memory_budget_mib"
 CAP = "macs_cap"
 
-_RAISE_BUDGET = "Raise the lower end, or lower batch_size"
+_RAISE_BUDGET = "Raise the lower end of memory_budget_mib, or lower batch_size"
 _RAISE_CAP = "Raise max-macs in its --node-config, or take a space with smaller architectures"
 
 

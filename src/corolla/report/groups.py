@@ -62,7 +62,8 @@ def _to_know(groups: Sequence[Group], split_by: Sequence[str]) -> list[str]:
     said = []
     if split_by:
         more = f" and {len(split_by) - 8} more" if len(split_by) > 8 else ""
-        said.append(f"Runs of one method are kept apart by {', '.join(split_by[:8])}{more}.")
+        named = f"{', '.join(split_by[:8])}{more}"
+        said.append(f"Runs of one method are separate groups where these settings differ: {named}.")
     settings = _settings([group.runs[0] for group in groups])
     apart = [  # settings of a method, or of a space, that others do not have are no difference
         f"{name}."
@@ -76,12 +77,15 @@ def _to_know(groups: Sequence[Group], split_by: Sequence[str]) -> list[str]:
         for group, flat in zip(groups, settings, strict=True):
             holders.setdefault(_said(flat, key), []).append(group.label)
         each = "; ".join(f"{value} ({listing(names, limit=3)})" for value, names in holders.items())
-        said.append(f"Groups also differ in {_name(key)}: {each}.")
+        said.append(f"The groups were not run with the same {_name(key)}: {each}.")
     for group in groups:
         seeds = [run.seed for run in group.runs]
         twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
         if twice:
-            said.append(f"{group.label}: several runs have seed {', '.join(twice)}; all count.")
+            said.append(
+                f"{group.label} has several runs of seed {', '.join(twice)}; "
+                "every one of them counts in its means."
+            )
     return said
 
 

@@ -45,7 +45,12 @@ class PolicySettings:
     def __post_init__(self) -> None:
         own = {"residual": self.residual, "personal": self.personal}
         faults = [
-            Fault(key, value, "is a part of a shared policy", "Use shared=true, or leave it out")
+            Fault(
+                key,
+                value,
+                "has no effect: it goes with policy.shared=true",
+                "Set method.policy.shared=true, or leave it out",
+            )
             for key, value in own.items()
             if value and not self.shared
         ]

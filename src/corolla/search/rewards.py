@@ -52,7 +52,7 @@ class Reward(ABC):
     def __init__(self, *, settings: RewardSettings, budgets: bool) -> None:
         if not settings.received and any(key.startswith("received_") for key in self.needs):
             problem = "the reward compares with the received model, which is not scored"
-            remedy = "Set it, or take another reward"
+            remedy = "Set evaluation.received=true, or take another method/reward"
             raise RefusedError(Fault("evaluation.received", settings.received, problem, remedy))
         memory = budgets if settings.memory == "auto" else settings.memory
         self.settings = replace(settings, memory=memory)

@@ -70,9 +70,9 @@ class Tiers:
                 Fault(
                     "tiers.shares" if settings.shares else "tiers.count",
                     settings.shares or settings.count,
-                    f"none of {_DRAWS} architectures drawn from space {space.name!r}, made costlier or "
-                    f"cheaper, costs what these do, in multiply-accumulates: {'; '.join(empty)}",
-                    f"Use fewer tiers, or bounds between {space.cost(space.smallest()):,} and "
+                    f"found no architecture for tiers of these multiply-accumulates: {'; '.join(empty)} "
+                    f"(after {_DRAWS} draws from space {space.name!r}, each made costlier or cheaper)",
+                    f"Use fewer tiers, or tiers between {space.cost(space.smallest()):,} and "
                     f"{space.cost(space.largest()):,}",
                 )
             )

@@ -54,9 +54,11 @@ def ascending(key: str, choices: Any) -> tuple[int, ...]:
     """Return the candidates as a tuple; ValueError unless they ascend from 1 or more."""
     values = tuple(choices) if isinstance(choices, Sequence) else (choices,)
     if not all(isinstance(value, int) and not isinstance(value, bool) for value in values):
-        raise ValueError(f"{key}={list(values)}: need whole numbers")
+        raise ValueError(f"{key}={list(values)}: write whole numbers")
     if not values or list(values) != sorted(set(values)) or values[0] < 1:
-        raise ValueError(f"{key}={list(values)}: need ascending, distinct, >= 1")
+        raise ValueError(
+            f"{key}={list(values)}: write distinct numbers of 1 or more in ascending order"
+        )
     return values
 
 

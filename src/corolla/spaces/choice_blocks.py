@@ -117,15 +117,19 @@ class ChoiceBlockSpace(Supernet):
     ) -> None:
         factor = 2 ** len(stages)
         if not stages or resolution < factor or resolution % factor:
-            raise ValueError(
-                f"resolution={resolution}: {len(stages)} stages; need 1 or more, and a multiple of "
-                f"{factor} pixels"
+            need = (
+                f"{len(stages)} stages need a multiple of {factor}"
+                if stages
+                else "there are no stages"
             )
+            raise ValueError(f"resolution={resolution}: {need}; change it or space.supernet.stages")
         (self._outputs,) = ascending("outputs", [outputs])
         self._stages: list[tuple[int, int]] = []
         for number, stage in enumerate(stages):
             if set(stage) != {"width", "blocks"}:
-                raise ValueError(f"stages[{number}] has {sorted(stage)}: need ['blocks', 'width']")
+                raise ValueError(
+                    f"stages[{number}] has {sorted(stage)}: write the keys width and blocks, no others"
+                )
             (width,) = ascending(f"stages[{number}].width", [stage["width"]])
             (blocks,) = ascending(f"stages[{number}].blocks", [stage["blocks"]])
             self._stages.append((width, blocks))

@@ -50,9 +50,12 @@ class ElasticResNet(Supernet):
     ) -> None:
         need = 2 ** (len(widths) - 1) if widths else 1
         if not widths or resolution < need:
-            raise ValueError(
-                f"resolution={resolution}: {len(widths)} stages; need 1 or more, {need} pixels"
+            why = (
+                f"{len(widths)} stages need {need} or more pixels"
+                if widths
+                else "there are no stages"
             )
+            raise ValueError(f"resolution={resolution}: {why}; change it or space.supernet.widths")
         dimensions = []
         for number, candidates in enumerate(widths, start=1):
             width = ascending(f"widths[{number - 1}]", candidates)

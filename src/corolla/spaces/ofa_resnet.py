@@ -110,15 +110,19 @@ class OFAResNet(Supernet):
     ) -> None:
         least = 2 ** max(len(stages) - 1, 0)
         if not stages or resolution < least or resolution % least:
-            need = f"a multiple of {least}"
-            raise ValueError(
-                f"resolution={resolution}: {len(stages)} stages; need 1 or more, {need}"
+            need = (
+                f"{len(stages)} stages need a multiple of {least}"
+                if stages
+                else "there are no stages"
             )
+            raise ValueError(f"resolution={resolution}: {need}; change it or space.supernet.stages")
         if stem < 1:
-            raise ValueError(f"stem={stem}: needs 1 channel or more")
+            raise ValueError(f"stem={stem}: the first convolution needs 1 channel or more")
         ascending("depths", [depth + 1 for depth in depths])
         if not expands or list(expands) != sorted(set(expands)) or expands[0] <= 0:
-            raise ValueError(f"expands={list(expands)}: need ascending, distinct, above 0")
+            raise ValueError(
+                f"expands={list(expands)}: write distinct numbers above 0, the lowest first"
+            )
         dimensions = []
         for number, stage in enumerate(stages, start=1):
             if set(stage) != _KEYS:

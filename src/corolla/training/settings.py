@@ -127,5 +127,5 @@ class LoopSettings:
 
     def __post_init__(self) -> None:
         if self.fused and self.foreach:
-            remedy = "Switch one of the two off"
+            remedy = "Set one of the two to false (space.loop.DEVICE)"
             raise RefusedError(Fault("foreach", True, "excludes fused=true", remedy))

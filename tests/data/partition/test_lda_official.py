@@ -130,7 +130,7 @@ def test_test_images_are_never_the_servers() -> None:
 
 def test_clients_left_short_are_named() -> None:
     refused(POOL, "clients=5001: more clients than training images", clients=5001)
-    refused(POOL, "clients=0: below 1", clients=0)
+    refused(POOL, "clients=0: must be 1 or more", clients=0)
     match = (
         r"no draw of 3 gave every client 1 train, 1 validation and 900 test images; too few in the "
         r"last: client 0 \(\d+ train, \d+ validation, \d+ test\), 1 \(.*larger partition.alpha"

@@ -169,14 +169,14 @@ def test_more_clients_than_images() -> None:
     for rule in RULES:
         with pytest.raises(RefusedError, match=r"clients=9: more clients than images \(8\)"):
             rule().split(Labels([0, 1] * 4), clients=9, seed=0)
-        with pytest.raises(RefusedError, match="clients=0: below 1"):
+        with pytest.raises(RefusedError, match="clients=0: must be 1 or more"):
             rule().split(TEN_CLASSES, clients=0, seed=0)
 
 
 def test_settings_that_exclude_each_other() -> None:
-    with pytest.raises(RefusedError, match="images_per_client=5: needs equal sizes"):
+    with pytest.raises(RefusedError, match="images_per_client=5: is for clients of equal sizes"):
         dirichlet(images_per_client=5)
-    with pytest.raises(RefusedError, match=r"\{'validation': 0.5, 'test': 0.5\}: 1 or more"):
+    with pytest.raises(RefusedError, match=r"\{'validation': 0.5, 'test': 0.5\}: leave nothing"):
         iid(validation=0.5, test=0.5)
 
 

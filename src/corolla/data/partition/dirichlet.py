@@ -82,7 +82,14 @@ class Dirichlet(FractionPartitioner):
         size = self.images_per_client
         if size is not None and not self.balanced:
             remedy = "Set partition.balanced=true, or leave it null"
-            raise RefusedError(Fault("images_per_client", size, "needs equal sizes", remedy))
+            raise RefusedError(
+                Fault(
+                    "images_per_client",
+                    size,
+                    "is for clients of equal sizes, and partition.balanced=false draws their sizes",
+                    remedy,
+                )
+            )
 
     def assign(self, dataset: Dataset, clients: int, rng: np.random.Generator) -> Assignment:
         """Return each client's images; in the unbalanced form all of the pool is given away."""

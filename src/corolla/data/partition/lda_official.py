@@ -58,7 +58,7 @@ class LdaOfficial:
         """
         if clients < 1:
             remedy = "Give the number of clients"
-            raise RefusedError(Fault("clients", clients, "below 1", remedy))
+            raise RefusedError(Fault("clients", clients, "must be 1 or more", remedy))
         labels = dataset.labels()
         kept = positions(held_out, len(labels))
         official = self._official(dataset, kept)

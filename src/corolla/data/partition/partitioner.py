@@ -78,8 +78,10 @@ class FractionPartitioner(ABC):
     def __post_init__(self) -> None:
         if self.validation + self.test >= 1:
             fractions = {"validation": self.validation, "test": self.test}
-            remedy = "Together they must stay below 1, or nothing is left to train on"
-            raise RefusedError(Fault("validation + test", fractions, "1 or more", remedy))
+            remedy = "Lower partition.validation or partition.test: together they must be below 1"
+            raise RefusedError(
+                Fault("validation + test", fractions, "leave nothing to train on", remedy)
+            )
 
     @abstractmethod
     def assign(self, dataset: Dataset, clients: int, rng: np.random.Generator) -> Assignment:
@@ -95,7 +97,7 @@ class FractionPartitioner(ABC):
         """
         if clients < 1:
             remedy = "Give the number of clients"
-            raise RefusedError(Fault("clients", clients, "below 1", remedy))
+            raise RefusedError(Fault("clients", clients, "must be 1 or more", remedy))
         rest = Remainder(dataset, held_out) if len(held_out) else None
         pool: Dataset = dataset if rest is None else rest
         labels = pool.labels()

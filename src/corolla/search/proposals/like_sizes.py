@@ -51,8 +51,15 @@ class LikeSizes(Unlearning):
 
     def __init__(self, *, settings: LikeSizesSettings, context: SearchContext) -> None:
         if settings.run is None:
-            remedy = "Give the folder of a finished run"
-            raise RefusedError(Fault("proposals.run", None, "nothing to take sizes from", remedy))
+            remedy = "Set method.proposals.run=RUN_DIR, the folder of a finished run"
+            raise RefusedError(
+                Fault(
+                    "proposals.run",
+                    None,
+                    "no run is given whose architectures' sizes are to be repeated",
+                    remedy,
+                )
+            )
         self._context, self._tolerance = context, settings.tolerance
         run = RunDirectory.open(Path(settings.run).expanduser())
         if not run.finished:

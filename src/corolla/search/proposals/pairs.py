@@ -137,8 +137,10 @@ class Pairs:
         choices, dimensions = state.arrays["choices"], self._space.dimensions
         sizes = [len(dimension) for dimension in dimensions]
         if choices.shape[1:] != (len(sizes),) or (choices >= sizes).any():
-            remedy = "Resume with the space the checkpoint was made with"
-            problem = "are pairs of another search space"
+            remedy = (
+                "Resume with the space.* settings that the run was started with (its config.yaml)"
+            )
+            problem = "the checkpoint's rewards are of architectures of another space"
             raise RefusedError(Fault("proposals", choices.shape, problem, remedy))
         clients = state.meta["clients"]
         self._sums = {client: {} for client in clients}
