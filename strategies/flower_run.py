@@ -6,13 +6,12 @@ of their own are real nodes. The nodes say which of the two they are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
-from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from clients.client_app import CONFIG_RECORD, KIND
@@ -20,6 +19,7 @@ from corolla.config.compose import compose_values
 from corolla.config.schema import require_config
 from corolla.errors import Fault, RefusedError, RunFailedError
 from corolla.launch import plan_of, resume, start
+from corolla.records.flower_run import note_flower_run
 from corolla.records.run_directory import RunDirectory
 from strategies.roster import wait_for_nodes
 from strategies.running.federated_run import FederatedRun
@@ -27,23 +27,24 @@ from strategies.waiting import gather
 from strategies.words import last_line
 
 _ANSWER_S = 600.0  # a node starts Python, and imports torch, for its first answer
-_grid: ContextVar[Grid | None] = ContextVar("grid", default=None)
+_started_by: ContextVar[tuple[Grid, int] | None] = ContextVar("started_by", default=None)
+"""The ServerApp's grid, and under which number Flower knows its run."""
 
 
-def run_by_flower(grid: Grid, run_config: Mapping[str, Any]) -> None:
+def run_by_flower(grid: Grid, context: Context) -> None:
     """Plan the run that ``overrides`` describe, or take up that in ``resume``; carry it out over ``grid``.
 
     The run directory lies in the SuperLink's working directory, unless ``run_dir`` says otherwise.
 
     Raises: RefusedError with all faults of the configuration; RunFailedError.
     """
-    token = _grid.set(grid)
+    token = _started_by.set((grid, context.run_id))
     try:
-        earlier = str(run_config.get("resume", ""))
-        overrides = str(run_config.get("overrides", "")).split()
+        earlier = str(context.run_config.get("resume", ""))
+        overrides = str(context.run_config.get("overrides", "")).split()
         directory = resume(Path(earlier)) if earlier else _started(grid, overrides)
     finally:
-        _grid.reset(token)
+        _started_by.reset(token)
     accuracy = directory.summary().get("test_accuracy", {}).get("mean")
     if accuracy is not None:
         _say(f"Test accuracy of the clients' models: {100 * accuracy:.2f} %")
@@ -90,7 +91,7 @@ class FlowerEngine:
 
     def check(self) -> list[Fault]:
         """Return a fault where this is no ServerApp that `flwr run` started."""
-        if _grid.get() is not None:
+        if _started_by.get() is not None:
             return []
         problem = "engine=flower is for `flwr run` alone, and this run was not started by it"
         remedy = "Start it with `flwr run .`, resume it with `flwr run . --run-config 'resume=\"RUN_DIR\"'`"
@@ -98,8 +99,10 @@ class FlowerEngine:
 
     def run(self, *, config_yaml: str, run_dir: Path, launch: str) -> None:
         """Carry the run out in this ServerApp; see ``InlineEngine.run``."""
-        grid = _grid.get()
-        assert grid is not None, "checked before"
+        started_by = _started_by.get()
+        assert started_by is not None, "checked before"
+        grid, run_id = started_by
+        note_flower_run(run_dir, run_id)
         told = cast(Grid, _Telling(grid, config_yaml))
         FederatedRun(config=require_config(yaml.safe_load(config_yaml)), launch=launch).run(told)
 

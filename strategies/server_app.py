@@ -21,7 +21,7 @@ def main(grid: Grid, context: Context) -> None:
     text = str(context.run_config.get("config", ""))
     if not text:
         outlive_errors()
-        run_by_flower(grid, context.run_config)
+        run_by_flower(grid, context)
         return
     config, faults = parse_config(yaml.safe_load(text))
     if config is None:

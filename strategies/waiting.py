@@ -78,6 +78,10 @@ def gather(
       enough to count as gone looks the same;
     - a message that the SuperLink refuses is an error reply at once;
     - so is an answer that cannot be put together again.
+
+    In Flower's own simulation nothing is tried again: its grid (``InMemoryGrid``) is a table of messages in
+    this process, without a network in between. What a call raises there is a defect and would be raised
+    again; a client that fails, or whose Ray actor dies, is an error reply.
     """
     if isinstance(grid, Exchanges):
         return _counted(grid.exchange(messages, timeout_s=timeout_s))

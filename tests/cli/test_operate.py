@@ -162,6 +162,39 @@ def test_the_run_of_a_launcher_that_was_killed_is_stopped_by_its_number(
         assert "no route" in told
 
 
+def test_the_run_that_flwr_run_started_is_stopped_on_its_machine_and_named_elsewhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = created(tmp_path / "run")
+    values = yaml.safe_load(directory.config_text())
+    values["engine"] = {
+        "kind": "superlink",  # SuperNodes with images of their own
+        "_target_": "strategies.flower_run.FlowerEngine",
+        "name": "flower",
+        "node_timeout_s": 300.0,
+    }
+    note_flower_run(directory.path, 77)
+    signalled: list[tuple[int, int]] = []
+    with (
+        mock.patch.object(RunDirectory, "config_text", return_value=yaml.safe_dump(values)),
+        mock.patch.object(os, "kill", lambda *told: signalled.append(told)),
+        mock.patch.object(operate, "_wait_until_free"),
+        directory.lock(),
+    ):
+        assert main(["status", str(directory.path)]) == 0
+        assert "Flower run 77; `flwr stop 77` stops it as well" in capsys.readouterr().out
+        assert main(["stop", str(directory.path)]) == 0
+        assert signalled == [(os.getpid(), signal.SIGTERM)]
+        capsys.readouterr()
+        with mock.patch.object(operate, "holder", return_value="pid 5 on another"):
+            assert main(["stop", str(directory.path)]) == 2
+        told = capsys.readouterr().err
+        assert "held by pid 5 on another" in told
+        assert "flwr stop 77" in told
+    assert main(["status", str(directory.path)]) == 0
+    assert "77" not in capsys.readouterr().out  # nobody works on it
+
+
 def test_attach_follows_to_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     directory = created(tmp_path / "run", "rounds=1")
     looks = iter(["pid 1 on here", "pid 1 on here", None])

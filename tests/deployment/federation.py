@@ -98,12 +98,14 @@ class Federation:
         self.wait_for_nodes(len(self.sites))
 
     def start_superlink(self) -> None:
-        """Start the SuperLink, or start it again: it knows what it knew before."""
+        """Start the SuperLink as compose.yaml does, or start it again: it knows what it knew before."""
         certs = self._credentials / "certs"
+        self.runs.mkdir(exist_ok=True)
         self._superlink = self._spawn(
             "superlink",
             [
-                SCRIPTS / "flower-superlink",
+                ROOT / "scripts/superlink.sh",
+                self.runs,
                 f"--database={self.folder / 'superlink.db'}",
                 *(["--isolation=process"] if self.way is not None else []),
                 "--host=127.0.0.1",

@@ -98,6 +98,27 @@ def test_a_run_whose_server_dies_after_round_2_goes_on(federation: Federation) -
     assert (run_dir / "summary.json").is_file()
 
 
+def test_a_superlink_killed_in_a_round_takes_its_server_part_along_and_the_run_goes_on(
+    federation: Federation,
+) -> None:
+    """As it is shipped: the SuperLink itself starts server parts. Without that: test_faults.py."""
+    run_dir = federation.runs / "restarted"
+    run = federation.run(run_dir, "rounds=3")
+    wait_for_round(run, run_dir, 1, federation)
+    wait_until(lambda: federation.training("site-b"), 120, "site-b to train")
+    federation.kill_superlink()
+    done = len(lines(run_dir / "metrics.jsonl"))
+    assert 1 <= done < 3
+    federation.start_superlink()
+    assert run.wait(timeout=1400) == 0, federation.log("user")
+    assert "Its server part was lost: it goes on by itself" in federation.log("user")
+    metrics = lines(run_dir / "metrics.jsonl")
+    assert [line["round"] for line in metrics] == [1, 2, 3]
+    assert [sorted(line["participants"]) for line in metrics] == [SITES] * 3
+    assert f"resuming after round {done} of 3" in (run_dir / "run.log").read_text()
+    assert (run_dir / "summary.json").is_file()
+
+
 def test_a_run_whose_launcher_is_interrupted_is_resumed(federation: Federation) -> None:
     run_dir = federation.runs / "resumed"
     run = federation.run(run_dir, "rounds=2")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from corolla.records.flower_run import flower_run
 from engines.addresses import address_faults
 from engines.flower_cli import scripts
 from tests.deployment.federation import free_port
@@ -131,6 +132,7 @@ def test_flwr_run_in_a_clean_checkout(
         superlink.terminate()
         superlink.wait(60)
     (run_dir,) = (checkout / "runs").iterdir()
+    assert str(flower_run(run_dir)) in said  # "Successfully started run ..."
     assert f"Run directory: {run_dir}" in said
     assert f"corolla report {run_dir}" in said
     summary = json.loads((run_dir / "summary.json").read_text())

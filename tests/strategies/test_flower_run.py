@@ -13,6 +13,7 @@ from clients.client_app import app as client_app
 from clients.flower_internals import SUPERLINK_NODE_ID, TaskIdentity
 from corolla.errors import RefusedError
 from corolla.launch import plan_run, start
+from corolla.records.flower_run import flower_run
 from corolla.records.run_directory import RunDirectory
 from engines.grid import InlineGrid
 from strategies.server_app import main
@@ -24,9 +25,9 @@ SMALL = (
 )
 
 
-def flwr_run(**run_config: str) -> None:
+def flwr_run(*, run_id: int = 1, **run_config: str) -> None:
     """Do what Flower does: one ServerApp, one ClientApp a node, two nodes."""
-    TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, SUPERLINK_NODE_ID
+    TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = run_id, 1, SUPERLINK_NODE_ID
     values: dict[str, Any] = {
         "config": "",
         "overrides": "",
@@ -34,10 +35,11 @@ def flwr_run(**run_config: str) -> None:
         "launch": "",
         **run_config,
     }
-    grid = InlineGrid(client_app=client_app, nodes=2, run_id=1, run_config=values)
+    grid = InlineGrid(client_app=client_app, nodes=2, run_id=run_id, run_config=values)
     contexts = list(grid._contexts.values())
     node, state = SUPERLINK_NODE_ID, RecordDict()
-    main(grid, Context(run_id=1, node_id=node, node_config={}, state=state, run_config=values))
+    context = Context(run_id=run_id, node_id=node, node_config={}, state=state, run_config=values)
+    main(grid, context)
     assert all(context.run_config == values for context in contexts)  # else Flower drops the answer
 
 
@@ -55,9 +57,11 @@ def test_it_makes_a_run_in_the_working_directory_with_the_numbers_of_any_engine(
     losses = [[row["train_loss"] for row in run.metrics()] for run in (own, other)]
     assert losses[0] == losses[1]
     assert own.summary()["per_client"].keys() == {"0", "1", "2"}
+    assert flower_run(run_dir) == 1
 
     (run_dir / "summary.json").unlink()
-    flwr_run(resume=str(run_dir))
+    flwr_run(run_id=2, resume=str(run_dir))
+    assert flower_run(run_dir) == 2
     assert own.summary()["test_accuracy"] == other.summary()["test_accuracy"]
 
 

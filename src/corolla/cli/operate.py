@@ -64,7 +64,7 @@ def _show(directory: RunDirectory) -> None:
     standing = standing_of(directory)
     config, run_id = _config(directory), flower_run(directory.path)
     state, told = standing.state, None
-    if config.on_nodes and run_id is not None and not standing.finished:
+    if _is_asked(config) and run_id is not None and not standing.finished:
         told, going_on = _told(config, run_id)
         if going_on is not None and standing.held_by is None:
             state = going_on  # its launcher is gone, and it has not begun, or runs elsewhere
@@ -75,6 +75,9 @@ def _show(directory: RunDirectory) -> None:
             _OUT.print(f"  at: {at}", highlight=False, markup=False)
     if told is not None:
         _OUT.print(f"  run {run_id} on the SuperLink: {told}", highlight=False, markup=False)
+    elif _is_flowers(config) and run_id is not None and standing.held_by:
+        text = f"  Flower run {run_id}; `flwr stop {run_id}` stops it as well"
+        _OUT.print(text, highlight=False, markup=False)
     if standing.since_s is not None:
         last, failed = standing.last_round, standing.last_round.get("failures", 0)
         text = f"  round {standing.done} ended {_duration(standing.since_s)} ago: "
@@ -129,22 +132,24 @@ def stop_command(options: argparse.Namespace, console: Console) -> int:
         return 0
     config, run_id = _config(directory), flower_run(directory.path)
     held_by = holder(directory.path)
-    if config.on_nodes and run_id is not None:
+    if _is_asked(config) and run_id is not None:
         _superlink(config).stop_run(run_id)
     elif held_by is None:
         _OUT.print("Nobody works on this run; there is nothing to stop.")
     else:
-        _interrupt(held_by, directory)
+        _interrupt(held_by, directory, flowers=run_id if _is_flowers(config) else None)
     _wait_until_free(directory)
     _show(directory)
     return 0
 
 
-def _interrupt(held_by: str, directory: RunDirectory) -> None:
-    """Ask the process that holds the run to end, as Ctrl-C does."""
+def _interrupt(held_by: str, directory: RunDirectory, *, flowers: int | None) -> None:
+    """Ask the process that holds the run to end, as Ctrl-C does; ``flowers``: its number there, if any."""
     found = re.fullmatch(r"pid (\d+) on (.*)", held_by)
     if found is None or found.group(2) != platform.node():
         remedy = "Stop it there: corolla stop RUN_DIR, or kill that process"
+        if flowers is not None:
+            remedy = f"Stop it where you gave `flwr run`: flwr stop {flowers}"
         path = str(directory.path)
         raise RefusedError(Fault("run_dir", path, f"is held by {held_by}, not on here", remedy))
     # Not SIGINT: a shell that starts a command in the background has it ignored.
@@ -159,6 +164,16 @@ def _wait_until_free(directory: RunDirectory) -> None:
             remedy = "Look again with corolla status; a killed run can be resumed as well"
             raise RefusedError(Fault("run_dir", str(directory.path), problem, remedy))
         time.sleep(_LOOK_S)
+
+
+def _is_flowers(config: RunConfig) -> bool:
+    """Return whether `flwr run` started the run: which SuperLink that was, its user alone knows."""
+    return str(config.engine["_target_"]) == "strategies.flower_run.FlowerEngine"
+
+
+def _is_asked(config: RunConfig) -> bool:
+    """Return whether the configuration says at which SuperLink the run is."""
+    return config.on_nodes and not _is_flowers(config)
 
 
 def _superlink(config: RunConfig) -> SuperLinkEngine:
