@@ -10,6 +10,7 @@ PARALLEL ?= -n auto --maxprocesses=4 --dist=worksteal
 
 # Real SuperLinks, SuperNodes and Rays: they have deadlines, and mostly wait, so more run at once than cores
 PROCESSES := $(addprefix tests/,deployment/test_processes.py deployment/test_sites_port.py \
+	deployment/test_500_faults.py \
 	deployment/test_faults.py engines/test_ray_engine.py engines/test_ray_grid.py \
 	engines/test_flwr_run.py engines/test_superlink_engine.py strategies/test_engines_agree.py)
 

@@ -13,14 +13,17 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+IDLE_S = 2.0
 FAULTS = ("500 before", "500 after", "503", "cut before", "cut after", "truncated", "delayed")
 
 
 class FaultyWay:
     """Between a SuperLink and everybody: each request has a fault with probability ``share``."""
 
-    def __init__(self, seed: int, share: float) -> None:
+    def __init__(self, seed: int, share: float, *, delay_s: float = 2.0) -> None:
+        """``delay_s``: how late a request is that is delayed."""
         self.share = share
+        self.delay_s = delay_s
         self.on = False
         self.faults: Counter[str] = Counter()
         self.port = 0
@@ -57,6 +60,7 @@ class FaultyWay:
 class _Handler(BaseHTTPRequestHandler):
     way: FaultyWay
     superlink: int
+    tls = ssl._create_unverified_context()
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
@@ -64,14 +68,12 @@ class _Handler(BaseHTTPRequestHandler):
         # A SuperExec ends at a 500: whoever starts it starts it again, and here nobody does.
         fault = "" if self.path == "/v1/runtime/acquire-task" else self.way.draw()
         if fault == "delayed":
-            time.sleep(2)
+            time.sleep(self.way.delay_s)
         if fault in ("500 before", "503"):
             return self._answer(int(fault[:3]), [], b"{}")
         if fault == "cut before":
             return self._cut()
-        upstream = http.client.HTTPSConnection(
-            "127.0.0.1", self.superlink, context=ssl._create_unverified_context(), timeout=300
-        )
+        upstream = self._upstream()
         try:
             upstream.request(self.command, self.path, body, dict(self.headers.items()))
             answer = upstream.getresponse()
@@ -80,8 +82,6 @@ class _Handler(BaseHTTPRequestHandler):
             content = answer.read()
         except (OSError, http.client.HTTPException):
             return self._cut()  # it is away
-        finally:
-            upstream.close()
         if fault == "500 after":
             return self._answer(500, [], b"{}")
         if fault == "cut after":
@@ -96,6 +96,24 @@ class _Handler(BaseHTTPRequestHandler):
         return None
 
     do_GET = do_POST  # noqa: N815
+
+    def setup(self) -> None:
+        super().setup()
+        self._to_superlink = http.client.HTTPSConnection(
+            "127.0.0.1", self.superlink, context=self.tls, timeout=300
+        )
+        self._used = 0.0
+
+    def finish(self) -> None:
+        self._to_superlink.close()
+        super().finish()
+
+    def _upstream(self) -> http.client.HTTPSConnection:
+        """Return a connection to the SuperLink, not one that it may have closed: it does after 5 s."""
+        if time.monotonic() - self._used > IDLE_S:
+            self._to_superlink.close()
+        self._used = time.monotonic()
+        return self._to_superlink
 
     def _answer(
         self, status: int, headers: list[tuple[str, str]], content: bytes, sent: int | None = None

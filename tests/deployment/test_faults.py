@@ -1,7 +1,7 @@
 """No single fault ends a run: SuperLink, gate, sites and the server part of a run as processes.
 
-Between the SuperLink and all others lies a proxy. tests/strategies/test_waiting.py has the same faults by the
-hundred, without processes.
+Between the SuperLink and all others lies a proxy. test_500_faults.py has the same faults by the hundred, with
+nodes that are threads; tests/strategies/test_waiting.py without processes.
 """
 
 from __future__ import annotations

@@ -1,0 +1,160 @@
+"""SuperNodes without processes: threads that speak Flower's Fleet API and send back the arrays that came.
+
+To a SuperLink they are nodes like others: they register or have a key, send heartbeats, fetch orders piece by
+piece, upload replies piece by piece, and try again as Flower's own do. What is missing is a SuperNode's
+own cost: a Python for each message, and training.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+from flwr.app import Message
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_tree,
+    iterate_object_tree,
+    no_object_id_recompute,
+)
+from flwr.supercore.inflatable.inflatable_utils import (
+    inflate_object_from_contents,
+    pull_objects,
+    push_objects,
+)
+from flwr.supernode.fleet_http_connection import http_request_response
+
+from clients.adapter import answer_evaluate, answer_query, answer_train
+from clients.client import Client
+from corolla.tasks import Answer, Task
+from corolla.types import Arrays
+
+_LOG = logging.getLogger(__name__)
+_IMAGES = [80, 20, 20]
+_SCORES = {
+    "train_loss": 1.0,
+    "val_loss": 1.0,
+    "val_accuracy": 0.5,
+    "test_accuracy": 0.5,
+    "samples_processed": 80,
+}
+
+
+class Echo:
+    """A client that returns what came, with scores that it made up."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def facts(self) -> dict[str, Any]:
+        """Say who it is."""
+        return {"client": self._name, "num_examples": _IMAGES}
+
+    def fit(self, task: Task, arrays: Arrays) -> Answer:
+        """Return the arrays."""
+        return Answer(num_examples=_IMAGES[0], arrays=arrays, metrics=dict(_SCORES))
+
+    def deploy(self, task: Task, arrays: Arrays) -> Answer:
+        """Return no arrays: the site keeps its model."""
+        return Answer(num_examples=_IMAGES[0], metrics=dict(_SCORES))
+
+    evaluate = as_it_is = deploy
+
+
+class LightNode(threading.Thread):
+    """One node; it answers until `stop`."""
+
+    def __init__(
+        self,
+        name: str,
+        address: str,
+        *,
+        root_certificates: Path | None = None,
+        key: Path | None = None,
+        pause_s: float = 3.0,
+    ) -> None:
+        """``pause_s`` between two looks for an order: 3 as a SuperNode has. Without ``key`` it registers."""
+        super().__init__(name=name, daemon=True)
+        self._client = cast(Client, Echo(name))
+        self._address, self._pause_s = address, pause_s
+        self._certificates = str(root_certificates) if root_certificates else None
+        self._keys = _keys(key) if key else None
+        self._stopped = threading.Event()
+        self.connected = threading.Event()
+        self.sent: set[int] = set()
+        """Rounds whose order it has answered, and uploaded the whole answer."""
+
+    def run(self) -> None:
+        """Connect, and answer what comes."""
+        with http_request_response(
+            self._address, self._certificates is None, self._certificates, self._keys
+        ) as calls:
+            self.connected.set()
+            while not self._stopped.is_set():
+                try:
+                    answered = self._answer_next(calls)
+                except Exception as error:  # as a SuperNode: this message is lost, others come
+                    _LOG.warning("%s lost a message: %s", self.name, error)
+                    answered = False
+                if not answered:
+                    self._stopped.wait(self._pause_s)
+
+    def stop(self) -> None:
+        """Have it say goodbye, and wait for that."""
+        self._stopped.set()
+        self.join(30)
+
+    def _answer_next(self, calls: Sequence[Any]) -> bool:
+        _, receive, send, _, _, pull_object, push_object, confirm = calls
+        received: tuple[Message, ObjectTree] | None = receive()
+        if received is None:
+            return False
+        order, tree = received
+        run_id, identifier = order.metadata.run_id, order.metadata.message_id
+        pieces = pull_objects(
+            [one.object_id for one in iterate_object_tree(tree)], lambda i: pull_object(run_id, i)
+        )
+        confirm(run_id, identifier)
+        order = cast(Message, inflate_object_from_contents(tree.object_id, pieces))
+        order.metadata.__dict__["_message_id"] = identifier
+        reply = self._reply(order)
+        reply.metadata.__dict__["_message_id"] = reply.object_id
+        with no_object_id_recompute():
+            wanted, session = send(reply, get_object_tree(reply), 0.0)
+            push_objects(
+                get_all_nested_objects(reply),
+                lambda i, content: push_object(run_id, session, i, content),
+                object_ids_to_push=wanted,
+            )
+        self.sent |= {int(number) for key, number in _task_of(order).items() if key == "round"}
+        return True
+
+    def _reply(self, order: Message) -> Message:
+        kind = order.metadata.message_type
+        if kind == "query":
+            return answer_query(self._client, order)
+        return (answer_train if kind == "train" else answer_evaluate)(self._client, order)
+
+
+def start_nodes(nodes: Sequence[LightNode], timeout_s: float = 60.0) -> None:
+    """Start them and return when all are connected."""
+    for node in nodes:
+        node.start()
+    for node in nodes:
+        assert node.connected.wait(timeout_s), f"{node.name} did not connect"
+
+
+def _task_of(order: Message) -> dict[str, Any]:
+    return dict(order.content.config_records["task"]) if order.has_content() else {}
+
+
+def _keys(path: Path) -> tuple[ec.EllipticCurvePrivateKey, ec.EllipticCurvePublicKey]:
+    private = load_ssh_private_key(path.read_bytes(), None)
+    assert isinstance(private, ec.EllipticCurvePrivateKey)
+    return private, private.public_key()
