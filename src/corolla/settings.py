@@ -18,8 +18,11 @@ from typing import (
     Annotated,
     Any,
     TypeVar,
+    Unpack,
     cast,
     dataclass_transform,
+    get_args,
+    get_origin,
     get_type_hints,
 )
 
@@ -104,15 +107,29 @@ def settings_of(
         raise RefusedError(faults) from error
 
 
+def parameters_of(kind: Any) -> dict[str, inspect.Parameter]:
+    """Return what the constructor of ``kind`` takes by name; of ``**more: Unpack[...]`` its keys."""
+    hints = get_type_hints(kind.__init__, include_extras=True)
+    found: dict[str, inspect.Parameter] = {}
+    for name, parameter in inspect.signature(kind).parameters.items():
+        hint = hints.get(name, Any)
+        if get_origin(hint) is Unpack:
+            keys = get_type_hints(get_args(hint)[0], include_extras=True)
+            only = parameter.KEYWORD_ONLY
+            found |= {key: inspect.Parameter(key, only, annotation=keys[key]) for key in keys}
+        elif parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+            found[name] = parameter.replace(annotation=hint)
+    return found
+
+
 @functools.cache
 def signature_settings(kind: Any, known: frozenset[str]) -> type[Any]:
     """Return the settings that the constructor of ``kind`` takes one by one, without those ``known``."""
-    hints = get_type_hints(kind.__init__, include_extras=True)
     fields: dict[str, Any] = {"__module__": kind.__module__, "__annotations__": {}}
-    for name, parameter in inspect.signature(kind).parameters.items():
-        if name in known or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+    for name, parameter in parameters_of(kind).items():
+        if name in known:
             continue
-        fields["__annotations__"][name] = hints.get(name, Any)
+        fields["__annotations__"][name] = parameter.annotation
         if parameter.default is not parameter.empty:
             fields[name] = parameter.default
     return settings(type(kind.__name__, (), fields))

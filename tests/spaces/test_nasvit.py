@@ -58,7 +58,8 @@ def test_full_size_costs(
 
 def test_transformer_block_costs_by_hand() -> None:
     plan = TransformerPlan(name="b", outputs=16, head_dim=8, hidden=32, kernel=3, out_side=2)
-    sizes = {name: int(np.prod(shape)) for name, shape in plan.shapes().items()}
+    state = plan.build(functional.silu).state_dict()
+    sizes = {name: tensor.numel() for name, tensor in state.items()}
     # Position 2 * 3 * 3, two mixings 2 * 2, norm 2 * 16, query, key, value 16 * 16 each, values'
     # convolution 16 * 9, projection 16 * 16 + 16; norm 2 * 16, widening 16 * 32 + 32, narrowing + 16.
     assert sum(sizes.values()) == 18 + 8 + 32 + 768 + 144 + 272 + 32 + 544 + 528

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +23,13 @@ from corolla.data.server_set import DATASET_KEY, ServerSet
 from corolla.errors import Fault, RefusedError
 from corolla.limits.caps import CapRule
 from corolla.records.checkpoints import CheckpointHeader
-from corolla.settings import is_settings, settings_class, settings_of, signature_settings
+from corolla.settings import (
+    is_settings,
+    parameters_of,
+    settings_class,
+    settings_of,
+    signature_settings,
+)
 from corolla.spaces.supernet import Supernet
 from corolla.trackers import Tracker
 from corolla.training.settings import LoopSettings, TrainerSettings
@@ -49,7 +54,7 @@ def build(node: Mapping[str, Any], key: str, *, like: type[Any] | None = None, *
         remedy = "Add _target_: MODULE.CLASS, or take one of the files in conf/"
         raise RefusedError(Fault(key, dict(node), "names no class: it has no _target_", remedy))
     kind = class_of(node["_target_"], key)
-    if "name" in node and "name" in inspect.signature(kind).parameters:
+    if "name" in node and "name" in parameters_of(kind):
         values["name"] = node["name"]
     found = made(kind, values, key, **known)
     if like is not None:

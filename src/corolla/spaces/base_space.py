@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 from corolla.config.build import build
-from corolla.spaces.supernet import Shapes, Supernet
+from corolla.spaces.supernet import Network, Shapes, Supernet
 
 
-def base_space(base: Supernet | Mapping[str, Any], **known: Any) -> Supernet:
+def base_space(base: Supernet | Mapping[str, Any], **known: Unpack[Network]) -> Supernet:
     """Return the space under another one, built where ``base`` is its ``_target_`` node.
 
     Args:

@@ -1,20 +1,19 @@
 """What the stages of a staged network may be, and the blocks of one architecture with their costs.
 
-A plan knows its block's tensors, multiply-accumulates and kept activations in closed form: to build a
-module only to count takes 20 times longer.
+A plan knows its block's multiply-accumulates and kept activations in closed form: to run a module only to
+count takes far longer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 from torch import nn
 
 from corolla.spaces.inverted_residual import Activation, Block, Head, Stem
 from corolla.spaces.layers import make_divisible
-from corolla.spaces.supernet import Shapes
 
 _CHOICES = ("width", "depth", "kernel", "expand")
 
@@ -65,14 +64,15 @@ def ascending(key: str, choices: Any) -> tuple[int, ...]:
 class Part(Protocol):
     """A part of one architecture: stem, block or head. Equal ones are built alike."""
 
+    @property
+    def name(self) -> str:
+        """What the names of its tensors begin with: ``stem``, ``stages.<stage>.<position>`` or ``head``."""
+
     def __hash__(self) -> int:
         """Return what equal parts have in common."""
 
     def build(self, activation: Activation) -> nn.Module:
         """Return the plain module."""
-
-    def shapes(self) -> Shapes:
-        """Return the names and shapes of its state_dict, in its order."""
 
     def macs(self) -> int:
         """Return multiply-accumulates for one image."""
@@ -83,10 +83,6 @@ class Part(Protocol):
 
 class Plan(Part, Protocol):
     """One block of one architecture."""
-
-    @property
-    def name(self) -> str:
-        """``stages.<stage>.<position>``: what the names of its tensors begin with."""
 
     @property
     def outputs(self) -> int:
@@ -121,37 +117,7 @@ class BlockPlan:
 
     def build(self, activation: Activation) -> nn.Module:
         """Return the plain module."""
-        return Block(
-            inputs=self.inputs,
-            middle=self.middle,
-            outputs=self.outputs,
-            kernel=self.kernel,
-            stride=self.stride,
-            squeeze=self.squeeze if self.se else None,
-            expands=self.expands,
-            shortcut=self.shortcut,
-            shortcut_bn=self.shortcut_bn,
-            activation=activation,
-        )
-
-    def shapes(self) -> Shapes:
-        """Return the names and shapes of its state_dict, in its order."""
-        name, shapes = self.name, Shapes()
-        if self.expands:
-            shapes |= conv_bn(f"{name}.expand", (self.middle, self.inputs, 1, 1))
-        kernel = (self.middle, 1, self.kernel, self.kernel)
-        shapes |= conv_bn(f"{name}.depthwise", kernel)
-        if self.se:
-            shapes[f"{name}.se.reduce.weight"] = (self.squeeze, self.middle, 1, 1)
-            shapes[f"{name}.se.reduce.bias"] = (self.squeeze,)
-            shapes[f"{name}.se.expand.weight"] = (self.middle, self.squeeze, 1, 1)
-            shapes[f"{name}.se.expand.bias"] = (self.middle,)
-        shapes |= conv_bn(f"{name}.project", (self.outputs, self.middle, 1, 1))
-        if self.shortcut and self.shortcut_bn:
-            shapes |= conv_bn(f"{name}.shortcut", (self.outputs, self.inputs, 1, 1))
-        elif self.shortcut:
-            shapes[f"{name}.shortcut.weight"] = (self.outputs, self.inputs, 1, 1)
-        return shapes
+        return Block(self, activation)
 
     def macs(self) -> int:
         """Return multiply-accumulates for one image."""
@@ -182,6 +148,7 @@ class BlockPlan:
 class StemPlan:
     """The first convolution; sides are of the resized image and of its output."""
 
+    name: ClassVar[str] = "stem"
     inputs: int
     outputs: int
     stride: int
@@ -191,10 +158,6 @@ class StemPlan:
     def build(self, activation: Activation) -> Stem:
         """Return the plain module."""
         return Stem(self.inputs, self.outputs, self.stride, activation)
-
-    def shapes(self) -> Shapes:
-        """Return the names and shapes of its state_dict, in its order."""
-        return conv_bn("stem", (self.outputs, self.inputs, 3, 3))
 
     def macs(self) -> int:
         """Return multiply-accumulates for one image."""
@@ -209,6 +172,7 @@ class StemPlan:
 class HeadPlan:
     """Widen, average, mix, classify."""
 
+    name: ClassVar[str] = "head"
     inputs: int
     last: int
     num_classes: int
@@ -223,14 +187,6 @@ class HeadPlan:
         """Return the plain module."""
         return Head(self.inputs, self.wide, self.last, self.num_classes, activation)
 
-    def shapes(self) -> Shapes:
-        """Return the names and shapes of its state_dict, in its order."""
-        return conv_bn("head.expand", (self.wide, self.inputs, 1, 1)) | {
-            "head.mix.weight": (self.last, self.wide),
-            "head.classifier.weight": (self.num_classes, self.last),
-            "head.classifier.bias": (self.num_classes,),
-        }
-
     def macs(self) -> int:
         """Return multiply-accumulates for one image."""
         widen = self.inputs * self.wide * self.side**2
@@ -239,15 +195,3 @@ class HeadPlan:
     def kept(self) -> int:
         """Return how many numbers one image's forward pass keeps for the backward pass."""
         return 3 * self.wide * self.side**2 + self.wide + 2 * self.last
-
-
-def conv_bn(name: str, weight: tuple[int, int, int, int]) -> Shapes:
-    """Return the shapes of a `ConvBN`."""
-    channels = (weight[0],)
-    return {
-        f"{name}.conv.weight": weight,
-        f"{name}.bn.weight": channels,
-        f"{name}.bn.bias": channels,
-        f"{name}.bn.running_mean": channels,
-        f"{name}.bn.running_var": channels,
-    }

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Unpack
 
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation, SqueezeExcitation
@@ -19,7 +19,7 @@ from torchvision.ops import Conv2dNormActivation, SqueezeExcitation
 from corolla.spaces.architecture import Architecture, Dimension
 from corolla.spaces.block_plans import ascending
 from corolla.spaces.layers import BatchNorm, Resize
-from corolla.spaces.supernet import Shapes, Supernet
+from corolla.spaces.supernet import Network, Shapes, Supernet
 
 _conv = partial(Conv2dNormActivation, norm_layer=BatchNorm, inplace=None)
 
@@ -108,12 +108,10 @@ class ChoiceBlockSpace(Supernet):
     def __init__(
         self,
         *,
-        name: str,
-        num_classes: int,
-        in_channels: int,
         resolution: int,
         stages: Sequence[Mapping[str, Any]],
         outputs: int,
+        **network: Unpack[Network],
     ) -> None:
         factor = 2 ** len(stages)
         if not stages or resolution < factor or resolution % factor:
@@ -135,13 +133,11 @@ class ChoiceBlockSpace(Supernet):
             self._stages.append((width, blocks))
         count = sum(blocks for _, blocks in self._stages)
         super().__init__(
-            name=name,
             dimensions=tuple(
                 Dimension(f"block{block}", tuple(OPERATIONS)) for block in range(1, count + 1)
             ),
-            num_classes=num_classes,
-            in_channels=in_channels,
             resolution=resolution,
+            **network,
         )
 
     def subnet(self, architecture: Architecture) -> nn.Module:

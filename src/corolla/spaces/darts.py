@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from typing import Unpack
 
 from corolla.errors import Fault, RefusedError
 from corolla.spaces.architecture import Architecture, Dimension
@@ -19,7 +20,7 @@ from corolla.spaces.costs import Costs
 from corolla.spaces.darts_cells import DartsNetwork, DartsPlan, checked_alive
 from corolla.spaces.darts_genotype import KINDS, Alive, Genotype, edge_name, edge_pairs
 from corolla.spaces.darts_operations import CARRIES_NOTHING, operations_of
-from corolla.spaces.supernet import Shapes, Supernet
+from corolla.spaces.supernet import Network, Shapes, Supernet
 
 _FLOAT = 4  # bytes
 
@@ -34,9 +35,6 @@ class DartsSpace(Supernet):
     def __init__(
         self,
         *,
-        name: str,
-        num_classes: int,
-        in_channels: int,
         resolution: int,
         operations: str | Sequence[str],
         channels: int,
@@ -44,6 +42,7 @@ class DartsSpace(Supernet):
         nodes: int,
         stem_multiplier: int,
         affine: bool,
+        **network: Unpack[Network],
     ) -> None:
         """Take the YAML's settings.
 
@@ -57,15 +56,13 @@ class DartsSpace(Supernet):
             raise RefusedError(faults)
         pairs, candidates = edge_pairs(nodes), self._candidates(names)
         super().__init__(
-            name=name,
             dimensions=tuple(
                 Dimension(f"{kind}.{edge_name(pair)}", candidates)
                 for kind in KINDS
                 for pair in pairs
             ),
-            num_classes=num_classes,
-            in_channels=in_channels,
             resolution=resolution,
+            **network,
         )
         self.plan = DartsPlan(
             operations=names,
@@ -74,8 +71,8 @@ class DartsSpace(Supernet):
             nodes=nodes,
             stem_multiplier=stem_multiplier,
             affine=affine,
-            num_classes=num_classes,
-            in_channels=in_channels,
+            num_classes=self.num_classes,
+            in_channels=self.in_channels,
             resolution=resolution,
         )
 

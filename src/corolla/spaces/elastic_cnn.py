@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -22,7 +22,7 @@ from corolla.spaces.architecture import Architecture, Dimension
 from corolla.spaces.block_plans import ascending
 from corolla.spaces.conv_layers import ConvLayer
 from corolla.spaces.layers import Resize
-from corolla.spaces.supernet import Shapes, Supernet
+from corolla.spaces.supernet import Network, Shapes, Supernet
 
 NORMS = ("group", "none")
 _CHOICES = ("width", "depth", "kernel")
@@ -85,13 +85,11 @@ class ElasticCNN(Supernet):
     def __init__(
         self,
         *,
-        name: str,
-        num_classes: int,
-        in_channels: int,
         resolution: int,
         stages: Sequence[Mapping[str, Any]],
         hidden: Sequence[int],
         norm: Literal["group", "none"],
+        **network: Unpack[Network],
     ) -> None:
         if norm not in NORMS:
             raise ValueError(f"norm={norm!r}: {nearest(norm, NORMS)}")
@@ -112,13 +110,7 @@ class ElasticCNN(Supernet):
             if any(kernel % 2 == 0 for kernel in stage["kernel"]):
                 raise ValueError(f"{key}.kernel={list(stage['kernel'])}: must be odd")
         dimensions.append(Dimension("fc.width", ascending("space.hidden", hidden)))
-        super().__init__(
-            name=name,
-            dimensions=tuple(dimensions),
-            num_classes=num_classes,
-            in_channels=in_channels,
-            resolution=resolution,
-        )
+        super().__init__(dimensions=tuple(dimensions), resolution=resolution, **network)
         self.norm = norm == "group"
 
     def subnet(self, architecture: Architecture) -> nn.Module:

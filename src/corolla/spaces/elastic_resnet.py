@@ -7,6 +7,7 @@ stage's first block is always there, so that no tensor's existence depends on a 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Unpack
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -14,7 +15,7 @@ from torch.nn import functional
 from corolla.spaces.architecture import Architecture, Dimension
 from corolla.spaces.block_plans import ascending
 from corolla.spaces.layers import BatchNorm, Resize
-from corolla.spaces.supernet import Supernet
+from corolla.spaces.supernet import Network, Supernet
 
 
 class Block(nn.Module):
@@ -41,12 +42,10 @@ class ElasticResNet(Supernet):
     def __init__(
         self,
         *,
-        name: str,
-        num_classes: int,
-        in_channels: int,
         resolution: int,
         widths: Sequence[Sequence[int]],
         depths: Sequence[int],
+        **network: Unpack[Network],
     ) -> None:
         need = 2 ** (len(widths) - 1) if widths else 1
         if not widths or resolution < need:
@@ -61,13 +60,7 @@ class ElasticResNet(Supernet):
             width = ascending(f"widths[{number - 1}]", candidates)
             dimensions.append(Dimension(f"stage{number}.width", width))
             dimensions.append(Dimension(f"stage{number}.depth", ascending("depths", depths)))
-        super().__init__(
-            name=name,
-            dimensions=tuple(dimensions),
-            num_classes=num_classes,
-            in_channels=in_channels,
-            resolution=resolution,
-        )
+        super().__init__(dimensions=tuple(dimensions), resolution=resolution, **network)
 
     def subnet(self, architecture: Architecture) -> nn.Module:
         """Build the plain ResNet of ``architecture``."""

@@ -6,11 +6,15 @@ MobileNetV2, MobileNetV3 and NASViT share them; they differ in activation, and M
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 from corolla.spaces.layers import BatchNorm, Resize
+
+if TYPE_CHECKING:
+    from corolla.spaces.block_plans import BlockPlan
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -65,32 +69,20 @@ class Stem(ConvBN):
 class Block(nn.Module):
     """Inverted residual: widen, depthwise, squeeze-excite, project, and a shortcut around all of it."""
 
-    def __init__(
-        self,
-        *,
-        inputs: int,
-        middle: int,
-        outputs: int,
-        kernel: int,
-        stride: int,
-        squeeze: int | None,
-        expands: bool,
-        shortcut: bool,
-        shortcut_bn: bool = True,
-        activation: Activation,
-    ) -> None:
+    def __init__(self, plan: BlockPlan, activation: Activation) -> None:
         super().__init__()
+        inputs, middle, outputs, stride = plan.inputs, plan.middle, plan.outputs, plan.stride
         self.stride = stride
-        self.expand = ConvBN(inputs, middle, 1, activation=activation) if expands else None
+        self.expand = ConvBN(inputs, middle, 1, activation=activation) if plan.expands else None
         self.depthwise = ConvBN(
-            middle, middle, kernel, stride=stride, groups=middle, activation=activation
+            middle, middle, plan.kernel, stride=stride, groups=middle, activation=activation
         )
-        self.se = SqueezeExcite(middle, squeeze) if squeeze else None
+        self.se = SqueezeExcite(middle, plan.squeeze) if plan.se else None
         self.project = ConvBN(middle, outputs, 1)
         self.shortcut: nn.Module | None = None
-        if shortcut and shortcut_bn:
+        if plan.shortcut and plan.shortcut_bn:
             self.shortcut = ConvBN(inputs, outputs, 1)
-        elif shortcut:
+        elif plan.shortcut:
             self.shortcut = nn.Conv2d(inputs, outputs, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ Departure: the public code resizes images bicubically, which at its single resol
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from torch.nn import functional
 
@@ -30,7 +30,7 @@ from corolla.spaces.architecture import Architecture
 from corolla.spaces.block_plans import Stage
 from corolla.spaces.inverted_residual import StagedNetwork
 from corolla.spaces.mobilenetv2_blocks import PlainHeadPlan, regularise, start_at_shortcuts
-from corolla.spaces.staged import StagedSupernet
+from corolla.spaces.staged import Staged, StagedSupernet
 
 
 class MobileNetV2Space(StagedSupernet):
@@ -44,16 +44,10 @@ class MobileNetV2Space(StagedSupernet):
     def __init__(
         self,
         *,
-        name: str,
-        num_classes: int,
-        in_channels: int,
-        resolution: Sequence[int],
-        stem: Sequence[int],
-        stem_stride: int,
-        last: Sequence[int],
         stages: Sequence[dict[str, Any]],
         dropout: float,
         drop_connect: float,
+        **network: Unpack[Staged],
     ) -> None:
         for key, rate in (("dropout", dropout), ("drop_connect", drop_connect)):
             if not 0 <= rate < 1:
@@ -61,16 +55,10 @@ class MobileNetV2Space(StagedSupernet):
         self.dropout = dropout
         self.drop_connect = drop_connect
         super().__init__(
-            name=name,
-            num_classes=num_classes,
-            in_channels=in_channels,
-            resolution=resolution,
-            stem=stem,
-            stem_stride=stem_stride,
-            last=last,
             stages=[Stage.of(i, dict(stage)) for i, stage in enumerate(stages)],
             activation=functional.silu,
             shortcut_bn=False,
+            **network,
         )
 
     def head(self, *, inputs: int, last: int, side: int) -> PlainHeadPlan:

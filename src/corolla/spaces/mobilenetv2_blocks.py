@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from corolla.spaces.block_plans import conv_bn
 from corolla.spaces.inverted_residual import Activation, Block, ConvBN, StagedNetwork
-from corolla.spaces.supernet import Shapes
 
 _DROP_CONNECT_STAGES = 2  # the last ones
 
@@ -32,6 +31,7 @@ class PlainHead(nn.Module):
 class PlainHeadPlan:
     """`PlainHead` on a map of ``side x side``."""
 
+    name: ClassVar[str] = "head"
     inputs: int
     last: int
     num_classes: int
@@ -40,13 +40,6 @@ class PlainHeadPlan:
     def build(self, activation: Activation) -> PlainHead:
         """Return the plain module."""
         return PlainHead(self.inputs, self.last, self.num_classes, activation)
-
-    def shapes(self) -> Shapes:
-        """Return the names and shapes of its state_dict, in its order."""
-        return conv_bn("head.last", (self.last, self.inputs, 1, 1)) | {
-            "head.classifier.weight": (self.num_classes, self.last),
-            "head.classifier.bias": (self.num_classes,),
-        }
 
     def macs(self) -> int:
         """Return multiply-accumulates for one image."""

@@ -10,12 +10,13 @@ sends and never runs one where they are equal: 13,120 to 136,000 dead numbers); 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from torch.nn import functional
 
 from corolla.spaces.block_plans import Stage
 from corolla.spaces.staged import StagedSupernet
+from corolla.spaces.supernet import Network
 
 
 class MobileNetV3Space(StagedSupernet):
@@ -24,23 +25,19 @@ class MobileNetV3Space(StagedSupernet):
     def __init__(
         self,
         *,
-        name: str,
-        num_classes: int,
-        in_channels: int,
         resolution: Sequence[int],
         stem: int,
         stem_stride: int,
         last: int,
         stages: Sequence[dict[str, Any]],
+        **network: Unpack[Network],
     ) -> None:
         super().__init__(
-            name=name,
-            num_classes=num_classes,
-            in_channels=in_channels,
             resolution=resolution,
             stem=(stem,),
             stem_stride=stem_stride,
             last=(last,),
             stages=[Stage.of(i, dict(stage)) for i, stage in enumerate(stages)],
             activation=functional.hardswish,
+            **network,
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from corolla.errors import Fault, RefusedError, nearest
 from corolla.spaces.architecture import Architecture, Dimension
 from corolla.spaces.base_space import base_space, network_fingerprint
-from corolla.spaces.supernet import Shapes, Supernet
+from corolla.spaces.supernet import Network, Shapes, Supernet
 
 MOST_MODULES = 6  # 63 subsets of a layer
 
@@ -64,15 +64,13 @@ class ModularSpace(Supernet):
     def __init__(
         self,
         *,
-        name: str,
-        num_classes: int,
-        in_channels: int,
         base: Supernet | Mapping[str, Any],
         layers: Sequence[str],
         modules: int,
         architecture: str | Sequence[int] = "largest",
+        **network: Unpack[Network],
     ) -> None:
-        base = base_space(base, name=name, num_classes=num_classes, in_channels=in_channels)
+        base = base_space(base, **network)
         if not 1 <= modules <= MOST_MODULES:
             raise ValueError(f"modules={modules}: need 1 to {MOST_MODULES} alternatives of a layer")
         self.base, self.full = base, base.named(architecture)
@@ -91,11 +89,9 @@ class ModularSpace(Supernet):
         ]
         choices = tuple("+".join(str(number) for number in subset) for subset in self._subsets)
         super().__init__(
-            name=name,
             dimensions=tuple(Dimension(layer, choices) for layer in layers),
-            num_classes=num_classes,
-            in_channels=in_channels,
             resolution=base.resolution,
+            **network,
         )
 
     def on(self, architecture: Architecture) -> list[tuple[int, ...]]:

@@ -21,13 +21,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 from torch.nn import functional
 
 from corolla.spaces.block_plans import BlockPlan, Plan, Stage
 from corolla.spaces.nasvit_blocks import TransformerPlan
-from corolla.spaces.staged import StagedSupernet, halved
+from corolla.spaces.staged import Staged, StagedSupernet, halved
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,15 +43,9 @@ class NASViTSpace(StagedSupernet):
     def __init__(
         self,
         *,
-        name: str,
-        num_classes: int,
-        in_channels: int,
-        resolution: Sequence[int],
-        stem: Sequence[int],
-        stem_stride: int,
-        last: Sequence[int],
         head_dim: int,
         stages: Sequence[dict[str, Any]],
+        **network: Unpack[Staged],
     ) -> None:
         if head_dim < 1:
             raise ValueError(f"space.head_dim={head_dim}: must be at least 1")
@@ -63,23 +57,14 @@ class NASViTSpace(StagedSupernet):
                     f"space.stages[{i}].width={list(stage.width)}: a stage with attention needs "
                     f"multiples of space.head_dim={head_dim}"
                 )
-        super().__init__(
-            name=name,
-            num_classes=num_classes,
-            in_channels=in_channels,
-            resolution=resolution,
-            stem=stem,
-            stem_stride=stem_stride,
-            last=last,
-            stages=hybrid,
-            activation=functional.silu,
-        )
-        side = halved(min(resolution), stem_stride)
+        super().__init__(stages=hybrid, activation=functional.silu, **network)
+        smallest = min(network["resolution"])
+        side = halved(smallest, self.stem_stride)
         for i, stage in enumerate(hybrid):
             side = halved(side, stage.stride)
             if stage.attention and side < 2:
                 raise ValueError(
-                    f"space.resolution={min(resolution)}: leaves a single position to "
+                    f"space.resolution={smallest}: leaves a single position to "
                     f"space.stages[{i}], where attention needs 2 x 2; use a larger one"
                 )
 

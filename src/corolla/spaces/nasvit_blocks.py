@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from corolla.spaces.inverted_residual import Activation
-from corolla.spaces.supernet import Shapes
 
 
 class TalkingHeadsAttention(nn.Module):
@@ -104,22 +103,17 @@ class Perceptron(nn.Module):
 class TransformerBlock(nn.Module):
     """Attention and perceptron, each beside the identity; a map in, a map of the same shape out."""
 
-    def __init__(
-        self,
-        *,
-        width: int,
-        head_dim: int,
-        hidden: int,
-        kernel: int,
-        side: int,
-        activation: Activation,
-    ) -> None:
+    def __init__(self, plan: TransformerPlan, activation: Activation) -> None:
         super().__init__()
-        self.side = side
+        width, self.side = plan.outputs, plan.out_side
         self.attention = TalkingHeadsAttention(
-            width=width, head_dim=head_dim, kernel=kernel, side=side, activation=activation
+            width=width,
+            head_dim=plan.head_dim,
+            kernel=plan.kernel,
+            side=self.side,
+            activation=activation,
         )
-        self.perceptron = Perceptron(width=width, hidden=hidden, activation=activation)
+        self.perceptron = Perceptron(width=width, hidden=plan.hidden, activation=activation)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``(n, width, side, side)``."""
@@ -146,38 +140,7 @@ class TransformerPlan:
 
     def build(self, activation: Activation) -> nn.Module:
         """Return the plain module."""
-        return TransformerBlock(
-            width=self.outputs,
-            head_dim=self.head_dim,
-            hidden=self.hidden,
-            kernel=self.kernel,
-            side=self.out_side,
-            activation=activation,
-        )
-
-    def shapes(self) -> Shapes:
-        """Return the names and shapes of its state_dict, in its order."""
-        width, heads, offsets = self.outputs, self.heads, 2 * self.out_side - 1
-        attention, perceptron = f"{self.name}.attention", f"{self.name}.perceptron"
-        return {
-            f"{attention}.position": (heads, 1, offsets, offsets),
-            f"{attention}.before": (heads, heads),
-            f"{attention}.after": (heads, heads),
-            f"{attention}.norm.weight": (width,),
-            f"{attention}.norm.bias": (width,),
-            f"{attention}.query.weight": (width, width),
-            f"{attention}.key.weight": (width, width),
-            f"{attention}.value.weight": (width, width),
-            f"{attention}.local.weight": (width, 1, self.kernel, self.kernel),
-            f"{attention}.project.weight": (width, width),
-            f"{attention}.project.bias": (width,),
-            f"{perceptron}.norm.weight": (width,),
-            f"{perceptron}.norm.bias": (width,),
-            f"{perceptron}.widen.weight": (self.hidden, width),
-            f"{perceptron}.widen.bias": (self.hidden,),
-            f"{perceptron}.narrow.weight": (width, self.hidden),
-            f"{perceptron}.narrow.bias": (width,),
-        }
+        return TransformerBlock(self, activation)
 
     def macs(self) -> int:
         """Return multiply-accumulates for one image."""

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Unpack
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 from corolla.spaces.architecture import Architecture, Dimension
 from corolla.spaces.block_plans import ascending
-from corolla.spaces.conv_layers import ConvLayer, block_of
+from corolla.spaces.conv_layers import ConvLayer
 from corolla.spaces.layers import BatchNorm, Resize, make_divisible
-from corolla.spaces.supernet import Shapes, Supernet
+from corolla.spaces.supernet import Network, Supernet
 
 _KEYS = {"width", "blocks"}
 
@@ -40,16 +40,6 @@ class Block:
     def out_side(self) -> int:
         """Rows, and columns, of what it gives."""
         return self.side // self.stride
-
-
-class Conv(NamedTuple):
-    """A convolution's name, channels, kernel, and rows of what it gives."""
-
-    name: str
-    inputs: int
-    outputs: int
-    kernel: int
-    side: int
 
 
 class ResidualBlock(nn.Module):
@@ -99,14 +89,12 @@ class OFAResNet(Supernet):
     def __init__(
         self,
         *,
-        name: str,
-        num_classes: int,
-        in_channels: int,
         resolution: int,
         stem: int,
         stages: Sequence[Mapping[str, Any]],
         depths: Sequence[int],
         expands: Sequence[float],
+        **network: Unpack[Network],
     ) -> None:
         least = 2 ** max(len(stages) - 1, 0)
         if not stages or resolution < least or resolution % least:
@@ -133,13 +121,7 @@ class OFAResNet(Supernet):
             dimensions.append(Dimension(f"stage{number}.depth", tuple(depths)))
             for block in range(1, blocks + depths[-1] + 1):
                 dimensions.append(Dimension(f"stage{number}.block{block}.expand", tuple(expands)))
-        super().__init__(
-            name=name,
-            dimensions=tuple(dimensions),
-            num_classes=num_classes,
-            in_channels=in_channels,
-            resolution=resolution,
-        )
+        super().__init__(dimensions=tuple(dimensions), resolution=resolution, **network)
         self.stem = stem
         self._blocks = [int(stage["blocks"]) for stage in stages]
 
@@ -182,38 +164,19 @@ class OFAResNet(Supernet):
                 yield block
                 inputs, side = width, block.out_side
 
-    def convolutions(self, architecture: Architecture) -> Iterator[Conv]:
-        """Yield the convolutions, in the order of the state_dict."""
-        yield Conv("stem", self.in_channels, self.stem, 3, self.resolution)
-        for block in self.blocks(architecture):
-            yield Conv(f"{block.name}.conv1", block.inputs, block.hidden, 3, block.out_side)
-            yield Conv(f"{block.name}.conv2", block.hidden, block.outputs, 3, block.out_side)
-            if block.first:
-                yield Conv(f"{block.name}.shortcut", block.inputs, block.outputs, 1, block.out_side)
-
-    def shapes(self, architecture: Architecture) -> Shapes:
-        """Return the state_dict's shapes in closed form: much quicker than to build the module."""
-        shapes, outputs = Shapes(), 0
-        for conv in self.convolutions(architecture):
-            shapes[f"{conv.name}.weight"] = (conv.outputs, conv.inputs, conv.kernel, conv.kernel)
-            own = conv.name.replace("conv", "bn")
-            norm = own if own != conv.name else f"{conv.name}_bn"
-            for entry in ("weight", "bias", "running_mean", "running_var"):
-                shapes[f"{norm}.{entry}"] = (conv.outputs,)
-            outputs = conv.outputs
-        shapes["classifier.weight"] = (self.num_classes, outputs)
-        shapes["classifier.bias"] = (self.num_classes,)
-        return shapes
-
     def conv_layers(self, architecture: Architecture) -> list[ConvLayer]:
         """Return the convolutions in closed form."""
-        return [
-            ConvLayer(conv.inputs * conv.kernel**2, conv.outputs, conv.side, block_of(conv.name))
-            for conv in self.convolutions(architecture)
-        ]
+        layers = [ConvLayer(9 * self.in_channels, self.stem, self.resolution, "")]
+        for block in self.blocks(architecture):
+            side, name = block.out_side, block.name
+            layers.append(ConvLayer(9 * block.inputs, block.hidden, side, name))
+            layers.append(ConvLayer(9 * block.hidden, block.outputs, side, name))
+            if block.first:
+                layers.append(ConvLayer(block.inputs, block.outputs, side, name))
+        return layers
 
     def macs(self, architecture: Architecture) -> int:
         """Return multiply-accumulates of one forward pass in closed form."""
-        convolutions = list(self.convolutions(architecture))
-        total = sum(c.inputs * c.outputs * c.kernel**2 * c.side**2 for c in convolutions)
-        return total + convolutions[-1].outputs * self.num_classes
+        layers = self.conv_layers(architecture)
+        total = sum(layer.width * layer.channels * layer.side**2 for layer in layers)
+        return total + layers[-1].channels * self.num_classes

@@ -9,14 +9,16 @@ initialisation. No statistics to average, and cheap on a CPU.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
+from typing import Unpack
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-from corolla.spaces.architecture import Architecture, Dimension
+from corolla.spaces.fixed import FixedNetwork
 from corolla.spaces.layers import Resize
-from corolla.spaces.supernet import Supernet
+from corolla.spaces.supernet import Network
 
 
 class PlainCNN(nn.Module):
@@ -66,19 +68,17 @@ class PlainCNN(nn.Module):
         return logits
 
 
-class PlainCNNSpace(Supernet):
-    """A space of one architecture: smallest, middle and largest are the same network."""
+class PlainCNNSpace(FixedNetwork):
+    """A plain CNN; its dimensions are the widths of its layers and the kernel."""
 
     def __init__(
         self,
         *,
-        name: str,
-        num_classes: int,
-        in_channels: int,
         resolution: int,
         channels: Sequence[int],
         kernel: int,
         hidden: Sequence[int],
+        **network: Unpack[Network],
     ) -> None:
         widths = {"channels": tuple(channels), "hidden": tuple(hidden)}
         for key, values in widths.items():
@@ -95,32 +95,12 @@ class PlainCNNSpace(Supernet):
                 f"{problem}, each halved, leave nothing of it; use {least} or more "
                 "(smaller images are scaled up to it inside the network)"
             )
-        dimensions = [
-            Dimension(f"conv{number}.width", (width,)) for number, width in enumerate(channels, 1)
-        ]
-        dimensions += [
-            Dimension(f"fc{number}.width", (width,)) for number, width in enumerate(hidden, 1)
-        ]
-        super().__init__(
-            name=name,
-            dimensions=(*dimensions, Dimension("kernel", (kernel,))),
-            num_classes=num_classes,
-            in_channels=in_channels,
-            resolution=resolution,
+        sizes = {f"conv{number}.width": width for number, width in enumerate(channels, 1)}
+        sizes |= {f"fc{number}.width": width for number, width in enumerate(hidden, 1)}
+        build = partial(
+            PlainCNN, kernel=kernel, channels=widths["channels"], hidden=widths["hidden"]
         )
-        self.channels, self.kernel, self.hidden = widths["channels"], kernel, widths["hidden"]
-
-    def subnet(self, architecture: Architecture) -> nn.Module:
-        """Build the network."""
-        self.check(architecture)
-        return PlainCNN(
-            in_channels=self.in_channels,
-            num_classes=self.num_classes,
-            resolution=self.resolution,
-            channels=self.channels,
-            kernel=self.kernel,
-            hidden=self.hidden,
-        )
+        super().__init__({**sizes, "kernel": kernel}, build, resolution=resolution, **network)
 
 
 def left_of(side: int, convolutions: int, kernel: int) -> int:

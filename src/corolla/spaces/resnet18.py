@@ -10,15 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Unpack
 
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.resnet import BasicBlock
 
 from corolla.errors import nearest
-from corolla.spaces.architecture import Architecture, Dimension
+from corolla.spaces.fixed import FixedNetwork
 from corolla.spaces.layers import BatchNorm, Resize
-from corolla.spaces.supernet import Supernet
+from corolla.spaces.supernet import Network
 
 STAGES = 4  # of two blocks each; every one after the first halves the images and doubles the width
 NORMS = ("batch", "group")
@@ -63,19 +64,11 @@ class ResNet18(nn.Module):
         return logits
 
 
-class ResNet18Space(Supernet):
-    """A space of one architecture: smallest, middle and largest are the same network."""
+class ResNet18Space(FixedNetwork):
+    """ResNet-18 of a width, with BatchNorm or GroupNorm."""
 
     def __init__(
-        self,
-        *,
-        name: str,
-        num_classes: int,
-        in_channels: int,
-        resolution: int,
-        width: int,
-        norm: str,
-        groups: int,
+        self, *, resolution: int, width: int, norm: str, groups: int, **network: Unpack[Network]
     ) -> None:
         least = 2 ** (STAGES - 1)
         if resolution < least:
@@ -86,26 +79,9 @@ class ResNet18Space(Supernet):
             raise ValueError(f"norm={norm!r}: {nearest(norm, NORMS)}")
         if norm == "group" and (groups < 1 or width % groups):
             raise ValueError(f"groups={groups}: must divide width={width}")
-        super().__init__(
-            name=name,
-            dimensions=(Dimension("width", (width,)),),
-            num_classes=num_classes,
-            in_channels=in_channels,
-            resolution=resolution,
-        )
-        self.width = width
-        self.norm: Norm = BatchNorm if norm == "batch" else partial(nn.GroupNorm, groups)
-
-    def subnet(self, architecture: Architecture) -> nn.Module:
-        """Build the network."""
-        self.check(architecture)
-        return ResNet18(
-            in_channels=self.in_channels,
-            num_classes=self.num_classes,
-            width=self.width,
-            resolution=self.resolution,
-            norm=self.norm,
-        )
+        layer: Norm = BatchNorm if norm == "batch" else partial(nn.GroupNorm, groups)
+        build = partial(ResNet18, width=width, norm=layer)
+        super().__init__({"width": width}, build, resolution=resolution, **network)
 
 
 def _stage(inputs: int, outputs: int, stride: int, norm: Norm) -> nn.Sequential:

@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypedDict, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,14 @@ from corolla.types import Arrays
 Shapes = dict[str, tuple[int, ...]]
 MOST_PIXELS = 1024
 """A side of an image: a first layer of 16 channels holds 64 MiB for one of this size."""
+
+
+class Network(TypedDict):
+    """What every space is told, whatever its kind; constructors pass it on as ``**network``."""
+
+    name: str  # of the space
+    num_classes: int  # of the classifier
+    in_channels: int  # of an image
 
 
 class Supernet(SearchSpace):

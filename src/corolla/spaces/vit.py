@@ -8,14 +8,17 @@ CNNs for it (Qu et al., CVPR 2022) is made with pretrained weights there; here i
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Unpack
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from corolla.spaces.architecture import Architecture, Dimension
+from corolla.spaces.fixed import FixedNetwork
 from corolla.spaces.layers import Resize
 from corolla.spaces.nasvit_blocks import Perceptron, initialise_linear, to_tokens
-from corolla.spaces.supernet import Supernet
+from corolla.spaces.supernet import Network
 
 
 class Attention(nn.Module):
@@ -106,15 +109,12 @@ class ViT(nn.Module):
         return logits
 
 
-class ViTSpace(Supernet):
-    """A space of one architecture: smallest, middle and largest are the same network."""
+class ViTSpace(FixedNetwork):
+    """A vision transformer; its dimensions are its sizes."""
 
     def __init__(
         self,
         *,
-        name: str,
-        num_classes: int,
-        in_channels: int,
         resolution: int,
         patch: int,
         width: int,
@@ -122,16 +122,11 @@ class ViTSpace(Supernet):
         heads: int,
         head_dim: int,
         hidden: int,
+        **network: Unpack[Network],
     ) -> None:
-        self.sizes = {
-            "patch": patch,
-            "width": width,
-            "depth": depth,
-            "heads": heads,
-            "head_dim": head_dim,
-            "hidden": hidden,
-        }
-        for key, value in self.sizes.items():
+        sizes = {"patch": patch, "width": width, "depth": depth}
+        sizes |= {"heads": heads, "head_dim": head_dim, "hidden": hidden}
+        for key, value in sizes.items():
             if value < 1:
                 raise ValueError(f"{key}={value}: needs 1 or more")
         if resolution < patch or resolution % patch:
@@ -139,20 +134,4 @@ class ViTSpace(Supernet):
                 f"resolution={resolution}: must be a multiple of patch={patch}; "
                 "images of another size are scaled to it inside the network"
             )
-        super().__init__(
-            name=name,
-            dimensions=tuple(Dimension(key, (value,)) for key, value in self.sizes.items()),
-            num_classes=num_classes,
-            in_channels=in_channels,
-            resolution=resolution,
-        )
-
-    def subnet(self, architecture: Architecture) -> nn.Module:
-        """Build the network."""
-        self.check(architecture)
-        return ViT(
-            in_channels=self.in_channels,
-            num_classes=self.num_classes,
-            resolution=self.resolution,
-            **self.sizes,
-        )
+        super().__init__(sizes, partial(ViT, **sizes), resolution=resolution, **network)

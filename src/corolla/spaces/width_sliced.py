@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from corolla.errors import Fault, RefusedError
 from corolla.spaces.architecture import Architecture, Dimension
 from corolla.spaces.base_space import base_space, network_fingerprint
 from corolla.spaces.narrowing import ends, kept_channels, narrow, scale
-from corolla.spaces.supernet import Shapes, Supernet
+from corolla.spaces.supernet import Network, Shapes, Supernet
 
 
 class WidthSlicedSpace(Supernet):
@@ -48,24 +48,20 @@ class WidthSlicedSpace(Supernet):
     def __init__(
         self,
         *,
-        name: str,
-        num_classes: int,
-        in_channels: int,
         base: Supernet | Mapping[str, Any],
         rates: Sequence[float],
         architecture: str | Sequence[int] = "largest",
         scaler: bool = True,
+        **network: Unpack[Network],
     ) -> None:
-        base = base_space(base, name=name, num_classes=num_classes, in_channels=in_channels)
+        base = base_space(base, **network)
         self.base = base
         self.full = base.named(architecture)
         self.scaler = scaler
         super().__init__(
-            name=name,
             dimensions=(Dimension("rate", _rates(rates)),),
-            num_classes=num_classes,
-            in_channels=in_channels,
             resolution=base.resolution,
+            **network,
         )
         # Really run: torch's first run on the meta device takes seconds of imports, in every process.
         with torch.random.fork_rng(devices=[]), torch.inference_mode():
