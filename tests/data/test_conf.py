@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from corolla.settings import field_names, is_settings, parameters_of
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 FILES = sorted(path for group in ("dataset", "partition") for path in (CONF / group).glob("*.yaml"))
@@ -25,10 +26,10 @@ def build(path: Path) -> Any:
 def test_keys_are_the_constructors_arguments(path: Path) -> None:
     part = build(path)
     assert part.name == path.stem
-    arguments = inspect.signature(type(part)).parameters.values()
-    assert all(argument.kind is argument.KEYWORD_ONLY for argument in arguments)
+    kind = type(part)
+    names = field_names(kind) if is_settings(kind) else parameters_of(kind)
     given = set(yaml.safe_load(path.read_text())) - {"_target_"}
-    assert given == {argument.name for argument in arguments} - {"root_key"}  # set by code only
+    assert given == set(names) - {"root_key"}  # set by code only
 
 
 @pytest.mark.parametrize("path", DATASETS, ids=lambda path: path.stem)

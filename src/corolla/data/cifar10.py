@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 from corolla.data.torchvision_pool import TorchvisionPool
 
 CLASSES = "airplane automobile bird cat deer dog frog horse ship truck"
@@ -20,10 +17,4 @@ class Cifar10(TorchvisionPool):
     mean = (0.4914, 0.4822, 0.4465)  # of the official training images, as commonly published
     std = (0.2470, 0.2435, 0.2616)
     files = "cifar-10-batches-py/"
-
-    def read(self, root: Path, *, train: bool, download: bool) -> tuple[Any, Any]:
-        """Return pixels (n, 32, 32, 3) and labels (n,) of one official part."""
-        from torchvision.datasets import CIFAR10  # slow to import: only where it is used
-
-        part = CIFAR10(root, train=train, download=download)
-        return part.data, part.targets
+    loader = "CIFAR10"

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 from corolla.data.torchvision_pool import TorchvisionPool
 
 FINE_CLASSES = """
@@ -29,10 +26,4 @@ class Cifar100(TorchvisionPool):
     mean = (0.5071, 0.4865, 0.4409)  # of the official training images, as commonly published
     std = (0.2673, 0.2564, 0.2762)
     files = "cifar-100-python/"
-
-    def read(self, root: Path, *, train: bool, download: bool) -> tuple[Any, Any]:
-        """Return pixels (n, 32, 32, 3) and fine labels (n,) of one official part."""
-        from torchvision.datasets import CIFAR100  # slow to import: only where it is used
-
-        part = CIFAR100(root, train=train, download=download)
-        return part.data, part.targets
+    loader = "CIFAR100"

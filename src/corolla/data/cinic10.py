@@ -5,15 +5,13 @@ The archive as it is published: ``root/{train,valid,test}/<class>/*.png``, 90,00
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 
 from corolla.data.cifar10 import CLASSES
 from corolla.data.folder_listing import Listing
-from corolla.data.image_folder import ImageFolder
-from corolla.errors import Fault, RefusedError
+from corolla.data.image_folder import Archive, ImageFolder
 
 PARTS = ("train", "valid", "test")
 
@@ -37,37 +35,21 @@ class Cinic10(ImageFolder):
         "(see the data set's own page for the archive)"
     )
 
-    def __init__(
-        self,
-        *,
-        root: str | Path | None,
-        parts: str | Sequence[str],
-        cache_dir: str | None,
-        cache_gib: float,
-        memory_mib: float,
-    ) -> None:
+    def __init__(self, **archive: Unpack[Archive]) -> None:
         super().__init__(
-            root=root,
             resolution=32,
             channels=3,
             classes=CLASSES.split(),
             sites=False,
             mean=(0.47889522, 0.47227842, 0.43047404),  # as the data set's own page gives them
             std=(0.24205776, 0.23828046, 0.25874835),
-            cache_dir=cache_dir,
-            cache_gib=cache_gib,
-            memory_mib=memory_mib,
-            parts=parts,
+            **archive,
         )
 
     def _listed(self) -> Listing:
         listing = super()._listed()
         # Any other folder may lack a class; here that is an archive half unpacked.
         there = np.bincount(listing.labels, minlength=len(self.class_names))
-        lacking = [name for name, count in zip(self.class_names, there, strict=True) if not count]
-        if lacking:
-            problem = f"no images of {', '.join(lacking)}"
-            raise RefusedError(
-                Fault(self._root_key, str(self.root), problem, f"Give {self.layout}")
-            )
+        empty = [name for name, count in zip(self.class_names, there, strict=True) if not count]
+        self._refuse("no images of", empty)
         return listing

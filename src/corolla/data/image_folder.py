@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypedDict
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from corolla.data.dataset import positions
 from corolla.data.folder_listing import FOLDERS, KNOWN_PARTS, Listing, list_images
 from corolla.data.image_decoding import (
     DECODING,
+    LISTED,
     REPLACE,
     UnreadableImagesError,
     decode_files,
@@ -32,6 +33,16 @@ from corolla.records.json_files import read_json, write_json
 from corolla.records.phases import phase, step
 
 _PIECE = 256  # images decoded at once, to see whether they can be
+
+
+class Archive(TypedDict):
+    """Settings of every data set of a layout of its own; constructors pass them on as ``**archive``."""
+
+    root: str | Path | None
+    parts: str | Sequence[str]
+    cache_dir: str | None
+    cache_gib: float
+    memory_mib: float
 
 
 class ImageFolder:
@@ -285,23 +296,34 @@ class ImageFolder:
         if self.root is None or self._part_faults():
             raise RefusedError(self._setting_faults())
         if self._table is not None:
+            sites, key = self._by_site, self.settings_key
             return list_table(
-                self._table,
-                self.root,
-                classes=self.classes,
-                sites=self._by_site,
-                settings_key=self.settings_key,
+                self._table, self.root, classes=self.classes, sites=sites, settings_key=key
             )
+        return self._in_folders(self.root, self.classes, self.parts)
+
+    def _in_folders(
+        self, root: Path, classes: Sequence[str] | None, parts: Sequence[str] | None
+    ) -> Listing:
         return list_images(
-            self.root,
-            classes=self.classes,
+            root,
+            classes=classes,
             sites=self._by_site,
             key=self._root_key,
             settings_key=self.settings_key,
             fixed_classes=self.fixed_classes,
-            parts=self.parts,
+            parts=parts,
             layout=self.layout,
         )
+
+    def _refuse(self, problem: str, names: Collection[str]) -> None:
+        """Raise RefusedError that lists ``names``, where there are any."""
+        if names:
+            more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+            raise self._refused(f"{problem} {', '.join(sorted(names)[:LISTED])}{more}")
+
+    def _refused(self, problem: str) -> RefusedError:
+        return RefusedError(Fault(self._root_key, str(self.root), problem, f"Give {self.layout}"))
 
     def _decode(self, at: NDArray[np.int64]) -> NDArray[np.uint8]:
         listing = self._listing

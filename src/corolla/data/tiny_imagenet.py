@@ -12,14 +12,15 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 
-from corolla.data.folder_listing import Listing, list_images
-from corolla.data.image_decoding import LISTED, SUFFIXES
-from corolla.data.image_folder import ImageFolder
+from corolla.data.folder_listing import Listing
+from corolla.data.image_decoding import SUFFIXES
+from corolla.data.image_folder import Archive, ImageFolder
 from corolla.data.official_parts import TRAIN_PART
-from corolla.errors import Fault, RefusedError
+from corolla.errors import RefusedError
 
 PARTS = (TRAIN_PART, "val")
 _ANNOTATIONS = "val/val_annotations.txt"
@@ -50,25 +51,17 @@ class TinyImageNet(ImageFolder):
     def __init__(
         self,
         *,
-        root: str | Path | None,
         resolution: int,
-        parts: str | Sequence[str],
-        cache_dir: str | None,
-        cache_gib: float,
-        memory_mib: float,
+        **archive: Unpack[Archive],
     ) -> None:
         super().__init__(
-            root=root,
             resolution=resolution,
             channels=3,
             classes=None,
             sites=False,
             mean=(0.4802, 0.4481, 0.3975),  # of the training images at 64x64, as commonly published
             std=(0.2770, 0.2691, 0.2821),
-            cache_dir=cache_dir,
-            cache_gib=cache_gib,
-            memory_mib=memory_mib,
-            parts=parts,
+            **archive,
         )
 
     def _listed(self) -> Listing:
@@ -76,7 +69,9 @@ class TinyImageNet(ImageFolder):
             raise RefusedError(self._setting_faults())
         ids = self._ids(self.root)
         listings = [
-            self._training(self.root, ids) if part == TRAIN_PART else self._validation(ids)
+            self._in_folders(self.root, ids, [part])
+            if part == TRAIN_PART
+            else self._validation(ids)
             for part in self.parts or PARTS
         ]
         labels = np.concatenate([each.labels for each in listings])
@@ -104,18 +99,6 @@ class TinyImageNet(ImageFolder):
         if not ids:
             raise self._refused("wnids.txt names no class")
         return sorted(ids)
-
-    def _training(self, root: Path, ids: list[str]) -> Listing:
-        return list_images(
-            root,
-            classes=ids,
-            sites=False,
-            key=self._root_key,
-            settings_key=self.settings_key,
-            fixed_classes=True,
-            parts=[TRAIN_PART],
-            layout=self.layout,
-        )
 
     def _validation(self, ids: list[str]) -> Listing:
         """Return the images of ``val/images``, by name, with the labels of the annotations."""
@@ -152,15 +135,6 @@ class TinyImageNet(ImageFolder):
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not a text file"
             raise self._refused(f"{file} cannot be read ({reason})") from error
-
-    def _refuse(self, problem: str, names: Sequence[str] | set[str]) -> None:
-        """Raise RefusedError that lists ``names``, where there are any."""
-        if names:
-            more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-            raise self._refused(f"{problem} {', '.join(sorted(names)[:LISTED])}{more}")
-
-    def _refused(self, problem: str) -> RefusedError:
-        return RefusedError(Fault(self._root_key, str(self.root), problem, f"Give {self.layout}"))
 
 
 def _names(root: Path, ids: Sequence[str]) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +21,7 @@ from corolla.errors import Fault, RefusedError
 PARTS = (TRAIN_PART, "test")
 
 
-class TorchvisionPool(ABC):
+class TorchvisionPool:
     """The official training images followed by the official test images, or one of the two.
 
     Args:
@@ -39,6 +38,7 @@ class TorchvisionPool(ABC):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     files: str  # what must lie below root
+    loader: str  # torchvision's class
 
     def __init__(
         self,
@@ -52,9 +52,12 @@ class TorchvisionPool(ABC):
         self.download = download
         self.parts = named_parts(parts)
 
-    @abstractmethod
     def read(self, root: Path, *, train: bool, download: bool) -> tuple[Any, Any]:
         """Return pixels (n, height, width[, channels]) and labels (n,) of one official part."""
+        from torchvision import datasets  # slow to import: only where it is used
+
+        part = getattr(datasets, self.loader)(root, train=train, download=download)
+        return part.data, part.targets
 
     def labels(self) -> NDArray[np.int64]:
         """Return the label of every image."""
