@@ -211,9 +211,7 @@ class _Bench:
                 for model, hook in zip(models, hooks, strict=True)
             ],
             _images(STEPS * BATCH),
-            settings=self._settings,
-            loop=self._loop,
-            device=torch.device("cpu"),
+            trainer=LocalTrainer(settings=self._settings, loop=self._loop),
             batch_size=BATCH,
             seed=(0,),
         )

@@ -14,6 +14,7 @@ from clients.fml import FmlClient
 from corolla.config.build import build_space, build_strategy, build_trainer_settings
 from corolla.federation import Federation
 from corolla.tasks import Task
+from corolla.training.losses import LabelLoss
 from corolla.training.mutual import mutual_losses
 from corolla.training.settings import TrainerSettings
 from strategies.fml import FML
@@ -58,8 +59,9 @@ def test_losses_by_hand() -> None:
     own = torch.tensor([[np.log(3.0), 0.0]] * 2, dtype=torch.float32, requires_grad=True)
     shared = torch.zeros(2, 2, requires_grad=True)
     settings = TrainerSettings(optimizer="sgd", lr=0.1)
-    labels = torch.tensor([0, 0])
-    losses = mutual_losses((own, shared), labels, alpha=(0.25, 0.5), settings=settings)
+    label_loss = LabelLoss(torch.tensor([0, 0]), settings, torch.device("cpu"))
+    where = torch.arange(2)
+    losses = mutual_losses((own, shared), where, alpha=(0.25, 0.5), label_loss=label_loss)
     expected = [0.75 * 0.287682 + 0.25 * 0.143841, 0.5 * 0.693147 + 0.5 * 0.130812]
     assert [loss.item() for loss in losses] == pytest.approx(expected, abs=1e-5)
     losses[0].backward()  # type: ignore[no-untyped-call]

@@ -37,7 +37,7 @@ def quadratic(monkeypatch: pytest.MonkeyPatch) -> None:
     def loss(logits: Tensor, labels: Tensor, **_: Any) -> Tensor:
         return ((logits - OPTIMUM) ** 2 / 2).sum() / len(labels)
 
-    monkeypatch.setattr("corolla.training.moreau.classification_loss", loss)
+    monkeypatch.setattr("corolla.training.losses.classification_loss", loss)
 
 
 def _solved(images: int = 1, **changed: Any) -> tuple[list[float], list[float]]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from corolla.data.images import Images
 from corolla.training.learner import Trainee
 from corolla.training.logit_distillation import divergence, logit_distance, train_on_logits
+from corolla.training.losses import LabelLoss
 from corolla.training.mutual import mutual_losses, train_mutually
 from corolla.training.results import DivergedError, TrainResult
 from corolla.training.settings import LoopSettings, TrainerSettings
@@ -49,9 +50,10 @@ SETTINGS = [
 
 def test_mutual_losses_by_hand() -> None:
     first, second = torch.tensor([[LN3, 0.0]]), torch.tensor([[0.0, 0.0]])
-    losses = mutual_losses(
-        (first, second), torch.tensor([0]), alpha=0.25, settings=SETTINGS[0], class_counts=_even()
-    )
+    even = torch.tensor([0, 1])  # balanced: the loss on labels is plain cross-entropy
+    label_loss = LabelLoss(even, SETTINGS[0], torch.device("cpu"))
+    where = torch.tensor([0])
+    losses = mutual_losses((first, second), where, alpha=0.25, label_loss=label_loss)
     # p = (3/4, 1/4) and (1/2, 1/2). KL(second || first) = ln(2/3)/2 + ln(2)/2 = 0.143841,
     # KL(first || second) = 3/4 ln(3/2) + 1/4 ln(1/2) = 0.130812; CE = ln(4/3), ln 2.
     expected = [
@@ -59,10 +61,6 @@ def test_mutual_losses_by_hand() -> None:
         0.75 * 0.693147 + 0.25 * 0.130812,
     ]
     assert [float(loss) for loss in losses] == pytest.approx(expected, abs=1e-5)
-
-
-def _even() -> Tensor:
-    return torch.tensor([1, 1])  # balanced: the loss on labels is plain cross-entropy
 
 
 def test_a_step_of_both_by_hand_is_of_the_weights_before_either() -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from corolla.data.images import Images
 from corolla.settings import AtLeastTwo, NonNegative, settings
-from corolla.training.batch_loader import Batch, BatchLoader
+from corolla.training.batch_loader import Batch
 from corolla.training.batches import has_batch_norm
 from corolla.training.execution_mode import autocast
 from corolla.training.statistics import batch_statistics
@@ -97,12 +97,8 @@ class CoDistillation:
         self.samples_processed += len(batch.where)
 
     def _endless(self, *, drop_single: bool) -> Iterator[Batch]:
-        loader = BatchLoader(
-            floats=self._trainer.floats(self._images),
-            augment="none",
-            batch_size=self._batch_size,
-            seed=self._seed,
-            drop_single=drop_single,
+        loader = self._trainer.replaced(augment="none").loader(
+            self._images, batch_size=self._batch_size, seed=self._seed, drop_single=drop_single
         )
         for epoch in count():
             yield from loader.epoch(epoch)

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from corolla.spaces.model_parts import classifier_name
 from corolla.training.batch_loader import Batch, Passes
 from corolla.training.batches import shuffled_batches
-from corolla.training.epochs import Epochs, Step
+from corolla.training.epochs import Epochs
 from corolla.training.knn import Embedded
-from corolla.training.learner import Learner, Trainee
-from corolla.training.losses import classification_loss, split_counts
+from corolla.training.learner import Trainee
+from corolla.training.losses import LabelLoss
 from corolla.training.results import TrainResult
 from corolla.training.trainer import LocalTrainer
 
@@ -54,24 +54,18 @@ def train_classifier(
     """
     name = classifier_name(model, seen.logits.shape[1])
     classifier = model.get_submodule(str(name))  # `embed` read it
-    settings, device = trainer.settings, trainer.device
-    counts = split_counts(seen.labels, settings, device)
-    learner = Learner(
-        Trainee(model=classifier, lr=lr), settings=settings, loop=trainer.loop, device=device
-    )
+    label_loss = LabelLoss(seen.labels, trainer.settings, trainer.device)
+    learner = trainer.learner(Trainee(model=classifier, lr=lr))
 
     def step(batch: Batch) -> list[tuple[str, Tensor]]:
-        labels = seen.labels.index_select(0, batch.where)
-        logits = learner.forward(batch.images)
-        loss = classification_loss(logits, labels, settings=settings, class_counts=counts)
+        loss = label_loss(learner.forward(batch.images), batch.where)
         return [("classifier", learner.step(loss))]
-
-    def begin(number: int) -> Step[Batch]:
-        return step
 
     features = seen.features.float()  # as the network computed them
     batches = _Features(features, passes["batch_size"], tuple(passes["seed"]))
-    epochs = Epochs(batches, begin, models=[classifier], device=device, seed=passes["seed"])
+    epochs = Epochs(
+        batches, lambda _: step, models=[classifier], device=trainer.device, seed=passes["seed"]
+    )
     loss, count = 0.0, 1
     for number in range(passes["epochs"]):
         loss, count = epochs.run(number, lr=lambda _: lr)["classifier"]

@@ -12,14 +12,14 @@ from typing import Unpack
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from corolla.data.images import Images
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.supernet import ElasticSupernet, Supernet, to_arrays
 from corolla.spaces.within import Within
 from corolla.training.batch_loader import Passes
-from corolla.training.losses import classification_loss, split_counts
+from corolla.training.losses import LabelLoss
 from corolla.training.results import TrainResult
 from corolla.training.sandwich_run import SandwichRun
 from corolla.training.subnet_draws import Role
@@ -85,22 +85,15 @@ def train_with_inner(
         DivergedError, NoBatchError: as `LocalTrainer.train`.
 
     """
-    settings, device = trainer.settings, trainer.device
     configure_torch(trainer.loop)
-    elastic = ElasticSupernet(Within(space, whole), to_arrays(model)).to(device)
-    labels, counts = images.labels.to(device), split_counts(images.labels, settings, device)
-
-    def supervise(logits: Tensor, where: Tensor) -> Tensor:
-        wanted = labels.index_select(0, where)
-        return classification_loss(logits, wanted, settings=settings, class_counts=counts)
-
+    elastic = ElasticSupernet(Within(space, whole), to_arrays(model)).to(trainer.device)
     epochs, seed = passes["epochs"], passes["seed"]
     run = SandwichRun(
         elastic,
         images,
         trainer=trainer,
         draws=InnerDraws(whole, inner, share=share, seed=seed),
-        supervise=supervise,
+        supervise=LabelLoss(images.labels, trainer.settings, trainer.device),
         temperature=1.0,
         batch_size=passes["batch_size"],
         seed=seed,

@@ -25,7 +25,7 @@ from corolla.data.images import Images
 from corolla.settings import NonNegative, Share, settings
 from corolla.training.batch_loader import Passes
 from corolla.training.learner import Trainee
-from corolla.training.losses import classification_loss, split_counts
+from corolla.training.losses import LabelLoss
 from corolla.training.results import OptimizerState, TrainResult
 from corolla.training.trainer import LocalTrainer
 
@@ -118,25 +118,19 @@ class OutputMixing(Mixing):
         trainer: LocalTrainer,
     ) -> None:
         super().__init__(settings, alpha)
-        self._settings = trainer.settings
-        self._labels = images.labels.to(trainer.device)
-        self._counts = split_counts(images.labels, trainer.settings, trainer.device)
+        self._loss = LabelLoss(images.labels, trainer.settings, trainer.device)
 
     def losses(self, logits: Sequence[Tensor], where: Tensor) -> Sequence[Tensor]:
         """Return both models' losses on the images at positions ``where``."""
         shared, own = logits
-        labels, alpha = self._labels.index_select(0, where), self.alpha
+        alpha = self.alpha
         if self._due:
             difference = (own - shared).detach()
             u = (shared + alpha * (own - shared)).detach().requires_grad_()
-            (slope,) = torch.autograd.grad(self._loss(u, labels), u)
+            (slope,) = torch.autograd.grad(self._loss(u, where), u)
             self._learn((slope * difference).sum())
         u = own if alpha == 1 else alpha * own + (1 - alpha) * shared.detach()
-        return self._loss(shared, labels), self._loss(u, labels)
-
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        settings, counts = self._settings, self._counts
-        return classification_loss(logits, labels, settings=settings, class_counts=counts)
+        return self._loss(shared, where), self._loss(u, where)
 
 
 class OutputMixture(nn.Module):

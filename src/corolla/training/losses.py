@@ -62,6 +62,26 @@ def split_counts(labels: Tensor, settings: TrainerSettings, device: torch.device
     return torch.bincount(labels).to(device)
 
 
+class LabelLoss:
+    """`classification_loss` of one training split, on its images at positions (n,).
+
+    Args:
+        labels: of the whole split.
+        settings: see `classification_loss`.
+        device: of the logits.
+
+    """
+
+    def __init__(self, labels: Tensor, settings: TrainerSettings, device: torch.device) -> None:
+        self._labels, self._settings = labels.to(device), settings
+        self._counts = split_counts(labels, settings, device)
+
+    def __call__(self, logits: Tensor, where: Tensor) -> Tensor:
+        """Return the mean loss of these images' logits, (n, classes)."""
+        labels, counts = self._labels.index_select(0, where), self._counts
+        return classification_loss(logits, labels, settings=self._settings, class_counts=counts)
+
+
 def soft_cross_entropy(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     """Return the batch's mean of -sum_c softmax(t / T)_c log softmax(l / T)_c.
 

@@ -31,7 +31,7 @@ from corolla.settings import Count, NonNegative, Positive, settings
 from corolla.training.batches import has_batch_norm, shuffled_batches
 from corolla.training.epochs import Epochs
 from corolla.training.execution_mode import autocast
-from corolla.training.learner import Learner, Trainee
+from corolla.training.learner import Trainee
 from corolla.training.losses import classification_loss, split_counts
 from corolla.training.results import NoBatchError, TrainResult
 from corolla.training.torch_settings import augmentation_generator, configure_torch
@@ -203,12 +203,7 @@ class _MetaTraining:
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._names = list(named)
         clipped = {**_PLAIN, "clip_norm": trainer.settings.clip_norm}
-        self._learner = Learner(
-            Trainee(model=model, lr=lr),
-            settings=trainer.replaced(**clipped).settings,
-            loop=trainer.loop,
-            device=trainer.device,
-        )
+        self._learner = trainer.replaced(**clipped).learner(Trainee(model=model, lr=lr))
         self._parameters = list(named.values())
         self._epochs = Epochs(
             self, lambda number: self._step, models=[model], device=trainer.device, seed=seed

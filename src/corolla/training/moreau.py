@@ -24,11 +24,11 @@ from corolla.data.images import Images
 from corolla.errors import Fault, RefusedError
 from corolla.settings import Count, NonNegative, Positive, settings
 from corolla.spaces.supernet import to_arrays
-from corolla.training.batch_loader import Batch, BatchLoader
+from corolla.training.batch_loader import Batch
 from corolla.training.batches import has_batch_norm
 from corolla.training.epochs import Epochs
-from corolla.training.learner import Learner, Trainee
-from corolla.training.losses import classification_loss, split_counts
+from corolla.training.learner import Trainee
+from corolla.training.losses import LabelLoss
 from corolla.training.pull import overshoot
 from corolla.training.results import TrainResult
 from corolla.training.settings import TrainerSettings
@@ -81,110 +81,47 @@ def train_moreau(
         raise ValueError(f"epochs={epochs}: need 1 or more")
     configure_torch(trainer.loop)
     started = time.perf_counter()
-    step = lr if settings.local_lr is None or lr == 0 else settings.local_lr
-    training = _Training(
-        model,
-        images,
-        settings=settings,
-        trainer=trainer,
-        local_lr=step,
-        batch_size=batch_size,
-        seed=seed,
-    )
-    for epoch in range(epochs):
-        loss = training.run(epoch)
-    result = TrainResult(
-        train_loss=loss,
-        num_examples=len(images),
-        samples_processed=training.samples_processed,
-        train_s=time.perf_counter() - started,
-        peak_memory_mib=training.peak_memory_mib,
-    )
-    return result, {**to_arrays(model), **training.local()}
+    strength = settings.lambda_prox
+    local_lr = lr if settings.local_lr is None or lr == 0 else settings.local_lr
 
-
-class _Training:
-    """The two sets of weights, the images and what stays from step to step."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        images: Images,
-        *,
-        settings: MoreauSettings,
-        trainer: LocalTrainer,
-        local_lr: float,
-        batch_size: int,
-        seed: Sequence[int],
-    ) -> None:
-        self._settings, self._trainer, self._local_lr = settings, trainer, local_lr
-        self._class_counts = split_counts(images.labels, trainer.settings, trainer.device)
-        plain = trainer.replaced(
-            optimizer="sgd",
-            momentum=0.0,
-            nesterov=False,
-            weight_decay=settings.mu,
-            decay_norm_and_bias=True,
-        )
-        self._learner = Learner(
-            Trainee(model=model, lr=settings.inner_lr, after_backward=self._pull),
-            settings=plain.settings,
-            loop=trainer.loop,
-            device=trainer.device,
-        )
-        # theta and w_k, apart in memory. By name, behind the learner: it lays parameters out anew.
-        named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self._pairs = {name: (p, p.detach().clone()) for name, p in named.items()}
-        self._loader = BatchLoader(
-            floats=trainer.floats(images),
-            augment=trainer.settings.augment,
-            batch_size=batch_size,
-            seed=tuple(seed),
-            drop_single=has_batch_norm(model),
-        )
-        self._epochs = Epochs(
-            self._loader,
-            lambda number: self._step,
-            models=[model],
-            device=trainer.device,
-            seed=seed,
-        )
-
-    def run(self, number: int) -> float:
-        """Go through the images once; return the mean loss of the last inner steps."""
-        ((total, count),) = self._epochs.run(number, lr=lambda part: self._learner.lr).values()
-        return total / count
-
-    def local(self) -> Arrays:
-        """Return w_k's parameters, copied."""
-        return {n: w.cpu().contiguous().numpy().copy() for n, (_, w) in self._pairs.items()}
-
-    @property
-    def samples_processed(self) -> int:
-        """Images that went forward and backward."""
-        return self._epochs.images["theta"] * self._settings.inner_steps
-
-    @property
-    def peak_memory_mib(self) -> float:
-        """See `corolla.training.results.TrainResult`; w_k is not in it."""
-        return self._learner.memory.peak_mib()
-
-    def _step(self, batch: Batch) -> list[tuple[str, Tensor]]:
-        labels = self._loader.floats.labels.index_select(0, batch.where)
-        for _ in range(self._settings.inner_steps):
-            logits = self._learner.forward(batch.images)
-            loss = classification_loss(
-                logits, labels, settings=self._trainer.settings, class_counts=self._class_counts
-            )
-            loss = self._learner.step(loss)
+    def pull(model: nn.Module) -> None:
         with torch.no_grad():
-            for theta, w in self._pairs.values():
-                w.sub_(w - theta, alpha=self._local_lr * self._settings.lambda_prox)
-        return [("theta", loss)]
-
-    def _pull(self, model: nn.Module) -> None:
-        with torch.no_grad():
-            for theta, w in self._pairs.values():
+            for theta, w in pairs.values():
                 if theta.grad is None:  # not part of this pass: the pull is all it gets
                     theta.grad = torch.zeros_like(theta)
-                theta.grad.add_(theta - w, alpha=self._settings.lambda_prox)
+                theta.grad.add_(theta - w, alpha=strength)
+
+    def step(batch: Batch) -> list[tuple[str, Tensor]]:
+        for _ in range(settings.inner_steps):
+            loss = learner.step(label_loss(learner.forward(batch.images), batch.where))
+        with torch.no_grad():
+            for theta, w in pairs.values():
+                w.sub_(w - theta, alpha=local_lr * strength)
+        return [("theta", loss)]
+
+    plain = trainer.replaced(
+        optimizer="sgd",
+        momentum=0.0,
+        nesterov=False,
+        weight_decay=settings.mu,
+        decay_norm_and_bias=True,
+    )
+    learner = plain.learner(Trainee(model=model, lr=settings.inner_lr, after_backward=pull))
+    # theta and w_k, apart in memory. By name, behind the learner: it lays parameters out anew.
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    pairs = {name: (p, p.detach().clone()) for name, p in named.items()}
+    drop_single = has_batch_norm(model)
+    loader = trainer.loader(images, batch_size=batch_size, seed=seed, drop_single=drop_single)
+    label_loss = LabelLoss(loader.floats.labels, trainer.settings, trainer.device)
+    run = Epochs(loader, lambda _: step, models=[model], device=trainer.device, seed=seed)
+    for epoch in range(epochs):
+        total, count = run.run(epoch, lr=lambda _: settings.inner_lr)["theta"]
+    result = TrainResult(
+        train_loss=total / count,
+        num_examples=len(images),
+        samples_processed=run.images["theta"] * settings.inner_steps,
+        train_s=time.perf_counter() - started,
+        peak_memory_mib=learner.memory.peak_mib(),  # without w_k
+    )
+    local = {n: w.cpu().contiguous().numpy().copy() for n, (_, w) in pairs.items()}
+    return result, {**to_arrays(model), **local}

@@ -14,6 +14,7 @@ FML (Shen et al., https://arxiv.org/abs/2006.16765) has a share for either model
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Unpack
 
 from torch import Tensor
@@ -23,36 +24,32 @@ from corolla.settings import Share, settings
 from corolla.training.batch_loader import Passes
 from corolla.training.learner import Trainee
 from corolla.training.logit_distillation import divergence
-from corolla.training.losses import classification_loss, split_counts
+from corolla.training.losses import LabelLoss
 from corolla.training.results import TrainResult
-from corolla.training.settings import TrainerSettings
 from corolla.training.trainer import LocalTrainer
 
 
 def mutual_losses(
     logits: Sequence[Tensor],
-    labels: Tensor,
+    where: Tensor,
     *,
     alpha: float | tuple[float, float],
-    settings: TrainerSettings,
-    class_counts: Tensor | None = None,
+    label_loss: LabelLoss,
 ) -> tuple[Tensor, Tensor]:
     """Return the batch's mean loss of both models.
 
     Args:
         logits: of either model, (n, classes).
-        labels: (n,) int64.
+        where: positions of the images, (n,).
         alpha: share of the divergence, 0..1, in both losses; or of either.
-        settings: for the loss on labels; see `corolla.training.losses.classification_loss`.
-        class_counts: likewise.
+        label_loss: of the images at these positions.
 
     """
     first, second = logits
     shares = _shares(alpha)
 
     def loss(own: Tensor, peer: Tensor, share: float) -> Tensor:
-        supervised = classification_loss(own, labels, settings=settings, class_counts=class_counts)
-        return (1 - share) * supervised + share * divergence(own, peer.detach())
+        return (1 - share) * label_loss(own, where) + share * divergence(own, peer.detach())
 
     return loss(first, second, shares[0]), loss(second, first, shares[1])
 
@@ -89,17 +86,11 @@ def train_mutually(
     """
     if not all(0 <= share <= 1 for share in _shares(alpha)):
         raise ValueError(f"alpha={alpha}: need a number from 0 to 1")
-    settings, device = trainer.settings, trainer.device
-    labels, counts = images.labels.to(device), split_counts(images.labels, settings, device)
-
-    def losses(logits: Sequence[Tensor], where: Tensor) -> Sequence[Tensor]:
-        wanted = labels.index_select(0, where)
-        return mutual_losses(logits, wanted, alpha=alpha, settings=settings, class_counts=counts)
-
+    label_loss = LabelLoss(images.labels, trainer.settings, trainer.device)
     one, other = trainer.train_together(
         [first, second],
         images,
-        losses=losses,
+        losses=partial(mutual_losses, alpha=alpha, label_loss=label_loss),
         keep_optimizer_state=keep_optimizer_state,
         **passes,
     )

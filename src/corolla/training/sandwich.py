@@ -27,7 +27,7 @@ from corolla.data.images import Images
 from corolla.settings import CountOrNone, Positive, settings
 from corolla.spaces.supernet import ElasticSupernet, Supernet
 from corolla.training.batch_loader import Passes
-from corolla.training.losses import classification_loss, soft_cross_entropy, split_counts
+from corolla.training.losses import LabelLoss, soft_cross_entropy
 from corolla.training.results import OptimizerState
 from corolla.training.sandwich_run import SandwichRun
 from corolla.training.subnet_draws import Draws, Fits, SubnetDraws, every
@@ -149,18 +149,12 @@ class SupernetTrainer:
             RefusedError: not even the smallest architecture fits.
 
         """
-        device, settings = self._trainer.device, self._trainer.settings
-        labels, counts = images.labels.to(device), split_counts(images.labels, settings, device)
-
-        def supervise(logits: Tensor, where: Tensor) -> Tensor:
-            wanted = labels.index_select(0, where)
-            return classification_loss(logits, wanted, settings=settings, class_counts=counts)
-
+        trainer = self._trainer
         return self._run(
             state,
             images,
-            self._trainer,
-            supervise=supervise,
+            trainer,
+            supervise=LabelLoss(images.labels, trainer.settings, trainer.device),
             lr=lr,
             **passes,
             fits=fits,

@@ -15,10 +15,10 @@ from corolla.aggregation.statistics import STATISTICS
 from corolla.data.images import Images
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.supernet import ElasticSupernet
-from corolla.training.batch_loader import Batch, BatchLoader
+from corolla.training.batch_loader import Batch
 from corolla.training.epochs import Epochs, Step
 from corolla.training.execution_mode import autocast, avoid_overrun
-from corolla.training.learner import Learner, Trainee
+from corolla.training.learner import Trainee
 from corolla.training.losses import soft_cross_entropy
 from corolla.training.results import OptimizerState
 from corolla.training.statistics import batch_statistics
@@ -62,19 +62,13 @@ class SandwichRun:
         self._elastic, self._device, self._loop = elastic, trainer.device, trainer.loop
         self._draws, self._supervise, self._temperature = draws, supervise, temperature
         saved = optimizer_state and {n.replace(".", "/"): e for n, e in optimizer_state.items()}
-        self._learner = Learner(
-            Trainee(model=elastic, lr=0.0, optimizer_state=saved),
-            settings=trainer.settings,
-            loop=trainer.loop,
-            device=trainer.device,
-        )
+        self._learner = trainer.learner(Trainee(model=elastic, lr=0.0, optimizer_state=saved))
         if trainer.settings.optimizer == "sgd" and trainer.settings.momentum:
             self._learner.start_momentum()
-        loader = BatchLoader(
-            floats=trainer.floats(images),
-            augment=trainer.settings.augment,
+        loader = trainer.loader(
+            images,
             batch_size=batch_size,
-            seed=tuple(seed),
+            seed=seed,
             drop_single=any(
                 name.rpartition("/")[2] in STATISTICS for name, _ in elastic.named_buffers()
             ),

@@ -24,7 +24,7 @@ from corolla.spaces.model_parts import classifier_name
 from corolla.spaces.supernet import to_arrays
 from corolla.training.batch_loader import Passes
 from corolla.training.learner import Trainee
-from corolla.training.losses import classification_loss, split_counts
+from corolla.training.losses import LabelLoss
 from corolla.training.results import TrainResult
 from corolla.training.trainer import LocalTrainer
 from corolla.types import Arrays
@@ -99,17 +99,14 @@ def train_both(
     The head takes the network's step size; neither's gradient reaches the other. Both step from the weights
     of before the batch. Other arguments, results and errors are those of `LocalTrainer.train_together`.
     """
-    settings, device = trainer.settings, trainer.device
-    plain = replace(settings, loss="cross_entropy")
-    labels, counts = images.labels.to(device), split_counts(images.labels, settings, device)
+    plain = replace(trainer.settings, loss="cross_entropy")
+    of_own, of_total = (
+        LabelLoss(images.labels, one, trainer.device) for one in (trainer.settings, plain)
+    )
 
     def losses(logits: Sequence[Tensor], where: Tensor) -> Sequence[Tensor]:
-        wanted = labels.index_select(0, where)
         own, total = logits
-        return [
-            classification_loss(own, wanted, settings=settings, class_counts=counts),
-            classification_loss(total, wanted, settings=plain, class_counts=None),
-        ]
+        return [of_own(own, where), of_total(total, where)]
 
     with head.beside(_classifier(network.model, classes)):
         one, other = trainer.train_together(

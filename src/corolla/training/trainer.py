@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from corolla.data.images import Images
-from corolla.training.batch_loader import Passes
+from corolla.training.batch_loader import BatchLoader, Passes
 from corolla.training.batches import Floats, consecutive_batches, has_batch_norm, shuffled_batches
 from corolla.training.execution_mode import in_mode, lay_out
-from corolla.training.learner import Hook, Trainee
+from corolla.training.learner import Hook, Learner, Trainee
 from corolla.training.results import (
     Evaluation,
     NoBatchError,
@@ -129,7 +129,9 @@ class LocalTrainer:
         if epochs < 1:
             raise ValueError(f"epochs={epochs}: need 1 or more")
         configure_torch(self.loop)
-        run = self._run(trainees, images, batch_size=batch_size, seed=seed, losses=losses)
+        run = TrainingRun(
+            trainees, images, trainer=self, batch_size=batch_size, seed=seed, losses=losses
+        )
         for epoch in range(first_epoch, first_epoch + epochs):
             means = run.epoch(epoch)
         states = run.optimizer_states() if keep_optimizer_state else [None] * len(trainees)
@@ -157,7 +159,7 @@ class LocalTrainer:
             raise ValueError(f"patience_epochs={patience_epochs} epochs={epochs}: need 1 or more")
         configure_torch(self.loop)
         trainee = Trainee(model=model, lr=lr)
-        run = self._run([trainee], images, batch_size=batch_size, seed=seed)
+        run = TrainingRun([trainee], images, trainer=self, batch_size=batch_size, seed=seed)
         best, best_epoch = validate(model), 0
         weights = _copy_of(model)
         for epoch in range(1, epochs + 1):
@@ -256,14 +258,20 @@ class LocalTrainer:
         with seeded_torch(_SCORING_SEED, self.device):  # for operations that draw (noise)
             recalibrate(model, batches(), keep=keep)
 
-    def _run(self, trainees: Sequence[Trainee], images: Images, **arguments: Any) -> TrainingRun:
-        return TrainingRun(
-            trainees,
-            images,
-            settings=self.settings,
-            loop=self.loop,
-            device=self.device,
-            **arguments,
+    def learner(self, trainee: Trainee) -> Learner:
+        """Return ``trainee`` with its optimiser, on this trainer's device. ValueError: step out of range."""
+        return Learner(trainee, settings=self.settings, loop=self.loop, device=self.device)
+
+    def loader(
+        self, images: Images, *, batch_size: int, seed: Sequence[int], drop_single: bool
+    ) -> BatchLoader:
+        """Return the batches of ``images``, augmented; see `corolla.training.batch_loader.BatchLoader`."""
+        return BatchLoader(
+            floats=self.floats(images),
+            augment=self.settings.augment,
+            batch_size=batch_size,
+            seed=tuple(seed),
+            drop_single=drop_single,
         )
 
     def floats(self, images: Images) -> Floats:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from corolla.data.images import Images
-from corolla.training.batch_loader import Batch, BatchLoader
-from corolla.training.batches import Floats, has_batch_norm
+from corolla.training.batch_loader import Batch
+from corolla.training.batches import has_batch_norm
 from corolla.training.epochs import Epochs, Step
-from corolla.training.learner import Learner, Trainee
-from corolla.training.losses import classification_loss, split_counts
+from corolla.training.learner import Trainee
+from corolla.training.losses import LabelLoss
 from corolla.training.results import OptimizerState, TrainResult
-from corolla.training.settings import LoopSettings, TrainerSettings
 from corolla.training.torch_settings import separate_draws
+
+if TYPE_CHECKING:
+    from corolla.training.trainer import LocalTrainer
 
 Losses = Callable[[Sequence[Tensor], Tensor], Sequence[Tensor]]
 """One mean loss per model, from all models' logits (n, classes) of the images at positions (n,).
@@ -38,31 +41,25 @@ class TrainingRun:
         trainees: Sequence[Trainee],
         images: Images,
         *,
-        settings: TrainerSettings,
-        loop: LoopSettings,
-        device: torch.device,
+        trainer: LocalTrainer,
         batch_size: int,
         seed: Sequence[int],
         losses: Losses | None = None,
     ) -> None:
         started = time.perf_counter()
-        self._settings, self._device, self._losses = settings, device, losses
-        self._class_counts = None if losses else split_counts(images.labels, settings, device)
-        self._learners = [
-            Learner(trainee, settings=settings, loop=loop, device=device) for trainee in trainees
-        ]
-        self._loader = BatchLoader(
-            floats=Floats(images, device=device, channels_last=loop.channels_last),
-            augment=settings.augment,
+        self._settings, self._device, self._losses = trainer.settings, trainer.device, losses
+        self._learners = [trainer.learner(trainee) for trainee in trainees]
+        self._loader = trainer.loader(
+            images,
             batch_size=batch_size,
-            seed=tuple(seed),
+            seed=seed,
             drop_single=any(has_batch_norm(learner.model) for learner in self._learners),
         )
         self._epochs = Epochs(
             self._loader,
             self._begin,
             models=[learner.model for learner in self._learners],
-            device=device,
+            device=trainer.device,
             seed=seed,
         )
         self._prepared_s = time.perf_counter() - started
@@ -84,11 +81,11 @@ class TrainingRun:
         ]
 
         def alternately(batch: Batch) -> list[tuple[str, Tensor]]:
-            labels = self._loader.floats.labels.index_select(0, batch.where)
             losses = []
             for part, learner, own in turns:
                 with own:
-                    losses.append((part, learner.step(self._label_loss(learner, batch, labels))))
+                    loss = self._label_loss(learner.forward(batch.images), batch.where)
+                    losses.append((part, learner.step(loss)))
             return losses
 
         def jointly(batch: Batch) -> list[tuple[str, Tensor]]:
@@ -103,6 +100,12 @@ class TrainingRun:
 
         return jointly if self._losses else alternately
 
+    @cached_property
+    def _label_loss(
+        self,
+    ) -> LabelLoss:  # made when asked for: images of other losses have no labels
+        return LabelLoss(self._loader.floats.labels, self._settings, self._device)
+
     def result(self, loss: float, optimizer_state: OptimizerState | None = None) -> TrainResult:
         """Return what is told of a model whose mean ``loss`` in the last epoch this was."""
         return TrainResult(
@@ -113,10 +116,6 @@ class TrainingRun:
             peak_memory_mib=self.peak_memory_mib,
             optimizer_state=optimizer_state,
         )
-
-    def _label_loss(self, learner: Learner, batch: Batch, labels: Tensor) -> Tensor:
-        logits, counts = learner.forward(batch.images), self._class_counts
-        return classification_loss(logits, labels, settings=self._settings, class_counts=counts)
 
     @property
     def peak_memory_mib(self) -> float:
