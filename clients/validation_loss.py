@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from torch import Tensor, nn
 from torch.nn import functional
 
 from clients.site import Site
 from corolla.search.decisions import LossOf
 from corolla.tasks import Task
-from corolla.training.batches import EndlessBatches
+from corolla.training.batch_loader import Batch
 
 
 def validation_loss_of(site: Site, task: Task, purpose: int, *, shared: bool) -> LossOf:
@@ -21,18 +23,21 @@ def validation_loss_of(site: Site, task: Task, purpose: int, *, shared: bool) ->
         shared: as in `corolla.training.scoring`: the network came from the server.
 
     """
-    batches: list[EndlessBatches] = []  # made when a search first asks for one
+    walk: list[tuple[Tensor, Iterator[Batch]]] = []  # labels; made when first asked for
     offset = site.scoring.offset(shared=shared)
     if offset is not None:
         offset = offset.to(site.trainer.device)
 
     def loss(network: nn.Module) -> Tensor:
-        if not batches:
-            floats = site.trainer.floats(site.data.validation)
+        if not walk:
             size, seed = site.config.batch_size, site.seed(task, purpose)
-            batches.append(EndlessBatches(floats, batch_size=size, seed=seed))
-        images, labels = next(batches[0])
-        logits = network(images).float()
-        return functional.cross_entropy(logits if offset is None else logits + offset, labels)
+            plain, images = site.trainer.replaced(augment="none"), site.data.validation
+            loader = plain.loader(images, batch_size=size, seed=seed, drop_single=True)
+            walk.append((loader.floats.labels, loader.endless()))
+        (labels, batches), *_ = walk
+        batch = next(batches)
+        logits = network(batch.images).float()
+        logits = logits if offset is None else logits + offset
+        return functional.cross_entropy(logits, labels.index_select(0, batch.where))
 
     return loss

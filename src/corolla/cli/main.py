@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -69,8 +70,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"corolla {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    run = commands.add_parser(
+    def add(name: str, *, module: str = "", **words: Any) -> argparse.ArgumentParser:
+        found: argparse.ArgumentParser = commands.add_parser(name, **words)
+        found.set_defaults(command=_lazy(name, module=module or name))
+        return found
+
+    run = add(
         "run",
+        module="commands",
         help="start a run",
         epilog=_RUN_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -82,9 +89,8 @@ def _parser() -> argparse.ArgumentParser:
         help="run all combinations of a=1,2; jobs=2: two at a time",
     )
     run.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    run.set_defaults(command=_lazy("run"))
 
-    resume = commands.add_parser("resume", help="carry on an interrupted run, or sweep")
+    resume = add("resume", module="commands", help="carry on an interrupted run, or sweep")
     resume.add_argument("run_dir", type=Path)
     resume.add_argument(
         "--jobs", type=int, default=1, help="of a sweep: runs at a time, each in its own process"
@@ -95,14 +101,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="of engine, prometheus, report, round_timeout_s, tensorboard: kept from now on",
     )
-    resume.set_defaults(command=_lazy("resume"))
 
-    report = commands.add_parser("report", help="write the HTML page of one run, or of several")
+    report = add("report", module="commands", help="write the HTML page of one run, or of several")
     report.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN_DIR")
     report.add_argument("-o", "--output", type=Path, help="where to write the page")
-    report.set_defaults(command=_lazy("report"))
 
-    export = commands.add_parser("export", help="write one client's model for other programs")
+    export = add("export", module="commands", help="write one client's model for other programs")
     export.add_argument("run_dir", type=Path)
     export.add_argument("--client", required=True)
     export.add_argument(
@@ -111,9 +115,8 @@ def _parser() -> argparse.ArgumentParser:
         default="safetensors",
     )
     export.add_argument("-o", "--output", type=Path)
-    export.set_defaults(command=_lazy("export"))
 
-    gain = commands.add_parser(
+    gain = add(
         "gain", help="try every client's architecture on every client's images (docs/gain.md)"
     )
     gain.add_argument("run_dir", type=Path)
@@ -126,15 +129,13 @@ def _parser() -> argparse.ArgumentParser:
         help="weights to start from: the shared supernet's slice, or the architecture's own client's",
     )
     gain.add_argument("--fresh", action="store_true", help="forget the cells measured so far")
-    gain.set_defaults(command=_lazy("gain", module="gain"))
 
-    listing = commands.add_parser("list", help="show methods, spaces, data sets, experiments")
+    listing = add("list", module="listing", help="show methods, spaces, data sets, experiments")
     listing.add_argument(
         "what", nargs="?", choices=("methods", "spaces", "datasets", "experiments")
     )
-    listing.set_defaults(command=_lazy("list", module="listing"))
 
-    check = commands.add_parser(
+    check = add(
         "check", help="show what a run would be: settings, images, costs, seconds per round"
     )
     check.add_argument("--no-trial", action="store_true", help="do not try two rounds")
@@ -142,28 +143,22 @@ def _parser() -> argparse.ArgumentParser:
         "--seconds", type=float, default=120.0, help="most that the trial may take (120)"
     )
     check.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    check.set_defaults(command=_lazy("check", module="check"))
 
-    completion = commands.add_parser(
+    completion = add(
         "completion", help="print a script that completes commands, keys and names in the shell"
     )
     completion.add_argument("shell", choices=("bash", "zsh"))
-    completion.set_defaults(command=_lazy("completion", module="completion"))
-    job = commands.add_parser("job")  # of a sweep, in a process of its own
+    job = add("job", module="sweeping")  # of a sweep, in a process of its own
     job.add_argument("path", type=Path)
     job.add_argument("name")
-    job.set_defaults(command=_lazy("job", module="sweeping"))
-    complete = commands.add_parser("complete")  # asked by that script
+    complete = add("complete", module="completion")  # asked by that script
     complete.add_argument("words", nargs=argparse.REMAINDER)
-    complete.set_defaults(command=_lazy("complete", module="completion"))
 
-    tune = commands.add_parser("tune", help="measure the fastest training loop for a space")
+    tune = add("tune", module="commands", help="measure the fastest training loop for a space")
     tune.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    tune.set_defaults(command=_lazy("tune"))
 
-    add_operating_commands(commands, _lazy)
-
-    add_results_commands(commands, _lazy)
+    add_operating_commands(add)
+    add_results_commands(add)
     for each in commands.choices.values():
         each.add_argument(
             "--config-dir",
@@ -175,7 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _lazy(name: str, *, module: str = "commands") -> Callable[[argparse.Namespace, Console], int]:
+def _lazy(name: str, *, module: str) -> Callable[[argparse.Namespace, Console], int]:
     """Import torch and the rest only for the command that needs it: ``--help`` answers at once."""
 
     def command(options: argparse.Namespace, console: Console) -> int:

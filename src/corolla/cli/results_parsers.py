@@ -5,28 +5,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 
-def add_results_commands(commands: Any, lazy: Callable[..., Any]) -> None:
-    """Add the commands to argparse's subparsers; ``lazy`` is `corolla.cli.main`'s."""
-    _table(commands, lazy)
-    _predict(commands, lazy)
-    _watch(commands, lazy)
-
-
-def _table(commands: Any, lazy: Callable[..., Any]) -> None:
-    table: argparse.ArgumentParser = commands.add_parser(
-        "table", help="print runs as a table: csv, md, latex or json (docs/python.md)"
-    )
+def add_results_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add them; ``add`` makes a command's parser, which knows what carries it out."""
+    table = add("table", help="print runs as a table: csv, md, latex or json (docs/python.md)")
     table.add_argument("run_dirs", type=Path, nargs="+", metavar="RUN_DIR")
     table.add_argument("--format", choices=("csv", "md", "latex", "json"), default="md")
     table.add_argument("-o", "--output", type=Path, help="a file; by default it is printed")
-    table.set_defaults(command=lazy("table", module="table"))
 
-
-def _predict(commands: Any, lazy: Callable[..., Any]) -> None:
-    predict: argparse.ArgumentParser = commands.add_parser(
+    predict = add(
         "predict", help="ask an exported model, or a run's, about pictures (docs/models.md)"
     )
     predict.add_argument("model", type=Path, help="an onnx, pt2 or safetensors file, or a RUN_DIR")
@@ -34,16 +22,10 @@ def _predict(commands: Any, lazy: Callable[..., Any]) -> None:
     predict.add_argument("--client", help="whose model of a run")
     predict.add_argument("--top", type=int, default=3, help="how many classes to name")
     predict.add_argument("--json", action="store_true", help="a line of JSON per picture")
-    predict.set_defaults(command=lazy("predict", module="predict"))
 
-
-def _watch(commands: Any, lazy: Callable[..., Any]) -> None:
-    watch: argparse.ArgumentParser = commands.add_parser(
-        "watch", help="show runs in a browser while they go on, on this machine alone"
-    )
+    watch = add("watch", help="show runs in a browser while they go on, on this machine alone")
     watch.add_argument(
         "run_dirs", type=Path, nargs="*", metavar="RUN_DIR", help="none: the newest below runs/"
     )
     watch.add_argument("--port", type=int, default=8710, help="0: any that is free")
     watch.add_argument("--every", type=float, default=3.0, help="seconds between looks")
-    watch.set_defaults(command=lazy("watch", module="watch"))

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,10 @@ from corolla.errors import Fault, RefusedError, nearest
 KNOWN_PARTS = (TRAIN_PART, "val", "valid", "validation", "test")
 FOLDERS = "a folder of class folders"
 _NAMED = 5  # of files that are left out
+
+
+File = tuple[str, int, int]
+"""Path relative to the root, with forward slashes; bytes; when it was last written, in ns."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +52,21 @@ class Listing:
     bytes_: NDArray[np.int64]
     mtimes_ns: NDArray[np.int64]
     class_names: tuple[str, ...]
-    sites: list[str] | None
-    train_size: int | None
+    sites: list[str] | None = None
+    train_size: int | None = None
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, root: Path, files: Sequence[File], labels: Sequence[int], **more: Any) -> Self:
+        """Return the listing of ``files`` with ``labels``; ``more``: the other fields."""
+        return cls(
+            root=root,
+            paths=[path for path, _, _ in files],
+            labels=np.array(labels, np.int64),
+            bytes_=np.array([size for _, size, _ in files], np.int64),
+            mtimes_ns=np.array([mtime for *_, mtime in files], np.int64),
+            **more,
+        )
 
     def without(self, positions: Sequence[int]) -> Listing:
         """Return the listing without these images."""
@@ -78,7 +95,7 @@ class _ClassFolder:
     site: str
     part: str
     name: str
-    files: list[tuple[str, int, int]]  # path relative to root, bytes, mtime in ns
+    files: list[File]
 
 
 def list_images(
@@ -143,18 +160,16 @@ def list_images(
     if faults:
         raise RefusedError(faults)
     names = tuple(classes) if classes is not None else tuple(sorted({f.name for f in folders}))
-    rows = [(folder, *file) for folder in folders for file in folder.files]
+    rows = [(folder, file) for folder in folders for file in folder.files]
     label = {name: position for position, name in enumerate(names)}
     official = not sites and any(folder.part for folder in folders)
-    return Listing(
-        root=root,
-        paths=[path for _, path, _, _ in rows],
-        labels=np.array([label[folder.name] for folder, *_ in rows], dtype=np.int64),
-        bytes_=np.array([size for *_, size, _ in rows], dtype=np.int64),
-        mtimes_ns=np.array([mtime for *_, mtime in rows], dtype=np.int64),
+    return Listing.of(
+        root,
+        [file for _, file in rows],
+        [label[folder.name] for folder, _ in rows],
         class_names=names,
-        sites=[folder.site for folder, *_ in rows] if sites else None,
-        train_size=sum(folder.part == TRAIN_PART for folder, *_ in rows) if official else None,
+        sites=[folder.site for folder, _ in rows] if sites else None,
+        train_size=sum(folder.part == TRAIN_PART for folder, _ in rows) if official else None,
         notes=tuple(_said_of(root, sorted(ignored))),
     )
 
@@ -199,7 +214,7 @@ def _subfolders(folder: Path) -> list[str]:
         return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
 
 
-def _files(root: Path, prefix: str, ignored: list[str]) -> Iterator[tuple[str, int, int]]:
+def _files(root: Path, prefix: str, ignored: list[str]) -> Iterator[File]:
     with os.scandir(root / prefix) as entries:
         for entry in entries:
             if entry.name.startswith("."):

@@ -280,17 +280,21 @@ class ImageFolder:
         bad: dict[int, str] = {}
         with phase("looking for images that cannot be decoded", len(listing.paths)):
             for start in range(0, len(listing.paths), _PIECE):
-                paths = [f"{listing.root}/{path}" for path in listing.paths[start : start + _PIECE]]
-                mean = float(listing.bytes_[start : start + _PIECE].mean())
-                _, unreadable = decode_files(
-                    paths,
-                    resolution=self.resolution,
-                    channels=self.channels,
-                    threads=decoding_threads(mean),
-                )
+                at = np.arange(start, min(start + _PIECE, len(listing.paths)))
+                unreadable = self._decoded(listing, at)[1]
                 bad |= {start + i: reason for i, reason in unreadable.items()}
-                step(len(paths))
+                step(len(at))
         return bad
+
+    def _decoded(
+        self, listing: Listing, at: NDArray[np.int64]
+    ) -> tuple[NDArray[np.uint8], dict[int, str]]:
+        return decode_files(
+            [f"{listing.root}/{listing.paths[i]}" for i in at],
+            resolution=self.resolution,
+            channels=self.channels,
+            threads=decoding_threads(float(listing.bytes_[at].mean()) if len(at) else 0.0),
+        )
 
     def _listed(self) -> Listing:
         if self.root is None or self._part_faults():
@@ -327,12 +331,7 @@ class ImageFolder:
 
     def _decode(self, at: NDArray[np.int64]) -> NDArray[np.uint8]:
         listing = self._listing
-        pixels, unreadable = decode_files(
-            [f"{listing.root}/{listing.paths[i]}" for i in at],
-            resolution=self.resolution,
-            channels=self.channels,
-            threads=decoding_threads(float(listing.bytes_[at].mean()) if len(at) else 0.0),
-        )
+        pixels, unreadable = self._decoded(listing, at)
         if unreadable:
             named = [(listing.paths[at[i]], reason) for i, reason in unreadable.items()]
             own = type(self) is ImageFolder and self._root_key == "dataset.root"

@@ -6,8 +6,6 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from corolla.data.folder_listing import Listing
 from corolla.errors import Fault, RefusedError, nearest
 
@@ -50,17 +48,18 @@ def list_table(
         raise RefusedError(fault(str(table), problem, remedy))
     labels = [str(row["label"] or "").strip() for row in rows]
     names = tuple(classes) if classes is not None else tuple(sorted({one for one in labels if one}))
-    faults, stats = [], []
+    faults, files = [], []
     for number, (row, label) in enumerate(zip(rows, labels, strict=True), start=2):
         where = f"{table.name}, line {number}"
-        path = root / str(row["path"] or "").strip()
+        path = root / (name := str(row["path"] or "").strip())
         if label not in names:
             faults.append(fault(where, f"label {label!r} is unknown", nearest(label, names)))
         if not path.is_file():
             remedy = f"Paths start from {root}; correct the table, or set {settings_key}.root"
             faults.append(fault(where, f"there is no file {path}", remedy))
         elif not faults:
-            stats.append(path.stat())
+            status = path.stat()
+            files.append((name, status.st_size, status.st_mtime_ns))
     if faults:
         more = len(faults) - _LISTED
         rest = (
@@ -68,13 +67,6 @@ def list_table(
         )
         raise RefusedError(faults[:_LISTED] + rest)
     label_of = {name: position for position, name in enumerate(names)}
-    return Listing(
-        root=root,
-        paths=[str(row["path"]).strip() for row in rows],
-        labels=np.array([label_of[label] for label in labels], dtype=np.int64),
-        bytes_=np.array([one.st_size for one in stats], dtype=np.int64),
-        mtimes_ns=np.array([one.st_mtime_ns for one in stats], dtype=np.int64),
-        class_names=names,
-        sites=[str(row["site"]).strip() for row in rows] if "site" in columns else None,
-        train_size=None,
-    )
+    found = [label_of[label] for label in labels]
+    owners = [str(row["site"]).strip() for row in rows] if "site" in columns else None
+    return Listing.of(root, files, found, class_names=names, sites=owners)

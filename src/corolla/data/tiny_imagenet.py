@@ -117,17 +117,13 @@ class TinyImageNet(ImageFolder):
         self._refuse("val/images lacks", set(known) - set(there))
         spare = {name for name in set(there) - set(known) if Path(name).suffix.lower() in SUFFIXES}
         self._refuse(f"not in {_ANNOTATIONS}, but in val/images:", spare)
-        names, label = sorted(known), {wnid: number for number, wnid in enumerate(ids)}
-        return Listing(
-            root=Path(str(self.root)),
-            paths=[f"val/images/{name}" for name in names],
-            labels=np.array([label[known[name]] for name in names], np.int64),
-            bytes_=np.array([there[name].st_size for name in names], np.int64),
-            mtimes_ns=np.array([there[name].st_mtime_ns for name in names], np.int64),
-            class_names=tuple(ids),
-            sites=None,
-            train_size=None,
-        )
+        files = [
+            (f"val/images/{name}", there[name].st_size, there[name].st_mtime_ns)
+            for name in sorted(known)
+        ]
+        label = {wnid: number for number, wnid in enumerate(ids)}
+        labels = [label[known[name]] for name in sorted(known)]
+        return Listing.of(Path(str(self.root)), files, labels, class_names=tuple(ids))
 
     def _text(self, file: str) -> str:
         try:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corolla.data.dataset import Dataset
-from corolla.data.folder_listing import Listing
+from corolla.data.folder_listing import File, Listing
 from corolla.data.image_decoding import SUFFIXES
 from corolla.data.image_folder import ImageFolder
 from corolla.data.server_set import FEWEST, UNKNOWN, ServerImages, server_images
@@ -120,19 +120,10 @@ class _Pictures(ImageFolder):
         if not pictures:
             remedy = "Put images (JPEG, PNG, BMP, WEBP, GIF, TIFF, PNM) into it or folders below"
             raise RefusedError(Fault(KEY, str(root), "holds no pictures", remedy))
-        return Listing(
-            root=root,
-            paths=[path for path, _, _ in pictures],
-            labels=np.full(len(pictures), UNKNOWN, np.int64),
-            bytes_=np.array([size for _, size, _ in pictures], np.int64),
-            mtimes_ns=np.array([mtime for *_, mtime in pictures], np.int64),
-            class_names=(),
-            sites=None,
-            train_size=None,
-        )
+        return Listing.of(root, pictures, [UNKNOWN] * len(pictures), class_names=())
 
 
-def _below(root: Path, prefix: str) -> Iterator[tuple[str, int, int]]:
+def _below(root: Path, prefix: str) -> Iterator[File]:
     """Yield path relative to ``root``, bytes and mtime of each picture; no folder link is followed."""
     with os.scandir(root / prefix) as entries:
         for entry in entries:

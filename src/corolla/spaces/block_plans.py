@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Protocol, Self
 
 from torch import nn
 
-from corolla.spaces.inverted_residual import Activation, Block, Head, Stem
-from corolla.spaces.layers import make_divisible
+from corolla.spaces.inverted_residual import Block, Head
+from corolla.spaces.layers import Activation, ConvBN, make_divisible
 
 _CHOICES = ("width", "depth", "kernel", "expand")
 
@@ -155,9 +155,9 @@ class StemPlan:
     in_side: int
     out_side: int
 
-    def build(self, activation: Activation) -> Stem:
+    def build(self, activation: Activation) -> ConvBN:
         """Return the plain module."""
-        return Stem(self.inputs, self.outputs, self.stride, activation)
+        return ConvBN(self.inputs, self.outputs, 3, stride=self.stride, activation=activation)
 
     def macs(self) -> int:
         """Return multiply-accumulates for one image."""
@@ -183,9 +183,9 @@ class HeadPlan:
         """Channels before averaging: six times the last stage's."""
         return 6 * self.inputs
 
-    def build(self, activation: Activation) -> Head:
+    def build(self, activation: Activation) -> nn.Module:
         """Return the plain module."""
-        return Head(self.inputs, self.wide, self.last, self.num_classes, activation)
+        return Head(self, activation)
 
     def macs(self) -> int:
         """Return multiply-accumulates for one image."""

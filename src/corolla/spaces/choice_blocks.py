@@ -18,6 +18,7 @@ from torchvision.ops import Conv2dNormActivation, SqueezeExcitation
 
 from corolla.spaces.architecture import Architecture, Dimension
 from corolla.spaces.block_plans import ascending
+from corolla.spaces.costs import weight_macs
 from corolla.spaces.layers import BatchNorm, Resize
 from corolla.spaces.supernet import Network, Shapes, Supernet
 
@@ -93,9 +94,7 @@ class ChoiceBlockSpace(Supernet):
     """One operation per block, ``block1`` to the last.
 
     Args:
-        name: of the space.
-        num_classes: of the classifier.
-        in_channels: of an image.
+        network: name, classes, channels: `corolla.spaces.supernet.Network`.
         resolution: pixels a side, halved behind every stage.
         stages: of each ``width``, its channels, and ``blocks``, how many choices it has.
         outputs: channels behind the last stage.
@@ -175,7 +174,7 @@ class ChoiceBlockSpace(Supernet):
         }
 
     def macs(self, architecture: Architecture) -> int:
-        """Return multiply-accumulates of one forward pass: a convolution multiplies each weight per pixel."""
+        """Return multiply-accumulates of one forward pass, summed over the weights."""
         return sum(self._weight_macs[key] for key in self.shapes(architecture))
 
     @cached_property
@@ -184,11 +183,10 @@ class ChoiceBlockSpace(Supernet):
         for number in range(len(self._stages)):
             sides[f"stage{number}"] = self.resolution // 2**number
             sides[f"reduce{number}"] = self.resolution // 2 ** (number + 1)
-        found = {}
-        for key, shape in self.supernet_shapes.items():
-            side = 1 if ".fc" in key else sides[key.partition(".")[0]]  # squeezed: means
-            found[key] = math.prod(shape) * side**2 if len(shape) > 1 else 0
-        return found
+        # Squeezed maps are means: one pixel.
+        return weight_macs(
+            self.supernet_shapes, lambda key: 1 if ".fc" in key else sides[key.partition(".")[0]]
+        )
 
     def _place(self, key: str) -> tuple[int, str] | None:
         """Return the block, counted from 0, and the operation that an array belongs to."""

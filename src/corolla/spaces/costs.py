@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
 import torch
@@ -52,6 +52,22 @@ class Costs:
     def to_dict(self) -> dict[str, float]:
         """Return plain numbers for JSON."""
         return asdict(self)
+
+
+def weight_macs(
+    shapes: Mapping[str, tuple[int, ...]], side: Callable[[str], int]
+) -> dict[str, int]:
+    """Return the multiply-accumulates of each array: a convolution multiplies each weight once per pixel.
+
+    Args:
+        shapes: of a state_dict.
+        side: rows, and columns, of what the layer of an array gives; 1 of linear layers.
+
+    """
+    return {
+        name: math.prod(shape) * side(name) ** 2 if len(shape) > 1 else 0
+        for name, shape in shapes.items()
+    }
 
 
 def count_macs(module: nn.Module, shape: tuple[int, ...]) -> int:

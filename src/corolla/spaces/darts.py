@@ -9,14 +9,13 @@ ReLUs (`corolla.spaces.darts_operations`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Unpack
 
 from corolla.errors import Fault, RefusedError
 from corolla.spaces.architecture import Architecture, Dimension
-from corolla.spaces.costs import Costs
+from corolla.spaces.costs import Costs, weight_macs
 from corolla.spaces.darts_cells import DartsNetwork, DartsPlan, checked_alive
 from corolla.spaces.darts_genotype import KINDS, Alive, Genotype, edge_name, edge_pairs
 from corolla.spaces.darts_operations import CARRIES_NOTHING, operations_of
@@ -229,13 +228,7 @@ class DartsSpace(Supernet):
 
     def macs_of(self, alive: Alive) -> int:
         """Return multiply-accumulates of one image through the network of ``alive``."""
-        fixed, table = self._macs
-        return fixed + sum(
-            table.get((kind, edge, operation), 0)
-            for kind in KINDS
-            for edge, operations in enumerate(alive[kind])
-            for operation in operations
-        )
+        return sum(self._weight_macs[name] for name in self.shapes_of(alive))
 
     def activation_bytes_of(self, alive: Alive, batch_size: int) -> int:
         """Return bytes that one training step of the network of ``alive`` keeps (exact without weights)."""
@@ -275,30 +268,17 @@ class DartsSpace(Supernet):
         return parts
 
     @cached_property
-    def _macs(self) -> tuple[int, dict[tuple[str, int, str], int]]:
-        """What is shared, and each operation on each edge, over all cells.
+    def _weight_macs(self) -> dict[str, int]:
+        places = list(self.plan.cell_plans())
 
-        A convolution multiplies every weight once per output pixel; all those of one operation have
-        outputs of one size.
-        """
-        plan = self.plan
-        places = list(plan.cell_plans())
-        fixed = plan.features * plan.num_classes
-        table: dict[tuple[str, int, str], int] = {}
-        for name, shape in self.supernet_shapes.items():
+        def side(name: str) -> int:
             words = name.split(".")
-            if len(shape) != 4:
-                continue
             if words[0] != "cells":
-                fixed += math.prod(shape) * plan.resolution**2
-                continue
+                return self.plan.resolution if words[0] == "stem" else 1
             place = places[int(words[1])]
-            if words[2] != "edges":
-                fixed += math.prod(shape) * place.in_side**2
-                continue
-            key = (place.kind, int(words[3]), words[4])
-            table[key] = table.get(key, 0) + math.prod(shape) * place.out_side**2
-        return fixed, table
+            return place.out_side if words[2] == "edges" else place.in_side
+
+        return weight_macs(self.supernet_shapes, side)
 
 
 def _kept(edges: Sequence[Sequence[str]], nodes: int, reduces: bool) -> tuple[int, int, int]:

@@ -20,13 +20,12 @@ from torch.nn import functional
 from corolla.errors import Fault, RefusedError, nearest
 from corolla.spaces.darts_genotype import KINDS, Alive, edge_name, edge_pairs
 from corolla.spaces.darts_operations import (
-    ConvBN,
     FactorizedReduce,
     View,
     build_operation,
     halves,
 )
-from corolla.spaces.layers import Resize
+from corolla.spaces.layers import ConvBN, Resize
 
 Masks = Mapping[int, Collection[str]]
 """Edge -> operations of it that a pass leaves out."""
@@ -220,9 +219,8 @@ class DartsNetwork(nn.Module):
             DartsCell(plan, place, alive[place.kind]) for place in plan.cell_plans()
         )
         self.classifier = nn.Linear(plan.features, plan.num_classes)
-        self.mixture: Callable[[], Mapping[str, Tensor]] | None = (
-            None  # gives `weights` to every pass
-        )
+        # gives `weights` to every pass
+        self.mixture: Callable[[], Mapping[str, Tensor]] | None = None
         self._masks: dict[str, dict[int, frozenset[str]]] = {kind: {} for kind in KINDS}
 
     def forward(self, images: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:

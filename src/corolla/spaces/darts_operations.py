@@ -231,19 +231,6 @@ class _Halves(torch.autograd.Function):
         return gradient
 
 
-class ConvBN(nn.Module):
-    """Convolution and BatchNorm: the stem (3x3), and what fits a cell's input to its channels (1x1)."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, *, affine: bool) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
-        self.bn = BatchNorm(outputs, affine=affine)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return ``(n, outputs, h, w)``."""
-        return self.bn(self.conv(x))  # type: ignore[no-any-return]
-
-
 def build_operation(name: str, channels: int, stride: int, *, affine: bool) -> nn.Module:
     """Return the operation ``name`` from ``channels`` to ``channels``; ValueError for others.
 

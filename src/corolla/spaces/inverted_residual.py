@@ -5,44 +5,16 @@ MobileNetV2, MobileNetV3 and NASViT share them; they differ in activation, and M
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-from corolla.spaces.layers import BatchNorm, Resize
+from corolla.spaces.layers import Activation, ConvBN, Resize
 
 if TYPE_CHECKING:
-    from corolla.spaces.block_plans import BlockPlan
-
-Activation = Callable[[Tensor], Tensor]
-
-
-class ConvBN(nn.Module):
-    """Convolution and BatchNorm, followed by ``activation`` if there is one."""
-
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        kernel: int,
-        *,
-        stride: int = 1,
-        groups: int = 1,
-        activation: Activation | None = None,
-    ) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(
-            inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False
-        )
-        self.bn = BatchNorm(outputs)
-        self.activation = activation
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return ``(n, outputs, h / stride, w / stride)``."""
-        x = self.bn(self.conv(x))
-        return x if self.activation is None else self.activation(x)
+    from corolla.spaces.block_plans import BlockPlan, HeadPlan
 
 
 class SqueezeExcite(nn.Module):
@@ -57,13 +29,6 @@ class SqueezeExcite(nn.Module):
         """Return ``x`` with each channel scaled by its gate in 0..1."""
         gate = functional.relu(self.reduce(x.mean((2, 3), keepdim=True)))
         return x * functional.hardsigmoid(self.expand(gate))
-
-
-class Stem(ConvBN):
-    """First convolution, 3x3."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int, activation: Activation) -> None:
-        super().__init__(inputs, outputs, 3, stride=stride, activation=activation)
 
 
 class Block(nn.Module):
@@ -102,13 +67,11 @@ class Block(nn.Module):
 class Head(nn.Module):
     """Widen, average over space, mix, classify."""
 
-    def __init__(
-        self, inputs: int, wide: int, last: int, num_classes: int, activation: Activation
-    ) -> None:
+    def __init__(self, plan: HeadPlan, activation: Activation) -> None:
         super().__init__()
-        self.expand = ConvBN(inputs, wide, 1, activation=activation)
-        self.mix = nn.Linear(wide, last, bias=False)
-        self.classifier = nn.Linear(last, num_classes)
+        self.expand = ConvBN(plan.inputs, plan.wide, 1, activation=activation)
+        self.mix = nn.Linear(plan.wide, plan.last, bias=False)
+        self.classifier = nn.Linear(plan.last, plan.num_classes)
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:

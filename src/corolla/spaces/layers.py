@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
+
+Activation = Callable[[Tensor], Tensor]
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:
@@ -29,6 +32,33 @@ class BatchNorm(nn.BatchNorm2d):
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         # BatchNorm's own version adds the missing counter of old checkpoints back.
         nn.Module._load_from_state_dict(self, *args, **kwargs)
+
+
+class ConvBN(nn.Module):
+    """Convolution and BatchNorm, followed by ``activation`` if there is one."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        affine: bool = True,
+        activation: Activation | None = None,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(
+            inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False
+        )
+        self.bn = BatchNorm(outputs, affine=affine)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``(n, outputs, h / stride, w / stride)``."""
+        x = self.bn(self.conv(x))
+        return x if self.activation is None else self.activation(x)
 
 
 class Resize(nn.Module):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from corolla.spaces.inverted_residual import Activation, Block, ConvBN, StagedNetwork
+from corolla.spaces.block_plans import HeadPlan
+from corolla.spaces.inverted_residual import Block, StagedNetwork
+from corolla.spaces.layers import Activation, ConvBN
 
 _DROP_CONNECT_STAGES = 2  # the last ones
 
@@ -28,16 +29,10 @@ class PlainHead(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlainHeadPlan:
+class PlainHeadPlan(HeadPlan):
     """`PlainHead` on a map of ``side x side``."""
 
-    name: ClassVar[str] = "head"
-    inputs: int
-    last: int
-    num_classes: int
-    side: int
-
-    def build(self, activation: Activation) -> PlainHead:
+    def build(self, activation: Activation) -> nn.Module:
         """Return the plain module."""
         return PlainHead(self.inputs, self.last, self.num_classes, activation)
 

@@ -47,9 +47,7 @@ class ModularSpace(Supernet):
     """One dimension per layer: which subset of its modules, fewer first.
 
     Args:
-        name: of the space.
-        num_classes: of the classifier.
-        in_channels: of an image.
+        network: name, classes, channels: `corolla.spaces.supernet.Network`.
         base: a space, or its ``_target_`` node without name, classes and channels.
         architecture: of ``base``: ``largest``, ``middle``, ``smallest`` or indices.
         layers: names of the network's modules that become pools, in the order in which they run.

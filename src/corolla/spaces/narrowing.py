@@ -108,36 +108,32 @@ def _record(calls: list[tuple[str, Tensor]], name: str, layer: nn.Module, args: 
 
 def narrow(module: nn.Module, rate: float, found: Ends) -> None:
     """Leave the leading channels of every layer but the image's and the classes."""
-    readers, last = found.readers, found.last
+    keep = partial(kept_channels, rate=rate)
     for name, layer in module.named_modules():
+        reads = name in found.readers
         if isinstance(layer, nn.Conv2d):
             depthwise = layer.groups > 1
             if depthwise and not layer.groups == layer.in_channels == layer.out_channels:
                 raise ValueError(
                     f"space.base: {name} has {layer.groups} groups; take one, or depthwise"
                 )
-            inputs = (
-                layer.in_channels if name in readers else kept_channels(layer.in_channels, rate)
-            )
-            outputs = kept_channels(layer.out_channels, rate)
+            inputs = layer.in_channels if reads else keep(layer.in_channels)
+            outputs = keep(layer.out_channels)
             _lead(layer, outputs, None if depthwise else inputs)
             layer.in_channels, layer.out_channels = inputs, outputs
             layer.groups = outputs if depthwise else 1
         elif isinstance(layer, nn.Linear):
             span = found.spans.get(name, 1)
             channels = layer.in_features // span
-            kept = channels if name in readers else kept_channels(channels, rate)
-            inputs = kept * span
-            outputs = (
-                layer.out_features if name == last else kept_channels(layer.out_features, rate)
-            )
+            inputs = span * (channels if reads else keep(channels))
+            outputs = layer.out_features if name == found.last else keep(layer.out_features)
             _lead(layer, outputs, inputs)
             layer.in_features, layer.out_features = inputs, outputs
         elif isinstance(layer, nn.BatchNorm2d):
-            layer.num_features = kept_channels(layer.num_features, rate)
+            layer.num_features = keep(layer.num_features)
             _lead(layer, layer.num_features, None)
         elif isinstance(layer, nn.GroupNorm):
-            layer.num_channels = kept_channels(layer.num_channels, rate)
+            layer.num_channels = keep(layer.num_channels)
             _lead(layer, layer.num_channels, None)
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from corolla.spaces.inverted_residual import Activation
+from corolla.spaces.layers import Activation
 
 
 class TalkingHeadsAttention(nn.Module):

@@ -72,9 +72,7 @@ class OFAResNet(Supernet):
     """Choices: channels and further blocks of each stage, expansion of each block.
 
     Args:
-        name: of the space.
-        num_classes: of the classifier.
-        in_channels: of an image.
+        network: name, classes, channels: `corolla.spaces.supernet.Network`.
         resolution: pixels a side, halved by every stage but the first.
         stem: channels of the first convolution.
         stages: of each: ``width``, ascending channels to choose from, and ``blocks`` that are always there.

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -125,13 +125,7 @@ class SearchSpace:
 
         def mutant() -> Architecture:
             redraw = rng.random(len(self.dimensions)) < probability
-            fresh = self._draw(rng).choices
-            return Architecture(
-                tuple(
-                    new if again else old
-                    for old, new, again in zip(architecture.choices, fresh, redraw, strict=True)
-                )
-            )
+            return _mixed(self._draw(rng), architecture, redraw)
 
         return self._first_live(mutant, lambda: architecture)
 
@@ -141,13 +135,7 @@ class SearchSpace:
         """Return a child that takes each dimension from either parent with probability 1/2; a live one."""
 
         def child() -> Architecture:
-            take = rng.random(len(self.dimensions)) < 0.5
-            return Architecture(
-                tuple(
-                    a if left else b
-                    for a, b, left in zip(first.choices, second.choices, take, strict=True)
-                )
-            )
+            return _mixed(first, second, rng.random(len(self.dimensions)) < 0.5)
 
         return self._first_live(child, lambda: first)
 
@@ -199,3 +187,9 @@ class SearchSpace:
         """Return a short hash that changes when an architecture would mean something else."""
         text = json.dumps({"name": self.name, "dimensions": self.describe()}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _mixed(first: Architecture, second: Architecture, take: Iterable[bool]) -> Architecture:
+    """Return the choices of ``first`` where ``take`` says so, else those of ``second``."""
+    pairs = zip(first.choices, second.choices, take, strict=True)
+    return Architecture(tuple(a if taken else b for a, b, taken in pairs))

@@ -17,8 +17,8 @@ from torch import nn
 from corolla.spaces.architecture import Architecture, Dimension
 from corolla.spaces.blank import copied, on_meta
 from corolla.spaces.block_plans import BlockPlan, HeadPlan, Part, Plan, Stage, StemPlan, ascending
-from corolla.spaces.inverted_residual import Activation, StagedNetwork
-from corolla.spaces.layers import make_divisible
+from corolla.spaces.inverted_residual import StagedNetwork
+from corolla.spaces.layers import Activation, make_divisible
 from corolla.spaces.supernet import Network, Shapes, Supernet
 
 _FLOAT = 4  # bytes

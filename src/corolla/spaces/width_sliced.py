@@ -31,9 +31,7 @@ class WidthSlicedSpace(Supernet):
     """One dimension, ``rate``; the supernet is one architecture of ``base``, whose tensors' names it keeps.
 
     Args:
-        name: of the space.
-        num_classes: of the classifier.
-        in_channels: of an image.
+        network: name, classes, channels: `corolla.spaces.supernet.Network`.
         base: a space, or its ``_target_`` node without name, classes and channels.
         architecture: of ``base``, the network at rate 1: ``largest``, ``middle``, ``smallest`` or indices.
         rates: ascending shares of the channels, in (0, 1], the last one 1.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import NamedTuple, TypedDict
 
 from torch import Tensor
@@ -58,3 +59,8 @@ class BatchLoader:
         ):
             where = batch.to(self.floats.labels.device)
             yield Batch(where, self.floats.augmented(where, self.augment, rng))
+
+    def endless(self) -> Iterator[Batch]:
+        """Go through the images again and again; errors are those of `epoch`."""
+        for number in count():
+            yield from self.epoch(number)

@@ -115,27 +115,3 @@ class Floats:
         rows = floats.permute(0, 2, 3, 1).view(count, height, width * channels)
         rows.mul_(self._scale).add_(self._shift)
         return floats
-
-
-class EndlessBatches:
-    """Labelled batches of ``floats`` without end, each pass in a new order that follows from ``seed``."""
-
-    def __init__(self, floats: Floats, *, batch_size: int, seed: Sequence[int]) -> None:
-        self._floats, self._batch_size, self._seed = floats, batch_size, tuple(seed)
-        self._left: list[Tensor] = []
-        self._passes = 0
-
-    def __next__(self) -> tuple[Tensor, Tensor]:
-        """Return the next images (n, c, h, w), normalised, and their labels (n,)."""
-        if not self._left:
-            self._left = shuffled_batches(
-                len(self._floats),
-                self._batch_size,
-                seed=self._seed,
-                epoch=self._passes,
-                drop_single=True,
-            )
-            self._passes += 1
-        where = self._left.pop(0).to(self._floats.labels.device)
-        pixels = self._floats.pixels(where)
-        return self._floats.normalised(pixels), self._floats.labels.index_select(0, where)

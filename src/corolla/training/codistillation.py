@@ -10,7 +10,6 @@ to the loss on labels is
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import count
 from typing import Literal
 
 import torch
@@ -86,7 +85,13 @@ class CoDistillation:
     def __call__(self, model: nn.Module) -> None:
         """Add to the gradients of ``model``."""
         if self._batches is None:
-            self._batches = self._endless(drop_single=has_batch_norm(model))
+            loader = self._trainer.replaced(augment="none").loader(
+                self._images,
+                batch_size=self._batch_size,
+                seed=self._seed,
+                drop_single=has_batch_norm(model),
+            )
+            self._batches = loader.endless()
         batch = next(self._batches)
         with batch_statistics(model), autocast(self._trainer.loop, self._trainer.device):
             logits = model(batch.images)
@@ -95,10 +100,3 @@ class CoDistillation:
         (self._strength / 2 * distance).backward()  # type: ignore[no-untyped-call]
         self._distances.append(distance.detach())
         self.samples_processed += len(batch.where)
-
-    def _endless(self, *, drop_single: bool) -> Iterator[Batch]:
-        loader = self._trainer.replaced(augment="none").loader(
-            self._images, batch_size=self._batch_size, seed=self._seed, drop_single=drop_single
-        )
-        for epoch in count():
-            yield from loader.epoch(epoch)

@@ -29,13 +29,11 @@ class CoinSettings:
     """When clients step and when they average, and how far."""
 
     beta: Share  # of the way to the mean that one averaging goes; 0: Local, 1: FedAvg
-    schedule: Literal[
-        "epochs", "coin"
-    ]  # a round's local steps: local_epochs, then one averaging | drawn
+    # a round's local steps: local_epochs, then one averaging | drawn
+    schedule: Literal["epochs", "coin"]
     p: Annotated[float, Field(ge=0.001, lt=1)]  # coin: probability of averaging in an iteration
-    optimizer: Literal[
-        "keep", "reset"
-    ]  # momenta outlive a round, although it moves weights | start at 0
+    # momenta outlive a round, although it moves weights | start at 0
+    optimizer: Literal["keep", "reset"]
 
 
 class Flips(NamedTuple):

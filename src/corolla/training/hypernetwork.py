@@ -45,9 +45,8 @@ class HypernetworkSettings:
     hidden: Width  # numbers between its layers
     layers: CountOrNone  # of hidden x hidden, after the one that reads z
     chunk: Count | None  # entries written at once, all by the same layer; None: a layer per array
-    lr: Annotated[
-        float, Field(gt=0, le=1)
-    ]  # 1: what it writes moves by a client's whole step, or more
+    # 1: what it writes moves by a client's whole step, or more
+    lr: Annotated[float, Field(gt=0, le=1)]
     momentum: Decay
     weight_decay: NonNegative
     clip_norm: Positive | None  # largest L2 norm of a step's whole gradient; None: unlimited

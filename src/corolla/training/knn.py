@@ -32,9 +32,8 @@ from corolla.training.results import Evaluation, NoBatchError
 from corolla.training.trainer import LocalTrainer
 
 _CHUNK = 256  # images whose distances to the whole datastore exist at once
-_LEAST = math.log(
-    torch.finfo(torch.float64).tiny
-)  # log of the smallest probability: losses stay finite
+# Log of the smallest probability: losses stay finite.
+_LEAST = math.log(torch.finfo(torch.float64).tiny)
 
 
 @settings

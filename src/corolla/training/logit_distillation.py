@@ -58,14 +58,12 @@ class DigestSettings:
     """How clients of FedMD learn from public images."""
 
     digest_loss: Distance  # of logits
-    digest_epochs: (
-        CountOrNone  # over the subset; 0: no digest, which is Local with the matched budget
-    )
+    # over the subset; 0: no digest, which is Local with the matched budget
+    digest_epochs: CountOrNone
     digest_batch_size: AtLeastTwo | None  # None: the run's
     digest_lr: Positive | None  # None: the round's
-    pretrain_epochs: (
-        CountOrNone  # of a client's first participation, on all public images with labels
-    )
+    # of a client's first participation, on all public images with labels
+    pretrain_epochs: CountOrNone
     recalibrate: bool  # clients answer with BN statistics of the public images, as they digest them
 
 

@@ -148,13 +148,13 @@ def meta_train(
         seed=seed,
     )
     for epoch in range(epochs):
-        loss = training.run(epoch)
+        ((total, count),) = training.epochs.run(epoch, lr=lambda _: training.learner.lr).values()
     return TrainResult(
-        train_loss=loss,
+        train_loss=total / count,
         num_examples=len(images),
         samples_processed=training.samples_processed,
         train_s=time.perf_counter() - started,
-        peak_memory_mib=training.peak_memory_mib,
+        peak_memory_mib=training.learner.memory.peak_mib(),
     )
 
 
@@ -203,17 +203,12 @@ class _MetaTraining:
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._names = list(named)
         clipped = {**_PLAIN, "clip_norm": trainer.settings.clip_norm}
-        self._learner = trainer.replaced(**clipped).learner(Trainee(model=model, lr=lr))
+        self.learner = trainer.replaced(**clipped).learner(Trainee(model=model, lr=lr))
         self._parameters = list(named.values())
-        self._epochs = Epochs(
+        self.epochs = Epochs(
             self, lambda number: self._step, models=[model], device=trainer.device, seed=seed
         )
         self.samples_processed = 0
-
-    def run(self, number: int) -> float:
-        """Go through the images once; return the mean loss at w~."""
-        ((total, count),) = self._epochs.run(number, lr=lambda part: self._learner.lr).values()
-        return total / count
 
     def epoch(self, number: int) -> Iterator[_MetaBatch]:
         """Return each step's batches: what `corolla.training.epochs` asks for."""
@@ -246,13 +241,8 @@ class _MetaTraining:
         for parameter, direction in zip(self._parameters, gradient, strict=True):
             # In the weight's memory layout, which autograd.grad does not keep and fused kernels need.
             parameter.grad = torch.empty_like(parameter).copy_(direction)
-        self._learner.update()
+        self.learner.update()
         return [("w", loss)]
-
-    @property
-    def peak_memory_mib(self) -> float:
-        """See `corolla.training.results.TrainResult`."""
-        return self._learner.memory.peak_mib()
 
     def _loaded(self, where: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         images = self._floats.augmented(where, self._trainer.settings.augment, rng)
@@ -274,7 +264,7 @@ class _MetaTraining:
         loop = self._trainer.loop
         precision = nullcontext() if full_precision else autocast(loop, self._trainer.device)
         # Counted is the largest pass: the last one here before the step is made.
-        with self._learner.memory.first_forward(), precision:
+        with self.learner.memory.first_forward(), precision:
             logits = functional_call(self._model, tensors, (images,))
         return classification_loss(
             logits.float(),

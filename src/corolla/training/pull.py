@@ -17,9 +17,8 @@ from corolla.types import Arrays
 class PullSettings:
     """How a client trains its own model beside the global one: Ditto, SPIDER."""
 
-    lambda_local: (
-        NonNegative  # lambda, the pull of the local model towards the received one; 0: none
-    )
+    # lambda, the pull of the local model towards the received one; 0: none
+    lambda_local: NonNegative
     local_lr_scale: Positive  # eta_v / eta_w: the local step as a multiple of the round's
     # momenta of the global model: start at 0 each round, or outlive it although the weights change
     global_optimizer: Literal["keep", "reset"]

@@ -46,22 +46,18 @@ class TrainerSettings:
     weight_decay: NonNegative = 0.0  # lambda, per step
     decay_norm_and_bias: bool = False  # true: lambda also shrinks BN's gamma, beta and all biases
     loss: Loss = "cross_entropy"  # on labels: see `corolla.training.losses`
-    absent_count: Positive = (
-        1.0  # images that a class without any counts as, in balanced_softmax_client
-    )
-    label_smoothing: Decay = (
-        0.0  # epsilon (Szegedy et al., CVPR 2016): share spread over all classes
-    )
+    # images that a class without any counts as, in balanced_softmax_client
+    absent_count: Positive = 1.0
+    # epsilon (Szegedy et al., CVPR 2016): share spread over all classes
+    label_smoothing: Decay = 0.0
     clip_norm: Positive | None = None  # largest L2 norm of the whole gradient; None: unlimited
     augment: Augment = "none"
     eval_batch_size: Count = 250  # images; of results, it changes only scores by batch statistics
-    lr_schedule: Literal["constant", "cosine"] = (
-        "constant"  # over rounds; Loshchilov & Hutter, 2017
-    )
+    # over rounds; Loshchilov & Hutter, 2017
+    lr_schedule: Literal["constant", "cosine"] = "constant"
     lr_min: NonNegative = 0.0  # what cosine falls towards, at most lr
-    warmup_rounds: CountOrNone = (
-        0  # rounds that lr climbs in a straight line before its first full one
-    )
+    # rounds that lr climbs in a straight line before its first full one
+    warmup_rounds: CountOrNone = 0
 
     def __post_init__(self) -> None:
         faults = []
@@ -118,12 +114,10 @@ class LoopSettings:
     autocast: Autocast = "none"  # convolutions and matrix products in 16 bits
     # torch threads of one operation; several clients a machine: processes pay more
     threads: Annotated[Count, Field(le=1024)] = 1
-    deterministic: bool = (
-        False  # refuse CUDA kernels whose results vary; one CPU thread never varies
-    )
-    keep_freed_memory: bool = (
-        True  # glibc only: see `corolla.training.torch_settings.configure_torch`
-    )
+    # refuse CUDA kernels whose results vary; one CPU thread never varies
+    deterministic: bool = False
+    # glibc only: see `corolla.training.torch_settings.configure_torch`
+    keep_freed_memory: bool = True
 
     def __post_init__(self) -> None:
         if self.fused and self.foreach:

@@ -64,9 +64,8 @@ def batch_statistics(model: nn.Module) -> Iterator[None]:
         try:
             for layer in layers:
                 layer.train()
-                layer.track_running_stats = (
-                    False  # in training mode: buffers are neither read nor written
-                )
+                # in training mode: buffers are neither read nor written
+                layer.track_running_stats = False
             yield
         finally:
             for layer, before in zip(layers, tracked, strict=True):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,8 @@ def runs_below(folder: Path) -> list[Path]:
 
 def fingerprint(run_dir: Path) -> str:
     """Return a text that changes when the run's records do."""
-    parts = []
-    for name in _FILES:
-        try:
-            known = (run_dir / name).stat()
-        except OSError:
-            continue
-        parts.append(f"{name}:{known.st_size}:{known.st_mtime_ns}")
-    return ";".join(parts)
+    known = _recorded(run_dir)
+    return ";".join(f"{name}:{file.st_size}:{file.st_mtime_ns}" for name, file in known)
 
 
 def state_of(run_dir: Path) -> dict[str, Any]:
@@ -124,7 +119,11 @@ def _held(run_dir: Path) -> bool:
 
 def _changed(run_dir: Path) -> float:
     """Return when anything was last recorded."""
-    times: Sequence[float] = [
-        (run_dir / name).stat().st_mtime for name in _FILES if (run_dir / name).exists()
-    ]
-    return max(times, default=time.time())
+    return max((file.st_mtime for _, file in _recorded(run_dir)), default=time.time())
+
+
+def _recorded(run_dir: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the run's records that are there."""
+    for name in _FILES:
+        with suppress(OSError):
+            yield name, (run_dir / name).stat()
