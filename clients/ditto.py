@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from clients.deploy import scores, training_metrics
-from clients.own_model import OwnModel, pack_optimizer, unpack_optimizer
+from clients.own_model import OwnModel
 from clients.own_model_client import BesideGlobalClient
 from corolla.data.images import Images
+from corolla.records.packing import pack_optimizer, unpack_optimizer
 from corolla.spaces.supernet import Supernet, to_arrays
 from corolla.state import State
 from corolla.tasks import Answer, Task

@@ -13,7 +13,7 @@ from torch import nn
 from corolla.errors import RefusedError
 from corolla.records.client_store import ClientStore
 from corolla.records.errors import CorruptStateError
-from corolla.records.packing import pack_tensors, unpack_tensors
+from corolla.records.packing import pack_optimizer, unpack_optimizer
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.supernet import Supernet, to_arrays
 from corolla.state import State
@@ -123,14 +123,3 @@ def kept_arrays(
     variate, lost = newest_usable(store, client, before_round, usable, what=what)
     zeros = {name: np.zeros_like(array) for name, array in like.items()}
     return variate or State(zeros if start is None else dict(start), {"restarted": lost})
-
-
-def pack_optimizer(optimizer_state: OptimizerState | None, prefix: str) -> State:
-    """Return an optimiser's state under names that begin with ``prefix``."""
-    packed = pack_tensors(optimizer_state) if optimizer_state else State({}, {})
-    return State({prefix + name: array for name, array in packed.arrays.items()}, packed.meta)
-
-
-def unpack_optimizer(state: State, prefix: str, meta: dict[str, Any]) -> OptimizerState | None:
-    """Return what `pack_optimizer` was given; ``meta`` is its meta."""
-    return unpack_tensors(State(state.part(prefix), meta)) if meta else None

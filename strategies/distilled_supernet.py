@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import ClassVar
 
 from corolla.aggregation.coverage import coverage_average
 from corolla.aggregation.regions import leading_regions
 from corolla.aggregation.updates import Weights
 from corolla.federation import Federation
 from corolla.settings import settings
-from corolla.state import State
+from corolla.state import Keeps
 from corolla.tasks import Reply, Task
 from corolla.types import Arrays, ClientId
 from strategies.base import Deployment
@@ -38,6 +39,7 @@ class DistilledSettings(SupernetRounds, DistillerSettings):
 class Distilled(SupernetTraining):
     """State: the knowledge model, and the optimiser that trains the supernet."""
 
+    keeps: ClassVar[Keeps] = {"_arrays": "knowledge/", "_distiller": ""}
     settings: DistilledSettings
 
     def __init__(self, *, settings: DistilledSettings, federation: Federation) -> None:
@@ -88,14 +90,3 @@ class Distilled(SupernetTraining):
     def deployed(self, weights: Arrays) -> Deployment:
         """Return the knowledge model: what clients train in this stage."""
         return Deployment(self._knowledge, self._arrays)
-
-    def state(self) -> State:
-        """Return the knowledge model and the optimiser's state."""
-        model = {f"knowledge/{name}": array for name, array in self._arrays.items()}
-        own = self._distiller.state()
-        return State({**model, **own.arrays}, own.meta)
-
-    def load_state(self, state: State) -> None:
-        """Invert `state`."""
-        self._arrays = state.part("knowledge/")
-        self._distiller.load_state(state)

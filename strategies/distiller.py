@@ -13,16 +13,16 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from clients.own_model import pack_optimizer, unpack_optimizer
 from corolla.aggregation.robust import robust_updates
 from corolla.aggregation.updates import Update
 from corolla.data.images import Images
 from corolla.errors import Fault, RefusedError
 from corolla.federation import Federation
+from corolla.records.packing import pack_optimizer, unpack_optimizer
 from corolla.server_side import ServerSide
 from corolla.settings import AtLeastTwo, Count, CountOrNone, NonNegative, Positive, settings
 from corolla.spaces.architecture import Architecture
-from corolla.state import State
+from corolla.state import State, Stateful
 from corolla.training.ensemble import NoTeacherError, augmented_view, ensemble_of
 from corolla.training.results import DivergedError, OptimizerState
 from corolla.training.sandwich import SandwichSettings, SupernetTrainer
@@ -56,7 +56,7 @@ class Teacher(NamedTuple):
     logits: Tensor  # (images, classes)
 
 
-class Distiller:
+class Distiller(Stateful):
     """State: the optimiser that trains the supernet.
 
     Raises:

@@ -8,13 +8,14 @@ evaluation. Departure: means are running means (`corolla.aggregation.running_mea
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from corolla.aggregation.coverage import momentum_average
 from corolla.aggregation.regions import leading_regions
 from corolla.aggregation.updates import Weights
 from corolla.federation import Federation
 from corolla.settings import Decay, settings
-from corolla.state import State
+from corolla.state import Keeps
 from corolla.tasks import Reply
 from corolla.types import Arrays, ClientId
 from strategies.base import CorollaStrategy, Deployment, Outcome
@@ -36,6 +37,7 @@ class FedAvg(CorollaStrategy):
 
     has_global = True
     takes_robust = True
+    keeps: ClassVar[Keeps] = {"_arrays": "model/", "_velocity": "velocity/"}
     settings: FedAvgSettings
 
     def __init__(self, *, federation: Federation, settings: FedAvgSettings) -> None:
@@ -73,14 +75,3 @@ class FedAvg(CorollaStrategy):
     def deployed(self, client: ClientId) -> Deployment:
         """Return the global model."""
         return Deployment(self._architecture, self._arrays)
-
-    def state(self) -> State:
-        """Return the global model and the server's velocity."""
-        velocity = {f"velocity/{name}": array for name, array in self._velocity.items()}
-        model = {f"model/{name}": array for name, array in self._arrays.items()}
-        return State(arrays={**model, **velocity}, meta={})
-
-    def load_state(self, state: State) -> None:
-        """Invert `state`."""
-        self._arrays = state.part("model/")
-        self._velocity = state.part("velocity/")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from corolla.aggregation.coverage import coverage_average
 from corolla.errors import RefusedError
 from corolla.federation import Federation
 from corolla.settings import settings
-from corolla.state import State
+from corolla.state import Keeps, State
 from corolla.tasks import Reply
 from corolla.types import ClientId
 from strategies.base import Deployment, Outcome
@@ -31,7 +31,7 @@ from strategies.fedavg import FedAvg, FedAvgSettings
 from strategies.new_clients import FrozenFedAvg
 from strategies.updates import updates_of
 
-_DUAL, _MEAN = "dual/", "mean/"
+_MEAN = "mean/"  # of the mean model, in the state
 
 
 @settings
@@ -44,6 +44,7 @@ class FedDynSettings(DynamicSettings, FedAvgSettings):
 class FedDyn(FedAvg):
     """FedAvg's server, with the mean dual of all clients beside the model."""
 
+    keeps: ClassVar[Keeps] = {"_dual": "dual/", "_mean": _MEAN}
     settings: FedDynSettings
     refuses_private = (
         "its dual variables pull clients towards one model, all of which is shared",
@@ -96,18 +97,6 @@ class FedDyn(FedAvg):
         """Return the server's model, or the mean that it came from."""
         own = self.settings.deploys == "server"
         return Deployment(self._architecture, self._arrays if own else self._mean)
-
-    def state(self) -> State:
-        """Return FedAvg's state, the mean dual and the mean model."""
-        state = super().state()
-        dual = {_DUAL + name: array for name, array in self._dual.items()}
-        mean = {_MEAN + name: array for name, array in self._mean.items()}
-        return State({**state.arrays, **dual, **mean}, state.meta)
-
-    def load_state(self, state: State) -> None:
-        """Invert `state`."""
-        super().load_state(state)
-        self._dual, self._mean = state.part(_DUAL), state.part(_MEAN)
 
 
 class FrozenFedDyn(FrozenFedAvg):

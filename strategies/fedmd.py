@@ -23,7 +23,7 @@ from corolla.data.server_set import ServerImages
 from corolla.errors import Fault, RefusedError
 from corolla.federation import Federation
 from corolla.settings import AtLeastTwo, settings
-from corolla.state import State
+from corolla.state import Keeps, State
 from corolla.tasks import Reply
 from corolla.training.logit_distillation import DigestSettings
 from corolla.types import Arrays, ClientId, client_order, generator
@@ -47,6 +47,7 @@ class FedMD(PublicImages):
     """State: the latest consensus, the round whose subset it is of, which client has which architecture."""
 
     settings: FedMDSettings
+    keeps: ClassVar[Keeps] = {"_agreed_in": "agreed_in", "_private": "architectures/"}
     reply_metrics: ClassVar[Metrics] = {"digest_loss": LOSS}
 
     def __init__(self, *, federation: Federation, settings: FedMDSettings) -> None:
@@ -99,16 +100,14 @@ class FedMD(PublicImages):
         return Outcome(metrics)
 
     def state(self) -> State:
-        """Return the consensus, the round of its subset, and the architectures that were trained."""
+        """Return the consensus, if there is one, and the rest."""
         arrays = {} if self._consensus is None else {"consensus": self._consensus}
-        meta = {"agreed_in": self._agreed_in, "architectures": self._private.to_meta()}
-        return State(arrays=dict(arrays), meta=meta)
+        return State(dict(arrays), super().state().meta)
 
     def load_state(self, state: State) -> None:
         """Invert `state`."""
+        super().load_state(state)
         self._consensus = state.arrays.get("consensus")
-        self._agreed_in = int(state.meta["agreed_in"])
-        self._private.load_meta(state.meta["architectures"])
 
     def _public(self) -> ServerImages:
         """Return the server's images. RefusedError where they cannot be used."""

@@ -26,7 +26,7 @@ from corolla.federation import Federation
 from corolla.settings import Positive, Share, settings
 from corolla.spaces.modular import require_modular
 from corolla.spaces.supernet import to_arrays
-from corolla.state import State
+from corolla.state import Keeps
 from corolla.tasks import Reply
 from corolla.training.routing import RouterSettings, router_of
 from corolla.types import ClientId
@@ -58,6 +58,7 @@ class FedMN(CorollaStrategy):
         "the router travels with the network, and clients do not keep what others choose",
         "Use private=[]",
     )
+    keeps: ClassVar[Keeps] = {"_arrays": "model/"}
     reply_notes: ClassVar[Notes] = {"own_architecture": CHOICES}
 
     def __init__(self, *, federation: Federation, settings: FedMNSettings) -> None:
@@ -112,14 +113,6 @@ class FedMN(CorollaStrategy):
     def deployed(self, client: ClientId) -> Deployment:
         """Return all modules and the router, by which the client chooses."""
         return Deployment(self._modular.largest(), self._arrays)
-
-    def state(self) -> State:
-        """Return the network and the router."""
-        return State({f"model/{name}": array for name, array in self._arrays.items()}, {})
-
-    def load_state(self, state: State) -> None:
-        """Invert `state`."""
-        self._arrays = state.part("model/")
 
     def _temperature(self, server_round: int) -> float | None:
         """Return T of the round's draws; None where nothing is drawn."""

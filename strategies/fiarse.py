@@ -23,7 +23,7 @@ from corolla.aggregation.updates import Weights, update_weight
 from corolla.errors import Fault, RefusedError
 from corolla.federation import Federation
 from corolla.settings import settings
-from corolla.state import State
+from corolla.state import Keeps
 from corolla.tasks import Reply
 from corolla.types import Arrays, ClientId, client_order, client_seed
 from strategies.base import CorollaStrategy, Deployment, Outcome
@@ -63,6 +63,7 @@ class FIARSE(CorollaStrategy):
         "its submodels are weights from all over the network",
         "Use private=[], or method=heterofl",
     )
+    keeps: ClassVar[Keeps] = {"_arrays": "model/", "_round": "round"}
     reply_metrics: ClassVar[Metrics] = GLOBAL_METRICS
 
     def __init__(self, *, federation: Federation, settings: FIARSESettings) -> None:
@@ -126,16 +127,6 @@ class FIARSE(CorollaStrategy):
             macs = size * self._macs
             entry |= {"macs": round(macs), "within_limits": macs <= self._cap(client)}
         return super().describe(client) | entry
-
-    def state(self) -> State:
-        """Return the network and the last round that trained it."""
-        arrays = {f"model/{name}": array for name, array in self._arrays.items()}
-        return State(arrays=arrays, meta={"round": self._round})
-
-    def load_state(self, state: State) -> None:
-        """Invert `state`."""
-        self._arrays = state.part("model/")
-        self._round = int(state.meta["round"])
 
     def _size(self, server_round: int, client: ClientId) -> float:
         sizes = self.settings.sizes

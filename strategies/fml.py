@@ -12,7 +12,7 @@ from typing import ClassVar
 from corolla.aggregation.updates import Weights
 from corolla.federation import Federation
 from corolla.settings import settings
-from corolla.state import State
+from corolla.state import Keeps
 from corolla.tasks import Reply
 from corolla.types import ClientId
 from strategies.base import Deployment, Outcome
@@ -37,6 +37,7 @@ class FML(FedAvg):
     has_global = False  # clients report the shared network's scores apart from their own's
     clients_keep_models = True
     returns_models = False  # private models never leave the client
+    keeps: ClassVar[Keeps] = {"_private": "architectures/"}
     reply_metrics: ClassVar[Metrics] = GLOBAL_METRICS
 
     def __init__(self, *, federation: Federation, settings: FMLSettings) -> None:
@@ -72,14 +73,3 @@ class FML(FedAvg):
         """Return the private model's architecture, and the shared network; weights are the client's."""
         own = self._private.of(self.federation, client)
         return Deployment(own, self._arrays, of=self._architecture)
-
-    def state(self) -> State:
-        """Return the shared network, and the architectures that were trained."""
-        state = super().state()
-        state.meta["architectures"] = self._private.to_meta()
-        return state
-
-    def load_state(self, state: State) -> None:
-        """Invert `state`."""
-        super().load_state(state)
-        self._private.load_meta(state.meta["architectures"])

@@ -16,7 +16,7 @@ from corolla.errors import Fault, RefusedError, gathered
 from corolla.federation import Federation
 from corolla.search.predictor_search import CORRELATIONS, PersonalSearchSettings
 from corolla.settings import settings
-from corolla.state import State
+from corolla.state import Keeps, State
 from corolla.tasks import Reply
 from corolla.types import Arrays, ClientId, client_order
 from strategies.base import CorollaStrategy, Deployment, Outcome
@@ -67,6 +67,14 @@ class Hapfnas(CorollaStrategy):
         "choices": CHOICES,
         "losses": Numbers(each=SCORED_LOSS, most=100_000),
         "accuracies": Numbers(each=SHARE, most=100_000),
+    }
+    keeps: ClassVar[Keeps] = {
+        "_supernet": "supernet/",
+        "_weights": "weights/",
+        "_velocity": "velocity/",
+        "_training": "training/",
+        "_search": "search/",
+        "_done": "done",
     }
     may_be_infinite = ("search/scores/",)  # losses of subnets that diverged
 
@@ -221,22 +229,14 @@ class Hapfnas(CorollaStrategy):
         return {**super().describe(client), **self._search.describe(client)}
 
     def state(self) -> State:
-        """Return the weights and what the stages know."""
-        training, search = self._training.state(), self._search.state()
-        parts = {
-            "supernet/": self._supernet,
-            "weights/": {} if self._weights is self._supernet else self._weights,
-            "velocity/": self._velocity,
-            "training/": training.arrays,
-            "search/": search.arrays,
-        }
-        arrays = {key + name: a for key, part in parts.items() for name, a in part.items()}
-        return State(arrays, {"training": training.meta, "search": search.meta, "done": self._done})
+        """Return the weights and what the stages know; before stage 3 its weights are the supernet's."""
+        state = super().state()
+        if self._weights is self._supernet:
+            arrays = {n: a for n, a in state.arrays.items() if not n.startswith("weights/")}
+            return State(arrays, state.meta)
+        return state
 
     def load_state(self, state: State) -> None:
         """Invert `state`."""
-        self._supernet, self._velocity = state.part("supernet/"), state.part("velocity/")
-        self._weights = state.part("weights/") or self._supernet
-        self._done = int(state.meta["done"])
-        self._training.load_state(State(state.part("training/"), state.meta["training"]))
-        self._search.load_state(State(state.part("search/"), state.meta["search"]))
+        super().load_state(state)
+        self._weights = self._weights or self._supernet

@@ -24,7 +24,7 @@ from corolla.federation import Federation
 from corolla.settings import Share, settings
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.width_sliced import require_width_sliced
-from corolla.state import State
+from corolla.state import Keeps
 from corolla.tasks import Reply
 from corolla.types import Arrays, ClientId, client_seed
 from strategies.base import CorollaStrategy, Deployment, Outcome
@@ -55,6 +55,7 @@ class HeteroFL(CorollaStrategy):
 
     settings: HeteroFLSettings
     takes_robust = True
+    keeps: ClassVar[Keeps] = {"_arrays": "model/", "_round": "round"}
     reply_notes: ClassVar[Notes] = {"classes": CHOICES}
 
     def __init__(self, *, federation: Federation, settings: HeteroFLSettings) -> None:
@@ -181,16 +182,6 @@ class HeteroFL(CorollaStrategy):
         """Return the client's part as of the last round that trained."""
         architecture = self._architecture(self._round, client)
         return Deployment(architecture, self._cut(self._round, architecture))
-
-    def state(self) -> State:
-        """Return the network and the last round that trained it."""
-        arrays = {f"model/{name}": array for name, array in self._arrays.items()}
-        return State(arrays=arrays, meta={"round": self._round})
-
-    def load_state(self, state: State) -> None:
-        """Invert `state`."""
-        self._arrays = state.part("model/")
-        self._round = int(state.meta["round"])
 
 
 def _classes(told: object, count: int) -> tuple[int, ...] | None:

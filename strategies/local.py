@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import ClassVar, Literal, cast
 
 from corolla.errors import Fault, RefusedError
 from corolla.federation import Federation
 from corolla.settings import Count, settings
 from corolla.spaces.architecture import Architecture
-from corolla.state import State
+from corolla.state import Keeps
 from corolla.tasks import Reply
 from corolla.types import ClientId, client_order
 from strategies.base import CorollaStrategy, Deployment, Outcome
@@ -38,6 +38,7 @@ class Local(CorollaStrategy):
     """The server only says whose turn it is; models stay on the clients' own disks."""
 
     refuses_private = ("none of its models' arrays are sent anyway", "Use private=[]")
+    keeps: ClassVar[Keeps] = {"_trained": "trained", "_own": "architectures/"}
     settings: LocalSettings
 
     def __init__(self, *, federation: Federation, settings: LocalSettings) -> None:
@@ -103,16 +104,3 @@ class Local(CorollaStrategy):
         if self._own is not None:
             return self._own.of(self.federation, client)
         return cast(Architecture, self._fixed)
-
-    def state(self) -> State:
-        """Return whose turn is over, and what models the clients have."""
-        meta: dict[str, Any] = {"trained": list(self._trained)}
-        if self._own is not None:
-            meta["architectures"] = self._own.to_meta()
-        return State(arrays={}, meta=meta)
-
-    def load_state(self, state: State) -> None:
-        """Invert `state`."""
-        self._trained = list(state.meta["trained"])
-        if self._own is not None:
-            self._own.load_meta(state.meta["architectures"])

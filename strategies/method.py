@@ -1,7 +1,7 @@
 """What a method is: arithmetic on plain arrays, without messages.
 
-A method implements `orders`, `absorb`, `deployed`, `state` and `load_state`; all of them work on plain
-arrays, and `orders` changes nothing, so a round that is repeated after a crash is the same round.
+A method implements `orders`, `absorb` and `deployed`, and says in `keeps` what its state is; all of them work
+on plain arrays, and `orders` changes nothing, so a round that is repeated after a crash is the same round.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from corolla.errors import Fault, RefusedError
 from corolla.federation import Federation
 from corolla.spaces.architecture import Architecture
-from corolla.state import State
+from corolla.state import State, Stateful
 from corolla.tasks import Failure, Reply, Task
 from corolla.types import Arrays, ClientId, client_order, generator
 from strategies.metrics import (
@@ -57,7 +57,7 @@ class Outcome:
     columns: dict[ClientId, dict[str, Any]] = field(default_factory=dict)
 
 
-class Method(ABC):
+class Method(Stateful, ABC):
     """What a method does, and says about itself. Its draws depend on the seed alone."""
 
     has_global = False  # the method has one model that serves all clients, reported as ``global``
@@ -106,19 +106,9 @@ class Method(ABC):
     def deployed(self, client: ClientId) -> Deployment:
         """Return the model that ``client`` would run now."""
 
-    @abstractmethod
-    def state(self) -> State:
-        """Return everything the method knows, for the checkpoint."""
-
-    @abstractmethod
-    def load_state(self, state: State) -> None:
-        """Put a checkpointed state back; the inverse of `state`."""
-
     # --- what a method may change ---------------------------------------------------------------------
 
-    def learn_failures(  # noqa: B027 - most methods learn nothing from them
-        self, server_round: int, failures: Sequence[Failure]
-    ) -> None:
+    def learn_failures(self, server_round: int, failures: Sequence[Failure]) -> None:
         """Learn who failed in the round, in the order of the clients; `absorb` follows, for the others.
 
         Called before `absorb`, also without failures; what it says holds for its round alone. It changes no

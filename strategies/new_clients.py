@@ -35,12 +35,12 @@ class NewClientsOnly(CorollaStrategy):
 
     def state(self) -> State:
         """Return the method's state, and who took part in training."""
-        state = super().state()  # type: ignore[safe-super]
+        state = super().state()
         return State(state.arrays, {**state.meta, _OLD: self._trained})
 
     def load_state(self, state: State) -> None:
         """Invert `state`; those who took part in training are left out from now on."""
-        super().load_state(state)  # type: ignore[safe-super]
+        super().load_state(state)
         self._trained = list(
             state.meta.get(_OLD, [])
         )  # a checkpoint of an older release names no clients

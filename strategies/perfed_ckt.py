@@ -25,7 +25,7 @@ from corolla.aggregation.clusters import clusters_of
 from corolla.errors import Fault, RefusedError
 from corolla.federation import Federation
 from corolla.settings import AtLeastTwo, Count, settings
-from corolla.state import State
+from corolla.state import Keeps
 from corolla.tasks import Reply
 from corolla.training.codistillation import CoDistillationSettings, outputs_of
 from corolla.types import Arrays, ClientId, client_order, generator
@@ -50,6 +50,11 @@ class PerFedCKT(PublicImages):
     """State: the targets that somebody still has, who has which, which client has which architecture."""
 
     settings: PerFedCKTSettings
+    keeps: ClassVar[Keeps] = {
+        "_targets": "targets/",
+        "_taught": "taught",
+        "_private": "architectures/",
+    }
     reply_metrics: ClassVar[Metrics] = {"public_distance": LOSS}
 
     def __init__(self, *, federation: Federation, settings: PerFedCKTSettings) -> None:
@@ -101,24 +106,12 @@ class PerFedCKT(PublicImages):
                 columns[replies[member].client] = {"cluster": number}
         needed = set(taught.values())
         self._targets = {key: array for key, array in targets.items() if key in needed}
-        self._taught = taught
+        self._taught = {client: taught[client] for client in sorted(taught, key=client_order)}
         self._private.settle(replies)
         disagreement = float(
             np.sum(distances) / said.size
         )  # mean distance of a number from its target
         return Outcome({"disagreement": disagreement, "clusters": len(groups)}, columns)
-
-    def state(self) -> State:
-        """Return the targets, who has which, and the architectures that were trained."""
-        arrays = {f"targets/{key}": array for key, array in self._targets.items()}
-        taught = {client: self._taught[client] for client in sorted(self._taught, key=client_order)}
-        return State(arrays, {"taught": taught, "architectures": self._private.to_meta()})
-
-    def load_state(self, state: State) -> None:
-        """Invert `state`."""
-        self._targets = state.part("targets/")
-        self._taught = dict(state.meta["taught"])
-        self._private.load_meta(state.meta["architectures"])
 
     def _said(self, reply: Reply) -> NDArray[np.float64]:
         """Return a client's outputs. Of logits, so that probabilities are some, whoever answers."""

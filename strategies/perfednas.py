@@ -27,7 +27,7 @@ from corolla.search.proposals.protocol import Observation, Proposals, SearchCont
 from corolla.search.rewards import Reward, Seen
 from corolla.settings import Count, CountOrNone, Decay, Share, settings
 from corolla.spaces.architecture import Architecture
-from corolla.state import State
+from corolla.state import Keeps, State
 from corolla.tasks import FAILURE_KINDS, Failure, Reply
 from corolla.types import Arrays, ClientId, client_seed, generator
 from strategies.base import CorollaStrategy, Deployment, Outcome
@@ -71,7 +71,13 @@ class PerFedNAS(CorollaStrategy):
     """State: the supernet, what the search has learned, the rewards' baselines."""
 
     takes_robust = True
-    state_name: ClassVar[str] = "proposals"  # of what the search has learned
+    keeps: ClassVar[Keeps] = {
+        "_supernet": "supernet/",
+        "_velocity": "velocity/",
+        "_proposals": "proposals/",
+        "_reward": "reward/",
+        "_rule": "training/",
+    }
     settings: PerFedNASSettings
 
     def __init__(self, *, federation: Federation, settings: SubnetRounds) -> None:
@@ -324,37 +330,16 @@ class PerFedNAS(CorollaStrategy):
         return {**super().describe(client), **self._proposals.describe(client), **chosen}
 
     def state(self) -> State:
-        """Return supernet, velocity, what the search has learned, reward baselines."""
-        search, reward, rule = self._proposals.state(), self._reward.state(), self._rule.state()
-        rule_meta = {"training": rule.meta} if rule.meta else {}
-        return State(
-            arrays={
-                **{f"supernet/{name}": array for name, array in self._supernet.items()},
-                **{f"velocity/{name}": array for name, array in self._velocity.items()},
-                **{f"{self.state_name}/{name}": array for name, array in search.arrays.items()},
-                **{f"reward/{name}": array for name, array in reward.arrays.items()},
-                **{f"training/{name}": array for name, array in rule.arrays.items()},
-            },
-            meta={
-                self.state_name: search.meta,
-                "reward": reward.meta,
-                **rule_meta,
-                **to_meta(self._final),
-            },
-        )
+        """Return what is kept, and what clients chose; of a rule without memory there is nothing."""
+        state = super().state()
+        kept = {key: value for key, value in state.meta.items() if value or key != "training"}
+        return State(state.arrays, {**kept, **to_meta(self._final)})
 
     def load_state(self, state: State) -> None:
         """Invert `state`."""
+        super().load_state(State(state.arrays, {"training": {}, **state.meta}))
         self._drawn = {}
         self._final = from_meta(state.meta)
-        self._supernet = state.part("supernet/")
-        self._velocity = state.part("velocity/")
-        self._proposals.load_state(
-            State(state.part(f"{self.state_name}/"), state.meta[self.state_name])
-        )
-        self._reward.load_state(State(state.part("reward/"), state.meta["reward"]))
-        if "training" in state.meta:
-            self._rule.load_state(State(state.part("training/"), state.meta["training"]))
 
 
 def _prescreen_faults(search: Proposals, prescreen: PrescreenSettings) -> list[Fault]:

@@ -17,6 +17,7 @@ from corolla.search.proposals.protocol import Proposals, SearchContext
 from corolla.search.reward import RewardSettings
 from corolla.search.rewards import Accuracy, Loss, Reward
 from corolla.settings import settings
+from corolla.state import Keeps
 from strategies.perfednas import PerFedNAS, SubnetRounds
 
 _REWARDS: dict[str, type[Reward]] = {"accuracy": Accuracy, "loss": Loss}
@@ -40,7 +41,7 @@ class PerFedRLNASSettings(SubnetRounds):
 class PerFedRLNAS(PerFedNAS):
     """State: the supernet, one policy per client that ever took part, the rewards' baselines."""
 
-    state_name: ClassVar[str] = "policies"
+    keeps: ClassVar[Keeps] = {"_proposals": "policies/"}
     settings: PerFedRLNASSettings  # type: ignore[assignment]
 
     def _make_proposals(self, context: SearchContext) -> Proposals:

@@ -29,7 +29,7 @@ from corolla.search.predictor_search import (
     search_seed,
 )
 from corolla.spaces.architecture import Architecture
-from corolla.state import State
+from corolla.state import State, Stateful
 from corolla.tasks import Reply, Task
 from corolla.types import Arrays, ClientId, client_order, generator
 from strategies.exchange import Order
@@ -38,7 +38,7 @@ from strategies.search_faults import validation_faults
 _LOG = logging.getLogger("corolla")
 
 
-class PersonalSearch:
+class PersonalSearch(Stateful):
     """State: what each client measured, and the architecture that it found."""
 
     def __init__(self, *, settings: PersonalSearchSettings, federation: Federation) -> None:

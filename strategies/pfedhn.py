@@ -23,7 +23,7 @@ from corolla.aggregation.statistics import is_statistic
 from corolla.aggregation.updates import Weights, update_weight
 from corolla.federation import Federation
 from corolla.settings import settings
-from corolla.state import State
+from corolla.state import Keeps, State
 from corolla.tasks import Reply
 from corolla.training.hypernetwork import Hypernetwork, HypernetworkSettings, clipped, stepped
 from corolla.types import Arrays, ClientId, client_order, client_seed, generator
@@ -56,6 +56,12 @@ class PFedHN(FedAvg):
     settings: PFedHNSettings  # type: ignore[assignment]  # of the average without momentum
     has_global = False
     takes_robust = False
+    keeps: ClassVar[Keeps] = {
+        "_weights": "hypernetwork/",
+        "_momenta": "hypernetwork_momenta/",
+        "_embeddings": "embedding/",
+        "_embedding_momenta": "embedding_momenta/",
+    }
 
     def __init__(self, *, federation: Federation, settings: PFedHNSettings) -> None:
         super().__init__(federation=federation, settings=settings)  # type: ignore[arg-type]
@@ -108,25 +114,6 @@ class PFedHN(FedAvg):
     def deployed(self, client: ClientId) -> Deployment:
         """Return what the hypernetwork writes for the client now, whether it ever took part or not."""
         return Deployment(self._architecture, self._model(client))
-
-    def state(self) -> State:
-        """Return FedAvg's state, the hypernetwork, the embeddings, and the momenta of both."""
-        groups = {
-            "hypernetwork/": self._weights,
-            "hypernetwork_momenta/": self._momenta,
-            "embedding/": self._embeddings,
-            "embedding_momenta/": self._embedding_momenta,
-        }
-        own = {prefix + n: a for prefix, group in groups.items() for n, a in group.items()}
-        return State({**super().state().arrays, **own}, {})
-
-    def load_state(self, state: State) -> None:
-        """Invert `state`."""
-        super().load_state(state)
-        self._weights = state.part("hypernetwork/")
-        self._momenta = state.part("hypernetwork_momenta/")
-        self._embeddings = state.part("embedding/")
-        self._embedding_momenta = state.part("embedding_momenta/")
 
     def _embedding(self, client: ClientId) -> NDArray[np.floating]:
         """Return z_k: as it was trained; before that as it is drawn, once for all, for this client."""

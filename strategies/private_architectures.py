@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from corolla.errors import Fault, RefusedError, nearest
@@ -12,6 +12,7 @@ from corolla.search.costliest import costliest_fitting
 from corolla.search.evolution import draw_fitting
 from corolla.settings import CountOrNone, settings
 from corolla.spaces.architecture import Architecture
+from corolla.state import State, Stateful
 from corolla.tasks import Reply
 from corolla.types import ClientId, client_order, client_seed, generator
 
@@ -27,7 +28,7 @@ class PrivateArchitecturesSettings:
     candidates: CountOrNone
 
 
-class PrivateArchitectures:
+class PrivateArchitectures(Stateful):
     """Gives every client an architecture for the whole run; by seed, client and its limits alone.
 
     Args:
@@ -97,14 +98,14 @@ class PrivateArchitectures:
         for reply in replies:
             self._settled.setdefault(reply.client, reply.task.architecture)
 
-    def to_meta(self) -> dict[str, list[int]]:
-        """Return what was settled, for a state."""
+    def state(self) -> State:
+        """Return what was settled."""
         clients = sorted(self._settled, key=client_order)
-        return {client: self._settled[client].to_list() for client in clients}
+        return State({}, {client: self._settled[client].to_list() for client in clients})
 
-    def load_meta(self, meta: Mapping[str, Any]) -> None:
-        """Invert `to_meta`."""
-        self._settled = {client: Architecture.of(choices) for client, choices in meta.items()}
+    def load_state(self, state: State) -> None:
+        """Invert `state`."""
+        self._settled = {client: Architecture.of(choices) for client, choices in state.meta.items()}
 
     def _find(self, federation: Federation, client: ClientId) -> Architecture:
         space = self._space

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from corolla.aggregation.server_step import stepped
 from corolla.aggregation.statistics import is_statistic
 from corolla.federation import Federation
 from corolla.settings import Positive, settings
-from corolla.state import State
+from corolla.state import Keeps, State, below
 from corolla.tasks import Reply
 from corolla.types import ClientId
 from strategies.base import Outcome
@@ -45,6 +46,7 @@ class ScaffoldSettings(FedAvgSettings):
 class Scaffold(FedAvg):
     """FedAvg's server, with a control variate beside the model."""
 
+    keeps: ClassVar[Keeps] = {"_control": CONTROL}
     settings: ScaffoldSettings
     refuses_private = (
         "its control variates pull clients towards one model, all of which is shared",
@@ -63,7 +65,7 @@ class Scaffold(FedAvg):
 
     def orders(self, server_round: int, cohort: Sequence[ClientId]) -> list[Order]:
         """Send everybody model and c; ask for the trained model and the change of c_i."""
-        control = {CONTROL + name: array for name, array in self._control.items()}
+        control = below(CONTROL, self._control)
         arrays = {**self._arrays, **control}  # one object for all: it is serialised once
         returns = {name: array.shape for name, array in arrays.items()}
         orders = super().orders(server_round, cohort)
@@ -90,14 +92,3 @@ class Scaffold(FedAvg):
             for name, array in self._control.items()
         }
         return outcome
-
-    def state(self) -> State:
-        """Return FedAvg's state and the server's control variate."""
-        state = super().state()
-        control = {CONTROL + name: array for name, array in self._control.items()}
-        return State({**state.arrays, **control}, state.meta)
-
-    def load_state(self, state: State) -> None:
-        """Invert `state`."""
-        super().load_state(state)
-        self._control = state.part(CONTROL)

@@ -33,7 +33,7 @@ from corolla.aggregation.client_graph import (
 from corolla.federation import Federation
 from corolla.settings import Count, Positive, Share, settings
 from corolla.spaces.model_parts import end_of
-from corolla.state import State
+from corolla.state import Keeps, below
 from corolla.tasks import Reply
 from corolla.training.available_memory import require_memory
 from corolla.types import Arrays, ClientId, client_order
@@ -68,6 +68,7 @@ class Sfl(FedAvg):
     settings: SflSettings  # type: ignore[assignment]  # there is no other mean
     has_global = False  # clients report the read-out's scores apart from their own's
     takes_robust = False
+    keeps: ClassVar[Keeps] = {"_own": "own/", "_graph": "graph", "_mixing": "mixing"}
     reply_metrics: ClassVar[Metrics] = prefixed("global_")
     refuses_private = (
         "its server compares and smooths whole models of clients",
@@ -128,18 +129,6 @@ class Sfl(FedAvg):
             self._architecture, self._smoothed(client), of=None, beside=self._beside()
         )
 
-    def state(self) -> State:
-        """Return the read-out, the clients' models and the graph."""
-        own = {f"own/{client}": model for client, model in self._own.items()}
-        graph = {"graph": self._graph, "mixing": self._mixing}
-        return State({**super().state().arrays, **own, **graph}, {})
-
-    def load_state(self, state: State) -> None:
-        """Invert `state`."""
-        super().load_state(state)
-        self._own = state.part("own/")
-        self._graph, self._mixing = state.arrays["graph"], state.arrays["mixing"]
-
     def _next_graph(self, server_round: int, before: Sequence[ClientId]) -> Matrix:
         """Return the graph of the models as they are now; ``before``: whose graph the old one is."""
         own, models, readout = self.settings, list(self._own.values()), _flat(self._arrays)
@@ -172,7 +161,7 @@ class Sfl(FedAvg):
         return found
 
     def _beside(self) -> Arrays:
-        return {READOUT + name: array for name, array in self._arrays.items()}
+        return below(READOUT, self._arrays)
 
 
 def _flat(arrays: Arrays) -> NDArray[np.float32]:

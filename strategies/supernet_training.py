@@ -14,7 +14,7 @@ from corolla.aggregation.regions import leading_regions
 from corolla.aggregation.updates import Weights
 from corolla.federation import Federation
 from corolla.settings import Count, CountOrNone, settings
-from corolla.state import State
+from corolla.state import Stateful
 from corolla.tasks import Reply, Task
 from corolla.types import Arrays, ClientId
 from strategies.base import Deployment
@@ -29,7 +29,7 @@ class SupernetRounds:
     rounds: Count
 
 
-class SupernetTraining(ABC):
+class SupernetTraining(Stateful, ABC):
     """Rounds of a federation that train a supernet. ``_target_`` of conf/method/supernet_training."""
 
     settings: SupernetRounds
@@ -57,14 +57,6 @@ class SupernetTraining(ABC):
         """Return what a client would run in the middle of this stage."""
         smallest = self.space.smallest()
         return Deployment(smallest, self.space.cut(weights, smallest))
-
-    def state(self) -> State:
-        """Return what the training knows besides the supernet's weights."""
-        return State({}, {})
-
-    def load_state(self, state: State) -> None:
-        """Invert `state`."""
-        return
 
     def learning_rate(self, server_round: int) -> float:
         """Return the clients' step; the schedule is over this stage's rounds."""

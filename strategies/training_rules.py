@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from clients.paths import VISITS
 from corolla.aggregation.coverage import momentum_average
@@ -22,7 +22,7 @@ from corolla.federation import Federation
 from corolla.settings import Fraction, Share, settings
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.paths import held_by
-from corolla.state import State
+from corolla.state import Keeps, Stateful
 from corolla.tasks import Reply
 from corolla.types import Arrays
 from strategies.distiller import Distiller, DistillerSettings
@@ -44,7 +44,7 @@ class Trained(NamedTuple):
     metrics: dict[str, float]
 
 
-class TrainingRule(ABC):
+class TrainingRule(Stateful, ABC):
     """Turns a round's replies into the next supernet.
 
     Args:
@@ -66,16 +66,8 @@ class TrainingRule(ABC):
     ) -> Trained:
         """Return what becomes of ``supernet``, which is not written to; at least one reply."""
 
-    def ordered(self, architectures: Sequence[Architecture]) -> None:  # noqa: B027 - most need no word
+    def ordered(self, architectures: Sequence[Architecture]) -> None:
         """Hear what the round's clients are asked to train. No state: a repeated round says it again."""
-
-    def state(self) -> State:
-        """Return what the rule remembers."""
-        return State()
-
-    def load_state(self, state: State) -> None:
-        """Invert `state`."""
-        return
 
     def updates(self, replies: Sequence[Reply]) -> list[Update]:
         """Return one update per reply, in their order."""
@@ -208,6 +200,7 @@ class Distilled(TrainingRule):
     Ours, out of two published parts: the average that FedDF starts from, and stage 1 of HAPFNAS.
     """
 
+    keeps: ClassVar[Keeps] = {"_distiller": ""}
     settings: DistillerSettings
 
     def __init__(
@@ -234,11 +227,3 @@ class Distilled(TrainingRule):
         taught, metrics = self._distiller.distilled(step.supernet, server_round, teacher)
         seconds = time.perf_counter() - started
         return Trained(taught, step.velocity, {**metrics, "distillation_s": seconds})
-
-    def state(self) -> State:
-        """Return the state of the server's optimiser."""
-        return self._distiller.state()
-
-    def load_state(self, state: State) -> None:
-        """Invert `state`."""
-        self._distiller.load_state(state)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 
-from corolla.state import State
+from corolla.state import Keeps, State, Stateful
 from tests.states import differences
 
 
@@ -43,3 +45,37 @@ def test_part_takes_the_prefix_off() -> None:
     state = State({"model/w": np.zeros(1), "optimizer/w": np.ones(1)})
     assert list(state.part("model/")) == ["w"]
     assert state.part("model/")["w"] is state.arrays["model/w"]
+
+
+class _Inner(Stateful):
+    keeps: ClassVar[Keeps] = {"weights": "w/"}
+
+    def __init__(self, value: float) -> None:
+        self.weights = {"a": np.full(2, value)}
+
+
+class _Parent(Stateful):
+    keeps: ClassVar[Keeps] = {"model": "model/", "inner": "inner/", "none": "none"}
+
+    def __init__(self, value: float) -> None:
+        self.model = {"x": np.full(1, value)}
+        self.inner, self.plain, self.none = _Inner(value), _Inner(-value), None
+        self.graph, self.told = np.full((1, 1), value), [value]
+
+
+class _Child(_Parent):
+    keeps: ClassVar[Keeps] = {"graph": "graph", "told": "told", "inner": "own/", "plain": ""}
+
+
+def test_what_a_class_and_its_parents_declare_is_the_state() -> None:
+    one, other = _Child(1.0), _Child(2.0)
+    state = one.state()
+    # The parent's first; an attribute that the child names anew stays in its place.
+    assert list(state.arrays) == ["model/x", "own/w/a", "graph", "w/a"]
+    assert state.meta == {"own": {}, "told": [1.0]}
+    other.load_state(state)
+    assert not differences(other.state(), state)
+    one.told.append(3.0)
+    assert state.meta["told"] == other.told == [1.0]
+    with pytest.raises(KeyError, match="told"):
+        other.load_state(State(state.arrays, {"own": {}}))

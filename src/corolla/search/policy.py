@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from corolla.errors import Fault, RefusedError
 from corolla.settings import Betas, NonNegative, Positive, Share, settings
-from corolla.state import State
+from corolla.state import State, Stateful
 from corolla.types import ClientId, client_order
 
 Vector = NDArray[np.float64]
@@ -86,7 +86,7 @@ class _Policy:
 
 
 @dataclass(kw_only=True)
-class ClientPolicies:
+class ClientPolicies(Stateful):
     """The policies of all clients; one exists from the moment its client is updated.
 
     ``sizes`` are the numbers of choices, dimension by dimension. Every policy starts uniform

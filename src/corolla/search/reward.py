@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from corolla.errors import Fault, RefusedError
 from corolla.settings import Decay, NonNegative, Positive, settings
-from corolla.state import State
+from corolla.state import State, Stateful
 from corolla.types import ClientId, client_order
 
 Baseline = Literal["clients", "client", "both", "moving", "none"]
@@ -113,7 +113,7 @@ class _Mean:
         return _Mean(self.total, self.weight)
 
 
-class RewardHistory:
+class RewardHistory(Stateful):
     """Judges rounds, and remembers what the baselines need: latest accuracies and running means.
 
     With reward r = equation 8 or 9 the advantage is, by ``settings.baseline``:

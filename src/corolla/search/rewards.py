@@ -20,7 +20,7 @@ from corolla.search.reward import (
     RewardHistory,
     RewardSettings,
 )
-from corolla.state import State
+from corolla.state import Keeps, Stateful
 from corolla.types import ClientId
 
 
@@ -33,7 +33,7 @@ class Seen:
     memory_share: float = 0.0  # phi: memory needed / the client's budget, 0..1
 
 
-class Reward(ABC):
+class Reward(Stateful, ABC):
     """Turns the replies of a round into rewards and advantages, and remembers the baselines.
 
     Args:
@@ -45,6 +45,7 @@ class Reward(ABC):
 
     """
 
+    keeps: ClassVar[Keeps] = {"_history": ""}
     settings: RewardSettings
     needs: ClassVar[tuple[str, ...]]  # metrics without which a reply has no score
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)  # lowest and highest score
@@ -83,14 +84,6 @@ class Reward(ABC):
     def forget(self) -> None:
         """Go back to the start: no client was ever seen."""
         self._history = RewardHistory(settings=self.settings, bounds=self.bounds)
-
-    def state(self) -> State:
-        """Return the baselines."""
-        return self._history.state()
-
-    def load_state(self, state: State) -> None:
-        """Invert `state`."""
-        self._history.load_state(state)
 
 
 class Accuracy(Reward):

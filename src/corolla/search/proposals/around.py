@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from corolla.search.evolution import Fits
 from corolla.search.proposals.protocol import Observation, Proposals
 from corolla.spaces.architecture import Architecture
-from corolla.state import State
+from corolla.state import Keeps
 from corolla.types import ClientId
 
 
 class Around(Proposals):
     """Draws in its own way, and does otherwise as ``search`` does."""
+
+    keeps: ClassVar[Keeps] = {"_search": ""}
 
     def __init__(self, search: Proposals) -> None:
         self._search = search
@@ -42,11 +44,3 @@ class Around(Proposals):
     def describe(self, client: ClientId) -> dict[str, Any]:
         """Return the search's."""
         return self._search.describe(client)
-
-    def state(self) -> State:
-        """Return the search's."""
-        return self._search.state()
-
-    def load_state(self, state: State) -> None:
-        """Load the search's."""
-        self._search.load_state(state)

@@ -8,6 +8,7 @@ proposal is the best predicted of an evolution over the pairs so far. Ours: a sh
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from corolla.search.proposals.protocol import Observation, Proposals, SearchCont
 from corolla.search.proposals.rejection_sampling import uniform_draws
 from corolla.settings import CountOrNone, Share, settings
 from corolla.spaces.architecture import Architecture
-from corolla.state import State
+from corolla.state import Keeps
 from corolla.types import ClientId
 
 
@@ -35,6 +36,7 @@ class EvolvedSettings(PairsSettings):
 class Evolution(Proposals):
     """First random proposals, then the best predicted of what evolves from a client's own."""
 
+    keeps: ClassVar[Keeps] = {"_forest": ""}
     settings: EvolvedSettings
 
     def __init__(self, *, settings: EvolvedSettings, context: SearchContext) -> None:
@@ -91,11 +93,3 @@ class Evolution(Proposals):
         if self._forest.pairs.count(client) < self._initial:
             return None
         return self._forest.predictor(client, keep=True)
-
-    def state(self) -> State:
-        """Return all pairs."""
-        return self._forest.state()
-
-    def load_state(self, state: State) -> None:
-        """Invert `state`."""
-        self._forest.load_state(state)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from corolla.search.proposals.protocol import Observation, SearchContext
 from corolla.settings import settings
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.space import SearchSpace
-from corolla.state import State
+from corolla.state import Keeps, State, Stateful
 from corolla.types import ClientId, client_order
 
 KEPT = 500  # architectures per client
@@ -38,7 +38,7 @@ class _Sum:
         return self.total / self.count
 
 
-class Pairs:
+class Pairs(Stateful):
     """Mean rewards of architectures, per client; of more than `KEPT` those seen last.
 
     Kept as sums: in what order rewards came does not matter, and a checkpoint holds a row per client and
@@ -176,7 +176,7 @@ class PairsSettings:
     forest: ForestSettings  # ``min_pairs`` counts architectures, each with its mean reward
 
 
-class RewardForest:
+class RewardForest(Stateful):
     """Predicts a client's rewards from its own pairs or, with ``all``, from everybody's.
 
     Args:
@@ -184,6 +184,8 @@ class RewardForest:
         settings: `PairsSettings`.
 
     """
+
+    keeps: ClassVar[Keeps] = {"pairs": ""}
 
     def __init__(self, *, context: SearchContext, settings: PairsSettings) -> None:
         self._settings = settings.forest
@@ -225,11 +227,7 @@ class RewardForest:
         self._kept = {}
         self.pairs.add(observations)
 
-    def state(self) -> State:
-        """Return all pairs; forests are fitted again."""
-        return self.pairs.state()
-
     def load_state(self, state: State) -> None:
-        """Invert `state`."""
+        """Invert `state`; forests are fitted again."""
+        super().load_state(state)
         self._kept = {}
-        self.pairs.load_state(state)

@@ -7,7 +7,7 @@ that does not fit is not sent: the policy learns its reward of equation 9, and a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from corolla.search.proposals.rejection_sampling import until_one_fits
 from corolla.search.shared_policy import SharedPolicies
 from corolla.settings import settings
 from corolla.spaces.architecture import Architecture
-from corolla.state import State
+from corolla.state import Keeps
 from corolla.types import ClientId
 
 
@@ -33,6 +33,7 @@ class PolicyGradientSettings:
 class PolicyGradient(Proposals):
     """Draws from the client's policy; deploys its most probable architecture that fits."""
 
+    keeps: ClassVar[Keeps] = {"policies": ""}
     settings: PolicyGradientSettings
 
     def __init__(self, *, settings: PolicyGradientSettings, context: SearchContext) -> None:
@@ -120,11 +121,3 @@ class PolicyGradient(Proposals):
                 if len(row) > 1
             ],
         }
-
-    def state(self) -> State:
-        """Return the policies with their optimisers."""
-        return self.policies.state()
-
-    def load_state(self, state: State) -> None:
-        """Invert `state`."""
-        self.policies.load_state(state)

@@ -10,6 +10,7 @@ also moves towards what the forest prefers, as a policy that imitates its best d
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from corolla.search.proposals.pairs import PairsSettings, RewardForest
 from corolla.search.proposals.protocol import Observation, Proposals, SearchContext
 from corolla.settings import Count, settings
 from corolla.spaces.architecture import Architecture
-from corolla.state import State
+from corolla.state import Keeps, State
 from corolla.types import ClientId
 
 _OWN = "prescreen"
@@ -34,6 +35,8 @@ class PrescreenSettings(PairsSettings):
 
 class Prescreened(Around):
     """Proposes the best predicted of what ``search`` draws; deploys what ``search`` does."""
+
+    keeps: ClassVar[Keeps] = {"_forest": f"{_OWN}/"}
 
     def __init__(
         self, *, settings: PrescreenSettings, search: Proposals, context: SearchContext
@@ -64,17 +67,8 @@ class Prescreened(Around):
         own = {} if predict is None else {"predicted_reward": float(predict([architecture])[0])}
         return {**self._search.columns(client, architecture), **own}
 
-    def state(self) -> State:
-        """Return the search's state, and the pairs under a name of their own."""
-        inner, own = self._search.state(), self._forest.state()
-        arrays = {f"{_OWN}/{name}": array for name, array in own.arrays.items()}
-        return State({**inner.arrays, **arrays}, {**inner.meta, _OWN: own.meta})
-
     def load_state(self, state: State) -> None:
         """Invert `state`; one of a run that was not prescreened brings no pairs."""
-        arrays = {n: a for n, a in state.arrays.items() if not n.startswith(f"{_OWN}/")}
-        self._search.load_state(
-            State(arrays, {key: value for key, value in state.meta.items() if key != _OWN})
-        )
+        self._search.load_state(state)
         if _OWN in state.meta:
             self._forest.load_state(State(state.part(f"{_OWN}/"), state.meta[_OWN]))

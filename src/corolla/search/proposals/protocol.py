@@ -6,17 +6,17 @@ related operations". A search knows architectures and numbers; weights, clients 
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from corolla.search.evolution import Fits
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.space import SearchSpace
-from corolla.state import State
+from corolla.state import Stateful
 from corolla.types import ClientId
 
 
@@ -41,7 +41,7 @@ class Observation:
     misfit_advantage: float = 0.0  # what an architecture that does not fit is worth in this round
 
 
-class Proposals(Protocol):
+class Proposals(Stateful, ABC):
     """Subclass it: what has a body here is what a search without such knowledge says.
 
     `draws` and `chosen` change nothing and depend on the state, their arguments and the run's seed alone, so
@@ -89,14 +89,6 @@ class Proposals(Protocol):
     def describe(self, client: ClientId) -> dict[str, Any]:
         """Return entries for summary.json."""
         return {}
-
-    def state(self) -> State:
-        """Return all that was learned."""
-        return State()
-
-    def load_state(self, state: State) -> None:
-        """Invert `state`."""
-        return
 
 
 class Unlearning(Proposals):

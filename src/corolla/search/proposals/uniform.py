@@ -6,6 +6,7 @@ Li & Talwalkar, "Random Search and Reproducibility for Neural Architecture Searc
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -14,12 +15,14 @@ from corolla.search.proposals.pairs import Pairs
 from corolla.search.proposals.protocol import Observation, Proposals, SearchContext
 from corolla.search.proposals.rejection_sampling import uniform_draws
 from corolla.spaces.architecture import Architecture
-from corolla.state import State
+from corolla.state import Keeps
 from corolla.types import ClientId
 
 
 class Uniform(Proposals):
     """Draws anew in every round; deploys what brought the client most."""
+
+    keeps: ClassVar[Keeps] = {"_pairs": ""}
 
     def __init__(self, *, context: SearchContext) -> None:
         self._context = context
@@ -41,11 +44,3 @@ class Uniform(Proposals):
         The smallest where none fits.
         """
         return self._pairs.best(client, fits=fits) or self._context.space.smallest()
-
-    def state(self) -> State:
-        """Return all rewards."""
-        return self._pairs.state()
-
-    def load_state(self, state: State) -> None:
-        """Invert `state`."""
-        self._pairs.load_state(state)
