@@ -333,28 +333,6 @@ def test_cut_copies_and_refuses_a_state_of_another_space() -> None:
         TINY.cut(lacking, TINY.middle())
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"operations": "s5"}, "operations='s5': no such set of operations. Did you mean 's"),
-        ({"operations": ["sep_conv_7x7"]}, "no such operation. Did you mean 'sep_conv_"),
-        ({"operations": ["skip_connect"] * 2}, "names an operation twice"),
-        (
-            {"operations": ["none"]},
-            "leaves nothing that could be trained. Add at least one of skip_connect",
-        ),
-        ({"operations": []}, "leaves nothing that could be trained"),
-        ({"resolution": 30}, "resolution=30: two reduction cells halve.*Use 28 or 32"),
-        ({"resolution": 2}, "resolution=2: two reduction cells halve.*Use 4 or 8"),
-        ({"cells": 2}, "cells=2: cells at 1/3 and 2/3 of the depth reduce.*Use 3 or more"),
-        ({"channels": 0}, "channels=0: must be at least 1"),
-    ],
-)
-def test_bad_settings_are_refused(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(RefusedError, match=message):
-        make_space("darts", **change)
-
-
 def test_all_faults_of_the_settings_are_shown_at_once() -> None:
     with pytest.raises(RefusedError) as refusal:
         make_space("darts", operations=["zero", "skip"], resolution=9, cells=1, nodes=0)

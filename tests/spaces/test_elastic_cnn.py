@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -92,32 +90,6 @@ def test_one_convolution_more_is_added_to_what_it_reads() -> None:
     images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     logits = [space.load(a, space.cut(state, a))(images) for a in (space.smallest(), deep)]
     torch.testing.assert_close(*logits, rtol=0, atol=0)
-
-
-_STAGE = {"width": [4], "depth": [1], "kernel": [3]}
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"resolution": 7}, "resolution=7: 3 stages halve it, nothing is left; use 8 or more"),
-        ({"stages": []}, "space.stages=[]: needs at least one stage"),
-        (
-            {"stages": [{"width": [4]}]},
-            "space.stages[0] has ['width']: need ['depth', 'kernel', 'width']",
-        ),
-        (
-            {"stages": [_STAGE | {"width": [8, 4]}]},
-            "space.stages[0].width=[8, 4]: write distinct numbers",
-        ),
-        ({"stages": [_STAGE | {"kernel": [3, 4]}]}, "space.stages[0].kernel=[3, 4]: must be odd"),
-        ({"hidden": []}, "space.hidden=[]: write distinct numbers"),
-        ({"norm": "grop"}, "norm='grop': Did you mean 'group'?"),
-    ],
-)
-def test_wrong_settings(changes: dict[str, Any], expected: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(expected)):
-        make_space("elastic_cnn", **changes)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -154,33 +152,3 @@ def test_state_dict_of_a_subnet_loads_back_into_a_plain_module() -> None:
     subnet = SMALL.subnet(SMALL.smallest())
     SMALL.subnet(SMALL.smallest()).load_state_dict(subnet.state_dict())
     assert not [name for name in to_arrays(subnet) if "num_batches" in name]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"resolution": [3]}, r"space.resolution=3: the strides of 'mobilenetv3_8' divide it by 4"),
-        ({"stem_stride": 0}, "space.stem_stride=0: must be 1 or 2"),
-        ({"num_classes": 1}, "num_classes=1 must be >= 2"),
-        ({"stages": [{"width": [8]}]}, r"space.stages\[0\] has \['width'\]: need"),
-    ],
-)
-def test_bad_settings_are_refused(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        make_space("mobilenetv3_8", **change)
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "message"),
-    [
-        ("width", [16, 8], "write distinct numbers"),
-        ("kernel", [4], "must be odd"),
-        ("stride", 3, "must be 1 or 2"),
-        ("se", "false", "must be true or false"),
-        ("depth", [1.5], "whole numbers"),
-    ],
-)
-def test_bad_stages_are_refused(key: str, value: Any, message: str) -> None:
-    stage = {"width": [8], "depth": [1], "kernel": [3], "expand": [1], "stride": 1, "se": False}
-    with pytest.raises(ValueError, match=rf"space.stages\[0\].{key}.*{message}"):
-        make_space("mobilenetv3_8", stages=[stage | {key: value}])

@@ -254,14 +254,6 @@ def test_the_fingerprint_changes_with_the_network() -> None:
     assert space.fingerprint() != make_space("mobilenetv2_width_8", scaler=False).fingerprint()
 
 
-@pytest.mark.parametrize("rates", [[], [0.5], [1.0, 0.5], [0.0, 1.0], [0.5, 0.5, 1.0], ["a", 1.0]])
-def test_rates_that_are_none_are_refused(rates: list[Any]) -> None:
-    with pytest.raises(
-        ValueError, match=r"space\.rates=.*ascending numbers above 0, the last one 1"
-    ):
-        make_space("mobilenetv2_width_8", rates=rates)
-
-
 @pytest.mark.parametrize(
     ("base", "problem"),
     [

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from corolla.errors import RefusedError
 from corolla.launch import plan_run
 from corolla.records.run_directory import RunDirectory
 from corolla.training.interpolation import InterpolationSettings, train_interpolated
@@ -158,8 +157,3 @@ def test_alpha_is_kept_and_told(tmp_path: Path) -> None:
     ]
     assert told[1] == told[2]
     assert len({0.5, *told}) == 3
-
-
-def test_what_is_no_share_is_refused() -> None:
-    with pytest.raises(RefusedError, match=r"method\.alpha=1\.5: is out of range"):
-        plan_run(small("method=apfl", "method.alpha=1.5", "run_dir=unused"))

@@ -9,12 +9,10 @@ import yaml
 
 from corolla.config.build import build_space, header_of
 from corolla.config.schema import parse_config
-from corolla.errors import RefusedError
-from corolla.launch import plan_run
 from corolla.records.run_directory import RunDirectory
 from corolla.state import State
 from tests.states import differences
-from tests.strategies.conftest import SMALL, run
+from tests.strategies.conftest import run
 
 pytestmark = pytest.mark.slow
 ARMS = ["knn_per", "per_fedavg"]
@@ -77,16 +75,3 @@ def test_clients_that_were_not_in_training_personalise_the_finished_model(
     assert frozen.meta.pop("trained_clients") == ["0", "1", "2"]
     assert not differences(_state(source, method), frozen)
     assert set(directory.summary()["test_accuracy"]["per_client"]) == {"3", "4"}
-
-
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ("knn_per lambda_step=0.3", r"method.lambda_step=0\.3: .*such as 0\.1"),
-        ("per_fedavg beta=0.0", r"method.beta=0\.0: .*or null"),
-    ],
-)
-def test_bad_settings_are_refused_before_anything_starts(setting: str, message: str) -> None:
-    method, value = setting.split()
-    with pytest.raises(RefusedError, match=message):
-        plan_run([*SMALL, f"method={method}", f"method.{value}", "run_dir=unused"])

@@ -13,7 +13,6 @@ from torch import nn
 
 from clients.feddyn import MEAN_EXAMPLES, DynamicSettings, FedDynClient, UnclippedQuadratic
 from corolla.aggregation.statistics import is_statistic
-from corolla.errors import RefusedError
 from corolla.launch import plan_run
 from corolla.records.client_store import ClientStore
 from corolla.spaces.architecture import Architecture
@@ -132,8 +131,3 @@ def test_the_server_holds_the_mean_of_all_duals(tmp_path: Path) -> None:
     for name, q in weights_of(both, "strategy/dual/").items():
         np.testing.assert_allclose(q, sum(k.arrays[name] for k in kept) / 2, atol=1e-6)
         assert q.any(), name
-
-
-def test_private_parts_are_refused() -> None:
-    with pytest.raises(RefusedError, match=r"FedDyn: its dual variables pull clients"):
-        plan_run(small("method=feddyn", "private=[head]", "run_dir=unused"))

@@ -1,4 +1,4 @@
-"""FedKEMF: what it reduces to, what the server fuses; and what is refused before a start."""
+"""FedKEMF: what it reduces to, and what the server fuses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import torch
 import strategies.fedkemf
 from corolla.config.build import build_space, build_strategy, build_trainer_settings
 from corolla.data.images import Images
-from corolla.errors import RefusedError
 from corolla.federation import Federation
 from corolla.launch import plan_run
 from corolla.spaces.supernet import Supernet
@@ -21,7 +20,6 @@ from corolla.training.results import TrainResult
 from corolla.types import Arrays
 from strategies.fedkemf import FedKEMF
 from tests.strategies.conftest import (
-    SMALL,
     changed_replies,
     diverging,
     run,
@@ -171,24 +169,3 @@ def test_a_run_reports_both_networks(tmp_path: Path) -> None:
     assert last["distillation_loss"] >= 0
     assert len({tuple(entry["choices"]) for entry in summary["per_client"].values()}) > 1
     assert directory.saved_clients() == ["0", "1", "2", "3"]
-
-
-def test_without_images_the_server_averages_and_does_not_distil() -> None:
-    with pytest.raises(RefusedError) as caught:
-        plan_run(
-            [
-                *SMALL,
-                KEMF,
-                "run_dir=unused",
-                "server_set=none",
-                "method.architectures=larges",
-            ]
-        )
-    said = str(caught.value)
-    assert "server_set='none': fusion=distil trains on images of the server's own" in said
-    assert "or method.fusion=average" in said
-    assert (
-        "method.architectures='larges': is no way to choose architectures. Did you mean 'largest'"
-        in said
-    )
-    plan_run([*SMALL, KEMF, "run_dir=unused", "server_set=none", "method.fusion=average"])

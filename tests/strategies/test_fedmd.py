@@ -1,4 +1,4 @@
-"""FedMD: what is agreed, what travels, what stays; and what is refused before a start."""
+"""FedMD: what is agreed, what travels, and what stays."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from corolla.spaces.architecture import Architecture
 from corolla.tasks import Reply
 from strategies.fedmd import FedMD
 from strategies.private_architectures import PrivateArchitectures
-from tests.strategies.conftest import SMALL, run, small, without_times
+from tests.strategies.conftest import run, small, without_times
 from tests.strategies.test_reductions import weights_of
 
 MD = "method=fedmd"
@@ -141,18 +141,6 @@ def test_bytes_survive_the_wire() -> None:
     found = from_record(to_record({"pixels": pixels}))["pixels"]
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, pixels)
-
-
-def test_what_is_refused_is_told_at_once() -> None:
-    with pytest.raises(RefusedError) as caught:
-        plan_run([*SMALL, MD, "run_dir=unused", "server_set=none", "method.architectures=larges"])
-    said = str(caught.value)
-    assert "server_set='none': clients of FedMD agree on images of the server's" in said
-    assert "Use server_set=held_out" in said
-    assert (
-        "method.architectures='larges': is no way to choose architectures. Did you mean 'largest'"
-        in said
-    )
 
 
 # --- architectures ----------------------------------------------------------------------------------------

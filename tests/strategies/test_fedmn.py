@@ -13,11 +13,8 @@ import torch
 from torch import nn
 
 from clients.fedmn import ROUTER, TEMPERATURE, FedMNClient
-from corolla.config.build import build_space
 from corolla.data.images import Images
-from corolla.errors import RefusedError
 from corolla.export import load_client_model
-from corolla.launch import plan_run
 from corolla.records.client_models import load_model
 from corolla.spaces.modular import ModularSpace, ModulePool
 from corolla.tasks import Answer, Reply, Task
@@ -28,7 +25,7 @@ from corolla.types import Arrays
 from strategies.base import CorollaStrategy
 from tests.conftest import make_space
 from tests.spaces import from_values
-from tests.strategies.conftest import SMALL, run, without_times
+from tests.strategies.conftest import run, without_times
 from tests.strategies.test_contract import _config, _replies, _strategy
 from tests.strategies.test_reductions import weights_of
 
@@ -283,13 +280,3 @@ def test_a_router_learns_and_a_lacking_array_is_its_clients_failure(
     )
     assert not np.array_equal(before, after)
     json.dumps(directory.summary())
-
-
-def test_what_is_refused() -> None:
-    with pytest.raises(RefusedError, match=r"has no pools of modules.*space=lenet_modules"):
-        plan_run([*SMALL, OURS, "run_dir=unused", "space=lenet"])
-    with pytest.raises(RefusedError, match="the router travels with the network"):
-        _config("fedmn", "private=[head]")
-    with pytest.raises(RefusedError, match=r"temperature_end=0"):
-        _config("fedmn", "method.temperature_end=0")
-    assert build_space(_config("fedmn")).name == "lenet_modules"

@@ -14,7 +14,6 @@ import torch
 from clients.fednas import ALPHA
 from clients.site import Site, site_of
 from corolla.config.build import build_client
-from corolla.errors import RefusedError
 from corolla.launch import plan_run
 from corolla.search.architect import ArchitectSettings, Mixed, Sampled
 from corolla.spaces.darts_cells import DartsNetwork
@@ -163,20 +162,3 @@ def test_a_search_then_a_training_of_what_it_named(tmp_path: Path) -> None:
     assert summary["pooled"]["global"]["choices"] == list(model)
     late = directory.clients()[-1]
     assert late["architecture"] == list(model)
-
-
-@pytest.mark.parametrize(
-    ("overrides", "words"),
-    [
-        (["method.search_rounds=3"], "leaves none of 3 rounds to train what was found"),
-        (["train_on_validation=true"], "alpha would be chosen on images that are trained on"),
-        (["space=elastic_cnn"], "holds no mixed networks to search in"),
-        (["private=[head]"], "return alpha beside the whole network"),
-    ],
-)
-def test_what_cannot_work_is_refused(overrides: list[str], words: str) -> None:
-    base = small("method=fednas", "run_dir=unused")
-    if overrides[0].startswith("space="):
-        base = [o for o in base if not o.startswith("space")]
-    with pytest.raises(RefusedError, match=words):
-        plan_run([*base, *overrides])

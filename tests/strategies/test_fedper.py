@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from corolla.config.compose import compose_values
-from corolla.errors import RefusedError
 from corolla.launch import plan_run
 from tests.strategies.conftest import small
 from tests.strategies.test_contract import _strategy
@@ -35,18 +34,3 @@ def test_a_file_of_its_own_is_fedavg_with_private_parts(method: str) -> None:
 )
 def test_what_the_user_says_is_private_wins(overrides: list[str], private: list[str]) -> None:
     assert compose_values(overrides)["private"] == private
-
-
-def test_fedbn_is_refused_where_nothing_is_normalised() -> None:
-    with pytest.raises(RefusedError, match="fedbn: space 'lenet' has no arrays in norm") as caught:
-        plan_run(small("method=fedbn", "space=lenet", "run_dir=unused"))
-    (fault,) = caught.value.faults
-    assert (fault.key, fault.value) == ("private", ["norm"])
-    assert fault.remedy == "Leave it out, as in private=[], or take another space"
-
-
-def test_parts_that_are_all_arrays_are_refused() -> None:
-    """Nothing would travel, though no single part is everything."""
-    with pytest.raises(RefusedError, match="fedper: these are all arrays of space") as caught:
-        plan_run(small("method=fedper", "private=[stages,head,stem]", "run_dir=unused"))
-    assert "method=local" in caught.value.faults[0].remedy

@@ -16,7 +16,6 @@ from torch.nn import functional
 from clients.fedrep import _HEAD, FedRepClient
 from clients.site import Shared, site_of
 from corolla.config.build import build_client
-from corolla.errors import RefusedError
 from corolla.launch import plan_run
 from corolla.records.client_models import load_model, model_directory
 from corolla.records.client_store import ClientStore
@@ -150,13 +149,6 @@ def test_the_head_is_fitted_to_the_newest_body_before_it_is_scored(
     moved = {n for n in arrays if answer.arrays[n].tobytes() != arrays[n].tobytes()}
     assert moved & client._head == (client._head if epochs else set())
     assert not list(tmp_path.iterdir())
-
-
-def test_a_head_that_travels_is_refused() -> None:
-    with pytest.raises(RefusedError, match="fedrep keeps heads at the clients") as caught:
-        plan_run(small("method=fedrep", "private=[norm]", "run_dir=unused"))
-    assert caught.value.faults[0].key == "private"
-    plan_run(small("method=fedrep", "private=[head,norm]", "run_dir=unused"))
 
 
 @pytest.mark.slow

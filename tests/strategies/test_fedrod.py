@@ -12,11 +12,9 @@ from torch import nn
 
 from clients.fedrod import FedRodClient
 from corolla.config.compose import compose_values
-from corolla.errors import RefusedError
-from corolla.launch import plan_run
 from corolla.spaces.supernet import to_arrays
 from corolla.training.second_head import SecondHead, add_head, blank_head
-from tests.strategies.conftest import run, small, without_times
+from tests.strategies.conftest import run, without_times
 from tests.strategies.test_fedrep import HEAVY, TINY, changed, client_alone, model_and_task
 from tests.strategies.test_reductions import weights_of
 
@@ -34,15 +32,6 @@ def test_its_global_model_is_fedavgs_by_balanced_softmax(tmp_path: Path) -> None
     assert without_times(theirs["global"]) == without_times(ours["global"])
     for row in fedrod.clients():  # the head stays
         assert row["bytes_up"] == row["bytes_down"] == sum(a.nbytes for a in right.values())
-
-
-def test_a_private_generic_head_is_refused() -> None:
-    plan_run(small("method=fedrod", "space=mobilenetv3_8", "private=[norm]", "run_dir=unused"))
-    for parts in ("[head]", "[norm,head]"):
-        with pytest.raises(
-            RefusedError, match=r"private=.*its generic head would never be averaged"
-        ):
-            plan_run(small("method=fedrod", f"private={parts}", "run_dir=unused"))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from corolla.config.schema import RunConfig
-from corolla.errors import RefusedError
 from corolla.launch import plan_run
 from corolla.types import Arrays
 from strategies import pfedhn
@@ -84,19 +83,3 @@ def test_attention_of_its_own_layers_counts_too() -> None:
     )
     assert {name.split(".")[-2] for name in strategy._start} == {"query", "key", "value"}
     assert len({array.shape for array in strategy._start.values()}) > 1
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        (["space=lenet"], r"space='lenet': FedTP personalises attention.* space=vit_32"),
-        (["space=vit_32", "private=[stages]"], r"space='vit_32': FedTP personalises attention"),
-        (
-            ["space=vit_32", "method.hypernetwork.hidden=100000"],
-            r"chunk=None: the hypernetwork has",
-        ),
-    ],
-)
-def test_refusals(settings: list[str], words: str) -> None:
-    with pytest.raises(RefusedError, match=words):
-        _on_another_space(*settings)

@@ -21,7 +21,6 @@ from corolla.aggregation.magnitude import (
     unpacked,
 )
 from corolla.config.build import build_space, build_strategy, build_trainer_settings
-from corolla.errors import RefusedError
 from corolla.export import load_client_model
 from corolla.federation import Federation
 from corolla.records.run_directory import RunDirectory
@@ -249,19 +248,3 @@ def test_a_deployed_submodel_has_its_size_whoever_took_part(deploy: str, tmp_pat
         assert _nonzero(directory, client, layout) == count_of(layout.size, size)
     scores = directory.summary()["global"]["test_accuracy"]["per_client"]
     assert sorted(scores) == ["0", "1", "2", "3"]
-
-
-@pytest.mark.parametrize(
-    ("override", "said"),
-    [
-        ("method.sizes=[1.0,0.0]", r"sizes=\[1.0, 0.0\]: are not shares of the weights"),
-        ("method.sizes=[1.5]", "are not shares of the weights"),
-        ("method.sizes=[]", "are not shares of the weights"),
-        ("method.threshold=layers", "Did you mean 'layer'"),
-        ("private=[head]", "its submodels are weights from all over the network"),
-        ("robust=median", "has no average of models that the rule could replace"),
-    ],
-)
-def test_what_is_refused(override: str, said: str) -> None:
-    with pytest.raises(RefusedError, match=said):
-        _strategy(_config("fiarse", ONE, override))

@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 
-from corolla.errors import RefusedError, RunFailedError
-from corolla.launch import plan_run
+from corolla.errors import RunFailedError
 from corolla.spaces.architecture import Architecture
 from corolla.tasks import Failure
 from strategies.evaluation import Evaluator
 from strategies.final_choice import choose_finally
 from strategies.perfednas import PerFedNAS
-from tests.strategies.conftest import SMALL, results, resumed, run
+from tests.strategies.conftest import results, resumed, run
 from tests.strategies.test_contract import _config, _strategy
 
 DRAWS = "method.final_draws=3"
@@ -105,11 +104,3 @@ def test_a_run_that_is_killed_during_the_choice_makes_the_same(
                 run(tmp_path / name, "method=perfedrlnas", *TINY, DRAWS)
         assert (PerFedNAS.settle_on, Evaluator.deploy) == (settle, deploy)
         assert results(resumed(tmp_path / name)) == results(whole)
-
-
-def test_a_choice_on_images_that_are_trained_on_is_refused() -> None:
-    settings = ["method=perfednas", "method/proposals=random", DRAWS, "train_on_validation=true"]
-    with pytest.raises(
-        RefusedError, match="architectures would be chosen on images that are trained on"
-    ):
-        plan_run([*SMALL, *settings, "run_dir=unused"])

@@ -5,12 +5,10 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-import pytest
 from rich.console import Console
 from rich.table import Table
 
 from corolla.cli import tables
-from corolla.errors import RefusedError
 from corolla.launch import plan_run
 from corolla.report.facts import facts
 from corolla.report.load import load_run
@@ -85,9 +83,3 @@ def test_who_is_drawn_depends_on_the_seed_and_not_on_who_else_is_there() -> None
     left = [name for name in names if name != few[0]]
     assert set(few[1:]) <= set(drawn(left))
     assert drawn(names[:3]) == names[:3]
-
-
-def test_what_needs_an_end_is_refused_without_one() -> None:
-    settings = ["evaluation.deploy=fine_tuned", "evaluation.final=none", "run_dir=unused"]
-    with pytest.raises(RefusedError, match=r"evaluation\.final.*deploy=fine_tuned"):
-        plan_run([*SMALL, *settings])

@@ -386,46 +386,7 @@ def test_a_node_that_cannot_train_the_knowledge_model_sits_stage_1_out(
     assert caplog.messages.count(said) == 1
 
 
-# --- refusals -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("override", "words"),
-    [
-        ("rounds=2", r"rounds=2: leaves no round to retrain[\s\S]*rounds=3"),
-        ("server_set=none", r"server_set='none'[\s\S]*images of the server's own"),
-        (f"{SEARCH}.predictor.initial=4", rf"{SEARCH}.predictor.initial=4[\s\S]*forest needs"),
-        (f"{SEARCH}.recalibration_images=1", rf"{SEARCH}.recalibration_images=1"),
-        (
-            "method.retraining.loss=crossentropy",
-            r"method.retraining.loss='crossentropy': is not known. Did you",
-        ),
-        ("method.supernet_training.rounds=0", r"method.supernet_training.rounds=0"),
-        (
-            "method.supernet_training.teach=nobody",
-            r"method.supernet_training.teach='nobody'",
-        ),
-        ("cap.low=-0.5", r"cap"),
-        ("train_on_validation=true", r"train_on_validation=True: architectures would be chosen"),
-        ("server_set.images=1", r"server_set.images=1: is out of range. Use a whole number, 2"),
-        (
-            "method.supernet_training.knowledge=largest",
-            r"method.supernet_training.knowledge='largest': takes [\d,]+ multiply-accumulates and [\s\S]*"
-            r"limits of client 0, 1[\s\S]*use smallest",
-        ),
-    ],
-)
-def test_what_cannot_work_is_refused_before_it_starts(override: str, words: str) -> None:
-    overrides = small(HAPFNAS, "run_dir=unused", "cap=range")
-    if override == "server_set=none":
-        overrides = [o for o in overrides if not o.startswith("server_set")]
-    with pytest.raises(RefusedError, match=words):
-        plan_run([*overrides, override])
-
-
-@pytest.mark.parametrize("override", [f"{SEARCH}.by=random", f"{SEARCH}.fitness=test"])
-def test_what_chooses_nothing_on_validation_may_train_on_it(override: str) -> None:
-    assert plan_run(small(HAPFNAS, override, "train_on_validation=true", "run_dir=unused"))
+# --- defaults -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

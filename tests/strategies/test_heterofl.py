@@ -19,7 +19,6 @@ from clients.site import Site, site_of
 from clients.width_sliced import ClassSettings, WidthSlicedClient
 from corolla.aggregation.regions import region_shape
 from corolla.config.build import build_space, build_strategy, build_trainer_settings
-from corolla.errors import RefusedError
 from corolla.federation import Federation
 from corolla.launch import plan_run
 from corolla.records.client_models import load_model
@@ -343,26 +342,3 @@ def test_the_model_that_is_kept_has_the_mask_in_it(deploy: str, tmp_path: Path) 
     found = site.trainer.evaluate(model, data.test)
     prefix = "" if deploy == "as_trained" else "fine_tuned_"
     assert metrics[f"{prefix}test_accuracy"] == found.accuracy
-
-
-# --- what is refused ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("overrides", "problem"),
-    [
-        (["space=mobilenetv2_8"], "has no width rates, which HeteroFL gives to clients"),
-        (["method.assignment=dynamics"], "Did you mean 'dynamic'"),
-        (["method.rates=[0.3,1.0]"], r"rates=\[0\.3\]: are not rates of the space"),
-        (["method.rates=[]"], "are not rates of the space"),
-        ([LIMITS, "method.rates=[1.0]"], "a client's limits decide its rate"),
-        (["trainer.loss=balanced_softmax"], "cannot leave out classes that a client lacks"),
-    ],
-)
-def test_settings_that_do_not_fit_are_refused(overrides: list[str], problem: str) -> None:
-    with pytest.raises(RefusedError, match=problem):
-        _strategy("heterofl", *overrides)
-
-
-def test_another_loss_is_fine_without_the_mask() -> None:
-    _strategy("heterofl", "trainer.loss=balanced_softmax", FREE[0])

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from corolla.aggregation.mixing import mixed
-from corolla.errors import RefusedError
 from corolla.launch import plan_run
 from corolla.records.run_directory import RunDirectory
 from corolla.training.coin import CoinSettings, flips, images_of_steps, own_share
@@ -159,19 +158,3 @@ def test_a_run_by_the_coin_tells_its_steps(tmp_path: Path) -> None:
         assert row["samples_processed"] == 32 * lines[row["round"] - 1]["local_steps"]
         assert row["num_examples"] == 18
     assert [line["averagings"] >= 1 for line in lines] == [True, True]
-
-
-@pytest.mark.parametrize("setting", ["beta=1.5", "p=0.0", "p=1.0"])
-def test_what_cannot_be_is_refused(setting: str) -> None:
-    with pytest.raises(RefusedError, match=rf"method\.{setting}: is out of range"):
-        plan_run(small("method=l2gd", f"method.{setting}", "run_dir=unused"))
-
-
-def test_more_models_than_the_memory_holds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("corolla.training.available_memory.available_mib", lambda device: 0.1)
-    asked = small("method=l2gd", "run_dir=unused")
-    plan_run(asked)  # the mean of a round needs nobody's model afterwards
-    with pytest.raises(
-        RefusedError, match=r"mean_of='known': .*a model of each of 4 clients; .* 0 MiB"
-    ):
-        plan_run([*asked, "method.mean_of=known"])

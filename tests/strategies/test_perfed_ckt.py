@@ -1,4 +1,4 @@
-"""PerFed-CKT: who is in which cluster, what is taught, what stays; and what is refused before a start."""
+"""PerFed-CKT: who is in which cluster, what is taught, what stays."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from clients.perfed_ckt import OUTPUTS, TAUGHT
 from corolla.aggregation.clusters import clusters_of
 from corolla.config.build import build_space, build_strategy, build_trainer, build_trainer_settings
 from corolla.data.images import Images
-from corolla.errors import RefusedError
 from corolla.federation import Federation
 from corolla.launch import plan_run
 from corolla.tasks import Reply
 from corolla.training.codistillation import CoDistillation
 from corolla.types import Arrays
 from strategies.perfed_ckt import PerFedCKT
-from tests.strategies.conftest import SMALL, run, small, without_times
+from tests.strategies.conftest import run, small, without_times
 from tests.strategies.test_fedmd import private_models
 from tests.strategies.test_reductions import ONE
 
@@ -169,19 +168,3 @@ def test_without_the_term_it_is_local_bit_for_bit_and_only_logits_go_up(tmp_path
     assert ["public_distance" in row for row in rows] == [False] * 2 + [True] * 2
     for row in rows[2:]:
         assert row["samples_processed"] == 18 + 20  # one step, of all public images
-
-
-def test_what_is_refused_is_told_at_once() -> None:
-    with pytest.raises(RefusedError) as caught:
-        plan_run([*SMALL, CKT, "run_dir=unused", "server_set=none", "method.architectures=larges"])
-    said = str(caught.value)
-    assert "server_set='none': clients of PerFedCKT agree on images of the server's" in said
-    assert "Use server_set=held_out" in said
-    assert (
-        "method.architectures='larges': is no way to choose architectures. Did you mean 'largest'"
-        in said
-    )
-    with pytest.raises(RefusedError, match=r"clusters=4: every one of 4 participants .* or 1"):
-        _strategy("method.clusters=4")
-    with pytest.raises(RefusedError, match=r"lambda_public=-1.0: is out of range"):
-        _strategy("method.lambda_public=-1.0")

@@ -12,10 +12,9 @@ import torch
 
 from corolla.aggregation.statistics import is_statistic
 from corolla.errors import RefusedError
-from corolla.launch import plan_run
 from corolla.training.hypernetwork import Hypernetwork, HypernetworkSettings, clipped, stepped
 from corolla.types import Arrays
-from tests.strategies.conftest import run, small
+from tests.strategies.conftest import run
 from tests.strategies.test_contract import BLOCKS, _config, _replies, _strategy
 
 # An embedding of one number, one layer: h is linear in psi, and all can be said in one line.
@@ -173,23 +172,6 @@ def test_private_heads_are_not_written(tmp_path: Path) -> None:
         arrays = directory.client_model(client)[1]
         bodies.append(arrays[next(n for n in arrays if n not in heads and not is_statistic(n))])
     assert not np.array_equal(*bodies)
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        (
-            ["method.hypernetwork.hidden=1000000"],
-            r"chunk=None: the hypernetwork has 3,\d{3},\d{3},",
-        ),
-        (["method.hypernetwork.lr=1.5"], r"method.hypernetwork.lr=1.5: is out of range"),
-        (["method.steps=both"], r"method.steps='both': is not known"),
-        (["stage=new_clients"], r"pfedhn"),
-    ],
-)
-def test_refusals(settings: list[str], words: str) -> None:
-    with pytest.raises(RefusedError, match=words):
-        plan_run(small("method=pfedhn", *settings, "run_dir=unused"))
 
 
 def test_too_little_memory_names_size_and_remedy() -> None:

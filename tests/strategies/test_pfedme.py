@@ -11,12 +11,10 @@ import torch
 from torch import Tensor
 
 from corolla.aggregation.statistics import is_statistic
-from corolla.errors import RefusedError
-from corolla.launch import plan_run
 from corolla.spaces.supernet import to_arrays
 from corolla.training.moreau import MoreauSettings, train_moreau
 from tests.clients.test_own_model import _Client
-from tests.strategies.conftest import run, small
+from tests.strategies.conftest import run
 from tests.strategies.test_contract import _config, _replies, _strategy
 from tests.training.conftest import PLAIN, Affine, dots, sgd
 
@@ -162,15 +160,3 @@ def test_a_run_tells_personal_global_and_stale_scores(tmp_path: Path) -> None:
     assert told == [client for client in dict.fromkeys(drawn) if client != drawn[-1]]
     (first, *_) = directory.clients()
     assert first["samples_processed"] == 5 * first["num_examples"]
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        (["method.inner_lr=0.14"], r"method\.inner_lr=0\.14: times .* the inner steps diverge"),
-        (["method.beta=0"], r"method\.beta=0: is out of range"),
-    ],
-)
-def test_steps_that_cannot_converge_are_refused(settings: list[str], message: str) -> None:
-    with pytest.raises(RefusedError, match=message):
-        plan_run(small("method=pfedme", *settings, "run_dir=unused"))

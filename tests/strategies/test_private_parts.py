@@ -181,27 +181,6 @@ def test_a_knowledge_network_has_private_parts_of_its_own(
     assert all(kept[name].tobytes() != initial[name].tobytes() for name in private)
 
 
-@pytest.mark.parametrize(
-    ("method", "remedy"),
-    [
-        ("local", "Use private=[]"),
-        ("fedmd", "Use private=[]"),
-        ("global_nas", "Use private=[]"),
-        ("hapfnas", "method=perfedrlnas"),
-        ("fedrolex", "method=heterofl"),
-        ("fedkemf", "fusion=average"),
-    ],
-)
-def test_a_method_whose_messages_are_no_such_models_says_so(
-    method: str, remedy: str, tmp_path: Path
-) -> None:
-    with pytest.raises(RefusedError) as caught:
-        plan_run(small(f"method={method}", f"run_dir={tmp_path}", "private=[head]"))
-    (fault,) = caught.value.faults
-    assert fault.key == "private"
-    assert remedy in fault.remedy
-
-
 @pytest.mark.slow
 def test_new_clients_start_from_the_initial_private_parts(tmp_path: Path) -> None:
     arm = ("method=fedavg", *TWO, *TINY, "new_clients=1", "evaluation.statistics=aggregate")
@@ -224,19 +203,6 @@ def test_a_private_classifier_knows_its_clients_classes(
 ) -> None:
     overrides = small(f"run_dir={tmp_path}", f"private=[{part}]", "evaluation.prior=client")
     assert plan_run(overrides).config.class_prior == prior
-
-
-@pytest.mark.parametrize(
-    ("value", "said"),
-    [
-        ("[head,haed]", "'haed' is not a part of a model. Did you mean"),
-        ("head", "private='head': is not a list"),
-        ("[1]", "private=\\[1\\]: is not a list"),
-    ],
-)
-def test_what_is_no_part_is_refused(value: str, said: str, tmp_path: Path) -> None:
-    with pytest.raises(RefusedError, match=said):
-        plan_run(small(f"run_dir={tmp_path}", f"private={value}"))
 
 
 @pytest.mark.parametrize(

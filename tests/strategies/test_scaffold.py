@@ -275,8 +275,3 @@ def test_a_change_of_another_shape_is_its_clients_failure(
     assert line["participants"] == ["0"]
     assert f"{CONTROL}" in line["failed"][0]["reason"]
     assert "has shape" in line["failed"][0]["reason"]
-
-
-def test_private_parts_are_refused() -> None:
-    with pytest.raises(RefusedError, match=r"Scaffold: its control variates pull clients"):
-        plan_run(small("method=scaffold", "private=[head]", "run_dir=unused"))

@@ -14,7 +14,6 @@ from torch import nn
 from corolla.config.build import build_dataset, build_trainer
 from corolla.config.groups import methods
 from corolla.data.federation import FederationData
-from corolla.errors import RefusedError
 from corolla.export import load_client_model
 from corolla.launch import plan_run
 from corolla.records.client_facts import read_client_facts
@@ -158,14 +157,6 @@ def test_what_is_deployed_is_a_setting_with_one_meaning_for_all(tmp_path: Path) 
     assert found["as_trained"]["as_trained"] == found["fine_tuned"]["as_trained"]
     first, second = found["as_trained", "model"], found["fine_tuned", "model"]
     assert any(not np.array_equal(first[name], second[name]) for name in first)
-
-
-def test_there_must_be_a_fine_tuning_to_deploy() -> None:
-    overrides = ["evaluation.deploy=fine_tuned", "evaluation.fine_tune_epochs=0", "run_dir=unused"]
-    with pytest.raises(
-        RefusedError, match=r"evaluation\.deploy='fine_tuned': there is no fine-tuning"
-    ):
-        plan_run([*SMALL, *overrides])
 
 
 def test_received_models_are_scored_in_rounds_only_where_a_reward_needs_it(tmp_path: Path) -> None:

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-from corolla.errors import RefusedError
-from corolla.launch import plan_run
-from tests.strategies.conftest import SMALL, results, run
+from tests.strategies.conftest import results, run
 
 POLICIES = "method=perfedrlnas"
 CONSTANT = "trainer.lr_schedule=constant"  # or the step would depend on the number of rounds
@@ -32,11 +28,3 @@ def test_nothing_settles_by_default(tmp_path: Path) -> None:
     plain = run(tmp_path / "plain", POLICIES)
     explicit = run(tmp_path / "explicit", POLICIES, "method.settle=0.0")
     assert results(plain) == results(explicit)
-
-
-@pytest.mark.parametrize("warmup", [0, 1])
-def test_a_share_that_leaves_nothing_to_search_is_refused(warmup: int) -> None:
-    settings = ["rounds=2", f"method.settle={0.9 if warmup == 0 else 0.5}"]
-    settings.append(f"method.warmup_rounds={warmup}")
-    with pytest.raises(RefusedError, match=r"settle=.*leaves no round to search in"):
-        plan_run([*SMALL, POLICIES, *settings, "run_dir=unused"])

@@ -18,12 +18,10 @@ from corolla.aggregation.client_graph import (
     similarity_graph,
 )
 from corolla.aggregation.statistics import is_statistic
-from corolla.errors import RefusedError
-from corolla.launch import plan_run
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.model_parts import end_of
 from corolla.tasks import Task
-from tests.strategies.conftest import run, small
+from tests.strategies.conftest import run
 from tests.strategies.test_contract import BLOCKS, _config, _replies, _strategy
 from tests.strategies.test_reductions import weights_of
 from tests.strategies.test_scaffold import _plain_site
@@ -178,23 +176,3 @@ def test_the_server_saves_the_smoothed_model_alone(tmp_path: Path) -> None:
     assert len(flat) == own.shape[1] == sum(array.size for array in saved.values())
     summary = directory.summary()
     assert sorted(summary["global"]["test_accuracy"]["per_client"]) == ["0", "1"]
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        (["private=[head]"], r"Sfl: its server compares and smooths whole models"),
-        (["method.architecture=fitting"], r"architecture='fitting'"),
-        (["method.graph=given"], r"graph='given': is not known"),
-    ],
-)
-def test_refusals(settings: list[str], words: str) -> None:
-    """Clients of unequal shapes have no row in common: there is one architecture."""
-    with pytest.raises(RefusedError, match=words):
-        plan_run(small("method=sfl", *settings, "run_dir=unused"))
-
-
-def test_more_models_than_the_memory_holds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("corolla.training.available_memory.available_mib", lambda device: 0.1)
-    with pytest.raises(RefusedError, match=r"a model of each of 4 clients; .* 0 MiB are free"):
-        plan_run(small("method=sfl", "run_dir=unused"))

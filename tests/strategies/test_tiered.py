@@ -8,13 +8,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from corolla.errors import RefusedError
-from corolla.launch import plan_run
 from corolla.spaces.architecture import Architecture
 from corolla.tasks import Reply, Task
 from strategies.running.pooled import pooled, statistics_together
 from strategies.tiered import Tiered
-from tests.strategies.conftest import changed_replies, run, small
+from tests.strategies.conftest import changed_replies, run
 from tests.strategies.test_contract import _config, _replies, _strategy
 
 FITTEST = ["method=deepfednas", "space=elastic_cnn", "space.supernet.resolution=8"]
@@ -168,24 +166,6 @@ def test_a_tier_is_scored_with_batchnorm_of_all_clients_images(tmp_path: Path) -
     assert tier["choices"] == summary["per_client"]["0"]["choices"]
     assert tier["val_accuracy"] == summary["as_trained"]["val_accuracy"]["mean"]
     assert tier["test_accuracy"] == summary["as_trained"]["test_accuracy"]["mean"]
-
-
-@pytest.mark.parametrize(
-    ("override", "words"),
-    [
-        ("server_set=none", "tiers are searched on labelled images of the server's own"),
-        ("method.tiers.shares=[0.001,1.0]", "after 200 draws from space"),
-        ("method.tiers.shares=[1.0,0.5]", "do not ascend"),
-        ("method.fine_tuning.rounds=3", "leaves none of 3 rounds to train the supernet in"),
-        ("method.settle=0.5", "every client deploys the architecture of its tier"),
-    ],
-)
-def test_what_cannot_work_is_refused(override: str, words: str) -> None:
-    base = small("method=superfednas", "run_dir=unused")
-    if override.startswith("server_set"):
-        base = [other for other in base if not other.startswith("server_set")]
-    with pytest.raises(RefusedError, match=words):
-        plan_run([*base, override])
 
 
 def test_a_client_whose_statistics_are_beyond_all_bounds_spoils_nobodys() -> None:
