@@ -59,7 +59,7 @@ class PrivateArchitectures(Stateful):
         if isinstance(which, str) and which not in kinds:
             remedy = f"{nearest(which, kinds)}, or a list of choice indices"
             raise RefusedError(
-                Fault("architectures", which, "is no way to choose architectures", remedy)
+                Fault("architectures", which, "is not known", remedy)
             )
         self._space, self._seed = federation.space, federation.seed
         self._which, self._candidates, self._shared = which, candidates, shared

@@ -203,7 +203,7 @@ def _check(
     if statistics not in ("aggregate", "keep"):
         remedy = nearest(statistics, ("aggregate", "keep"))
         faults.append(
-            Fault("statistics", statistics, "is no way to treat BatchNorm statistics", remedy)
+            Fault("statistics", statistics, "is not known", remedy)
         )
     if faults:
         raise RefusedError(faults)
