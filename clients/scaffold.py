@@ -51,8 +51,8 @@ class VariateSettings:
     def __post_init__(self) -> None:
         """Refuse what no public code does."""
         if self.form == "niid_bench" and self.option == "I":
-            remedy = "Use option=II, or form=paper"
-            raise RefusedError(Fault("option", "I", "is not that of form=niid_bench", remedy))
+            remedy = "Use method.option=II, or method.form=paper"
+            raise RefusedError(Fault("option", "I", "does not exist in form=niid_bench", remedy))
 
 
 class Correction:

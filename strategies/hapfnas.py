@@ -209,9 +209,7 @@ class Hapfnas(CorollaStrategy):
             f"takes {costs.macs:,} multiply-accumulates and {costs.training_memory_mib:.1f} MiB to "
             f"train, beyond the limits of client {names_of(unable)}"
         )
-        remedy = (
-            "Every client trains it: use smallest, or raise the limits (cap, memory_budget_mib)"
-        )
+        remedy = "Use smallest, which every client can train, or raise the limits (cap, memory_budget_mib)"
         return [Fault("supernet_training.knowledge", knowledge, problem, remedy)]
 
     def _able(self, available: Sequence[ClientId]) -> list[ClientId]:

@@ -152,7 +152,7 @@ class Admission:
         self._warned.add(name)
         if len(self._warned) > _MOST_WARNINGS:
             _LOG.warning(
-                "replies hold more that was not asked for; it is dropped without further warnings"
+                "replies hold still more that was not asked for: dropped, and no longer named here"
             )
             return
         _LOG.warning("replies hold %r, which was not asked for: dropped", brief(name, 80))

@@ -89,7 +89,7 @@ def test_a_line_that_is_no_cell_is_named(tmp_path: Path) -> None:
     with file.path.open("a") as text:
         text.write('{"round": 1}\n')
     with pytest.raises(
-        CorruptStateError, match=r"cells.jsonl, line 2 is damaged: not a cell.*--fresh"
+        CorruptStateError, match=r"cells.jsonl, line 2 is damaged: it is no measured cell.*--fresh"
     ):
         file.read()
 

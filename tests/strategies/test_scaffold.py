@@ -133,7 +133,7 @@ def test_niid_bench_starts_at_the_weights(store: ClientStore) -> None:
     answer = _fit(store, 1, w=0.5, momentum=0.5, form="niid_bench")
     assert answer.arrays["weight"] == pytest.approx(1.225)
     assert answer.arrays[CONTROL + "weight"] == pytest.approx(-0.425 - 0.5)
-    with pytest.raises(RefusedError, match=r"option='I': is not that of form=niid_bench"):
+    with pytest.raises(RefusedError, match=r"option='I': does not exist in form=niid_bench"):
         VariateSettings(option="I", form="niid_bench")
 
 

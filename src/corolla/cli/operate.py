@@ -147,11 +147,13 @@ def _interrupt(held_by: str, directory: RunDirectory, *, flowers: int | None) ->
     """Ask the process that holds the run to end, as Ctrl-C does; ``flowers``: its number there, if any."""
     found = re.fullmatch(r"pid (\d+) on (.*)", held_by)
     if found is None or found.group(2) != platform.node():
-        remedy = "Stop it there: corolla stop RUN_DIR, or kill that process"
+        remedy = "Stop it there, with corolla stop RUN_DIR"
         if flowers is not None:
             remedy = f"Stop it where you gave `flwr run`: flwr stop {flowers}"
         path = str(directory.path)
-        raise RefusedError(Fault("run_dir", path, f"is held by {held_by}, not on here", remedy))
+        raise RefusedError(
+            Fault("run_dir", path, f"{held_by} works on it, and that is another machine", remedy)
+        )
     # Not SIGINT: a shell that starts a command in the background has it ignored.
     os.kill(int(found.group(1)), signal.SIGTERM)
 

@@ -75,7 +75,9 @@ def node_data(
     if min(sizes) < 1:
         parts = "{} train, {} validation, {} test".format(*sizes)
         problem = f"{len(labels)} images are too few ({parts})"
-        raise RefusedError(Fault(KEY, str(data_dir), problem, "Each split needs at least 1 image"))
+        raise RefusedError(
+            Fault(KEY, str(data_dir), problem, "Put more images there: each split needs 1 or more")
+        )
     indices = stratified_split(
         np.arange(len(labels), dtype=np.int64),
         labels,

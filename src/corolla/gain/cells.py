@@ -55,7 +55,7 @@ class CellFile:
         cells = {}
         for number, row in enumerate(read_lines(self.path), start=1):
             if row.keys() != names:
-                problem = f"not a cell, it has {sorted(row)}"
+                problem = f"it is no measured cell, its keys are {sorted(row)}"
                 where = f"{self.path}, line {number}"
                 raise CorruptStateError(where, problem, "Start again with --fresh")
             cell = Cell(**row)

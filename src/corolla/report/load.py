@@ -7,7 +7,6 @@ refuses a damaged file, because a run would go on from it; here it becomes a not
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from corolla.errors import Fault, RefusedError
+from corolla.errors import Fault, RefusedError, is_number
 from corolla.records.errors import CorruptStateError
 from corolla.records.json_files import read_json
 from corolla.records.seals import read_config, unsealed
@@ -263,9 +262,7 @@ def _renamed(value: Any, names: Mapping[str, str], key: str) -> Any:
 
 def number(value: Any) -> float | None:
     """Return ``value`` if it is a finite number, else None (absent, null, NaN, text)."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return value
+    return value if is_number(value) else None
 
 
 def load_run(directory: Path) -> Run:

@@ -37,7 +37,9 @@ def read_lists(path: Path) -> list[NDArray[np.int64]] | None:
         missing = [name for name in names if name not in content]
         if missing:
             problem = f"names client {missing[0]}, but has no list for it"
-            raise RefusedError(Fault(KEY, str(path), problem, "Get the whole file"))
+            raise RefusedError(
+                Fault(KEY, str(path), problem, "Give a file that has a list for every client")
+            )
         rows = {str(name): content[name] for name in names}
     elif isinstance(content, Sequence) and not isinstance(content, str):
         rows = {str(place): row for place, row in enumerate(content)}
