@@ -436,7 +436,7 @@ FAMILY_SETTINGS: dict[str, dict[str, Any]] = {
         },
     },
     "family_fedrlnas_cifar10": {
-        "lambda_time": 0.0,  # PerFedRLNAS's price on time is not FedRLNAS's
+        # PerFedRLNAS's price on time is not FedRLNAS's.
         "method": {"policy": {"shared": True, "residual": 0.0}, "reward": {"lambda_time": 0.0}},
     },
     "family_fedpnas_cifar10": {"private": ["head", "1.2."]},
