@@ -216,14 +216,9 @@ class RayEngine:
     def _gpu_faults(self) -> list[Fault]:
         key, value = "engine.gpus_per_client", self._gpus_per_client
         if not is_number(value) or not 0 <= value <= 1024:
-            return [
-                Fault(
-                    key,
-                    value,
-                    "must be 0 or more GPUs for a client",
-                    "Use 0, or a number such as 0.5.",
-                )
-            ]
+            problem = "must be 0 or more GPUs for a client"
+            remedy = "Use 0, or a number such as 0.5."
+            return [Fault(key, value, problem, remedy)]
         if not value or self._address is not None:
             return []
         import torch

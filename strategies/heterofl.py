@@ -71,25 +71,15 @@ class HeteroFL(CorollaStrategy):
             )
         if settings.rates is not None and settings.assignment == "limits":
             remedy = "Use assignment=fixed or dynamic, or rates=null"
-            faults.append(
-                Fault(
-                    "rates",
-                    given,
-                    "has no effect with method.assignment=limits: a client's limits decide its rate",
-                    remedy,
-                )
+            problem = (
+                "has no effect with method.assignment=limits: a client's limits decide its rate"
             )
+            faults.append(Fault("rates", given, problem, remedy))
         loss = federation.trainer.loss
         if settings.mask_absent and loss != "cross_entropy":
             remedy = "Use trainer.loss=cross_entropy, or method.mask_absent=false"
-            faults.append(
-                Fault(
-                    "trainer.loss",
-                    loss,
-                    "cannot leave out classes that a client lacks, as method.mask_absent asks",
-                    remedy,
-                )
-            )
+            problem = "cannot leave out classes that a client lacks, as method.mask_absent asks"
+            faults.append(Fault("trainer.loss", loss, problem, remedy))
         if faults:
             raise RefusedError(faults)
         self._given = [known.index(rate) for rate in given]

@@ -50,14 +50,8 @@ class Local(CorollaStrategy):
                 f"{federation.clients} clients, {federation.participants} a round, take {turns} rounds "
                 "until each had its turn"
             )
-            raise RefusedError(
-                Fault(
-                    "rounds",
-                    federation.rounds,
-                    problem,
-                    f"Use rounds={turns} or more, or raise clients_per_round",
-                )
-            )
+            remedy = f"Use rounds={turns} or more, or raise clients_per_round"
+            raise RefusedError(Fault("rounds", federation.rounds, problem, remedy))
         own = settings.architecture == "fitting"
         self._fixed = None if own else self.space.named(settings.architecture)
         self._own = PrivateArchitectures(federation, "costliest", candidates=0) if own else None

@@ -350,11 +350,5 @@ def _prescreen_faults(search: Proposals, prescreen: PrescreenSettings) -> list[F
         f"{type(search).__name__} proposes for all clients of a round together, so none of its proposals "
         "can be picked out of several"
     )
-    return [
-        Fault(
-            "prescreen.candidates",
-            prescreen.candidates,
-            problem,
-            "Use method.prescreen.candidates=1",
-        )
-    ]
+    remedy = "Use method.prescreen.candidates=1"
+    return [Fault("prescreen.candidates", prescreen.candidates, problem, remedy)]

@@ -52,14 +52,8 @@ class PublicImages(CorollaStrategy):
         public = server.images
         if len(public.images) < 2:
             problem = "clients agree on 2 images or more"
-            raise RefusedError(
-                Fault(
-                    "server_set",
-                    f"{len(public.images)} images",
-                    problem,
-                    "Raise server_set.images, or put more images into its folder",
-                )
-            )
+            remedy = "Raise server_set.images, or put more images into its folder"
+            raise RefusedError(Fault("server_set", f"{len(public.images)} images", problem, remedy))
         return public
 
     def _mean(self, said: NDArray[np.float64]) -> NDArray[np.float64]:

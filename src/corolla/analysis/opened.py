@@ -41,14 +41,8 @@ def run(overrides: Sequence[str] = (), *, config_dir: Path | str | None = None) 
 
     """
     if isinstance(overrides, str):
-        raise RefusedError(
-            Fault(
-                "overrides",
-                overrides,
-                "is a text, and a list of overrides is needed",
-                f"Give {[overrides]}",
-            )
-        )
+        problem = "is a text, and a list of overrides is needed"
+        raise RefusedError(Fault("overrides", overrides, problem, f"Give {[overrides]}"))
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that the engine starts
     own_parts.use([] if config_dir is None else [config_dir])
     plan = plan_run(list(overrides))

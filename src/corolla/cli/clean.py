@@ -36,14 +36,8 @@ def clean_command(options: argparse.Namespace, console: Console) -> int:
     """Name what is left over, and remove it where that is wanted."""
     for key, folder in (("state_dir", options.state_dir), ("--flower-home", options.flower_home)):
         if folder is not None and not folder.is_dir():
-            raise RefusedError(
-                Fault(
-                    key,
-                    str(folder),
-                    "is no folder",
-                    "Give the folder that the node was started with",
-                )
-            )
+            remedy = "Give the folder that the node was started with"
+            raise RefusedError(Fault(key, str(folder), "is no folder", remedy))
     found = list(left_by_runs(options.state_dir, days=options.days))
     if options.flower_home is not None:
         found += old_bundles(options.flower_home)

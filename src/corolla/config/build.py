@@ -137,14 +137,11 @@ def build_space(config: RunConfig) -> Supernet:
     A space keeps what it has measured of its subnets, and nothing else.
     """
     if config.images is None:
-        raise RefusedError(
-            Fault(
-                "images",
-                None,
-                "the classes of the images are not known: this is no configuration of a started run",
-                "Start the run with `corolla run`",
-            )
+        problem = (
+            "the classes of the images are not known: this is no configuration of a started run"
         )
+        remedy = "Start the run with `corolla run`"
+        raise RefusedError(Fault("images", None, problem, remedy))
     settings, known = config.space.supernet, config.images
     kind: Any = class_of(settings["_target_"], "space.supernet") if "_target_" in settings else None
     written = pickle.dumps(settings)
@@ -225,14 +222,8 @@ def build_trainer(config: RunConfig) -> LocalTrainer:
     device = device_of(config)
     if device not in config.space.loop:
         remedy = f"Add it to the space's file, or use a device that is there: {sorted(config.space.loop)}"
-        raise RefusedError(
-            Fault(
-                f"space.loop.{device}",
-                None,
-                f"space {config.space.name!r} does not say how to train on {device}",
-                remedy,
-            )
-        )
+        problem = f"space {config.space.name!r} does not say how to train on {device}"
+        raise RefusedError(Fault(f"space.loop.{device}", None, problem, remedy))
     loop = group_settings(LoopSettings, config.space.loop[device], f"space.loop.{device}")
     return LocalTrainer(settings=build_trainer_settings(config), loop=loop, device=device)
 

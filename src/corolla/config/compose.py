@@ -64,14 +64,8 @@ def _values(overrides: Sequence[str]) -> dict[str, Any]:
         written = _at(OmegaConf.to_container(composed, resolve=False), key)
         raise RefusedError(Fault(key, written, _first_line(error), remedy)) from error
     if not isinstance(values, dict):
-        raise RefusedError(
-            Fault(
-                "config",
-                type(values).__name__,
-                "conf/config.yaml holds no keys",
-                "Restore the file",
-            )
-        )
+        problem = "conf/config.yaml holds no keys"
+        raise RefusedError(Fault("config", type(values).__name__, problem, "Restore the file"))
     values.pop("experiment", None)
     _require_read(values.pop("method_defaults", None) or {})
     return {str(key): value for key, value in values.items()}

@@ -63,12 +63,8 @@ def sweep_fault(override: Override) -> Fault | None:
     """Return a fault where several values are given to a single run, or what only a sweep takes."""
     if override.key_or_group == "jobs":
         remedy = "Add -m, as in corolla run -m jobs=2 seed=0,1, or leave it out"
-        return Fault(
-            "jobs",
-            override.value(),
-            "is for sweeps alone: how many of their runs go at once",
-            remedy,
-        )
+        problem = "is for sweeps alone: how many of their runs go at once"
+        return Fault("jobs", override.value(), problem, remedy)
     if not override.is_sweep_override():
         return None
     key, text = override.key_or_group, (override.input_line or "").partition("=")[2]

@@ -213,14 +213,9 @@ def _across_keys(config: RunConfig) -> list[Fault]:
         faults.append(Fault("engine.kind", kind, "is not known", nearest(str(kind), ENGINES)))
     count = "clients" if config.on_nodes or config.stage == "train" else "new_clients"
     if config.participants > getattr(config, count) and not faults:
-        faults.append(
-            Fault(
-                "clients_per_round",
-                config.clients_per_round,
-                f"asks more clients a round than there are ({count}={getattr(config, count)})",
-                f"Lower clients_per_round or raise {count}",
-            )
-        )
+        problem = f"asks more clients a round than there are ({count}={getattr(config, count)})"
+        remedy = f"Lower clients_per_round or raise {count}"
+        faults.append(Fault("clients_per_round", config.clients_per_round, problem, remedy))
     # A module of the network has a dot in its name: the space knows whether it is there.
     wrong = [part for part in config.private if part not in MODEL_PARTS and "." not in part]
     if wrong:
@@ -242,14 +237,9 @@ def _across_keys(config: RunConfig) -> list[Fault]:
         faults.append(Fault("evaluation.final", "none", problem, "Use evaluation.final=all"))
     budget = config.memory_budget_mib
     if isinstance(budget, tuple) and not 0 < budget[0] <= budget[1]:
-        faults.append(
-            Fault(
-                "memory_budget_mib",
-                list(budget),
-                "is not a range of MiB above 0, the lower number first",
-                "Write [low, high], 'space' or null",
-            )
-        )
+        problem = "is not a range of MiB above 0, the lower number first"
+        remedy = "Write [low, high], 'space' or null"
+        faults.append(Fault("memory_budget_mib", list(budget), problem, remedy))
     return faults
 
 
@@ -262,14 +252,8 @@ def _stage_faults(config: RunConfig) -> list[Fault]:
     faults = []
     if config.from_run is None:
         remedy = "Give the folder of a finished run: from=RUN_DIR"
-        faults.append(
-            Fault(
-                "from",
-                None,
-                "stage=new_clients starts from a finished run, and none is given",
-                remedy,
-            )
-        )
+        problem = "stage=new_clients starts from a finished run, and none is given"
+        faults.append(Fault("from", None, problem, remedy))
     if config.method.new_clients is None:
         problem = f"method={config.method.name} has no stage for new clients"
         remedy = "Take a method whose file in conf/method has new_clients"

@@ -212,14 +212,8 @@ class ImageFolder:
             faults.append(Fault(key, None, "no folder given", remedy))
         faults += self._part_faults()
         if self.channels not in (1, 3):
-            faults.append(
-                Fault(
-                    self._key("channels"),
-                    self.channels,
-                    "must be 1 or 3",
-                    "Use 1 for gray images, 3 for RGB",
-                )
-            )
+            remedy = "Use 1 for gray images, 3 for RGB"
+            faults.append(Fault(self._key("channels"), self.channels, "must be 1 or 3", remedy))
         if self.resolution < 1:
             remedy = "Give the height and width in pixels, as in 32"
             faults.append(Fault(self._key("resolution"), self.resolution, "not positive", remedy))
@@ -229,14 +223,8 @@ class ImageFolder:
                 problem = f"{len(values)} values for {self.channels} channels"
                 faults.append(Fault(self._key(key), list(values), problem, remedy))
         if min(self.std, default=1) <= 0:
-            faults.append(
-                Fault(
-                    self._key("std"),
-                    list(self.std),
-                    "must be above 0",
-                    "Use standard deviations of pixels in 0..1; 0.25 is usual",
-                )
-            )
+            remedy = "Use standard deviations of pixels in 0..1; 0.25 is usual"
+            faults.append(Fault(self._key("std"), list(self.std), "must be above 0", remedy))
         if self.classes is not None and len(set(self.classes)) != len(self.classes):
             remedy = "Name each class once"
             faults.append(Fault(self._key("classes"), list(self.classes), "names repeat", remedy))

@@ -130,14 +130,8 @@ class RangeCap(CapRule):
     def __post_init__(self) -> None:
         if self.low > self.high:
             problem = f"with high={self.high!r} is not an ascending range from 0 on"
-            raise RefusedError(
-                Fault(
-                    "low",
-                    self.low,
-                    problem,
-                    "Set cap.low and cap.high, two numbers of 0 or more, the lower first",
-                )
-            )
+            remedy = "Set cap.low and cap.high, two numbers of 0 or more, the lower first"
+            raise RefusedError(Fault("low", self.low, problem, remedy))
 
     def caps(
         self, facts: Mapping[ClientId, Facts], *, space: Supernet, sizes: Mapping[ClientId, int]

@@ -26,14 +26,8 @@ class EventMirror:
             # imported here: it takes a while, and nothing else needs it
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise RefusedError(
-                Fault(
-                    "tensorboard",
-                    True,
-                    str(error),
-                    "Install the package tensorboard, or use tensorboard=false",
-                )
-            ) from error
+            remedy = "Install the package tensorboard, or use tensorboard=false"
+            raise RefusedError(Fault("tensorboard", True, str(error), remedy)) from error
         purge_step = None if resumed_after is None else resumed_after + 1
         self._writer = SummaryWriter(log_dir=str(directory), purge_step=purge_step)
 

@@ -44,13 +44,10 @@ class PolicySettings:
 
     def __post_init__(self) -> None:
         own = {"residual": self.residual, "personal": self.personal}
+        problem = "has no effect: it goes with policy.shared=true"
+        remedy = "Set method.policy.shared=true, or leave it out"
         faults = [
-            Fault(
-                key,
-                value,
-                "has no effect: it goes with policy.shared=true",
-                "Set method.policy.shared=true, or leave it out",
-            )
+            Fault(key, value, problem, remedy)
             for key, value in own.items()
             if value and not self.shared
         ]

@@ -59,14 +59,8 @@ class SubnetDraws:
         if not fits(self._smallest):
             choices = list(self._smallest.choices)
             remedy = "Raise the client's limit, or use a space with smaller architectures"
-            raise RefusedError(
-                Fault(
-                    "smallest",
-                    choices,
-                    "even the smallest architecture is beyond the client's limits",
-                    remedy,
-                )
-            )
+            problem = "even the smallest architecture is beyond the client's limits"
+            raise RefusedError(Fault("smallest", choices, problem, remedy))
         self._largest_fits = fits(self._largest)
 
     def batch(self, epoch: int, batch: int) -> list[tuple[Role, Architecture]]:

@@ -82,14 +82,10 @@ class Dirichlet(FractionPartitioner):
         size = self.images_per_client
         if size is not None and not self.balanced:
             remedy = "Set partition.balanced=true, or leave it null"
-            raise RefusedError(
-                Fault(
-                    "images_per_client",
-                    size,
-                    "is for clients of equal sizes, and partition.balanced=false draws their sizes",
-                    remedy,
-                )
+            problem = (
+                "is for clients of equal sizes, and partition.balanced=false draws their sizes"
             )
+            raise RefusedError(Fault("images_per_client", size, problem, remedy))
 
     def assign(self, dataset: Dataset, clients: int, rng: np.random.Generator) -> Assignment:
         """Return each client's images; in the unbalanced form all of the pool is given away."""

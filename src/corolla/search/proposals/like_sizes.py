@@ -52,14 +52,8 @@ class LikeSizes(Unlearning):
     def __init__(self, *, settings: LikeSizesSettings, context: SearchContext) -> None:
         if settings.run is None:
             remedy = "Set method.proposals.run=RUN_DIR, the folder of a finished run"
-            raise RefusedError(
-                Fault(
-                    "proposals.run",
-                    None,
-                    "no run is given whose architectures' sizes are to be repeated",
-                    remedy,
-                )
-            )
+            problem = "no run is given whose architectures' sizes are to be repeated"
+            raise RefusedError(Fault("proposals.run", None, problem, remedy))
         self._context, self._tolerance = context, settings.tolerance
         run = RunDirectory.open(Path(settings.run).expanduser())
         if not run.finished:
