@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import ExitStack
 from functools import partial
 from typing import NamedTuple
 
@@ -43,16 +44,10 @@ def conv_layers(module: nn.Module, shape: tuple[int, ...]) -> list[ConvLayer]:
         width, side = layer.weight[0].numel(), output.shape[-2]
         found.append(ConvLayer(width, layer.out_channels, side, block_of(name)))
 
-    hooks = [
-        layer.register_forward_hook(partial(note, name))
-        for name, layer in module.named_modules()
-        if isinstance(layer, nn.Conv2d)
-    ]
     module.eval()
-    try:
-        with torch.no_grad(), ShapesOnly():
-            module(torch.empty(shape, device="meta"))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as stack, torch.no_grad(), ShapesOnly():
+        for name, layer in module.named_modules():
+            if isinstance(layer, nn.Conv2d):
+                stack.enter_context(layer.register_forward_hook(partial(note, name)))
+        module(torch.empty(shape, device="meta"))
     return found

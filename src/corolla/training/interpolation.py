@@ -66,11 +66,8 @@ class WeightMixing(Mixing):
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Have forward passes of the own model be those of u inside the ``with``."""
-        handle = self._own.register_forward_pre_hook(self._put)
-        try:
+        with self._own.register_forward_pre_hook(self._put):
             yield
-        finally:
-            handle.remove()
 
     def _put(self, model: nn.Module, inputs: Any) -> None:
         self._used = self.alpha

@@ -168,8 +168,5 @@ def _classifier_input(model: nn.Module, classes: int) -> Iterator[list[Tensor]]:
     if name is None:
         yield seen
         return
-    handle = model.get_submodule(name).register_forward_pre_hook(keep)
-    try:
+    with model.get_submodule(name).register_forward_pre_hook(keep):
         yield seen
-    finally:
-        handle.remove()

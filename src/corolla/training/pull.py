@@ -80,7 +80,7 @@ class Pull:
         self._strength = strength
         self._arrays = {name: array.copy() for name, array in targets.items()} if strength else {}
         self._of: nn.Module | None = None
-        self._parameters: list[nn.Parameter] = []
+        self._parameters: list[Tensor] = []
         self._targets: list[Tensor] = []
 
     def __call__(self, model: nn.Module) -> None:
@@ -90,16 +90,12 @@ class Pull:
         if self._of is not model:
             self._bind(model)
         with torch.no_grad():
-            parameters: list[Tensor] = []
             gradients: list[Tensor] = []
-            targets: list[Tensor] = []
-            for parameter, target in zip(self._parameters, self._targets, strict=True):
+            for parameter in self._parameters:
                 if parameter.grad is None:  # not part of this pass: the pull is all it gets
                     parameter.grad = torch.zeros_like(parameter)
-                parameters.append(parameter)
                 gradients.append(parameter.grad)
-                targets.append(target)
-            differences = torch._foreach_sub(parameters, targets)
+            differences = torch._foreach_sub(self._parameters, self._targets)
             torch._foreach_add_(gradients, differences, alpha=self._strength)
 
     def _bind(self, model: nn.Module) -> None:

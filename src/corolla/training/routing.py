@@ -79,13 +79,10 @@ def summary_of(
     frequent. As shares they would be C times smaller than features, and no client's choice its own.
     """
     seen: list[Tensor] = []
-    handle = _note_inputs(space, network, seen)
-    try:
+    with _note_inputs(space, network, seen):
         sums = trainer.answers(
             network, trainer.floats(images), lambda *_: _pooled(seen.pop()).sum(0).cpu()
         )
-    finally:
-        handle.remove()
     features = torch.stack(sums).sum(0) / len(images)
     spread = features.std(unbiased=False).clamp(min=1e-6)
     shares = torch.bincount(images.labels, minlength=space.num_classes) / len(images)

@@ -56,11 +56,8 @@ class SecondHead(nn.Module):
         def keep(module: nn.Module, inputs: tuple[Any, ...], logits: Tensor) -> None:
             self._seen[:] = [(inputs[0].detach(), logits.detach())]
 
-        handle = classifier.register_forward_hook(keep)
-        try:
+        with classifier.register_forward_hook(keep):
             yield
-        finally:
-            handle.remove()
 
     def arrays(self) -> Arrays:
         """Return copies of weight and, where there is one, bias."""
