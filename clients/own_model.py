@@ -18,7 +18,7 @@ from corolla.spaces.architecture import Architecture
 from corolla.spaces.supernet import Supernet, to_arrays
 from corolla.state import State
 from corolla.training.results import OptimizerState
-from corolla.types import Arrays, ClientId
+from corolla.types import Arrays, ClientId, shapes_of
 
 _LOG = logging.getLogger("corolla")
 _T = TypeVar("_T")
@@ -113,8 +113,7 @@ def kept_arrays(
     """
 
     def usable(state: State) -> State:
-        shapes = {name: array.shape for name, array in state.arrays.items()}
-        if shapes != {name: array.shape for name, array in like.items()}:
+        if shapes_of(state.arrays) != shapes_of(like):
             raise ValueError("is of another model")
         if not all(np.isfinite(array).all() for array in state.arrays.values()):
             raise ValueError("holds NaN or infinite values")

@@ -17,8 +17,8 @@ from corolla.aggregation.updates import Weights
 from corolla.federation import Federation
 from corolla.settings import settings
 from corolla.state import Keeps
-from corolla.tasks import Reply, Task
-from corolla.types import Arrays, ClientId
+from corolla.tasks import Reply
+from corolla.types import Arrays, ClientId, shapes_of
 from strategies.base import Deployment
 from strategies.distiller import Distiller, DistillerSettings
 from strategies.exchange import Order
@@ -49,23 +49,12 @@ class Distilled(SupernetTraining):
         )
         self._knowledge = self.space.named(settings.knowledge, key="knowledge")
         self._arrays = self.space.cut(self.space.initial_state(federation.seed), self._knowledge)
-        self._shapes = {name: array.shape for name, array in self._arrays.items()}
-        self._regions = leading_regions(self._shapes, self._shapes)
+        self._regions = leading_regions(shapes_of(self._arrays))
 
     def orders(self, weights: Arrays, server_round: int, cohort: Sequence[ClientId]) -> list[Order]:
         """Send everybody the knowledge model."""
         return [
-            Order(
-                task=Task(
-                    client=client,
-                    round=server_round,
-                    architecture=self._knowledge,
-                    epochs=self.federation.local_epochs,
-                    lr=self.learning_rate(server_round),
-                ),
-                arrays=self._arrays,
-                returns=self._shapes,
-            )
+            Order.both_ways(self.task(server_round, client, self._knowledge), self._arrays)
             for client in cohort
         ]
 

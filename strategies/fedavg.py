@@ -17,7 +17,7 @@ from corolla.federation import Federation
 from corolla.settings import Decay, settings
 from corolla.state import Keeps
 from corolla.tasks import Reply
-from corolla.types import Arrays, ClientId
+from corolla.types import Arrays, ClientId, shapes_of
 from strategies.base import CorollaStrategy, Deployment, Outcome
 from strategies.exchange import Order
 from strategies.updates import updates_of
@@ -45,18 +45,13 @@ class FedAvg(CorollaStrategy):
         self._architecture = self.space.named(settings.architecture)
         whole = self.space.initial_state(federation.seed)
         self._arrays = self.space.cut(whole, self._architecture)
-        self._shapes = {name: array.shape for name, array in self._arrays.items()}
-        self._regions = leading_regions(self._shapes, self._shapes)
+        self._regions = leading_regions(shapes_of(self._arrays))
         self._velocity: Arrays = {}
 
     def orders(self, server_round: int, cohort: Sequence[ClientId]) -> list[Order]:
         """Send everybody the global model."""
         return [
-            Order(
-                task=self.task(server_round, client, self._architecture),
-                arrays=self._arrays,
-                returns=self._shapes,
-            )
+            Order.both_ways(self.task(server_round, client, self._architecture), self._arrays)
             for client in cohort
         ]
 

@@ -12,7 +12,6 @@ Departures: docs/baselines.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -29,7 +28,7 @@ from corolla.spaces.supernet import to_arrays
 from corolla.state import Keeps
 from corolla.tasks import Reply
 from corolla.training.routing import RouterSettings, router_of
-from corolla.types import ClientId
+from corolla.types import ClientId, shapes_of
 from strategies.base import CorollaStrategy, Deployment, Outcome
 from strategies.exchange import Order
 from strategies.metrics import CHOICES, Notes
@@ -73,15 +72,13 @@ class FedMN(CorollaStrategy):
 
     def orders(self, server_round: int, cohort: Sequence[ClientId]) -> list[Order]:
         """Send everybody all modules and the router."""
-        returns = {name: array.shape for name, array in self._arrays.items()}
         temperature = self._temperature(server_round)
         extra = {} if temperature is None else {TEMPERATURE: temperature}
         whole = self._modular.largest()
         return [
-            Order(
-                task=replace(self.task(server_round, client, whole), extra=extra),
-                arrays=self._arrays,
-                returns=returns,
+            Order.both_ways(
+                self.task(server_round, client, whole, extra=extra),
+                self._arrays,
                 may_lack=self._in_pools(),
             )
             for client in cohort
@@ -93,7 +90,7 @@ class FedMN(CorollaStrategy):
             return Outcome()
         space = self._modular
         updates, columns, on = [], {}, []
-        shapes = {name: array.shape for name, array in self._arrays.items()}
+        shapes = shapes_of(self._arrays)
         for reply in replies:
             sent = {name: shapes[name] for name in reply.arrays}
             used = space.modules_in([name for name in sent if not name.startswith(ROUTER)])

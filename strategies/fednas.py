@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -31,7 +31,7 @@ from corolla.spaces.darts_genotype import KINDS
 from corolla.spaces.darts_mixed import MixedDartsSpace
 from corolla.state import State
 from corolla.tasks import Reply
-from corolla.types import Arrays, ClientId, generator
+from corolla.types import Arrays, ClientId, generator, shapes_of
 from strategies.base import CorollaStrategy, Deployment, Outcome
 from strategies.exchange import Order
 from strategies.search_faults import validation_faults
@@ -102,13 +102,9 @@ class FedNas(CorollaStrategy):
             decided = self._named()
             architecture, arrays = decided.architecture, decided.arrays
             epochs = self.settings.train_epochs or epochs
-        shapes = {name: array.shape for name, array in arrays.items()}
         return [
-            Order(
-                task=replace(self.task(server_round, client, architecture), epochs=epochs),
-                arrays=arrays,
-                returns=shapes,
-                of=None,
+            Order.both_ways(
+                self.task(server_round, client, architecture, epochs=epochs), arrays, of=None
             )
             for client in cohort
         ]
@@ -130,8 +126,8 @@ class FedNas(CorollaStrategy):
         return Outcome(metrics)
 
     def _averaged(self, arrays: Arrays, replies: Sequence[Reply]) -> Arrays:
-        shapes = {name: array.shape for name, array in arrays.items()}
-        updates = updates_of(replies, leading_regions(shapes, shapes), self.settings.weights)
+        regions = leading_regions(shapes_of(arrays))
+        updates = updates_of(replies, regions, self.settings.weights)
         return coverage_average(arrays, updates, rule=self.federation.robust)
 
     def _searches(self, server_round: int) -> bool:

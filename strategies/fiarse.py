@@ -25,7 +25,7 @@ from corolla.federation import Federation
 from corolla.settings import settings
 from corolla.state import Keeps
 from corolla.tasks import Reply
-from corolla.types import Arrays, ClientId, client_order, client_seed
+from corolla.types import Arrays, ClientId, client_order, client_seed, shapes_of
 from strategies.base import CorollaStrategy, Deployment, Outcome
 from strategies.exchange import Order
 from strategies.metrics import GLOBAL_METRICS, Metrics
@@ -83,9 +83,9 @@ class FIARSE(CorollaStrategy):
             if size not in sent:
                 sent[size] = self._part(size)
             arrays = sent[size]
-            returns = {name: array.shape for name, array in arrays.items() if name != KEPT}
-            task = self.task(server_round, client, self._architecture)
-            task = replace(task, extra={SIZE: size})
+            returns = shapes_of(arrays)
+            returns.pop(KEPT, None)
+            task = self.task(server_round, client, self._architecture, extra={SIZE: size})
             orders.append(Order(task=task, arrays=arrays, returns=returns))
         return orders
 
@@ -97,11 +97,10 @@ class FIARSE(CorollaStrategy):
         whole = min(sizes.values()) == 1
         names = list(self._arrays) if whole else self._layout.rest
         old = {name: self._arrays[name] for name in names}
-        shapes = {name: array.shape for name, array in old.items()}
         alike = [
             replace(reply, arrays={name: reply.arrays[name] for name in names}) for reply in replies
         ]
-        regions = leading_regions(shapes, shapes)
+        regions = leading_regions(shapes_of(old))
         averaged = coverage_average(old, updates_of(alike, regions, self.settings.weights))
         if not whole:
             averaged |= self._layout.arrays(self._masked_mean(sizes, replies))

@@ -55,10 +55,9 @@ class FML(FedAvg):
     def orders(self, server_round: int, cohort: Sequence[ClientId]) -> list[Order]:
         """Send everybody the shared network, and say which architecture the private model has."""
         return [
-            Order(
-                task=self.task(server_round, client, self._private.of(self.federation, client)),
-                arrays=self._arrays,
-                returns=self._shapes,
+            Order.both_ways(
+                self.task(server_round, client, self._private.of(self.federation, client)),
+                self._arrays,
                 of=self._architecture,
             )
             for client in cohort

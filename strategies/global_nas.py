@@ -26,7 +26,7 @@ from corolla.settings import settings
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.darts_cells import DartsNetwork
 from corolla.spaces.darts_mixed import MixedDartsSpace
-from corolla.state import State
+from corolla.state import State, below
 from corolla.tasks import Reply
 from corolla.training.variants import Variant, VariantScore
 from corolla.types import Arrays, ClientId, generator
@@ -104,13 +104,8 @@ class GlobalNas(CorollaStrategy):
     def orders(self, server_round: int, cohort: Sequence[ClientId]) -> list[Order]:
         """Send everybody the network, pruned as this round's step of the search decides."""
         network = self._at(server_round)
-        shapes = self.space.shapes(network.architecture)
         return [
-            Order(
-                task=self.task(server_round, client, network.architecture),
-                arrays=network.arrays,
-                returns=shapes,
-            )
+            Order.both_ways(self.task(server_round, client, network.architecture), network.arrays)
             for client in cohort
         ]
 
@@ -119,8 +114,7 @@ class GlobalNas(CorollaStrategy):
         before = len(self._now.decisions)
         if replies:
             network = self._at(server_round)
-            shapes = self.space.shapes(network.architecture)
-            regions = leading_regions(shapes, shapes)
+            regions = leading_regions(self.space.shapes(network.architecture))
             updates = updates_of(replies, regions, self.settings.weights)
             averaged = coverage_average(network.arrays, updates, rule=self.federation.robust)
             self._now = replace(network, arrays=averaged, trained=network.trained + 1)
@@ -141,30 +135,17 @@ class GlobalNas(CorollaStrategy):
 
     def state(self) -> State:
         """Return the network, its architecture, and how far the search has come."""
-        now = self._now
-        meta = {
-            "architecture": now.architecture.to_list(),
-            "undecided": now.undecided,
-            "trained": now.trained,
-            "steps": now.steps,
-            "last_step": now.last_step,
-            "decisions": list(now.decisions),
-        }
-        return State({f"model/{name}": array for name, array in now.arrays.items()}, meta)
+        now = dict(vars(self._now))
+        arrays, architecture = now.pop("arrays"), now["architecture"].to_list()
+        meta = {**now, "architecture": architecture, "decisions": list(now["decisions"])}
+        return State(below("model/", arrays), meta)
 
     def load_state(self, state: State) -> None:
         """Invert `state`."""
-        meta = state.meta
-        self._ahead = None
-        self._now = Progress(
-            architecture=Architecture.of(meta["architecture"]),
-            arrays=state.part("model/"),
-            undecided=int(meta["undecided"]),
-            trained=int(meta["trained"]),
-            steps=int(meta["steps"]),
-            last_step=meta["last_step"],
-            decisions=tuple(meta["decisions"]),
-        )
+        architecture = Architecture.of(state.meta["architecture"])
+        decisions = tuple(state.meta["decisions"])
+        own = {"architecture": architecture, "decisions": decisions, "arrays": state.part("model/")}
+        self._now, self._ahead = Progress(**{**state.meta, **own}), None
 
     # --- the search -------------------------------------------------------------------------------------
 

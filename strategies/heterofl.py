@@ -120,9 +120,7 @@ class HeteroFL(CorollaStrategy):
             if architecture not in parts:
                 parts[architecture] = self._cut(server_round, architecture)
             task = self.task(server_round, client, architecture)
-            arrays = parts[architecture]
-            returns = {name: array.shape for name, array in arrays.items()}
-            orders.append(Order(task=task, arrays=arrays, returns=returns))
+            orders.append(Order.both_ways(task, parts[architecture]))
         return orders
 
     def absorb(self, server_round: int, replies: Sequence[Reply]) -> Outcome:

@@ -8,8 +8,7 @@ train once until its validation accuracy stops rising, in as many rounds as it t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 from corolla.errors import Fault, RefusedError
 from corolla.federation import Federation
@@ -70,16 +69,14 @@ class Local(CorollaStrategy):
 
     def orders(self, server_round: int, cohort: Sequence[ClientId]) -> list[Order]:
         """Say how long to train; nothing is sent and nothing comes back."""
-        orders = []
+        orders, how = [], dict[str, Any]()
+        if self._converge:
+            patience = {"patience_epochs": self.settings.patience_epochs}
+            how = {"epochs": self.settings.max_epochs, "extra": patience}
         for client in cohort:
-            task = self.task(server_round, client, self._architecture(client))
-            if self._converge:
-                task = replace(
-                    task,
-                    epochs=self.settings.max_epochs,
-                    extra={"patience_epochs": self.settings.patience_epochs},
-                )
-            orders.append(Order(task=replace(task, return_arrays=False), arrays={}, returns={}))
+            architecture = self._architecture(client)
+            task = self.task(server_round, client, architecture, return_arrays=False, **how)
+            orders.append(Order(task=task, arrays={}, returns={}))
         return orders
 
     def absorb(self, server_round: int, replies: Sequence[Reply]) -> Outcome:

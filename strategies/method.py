@@ -163,15 +163,17 @@ class Method(Stateful, ABC):
 
     # --- for methods ----------------------------------------------------------------------------------
 
-    def task(self, server_round: int, client: ClientId, architecture: Architecture) -> Task:
-        """Return the ordinary training task of a round."""
+    def task(
+        self, server_round: int, client: ClientId, architecture: Architecture, **fields: Any
+    ) -> Task:
+        """Return the ordinary training task of a round, but for ``fields``."""
         settings = self.federation
+        usual = {
+            "epochs": settings.local_epochs,
+            "lr": settings.trainer.learning_rate(server_round, settings.rounds),
+        }
         return Task(
-            client=client,
-            round=server_round,
-            architecture=architecture,
-            epochs=settings.local_epochs,
-            lr=settings.trainer.learning_rate(server_round, settings.rounds),
+            client=client, round=server_round, architecture=architecture, **{**usual, **fields}
         )
 
     def rng(self, server_round: int, client_number: int) -> np.random.Generator:

@@ -81,12 +81,7 @@ class PolicySearch(NewClientsOnly, PerFedRLNAS):
         if self.settings.search != "policy":
             return []
         return [
-            Order(
-                task=replace(order.task, epochs=0, return_arrays=False),
-                arrays=order.arrays,
-                returns={},
-                needs=order.needs,
-            )
+            replace(order, task=replace(order.task, epochs=0, return_arrays=False), returns={})
             for order in super().orders(server_round, cohort)
         ]
 

@@ -13,7 +13,6 @@ round, since a client may have lost them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -82,8 +81,11 @@ class PerFedCKT(PublicImages):
                     "pixels": pixels,
                     OUTPUTS: nothing if key is None else self._targets[key],
                 }
-            task = self.task(server_round, client, self._private.of(self.federation, client))
-            task = replace(task, extra={TAUGHT: key is not None})
+            architecture, extra = (
+                self._private.of(self.federation, client),
+                {TAUGHT: key is not None},
+            )
+            task = self.task(server_round, client, architecture, extra=extra)
             orders.append(Order(task=task, arrays=sent[key], returns={OUTPUTS: shape}, of=None))
         return orders
 

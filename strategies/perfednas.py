@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import field, replace
+from dataclasses import field
 from functools import partial
 from typing import Any, ClassVar
 
@@ -157,15 +157,8 @@ class PerFedNAS(CorollaStrategy):
             draws = drawn[client]
             self._drawn[server_round, client] = draws
             arrays = self.space.cut(self._supernet, draws[-1])
-            task = self.task(server_round, client, draws[-1])
-            orders.append(
-                Order(
-                    task=replace(task, extra=self._asked),
-                    arrays=arrays,
-                    returns={name: array.shape for name, array in arrays.items()},
-                    needs=self._reward.needs,
-                )
-            )
+            task = self.task(server_round, client, draws[-1], extra=self._asked)
+            orders.append(Order.both_ways(task, arrays, needs=self._reward.needs))
         return orders
 
     def _draws(self, server_round: int, client: ClientId) -> list[Architecture]:

@@ -26,7 +26,7 @@ from corolla.settings import settings
 from corolla.state import Keeps, State
 from corolla.tasks import Reply
 from corolla.training.hypernetwork import Hypernetwork, HypernetworkSettings, clipped, stepped
-from corolla.types import Arrays, ClientId, client_order, client_seed, generator
+from corolla.types import Arrays, ClientId, client_order, client_seed, generator, shapes_of
 from strategies.base import Deployment, Outcome
 from strategies.exchange import Order
 from strategies.fedavg import FedAvg
@@ -65,10 +65,11 @@ class PFedHN(FedAvg):
 
     def __init__(self, *, federation: Federation, settings: PFedHNSettings) -> None:
         super().__init__(federation=federation, settings=settings)  # type: ignore[arg-type]
-        personal = {n: s for n, s in self._shapes.items() if n in self._personal_names()}
+        shapes = shapes_of(self._arrays)
+        personal = {n: s for n, s in shapes.items() if n in self._personal_names()}
         self._start = {name: self._arrays[name] for name in personal}  # never averaged: they stay
-        shared = {name: shape for name, shape in self._shapes.items() if name not in personal}
-        self._regions = leading_regions(shared, shared)
+        shared = {name: shape for name, shape in shapes.items() if name not in personal}
+        self._regions = leading_regions(shared)
         hyper = settings.hypernetwork
         self._hyper = Hypernetwork(hyper, personal, hyper.embedding or 1 + federation.clients // 4)
         self._hyper.require_memory(_KEY)

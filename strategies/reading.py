@@ -12,7 +12,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
 from clients.wire import FLOATS, decoded
 from corolla.spaces.architecture import Architecture
 from corolla.tasks import FAILURE_KINDS, Reply, Task
-from corolla.types import Arrays, ClientId
+from corolla.types import Arrays, ClientId, shapes_of
 from strategies.metrics import Admission
 from strategies.words import brief, last_line
 
@@ -38,6 +38,11 @@ class Order:
     needs: tuple[str, ...] = ()  # metrics that the method cannot do without
     of: Architecture | Literal["task"] | None = "task"
     may_lack: frozenset[str] = frozenset()  # of ``returns``: what a client may leave out
+
+    @classmethod
+    def both_ways(cls, task: Task, arrays: Arrays, **more: Any) -> Order:
+        """Return the order that sends ``arrays`` and wants all of them back; ``more``: its other fields."""
+        return cls(task=task, arrays=arrays, returns=shapes_of(arrays), **more)
 
 
 class InvalidReplyError(Exception):

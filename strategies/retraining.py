@@ -66,8 +66,7 @@ def retraining_orders(
             lr=lr,
             extra={} if settings.loss is None else {"loss": settings.loss},
         )
-        returns = {name: array.shape for name, array in arrays.items()}
-        orders.append(Order(task=task, arrays=arrays, returns=returns))
+        orders.append(Order.both_ways(task, arrays))
     return orders
 
 

@@ -26,7 +26,7 @@ from corolla.federation import Federation
 from corolla.settings import Positive, settings
 from corolla.state import Keeps, State, below
 from corolla.tasks import Reply
-from corolla.types import ClientId
+from corolla.types import ClientId, shapes_of
 from strategies.base import Outcome
 from strategies.exchange import Order
 from strategies.fedavg import FedAvg, FedAvgSettings
@@ -60,16 +60,14 @@ class Scaffold(FedAvg):
             for name, array in self._arrays.items()
             if not is_statistic(name) and array.dtype.kind == "f"
         }
-        shapes = {name: array.shape for name, array in self._control.items()}
-        self._control_regions = leading_regions(shapes, shapes)
+        self._control_regions = leading_regions(shapes_of(self._control))
 
     def orders(self, server_round: int, cohort: Sequence[ClientId]) -> list[Order]:
         """Send everybody model and c; ask for the trained model and the change of c_i."""
         control = below(CONTROL, self._control)
         arrays = {**self._arrays, **control}  # one object for all: it is serialised once
-        returns = {name: array.shape for name, array in arrays.items()}
         orders = super().orders(server_round, cohort)
-        return [replace(order, arrays=arrays, returns=returns) for order in orders]
+        return [replace(order, arrays=arrays, returns=shapes_of(arrays)) for order in orders]
 
     def absorb(self, server_round: int, replies: Sequence[Reply]) -> Outcome:
         """Step towards the mean of the models; move c by the mean of all changes, absent clients' being 0."""

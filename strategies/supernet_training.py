@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 
 from corolla.aggregation.coverage import coverage_average
 from corolla.aggregation.regions import leading_regions
 from corolla.aggregation.updates import Weights
 from corolla.federation import Federation
 from corolla.settings import Count, CountOrNone, settings
+from corolla.spaces.architecture import Architecture
 from corolla.state import Stateful
 from corolla.tasks import Reply, Task
 from corolla.types import Arrays, ClientId
@@ -58,9 +60,15 @@ class SupernetTraining(Stateful, ABC):
         smallest = self.space.smallest()
         return Deployment(smallest, self.space.cut(weights, smallest))
 
-    def learning_rate(self, server_round: int) -> float:
-        """Return the clients' step; the schedule is over this stage's rounds."""
-        return self.federation.trainer.learning_rate(server_round, self.rounds)
+    def task(self, server_round: int, client: ClientId, architecture: Architecture) -> Task:
+        """Return a client's task in this stage; the step's schedule is over the stage's rounds."""
+        return Task(
+            client=client,
+            round=server_round,
+            architecture=architecture,
+            epochs=self.federation.local_epochs,
+            lr=self.federation.trainer.learning_rate(server_round, self.rounds),
+        )
 
 
 class Untrained(SupernetTraining):
@@ -106,27 +114,16 @@ class OneShot(SupernetTraining):
 
     def __init__(self, *, settings: OneShotSettings, federation: Federation) -> None:
         super().__init__(settings=settings, federation=federation)
-        shapes = self.space.supernet_shapes
-        self._shapes, self._regions = shapes, leading_regions(shapes, shapes)
+        self._regions = leading_regions(self.space.supernet_shapes)
 
     def orders(self, weights: Arrays, server_round: int, cohort: Sequence[ClientId]) -> list[Order]:
         """Send everybody the whole supernet."""
-        known, orders = self.federation, []
+        orders = []
         for client in cohort:
-            limits = known.limits(client).to_extra() if self.settings.aware else {}
-            task = Task(
-                client=client,
-                round=server_round,
-                architecture=self.space.largest(),
-                epochs=known.local_epochs,
-                lr=self.learning_rate(server_round),
-                extra={
-                    "work": "sandwich",
-                    "random_subnets": self.settings.random_subnets,
-                    **limits,
-                },
-            )
-            orders.append(Order(task=task, arrays=weights, returns=self._shapes))
+            limits = self.federation.limits(client).to_extra() if self.settings.aware else {}
+            work = {"work": "sandwich", "random_subnets": self.settings.random_subnets}
+            task = self.task(server_round, client, self.space.largest())
+            orders.append(Order.both_ways(replace(task, extra={**work, **limits}), weights))
         return orders
 
     def absorb(

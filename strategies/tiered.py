@@ -25,7 +25,7 @@ from corolla.spaces.architecture import Architecture
 from corolla.state import State
 from corolla.tasks import Reply
 from corolla.training.subnet_scorer import SubnetScorer
-from corolla.types import Arrays, ClientId
+from corolla.types import Arrays, ClientId, shapes_of
 from strategies.base import Deployment, Outcome
 from strategies.exchange import Order
 from strategies.perfednas import PerFedNAS, PerFedNASSettings, SubnetRounds
@@ -85,13 +85,7 @@ class Tiered(PerFedNAS):
             task = self.task(server_round, client, model.architecture)
             own = self.settings.fine_tuning
             task = replace(task, lr=own.lr or task.lr, epochs=own.epochs or task.epochs)
-            orders.append(
-                Order(
-                    task=task,
-                    arrays=model.arrays,
-                    returns={name: array.shape for name, array in model.arrays.items()},
-                )
-            )
+            orders.append(Order.both_ways(task, model.arrays))
         return orders
 
     def absorb(self, server_round: int, replies: Sequence[Reply]) -> Outcome:
@@ -104,8 +98,8 @@ class Tiered(PerFedNAS):
         models = [self._model(tier) for tier in range(len(found))]
         for tier, architecture in enumerate(found):
             own = [reply for reply in replies if reply.task.architecture == architecture]
-            shapes = {name: array.shape for name, array in models[tier].items()}
-            updates = updates_of(own, leading_regions(shapes, shapes), self.settings.weights)
+            regions = leading_regions(shapes_of(models[tier]))
+            updates = updates_of(own, regions, self.settings.weights)
             models[tier] = coverage_average(models[tier], updates, rule=self.federation.robust)
         self._found, self._models = found, models
         return Outcome({}, {reply.client: {"tier": self.tier(reply.client)} for reply in replies})

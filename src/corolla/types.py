@@ -18,6 +18,11 @@ MODEL_PARTS = ("head", "norm", "stem", "stages")
 """Parts of a network's arrays: `corolla.spaces.model_parts` says which."""
 
 
+def shapes_of(arrays: Arrays) -> dict[str, tuple[int, ...]]:
+    """Return name -> shape."""
+    return {name: array.shape for name, array in arrays.items()}
+
+
 def client_seed(client: ClientId) -> int:
     """Return the integer that stands for ``client`` in seeds such as ``[seed, round, client]``."""
     return int(client) if client.isdecimal() else zlib.crc32(client.encode()) + 2**32

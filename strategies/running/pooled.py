@@ -15,7 +15,7 @@ from corolla.aggregation.robust import RobustRule
 from corolla.aggregation.statistics import is_statistic, moments_of, statistics_of
 from corolla.aggregation.updates import Update
 from corolla.tasks import Reply
-from corolla.types import Arrays, ClientId
+from corolla.types import Arrays, ClientId, shapes_of
 from strategies.base import CorollaStrategy, Deployment
 from strategies.evaluation import Evaluator
 
@@ -76,8 +76,7 @@ def statistics_together(
     sent: Arrays, replies: Sequence[Reply], *, rule: RobustRule | None
 ) -> Arrays:
     """Return the statistics of all these clients' images; whose moments are not finite is left out."""
-    shapes = {name: array.shape for name, array in sent.items()}
-    regions = leading_regions(shapes, shapes)
+    regions = leading_regions(shapes_of(sent))
     updates = []
     for reply in replies:
         with np.errstate(over="ignore"):

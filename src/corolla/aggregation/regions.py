@@ -63,12 +63,15 @@ def places(regions: Mapping[str, Region], arrays: Arrays) -> Mapping[str, Place]
 
 
 def leading_regions(
-    sub_shapes: Mapping[str, tuple[int, ...]], super_shapes: Mapping[str, tuple[int, ...]]
+    sub_shapes: Mapping[str, tuple[int, ...]],
+    super_shapes: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Regions:
-    """Return `leading_region` of every array of ``sub_shapes``, which ``super_shapes`` must name."""
-    return Regions(
-        {name: _leading_place(shape, super_shapes[name]) for name, shape in sub_shapes.items()}
-    )
+    """Return `leading_region` of every array of ``sub_shapes``, which ``super_shapes`` must name.
+
+    Without ``super_shapes``: of arrays that are owned whole.
+    """
+    full = sub_shapes if super_shapes is None else super_shapes
+    return Regions({name: _leading_place(shape, full[name]) for name, shape in sub_shapes.items()})
 
 
 @lru_cache(maxsize=65536)

@@ -40,9 +40,3 @@ class EventMirror:
     def close(self) -> None:
         """Write what is left and end the writer's thread."""
         self._writer.close()
-
-    def __enter__(self) -> EventMirror:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

@@ -17,7 +17,7 @@ that a run begins with: it makes the directory a run directory.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,7 @@ class RunDirectory:
     @contextmanager
     def tensorboard(self, *, resumed_after: int | None = None) -> Iterator[EventMirror]:
         """Mirror the numbers of ``append_round`` to ``tensorboard/`` while the block runs."""
-        with EventMirror(self.path / "tensorboard", resumed_after=resumed_after) as mirror:
+        with closing(EventMirror(self.path / "tensorboard", resumed_after=resumed_after)) as mirror:
             self._mirror = mirror
             try:
                 yield mirror

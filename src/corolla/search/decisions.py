@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ LossOf = Callable[[nn.Module], Tensor]
 """Cross-entropy of a network on the next validation batch."""
 
 
-class Search(Protocol):
+class Search(ABC):
     """Turns a client's mixed network into its own, step by step, as `corolla.search.progressive` does.
 
     ``memory`` holds a search's own tensors from round to round; the client keeps it on its disk.
@@ -31,21 +32,33 @@ class Search(Protocol):
     clock: str  # participations | rounds: what the rounds below are counted in
     statistics: Statistics  # BatchNorm's while variants are scored
 
+    def __init__(self, *, clock: str, topology: bool, in_edges: int) -> None:
+        """With ``topology`` nodes are decided, too: each keeps ``in_edges`` edges."""
+        self.clock = clock
+        self._topology, self._in_edges = topology, in_edges
+
+    @abstractmethod
     def rounds_needed(self, plan: DartsPlan) -> int:
         """Return how many rounds a client needs to decide everything and train once after that."""
 
+    @abstractmethod
     def due(self, elapsed: int, last: int | None) -> bool:
         """Tell whether a step is due after ``elapsed`` rounds, the last one having been at ``last``."""
 
     def undecided(self, network: DartsNetwork) -> int:
-        """Return how many edges and nodes are still to be decided."""
+        """Return how many edges, and nodes with too many of them, are still to be decided."""
+        edges = sum(len(undecided_edges(network, kind)) for kind in KINDS)
+        crowded = sum(len(crowded_nodes(network, kind, self._in_edges)) for kind in KINDS)
+        return edges + crowded if self._topology else edges
 
-    def begin(self, network: DartsNetwork, memory: dict[str, Tensor]) -> None:
-        """Prepare a network that was just built from its saved state."""
+    def begin(self, network: DartsNetwork, memory: dict[str, Tensor]) -> None:  # noqa: B027 - most need not
+        """Prepare a network that was just built from its saved state, if there is anything to."""
 
     def hook(self, memory: dict[str, Tensor], validation_loss: LossOf) -> Hook | None:
-        """Return what follows each backward pass of the undecided network, if anything."""
+        """Return what follows each backward pass of the undecided network: nothing, if evaluations decide."""
+        return None
 
+    @abstractmethod
     def step(
         self,
         network: DartsNetwork,
@@ -117,13 +130,6 @@ def crowded_nodes(network: DartsNetwork, kind: str, in_edges: int) -> dict[int, 
         if names:
             reading.setdefault(target, []).append(edge)
     return {node: edges for node, edges in reading.items() if len(edges) > in_edges}
-
-
-def count_undecided(network: DartsNetwork, *, topology: bool, in_edges: int) -> int:
-    """Return how many edges, and nodes with too many of them, are still to be decided."""
-    edges = sum(len(undecided_edges(network, kind)) for kind in KINDS)
-    crowded = sum(len(crowded_nodes(network, kind, in_edges)) for kind in KINDS)
-    return edges + crowded if topology else edges
 
 
 def carrying_edges_into(network: DartsNetwork, kind: str, node: int) -> list[int]:

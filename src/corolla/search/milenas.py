@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from corolla.search.decisions import Decision, Judge, LossOf, count_undecided, crowded_nodes
+from corolla.search.decisions import Decision, Judge, LossOf, Search, crowded_nodes
 from corolla.settings import Count, NonNegative, Positive, settings
 from corolla.spaces.darts_cells import DartsNetwork, DartsPlan
 from corolla.spaces.darts_genotype import KINDS, edge_name, edge_pairs
@@ -37,17 +37,18 @@ class MilenasSettings:
     in_edges: Count  # that a node keeps
 
 
-class MilenasSearch:
+class MilenasSearch(Search):
     """Learns alpha beside the weights, decides everything at once after ``search_rounds``."""
 
     statistics: Statistics = "batch"  # it scores no variants
     settings: MilenasSettings
 
     def __init__(self, *, settings: MilenasSettings) -> None:
-        self.clock = settings.clock
+        super().__init__(
+            clock=settings.clock, topology=settings.topology, in_edges=settings.in_edges
+        )
         self._rounds, self._lr = settings.search_rounds, settings.lr
         self._weight = settings.validation_weight
-        self._topology, self._in_edges = settings.topology, settings.in_edges
 
     def rounds_needed(self, plan: DartsPlan) -> int:
         """Return how many rounds a client needs to decide everything and train once after that."""
@@ -56,10 +57,6 @@ class MilenasSearch:
     def due(self, elapsed: int, last: int | None) -> bool:
         """Tell whether the decisions are due after ``elapsed`` rounds."""
         return elapsed >= self._rounds
-
-    def undecided(self, network: DartsNetwork) -> int:
-        """Return how many edges and nodes are still to be decided."""
-        return count_undecided(network, topology=self._topology, in_edges=self._in_edges)
 
     def begin(self, network: DartsNetwork, memory: dict[str, Tensor]) -> None:
         """Have the network mix its operations by softmax(alpha), as long as they are undecided."""

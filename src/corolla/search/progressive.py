@@ -19,9 +19,8 @@ from torch import Tensor
 from corolla.search.decisions import (
     Decision,
     Judge,
-    LossOf,
+    Search,
     carrying_edges_into,
-    count_undecided,
     crowded_nodes,
     undecided_edges,
 )
@@ -55,19 +54,21 @@ class ProgressiveSettings(Ranking):
     statistics: Statistics  # BatchNorm's while scoring: `corolla.training.variants.VariantScorer`
 
 
-class ProgressiveSearch:
+class ProgressiveSearch(Search):
     """Decides edges and nodes by what their absence costs on validation images, by lot, or by size."""
 
     settings: ProgressiveSettings
 
     def __init__(self, *, settings: ProgressiveSettings) -> None:
+        super().__init__(
+            clock=settings.clock, topology=settings.topology, in_edges=settings.in_edges
+        )
         self._ranking: Ranking = settings
-        self._criterion, self.clock = settings.criterion, settings.clock
+        self._criterion = settings.criterion
         self.statistics: Statistics = settings.statistics
         self._recovery = settings.recovery_rounds
         multiple = -(-settings.warmup_rounds // settings.recovery_rounds) * self._recovery
         self._first = multiple if settings.first_step == "multiple" else settings.warmup_rounds
-        self._topology, self._in_edges = settings.topology, settings.in_edges
         self._node_recovery = settings.node_recovery
 
     def rounds_needed(self, plan: DartsPlan) -> int:
@@ -83,16 +84,6 @@ class ProgressiveSearch:
     def due(self, elapsed: int, last: int | None) -> bool:
         """Tell whether a step is due after ``elapsed`` rounds, the last one having been at ``last``."""
         return elapsed >= (self._first if last is None else last + self._recovery)
-
-    def undecided(self, network: DartsNetwork) -> int:
-        """Return how many edges and nodes are still to be decided."""
-        return count_undecided(network, topology=self._topology, in_edges=self._in_edges)
-
-    def begin(self, network: DartsNetwork, memory: dict[str, Tensor]) -> None:
-        """Prepare a network that was just built: nothing to do, all operations count alike."""
-
-    def hook(self, memory: dict[str, Tensor], validation_loss: LossOf) -> None:
-        """Return what follows each backward pass: nothing, only evaluations decide."""
 
     def step(
         self,
