@@ -19,7 +19,7 @@ import numpy as np
 
 from clients.feddyn import MEAN_EXAMPLES, DynamicSettings, dual_names
 from corolla.aggregation.coverage import coverage_average
-from corolla.errors import RefusedError
+from corolla.errors import refuse
 from corolla.federation import Federation
 from corolla.settings import settings
 from corolla.state import Keeps, State
@@ -59,9 +59,7 @@ class FedDyn(FedAvg):
         if settings.form == "authors" and sizes:
             # The smallest client's alpha is the largest.
             most = sum(sizes) / len(sizes) / min(sizes)
-            faults = settings.step_faults(federation.trainer, most=most)
-            if faults:
-                raise RefusedError(faults)
+            refuse(settings.step_faults(federation.trainer, most=most))
 
     def orders(self, server_round: int, cohort: Sequence[ClientId]) -> list[Order]:
         """Send everybody the model; in the authors' form also how many images a client has on average."""

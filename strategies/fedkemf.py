@@ -19,7 +19,7 @@ from typing import Literal
 from torch import nn
 
 from corolla.aggregation.robust import robust_updates
-from corolla.errors import Fault, RefusedError, gathered
+from corolla.errors import Fault, gathered, refuse
 from corolla.federation import Federation
 from corolla.server_side import ServerSide
 from corolla.settings import AtLeastTwo, Count, Positive, settings
@@ -78,8 +78,7 @@ class FedKEMF(FML):
             faults.append(Fault("private", list(federation.private), problem, remedy))
         with gathered(faults):
             super().__init__(federation=federation, settings=settings)
-        if faults:
-            raise RefusedError(faults)
+        refuse(faults)
         self._distils = settings.fusion == "distil"
         self._distillation = settings.distillation
 

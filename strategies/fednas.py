@@ -8,7 +8,6 @@ docs/fednas_family.md
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -20,7 +19,7 @@ from clients.fednas import ALPHA
 from corolla.aggregation.coverage import coverage_average
 from corolla.aggregation.regions import leading_regions
 from corolla.aggregation.updates import Weights
-from corolla.errors import Fault, RefusedError
+from corolla.errors import Fault, refuse
 from corolla.federation import Federation
 from corolla.search.architect import shape_of
 from corolla.search.milenas import MilenasSearch, MilenasSettings
@@ -37,7 +36,6 @@ from strategies.exchange import Order
 from strategies.search_faults import validation_faults
 from strategies.updates import updates_of
 
-_LOG = logging.getLogger("corolla")
 _LOT, _FRESH = 0xFED9A5, 1  # keep the lots of equals, and the second stage's initial weights, apart
 
 
@@ -71,9 +69,7 @@ class FedNas(CorollaStrategy):
 
     def __init__(self, *, federation: Federation, settings: FedNasSettings) -> None:
         super().__init__(federation=federation, settings=settings)
-        faults = _faults(federation, settings)
-        if faults:
-            raise RefusedError(faults)
+        refuse(_faults(federation, settings))
         self._search = MilenasSearch(
             settings=MilenasSettings(  # what it decides by alpha; its own training is not used
                 search_rounds=1,

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from clients.paths import VISITS
 from corolla.aggregation.regions import cut
-from corolla.errors import Fault, RefusedError
+from corolla.errors import Fault, refuse
 from corolla.federation import Federation
 from corolla.settings import Count, settings
 from corolla.spaces.architecture import Architecture
@@ -57,8 +57,7 @@ class FedorAS(Tiered):
             problem = f"is below the {least:,} of the smallest architecture of {self.space.name!r}"
             remedy = f"Use {least} or more, or null"
             faults.append(Fault("sent_params", settings.sent_params, problem, remedy))
-        if faults:
-            raise RefusedError(faults)
+        refuse(faults)
 
     def orders(self, server_round: int, cohort: Sequence[ClientId]) -> list[Order]:
         """Send everybody some paths of the supernet; after the search, the model of its tier."""

@@ -19,7 +19,7 @@ from corolla.aggregation.coverage import coverage_average
 from corolla.aggregation.regions import leading_regions
 from corolla.aggregation.updates import Weights
 from corolla.config.build import build
-from corolla.errors import Fault, RefusedError
+from corolla.errors import Fault, RefusedError, refuse
 from corolla.federation import Federation
 from corolla.search.decisions import Search
 from corolla.settings import settings
@@ -93,8 +93,7 @@ class GlobalNas(CorollaStrategy):
             faults.append(Fault("search", settings.search.get("_target_"), problem, remedy))
         else:
             faults += search_faults(federation, self._search, at_server=True)
-        if faults:
-            raise RefusedError(faults)
+        refuse(faults)
         largest = self.space.largest()
         arrays = self.space.cut(self.space.initial_state(federation.seed), largest)
         undecided = self._search.undecided(self._network(largest, arrays))

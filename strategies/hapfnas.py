@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from corolla.config.build import build
-from corolla.errors import Fault, RefusedError, gathered
+from corolla.errors import Fault, gathered, refuse
 from corolla.federation import Federation
 from corolla.search.predictor_search import CORRELATIONS, PersonalSearchSettings
 from corolla.settings import settings
@@ -91,8 +91,7 @@ class Hapfnas(CorollaStrategy):
             )
         with gathered(faults):
             self._search = PersonalSearch(settings=settings.personal_search, federation=federation)
-        if faults:
-            raise RefusedError(faults)
+        refuse(faults)
         self._retraining = settings.retraining
         self._searched_from = self._training.rounds
         self._retrained_from = self._searched_from + self._search.rounds
@@ -106,8 +105,7 @@ class Hapfnas(CorollaStrategy):
         faults = self._rounds_faults()
         if not federation.on_nodes:  # of those, who cannot train it sits stage 1 out
             faults += self._knowledge_faults(node.get("knowledge"))
-        if faults:
-            raise RefusedError(faults)
+        refuse(faults)
 
     def summary(self) -> None:
         """Log what is about to run, and what must not be overlooked."""

@@ -19,7 +19,7 @@ import numpy as np
 from corolla.aggregation.coverage import coverage_average
 from corolla.aggregation.regions import Regions, cut
 from corolla.aggregation.updates import Update, Weights, update_weight
-from corolla.errors import Fault, RefusedError
+from corolla.errors import Fault, refuse
 from corolla.federation import Federation
 from corolla.settings import Share, settings
 from corolla.spaces.architecture import Architecture
@@ -80,8 +80,7 @@ class HeteroFL(CorollaStrategy):
             remedy = "Use trainer.loss=cross_entropy, or method.mask_absent=false"
             problem = "cannot leave out classes that a client lacks, as method.mask_absent asks"
             faults.append(Fault("trainer.loss", loss, problem, remedy))
-        if faults:
-            raise RefusedError(faults)
+        refuse(faults)
         self._given = [known.index(rate) for rate in given]
         self._arrays = self.space.initial_state(federation.seed)
         self._round = 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from corolla.errors import RefusedError
+from corolla.errors import refuse
 from corolla.federation import Federation
 from strategies.fedavg import FedAvg, FedAvgSettings
 from strategies.metrics import SHARE, Metrics, prefixed
@@ -28,9 +28,7 @@ class KnnPer(FedAvg):
 
     def __init__(self, *, federation: Federation, settings: FedAvgSettings) -> None:
         problem = "validation images choose lambda and would be their own neighbours"
-        faults = validation_faults(federation, problem)
-        if faults:
-            raise RefusedError(faults)
+        refuse(validation_faults(federation, problem))
         super().__init__(federation=federation, settings=settings)
 
 

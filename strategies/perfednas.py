@@ -18,7 +18,7 @@ import numpy as np
 
 from corolla.aggregation.updates import Weights
 from corolla.config.build import build
-from corolla.errors import Fault, RefusedError, gathered
+from corolla.errors import Fault, gathered, refuse
 from corolla.federation import Federation
 from corolla.search.evolution import Fits
 from corolla.search.proposals.near_cap import NearCap
@@ -123,8 +123,7 @@ class PerFedNAS(CorollaStrategy):
             faults.append(
                 Fault("settle", settings.settle, problem, "Lower method.settle, or raise rounds")
             )
-        if faults:
-            raise RefusedError(faults)
+        refuse(faults)
         compares = any(key.startswith("received_") for key in self._reward.needs)
         self._asked = {"received": True} if compares else {}  # where evaluation.received is auto
         self._supernet = self.space.initial_state(federation.seed)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from corolla.errors import RefusedError
+from corolla.errors import refuse
 from corolla.federation import Federation
 from corolla.limits.client_limits import Limits
 from corolla.search.costliest import costliest_fitting
@@ -45,9 +45,7 @@ class PersonalSearch(Stateful):
         by = settings.by
         if by == "predictor" and settings.fitness == "validation":
             problem = "architectures would be chosen on images that are trained on"
-            faults = validation_faults(federation, problem)
-            if faults:
-                raise RefusedError(faults)
+            refuse(validation_faults(federation, problem))
         self.federation, self.space = federation, federation.space
         self.search = PredictorSearch(self.space, settings.predictor)
         self._by, self._piece = by, settings.subnets_per_exchange

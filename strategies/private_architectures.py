@@ -58,9 +58,7 @@ class PrivateArchitectures(Stateful):
         kinds = _KINDS if shared is None else (*_KINDS, "same")
         if isinstance(which, str) and which not in kinds:
             remedy = f"{nearest(which, kinds)}, or a list of choice indices"
-            raise RefusedError(
-                Fault("architectures", which, "is not known", remedy)
-            )
+            raise RefusedError(Fault("architectures", which, "is not known", remedy))
         self._space, self._seed = federation.space, federation.seed
         self._which, self._candidates, self._shared = which, candidates, shared
         self._fixed: Architecture | None = None

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corolla.data.server_set import ServerImages
-from corolla.errors import Fault, RefusedError, gathered
+from corolla.errors import Fault, RefusedError, gathered, refuse
 from corolla.federation import Federation
 from corolla.types import ClientId
 from strategies.base import CorollaStrategy, Deployment
@@ -37,8 +37,7 @@ class PublicImages(CorollaStrategy):
             self._private = PrivateArchitectures(
                 federation, settings.architectures, candidates=settings.candidates
             )
-        if faults:
-            raise RefusedError(faults)
+        refuse(faults)
 
     def deployed(self, client: ClientId) -> Deployment:
         """Return the architecture; the weights are the client's own."""

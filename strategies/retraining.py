@@ -80,7 +80,8 @@ def retraining_step(
     """Return the next weights and velocity; without a reply, nothing changes."""
     if not replies:
         return weights, velocity
-    updates = updates_of(replies, federation.space.regions, settings.weights)
+    space = federation.space
+    updates = updates_of(replies, lambda task: space.regions(task.architecture), settings.weights)
     return hetero_average(
         weights,
         updates,

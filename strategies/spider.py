@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from corolla.aggregation.updates import Weights
 from corolla.config.build import build
-from corolla.errors import RefusedError
+from corolla.errors import refuse
 from corolla.federation import Federation
 from corolla.search.decisions import Decision
 from corolla.settings import Decay, settings
@@ -68,9 +68,7 @@ class Spider(Ditto):
     reply_notes: ClassVar[Notes] = {"own_architecture": CHOICES, "decisions": Text(most=1_000_000)}
 
     def __init__(self, *, federation: Federation, settings: SpiderSettings) -> None:
-        faults = search_faults(federation, build(settings.search, "search"))
-        if faults:
-            raise RefusedError(faults)
+        refuse(search_faults(federation, build(settings.search, "search")))
         whole = FedAvgSettings(
             architecture="largest",
             weights=settings.weights,

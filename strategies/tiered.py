@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from corolla.aggregation.coverage import coverage_average
 from corolla.aggregation.regions import leading_regions
-from corolla.errors import Fault, RefusedError, gathered
+from corolla.errors import Fault, gathered, refuse
 from corolla.federation import Federation
 from corolla.search.tiers import Tiers, TierSettings
 from corolla.server_side import ServerSide
@@ -60,8 +60,7 @@ class Tiered(PerFedNAS):
             self._tiers = Tiers(federation.space, settings.tiers, seed=federation.seed)
         with gathered(faults):
             super().__init__(federation=federation, settings=settings)
-        if faults:
-            raise RefusedError(faults)
+        refuse(faults)
         self._found: list[Architecture] = []  # a tier's architecture each; empty before the search
         self._models: list[Arrays] = []  # likewise, once they were trained on
         self._ahead: tuple[Arrays, list[Architecture]] | None = (

@@ -11,13 +11,14 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 from clients.paths import VISITS
 from corolla.aggregation.coverage import momentum_average
 from corolla.aggregation.largest_weight import largest_weight, weighed
 from corolla.aggregation.operation_average import operation_average
-from corolla.aggregation.updates import Update, Weights, update_weight
+from corolla.aggregation.updates import Update, Weights
 from corolla.federation import Federation
 from corolla.settings import Fraction, Share, settings
 from corolla.spaces.architecture import Architecture
@@ -26,6 +27,7 @@ from corolla.state import Keeps, Stateful
 from corolla.tasks import Reply
 from corolla.types import Arrays
 from strategies.distiller import Distiller, DistillerSettings
+from strategies.updates import updates_of
 
 
 class Averaging(NamedTuple):
@@ -71,15 +73,7 @@ class TrainingRule(Stateful, ABC):
 
     def updates(self, replies: Sequence[Reply]) -> list[Update]:
         """Return one update per reply, in their order."""
-        return [
-            Update(
-                arrays=reply.arrays,
-                regions=held_by(self.space, reply.task),
-                weight=update_weight(self.averaging.weights, reply.num_examples),
-                client=reply.client,
-            )
-            for reply in replies
-        ]
+        return updates_of(replies, partial(held_by, self.space), self.averaging.weights)
 
     def averaged(self, supernet: Arrays, velocity: Arrays, updates: Sequence[Update]) -> Trained:
         """Return the mean over who holds an entry."""

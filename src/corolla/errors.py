@@ -45,6 +45,12 @@ def gathered(faults: list[Fault]) -> Iterator[None]:
         faults += error.faults
 
 
+def refuse(faults: list[Fault]) -> None:
+    """Raise RefusedError that shows all of ``faults``, where there are any."""
+    if faults:
+        raise RefusedError(faults)
+
+
 class RunFailedError(CorollaError, RuntimeError):
     """A run started and could not be finished (exit code 3)."""
 

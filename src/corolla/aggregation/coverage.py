@@ -24,7 +24,7 @@ from corolla.aggregation.robust import RobustRule
 from corolla.aggregation.running_mean import Block, fold, fold_blocks, readable, row_key
 from corolla.aggregation.statistics import Statistics, is_statistic
 from corolla.aggregation.updates import Update, check_update
-from corolla.errors import Fault, RefusedError, nearest
+from corolla.errors import Fault, nearest, refuse
 from corolla.types import Arrays, client_order
 
 _SMALL = 8192  # numbers; larger arrays are worth calls of their own
@@ -202,11 +202,8 @@ def _check(
         faults.append(Fault("damping", damping, "is not between 0 and 1", remedy))
     if statistics not in ("aggregate", "keep"):
         remedy = nearest(statistics, ("aggregate", "keep"))
-        faults.append(
-            Fault("statistics", statistics, "is not known", remedy)
-        )
-    if faults:
-        raise RefusedError(faults)
+        faults.append(Fault("statistics", statistics, "is not known", remedy))
+    refuse(faults)
 
 
 def _check_velocity(supernet: Arrays, velocity: Arrays) -> None:
@@ -215,5 +212,4 @@ def _check_velocity(supernet: Arrays, velocity: Arrays) -> None:
         for name, array in velocity.items()
         if name not in supernet or supernet[name].shape != array.shape
     ]
-    if faults:
-        raise RefusedError(faults)
+    refuse(faults)

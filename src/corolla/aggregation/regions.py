@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from corolla.errors import Fault, RefusedError, nearest
+from corolla.errors import Fault, RefusedError, nearest, refuse
 from corolla.types import Arrays
 
 Index = slice | tuple[int, ...]
@@ -202,8 +202,7 @@ def leading_region(
                     name, sub, f"axis {axis}: {size} of {length} entries cannot be centred", remedy
                 )
             )
-    if faults:
-        raise RefusedError(faults)
+    refuse(faults)
     return tuple(region)
 
 
@@ -213,5 +212,4 @@ def _check_names(state: Arrays, regions: Mapping[str, Region]) -> None:
         for name in regions
         if name not in state
     ]
-    if faults:
-        raise RefusedError(faults)
+    refuse(faults)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import corolla
-from corolla.errors import Fault, RefusedError
+from corolla.errors import Fault, RefusedError, refuse
 from corolla.records.atomic import sweep, with_temporary_directory, write_text
 from corolla.records.errors import CorruptStateError
 from corolla.records.json_files import read_json
@@ -118,8 +118,7 @@ class Checkpoints:
                 )
             self._current = (name, _record(directory)["best"])
             return checkpoint
-        if faults:
-            raise RefusedError(faults)
+        refuse(faults)
         return None
 
     def header(self, which: Which = "latest") -> CheckpointHeader:
@@ -137,9 +136,7 @@ class Checkpoints:
 
     def _load(self, directory: Path, expected: CheckpointHeader) -> tuple[int, State]:
         record = _record(directory)
-        faults = _mismatches(_header(record, directory), expected, directory)
-        if faults:
-            raise RefusedError(faults)
+        refuse(_mismatches(_header(record, directory), expected, directory))
         arrays, _ = read_tensors(directory / "state.safetensors")
         try:
             return int(record["round"]), State(arrays=arrays, meta=record["meta"])

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from corolla.errors import Fault, RefusedError
+from corolla.errors import Fault, RefusedError, refuse
 from corolla.records.checkpoints import CheckpointHeader
 from corolla.records.client_facts import read_client_facts
 from corolla.records.errors import RESTORE, CorruptStateError
@@ -33,9 +33,8 @@ def require_resumable(directory: RunDirectory, header: CheckpointHeader) -> None
 
     Raises: RefusedError naming each damaged file, with what to do about it.
     """
-    faults = _misplaced(directory)
-    if faults:
-        raise RefusedError(faults)
+    refuse(_misplaced(directory))
+    faults: list[Fault] = []
     try:
         read_client_facts(directory.path)
     except CorruptStateError as error:
@@ -44,8 +43,7 @@ def require_resumable(directory: RunDirectory, header: CheckpointHeader) -> None
         faults += _progress_faults(directory, header)
     except (CorruptStateError, RefusedError) as error:
         faults += error.faults
-    if faults:
-        raise RefusedError(faults)
+    refuse(faults)
 
 
 def _misplaced(directory: RunDirectory) -> list[Fault]:

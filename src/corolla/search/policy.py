@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from corolla.errors import Fault, RefusedError
+from corolla.errors import Fault, RefusedError, refuse
 from corolla.settings import Betas, NonNegative, Positive, Share, settings
 from corolla.state import State, Stateful
 from corolla.types import ClientId, client_order
@@ -51,8 +51,7 @@ class PolicySettings:
             for key, value in own.items()
             if value and not self.shared
         ]
-        if faults:
-            raise RefusedError(faults)
+        refuse(faults)
 
 
 _LEAST = 1e-12  # a probability; what nobody chose stays possible

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from corolla.errors import Fault, RefusedError
+from corolla.errors import Fault, refuse
 from corolla.settings import Decay, NonNegative, Positive, settings
 from corolla.state import State, Stateful
 from corolla.types import ClientId, client_order
@@ -316,5 +316,4 @@ def _check(outcomes: Mapping[ClientId, Outcome], bounds: tuple[float, float]) ->
                 scores = f"accuracies in {bounds[0]:g}..{bounds[1]:g}"
                 problem = f"is not a measurement (a finite number, {scores})"
                 faults.append(Fault(f"{key} of client {client}", value, problem, remedy))
-    if faults:
-        raise RefusedError(faults)
+    refuse(faults)
