@@ -68,7 +68,10 @@ class Stateful:
         return State(arrays, meta)
 
     def load_state(self, state: State) -> None:
-        """Put a checkpointed state back; the inverse of `state`. KeyError where it lacks something."""
+        """Put a checkpointed state back; the inverse of `state`.
+
+        Raises: KeyError where it lacks something, or has what an attribute that is None would lose.
+        """
         for attribute, name in self._declared().items():
             value = getattr(self, attribute)
             if isinstance(value, Stateful):
@@ -76,7 +79,10 @@ class Stateful:
                     State(state.part(name), state.meta[name.removesuffix("/")]) if name else state
                 )
             elif value is None:
-                continue
+                if name in state.arrays or name in state.meta or (name and state.part(name)):
+                    raise KeyError(
+                        f"{name}: {type(self).__name__}.{attribute} is None and takes no state"
+                    )
             elif name.endswith("/"):
                 setattr(self, attribute, state.part(name))
             elif isinstance(value, np.ndarray):

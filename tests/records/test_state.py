@@ -79,3 +79,5 @@ def test_what_a_class_and_its_parents_declare_is_the_state() -> None:
     assert state.meta["told"] == other.told == [1.0]
     with pytest.raises(KeyError, match="told"):
         other.load_state(State(state.arrays, {"own": {}}))
+    with pytest.raises(KeyError, match=r"_Child\.none is None and takes no state"):
+        other.load_state(State(state.arrays, {**state.meta, "none": 3}))
