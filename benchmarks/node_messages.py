@@ -15,6 +15,7 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -56,7 +57,7 @@ def main() -> None:
     _merge("simulation", "node_message_cpu_s", figures["node_message_cpu_s"])
 
 
-def _node(folder: Path, rounds: int, *, warm: bool) -> dict[str, float]:
+def _node(folder: Path, rounds: int, *, warm: bool) -> dict[str, Any]:
     """Return what a message costs a node, its work included, and what the node uses besides."""
     folder.mkdir()
     federation = Federation(folder, [_SITE], warm=warm)
@@ -67,12 +68,14 @@ def _node(folder: Path, rounds: int, *, warm: bool) -> dict[str, float]:
         idle_s, idle_wall_s = _difference(family, lambda: time.sleep(_IDLE_S))
         short_s, short_wall_s = _difference(family, lambda: _run(federation, "short", _SHORT))
         long_s, long_wall_s = _difference(family, lambda: _run(federation, "long", rounds))
-        idle = idle_s / idle_wall_s
-        used = long_s - short_s - idle * (long_wall_s - short_wall_s)
+        idle = {name: seconds / idle_wall_s for name, seconds in idle_s.items()}
+        wall_s, messages = long_wall_s - short_wall_s, rounds - _SHORT
+        of = {n: (long_s[n] - short_s[n] - idle[n] * wall_s) / messages for n in long_s}
         return {
-            "message_cpu_s": used / (rounds - _SHORT),
-            "message_wall_s": (long_wall_s - short_wall_s) / (rounds - _SHORT),
-            "idle_cpu_share": idle,
+            "message_cpu_s": sum(of.values()),
+            "message_cpu_s_of": of,
+            "message_wall_s": wall_s / messages,
+            "idle_cpu_share": sum(idle.values()),
             "resident_mib": sum(one.memory_info().rss for one in family) / 2**20,
             "processes": len(family),
         }
@@ -100,16 +103,27 @@ def _family(folder: Path) -> list[psutil.Process]:
     return found
 
 
-def _difference(family: list[psutil.Process], work: Any) -> tuple[float, float]:
-    """Return CPU seconds that ``family`` and its children used meanwhile, and how long it took."""
+def _difference(
+    family: list[psutil.Process], work: Callable[[], None]
+) -> tuple[dict[str, float], float]:
+    """Return CPU seconds that each program and its children used meanwhile, and how long it took."""
     before, start = _cpu_s(family), time.monotonic()
     work()
     time.sleep(2.0)  # the last message's process ends
-    return _cpu_s(family) - before, time.monotonic() - start
+    after = _cpu_s(family)
+    return {name: after[name] - before[name] for name in after}, time.monotonic() - start
 
 
-def _cpu_s(family: list[psutil.Process]) -> float:
-    return sum(sum(process.cpu_times()[:4]) for process in family)
+def _cpu_s(family: list[psutil.Process]) -> dict[str, float]:
+    """Return CPU seconds by program: SuperNode, SuperExec and, with a warm client, its stem."""
+    return {_program(process): sum(process.cpu_times()[:4]) for process in family}
+
+
+def _program(process: psutil.Process) -> str:
+    words = process.cmdline()
+    if "--stem" in words:
+        return "stem"
+    return next(Path(word).name for word in words if Path(word).name.startswith("flower-"))
 
 
 def _work(data: Path, folder: Path) -> float:

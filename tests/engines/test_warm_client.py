@@ -5,6 +5,7 @@ A stand-in for flwr-clientapp, found before the real one, writes down where it r
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import socket
@@ -168,3 +169,45 @@ def test_one_key_switches_it_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert "warm-client" not in plain["PATH"]
     with pytest.raises(RefusedError, match=r"warm-client='no': is neither true nor false"):
         command(["--node-config=warm-client=no"])
+
+
+def test_a_bundle_is_installed_once_for_its_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private, calls = tmp_path / "private", []
+    private.mkdir(mode=0o700)
+    monkeypatch.setenv(warm_client.FOLDER_KEY, str(private))
+
+    def install(bundle: bytes | Path, *, skip_prompt: bool) -> Path:
+        if bundle == b"spoiled":
+            raise ValueError("File hashes couldn't be verified.")
+        calls.append(bundle)
+        folder = tmp_path / f"app-{len(calls)}"
+        folder.mkdir()
+        return folder
+
+    once = warm_client._installing_once(install)
+    first = once(b"one", skip_prompt=True)
+    assert once(b"one", skip_prompt=True) == first
+    second = once(b"another", skip_prompt=True)
+    assert second != first
+    assert calls == [b"one", b"another"]
+    first.rmdir()  # `corolla clean`
+    third = once(b"one", skip_prompt=True)
+    assert third.is_dir()
+    assert once(b"another", skip_prompt=True) == second
+    assert calls == [b"one", b"another", b"one"]
+    for _ in range(2):  # what could not be installed is not taken for installed
+        with pytest.raises(ValueError, match="could"):
+            once(b"spoiled", skip_prompt=True)
+    assert once(tmp_path, skip_prompt=True).is_dir()
+    assert calls[-1] == tmp_path
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o700 for path in private.iterdir())
+
+
+def test_flowers_program_installs_bundles_that_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    flowers = importlib.import_module("flwr.supernode.runtime.run_clientapp")
+    plain = flowers.install_from_fab
+    monkeypatch.setattr(flowers, "install_from_fab", plain)
+    warm_client._patch_installation()
+    assert any(cell.cell_contents is plain for cell in flowers.install_from_fab.__closure__)
