@@ -9,21 +9,26 @@ import ssl
 import threading
 import time
 from collections import Counter
+from collections.abc import Collection
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 IDLE_S = 2.0
 FAULTS = ("500 before", "500 after", "503", "cut before", "cut after", "truncated", "delayed")
+EARLY = ("500 before", "503", "cut before", "delayed")
 
 
 class FaultyWay:
     """Between a SuperLink and everybody: each request has a fault with probability ``share``."""
 
-    def __init__(self, seed: int, share: float, *, delay_s: float = 2.0) -> None:
-        """``delay_s``: how late a request is that is delayed."""
+    def __init__(
+        self, seed: int, share: float, *, delay_s: float = 2.0, answered: Collection[str] = ()
+    ) -> None:
+        """``delay_s``: how late what is delayed is. Paths of ``answered`` lose no answers, only requests."""
         self.share = share
         self.delay_s = delay_s
+        self._answered = answered
         self.on = False
         self.faults: Counter[str] = Counter()
         self.port = 0
@@ -47,12 +52,12 @@ class FaultyWay:
         self.port = server.server_address[1]
         threading.Thread(target=server.serve_forever, daemon=True).start()
 
-    def draw(self) -> str:
+    def draw(self, path: str) -> str:
         """Return the fault that the next request has, or nothing."""
         with self._lock:
             if not self.on or self._draws.random() >= self.share:
                 return ""
-            fault = self._draws.choice(FAULTS)
+            fault = self._draws.choice(EARLY if path in self._answered else FAULTS)
             self.faults[fault] += 1
             return fault
 
@@ -66,7 +71,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         # A SuperExec ends at a 500: whoever starts it starts it again, and here nobody does.
-        fault = "" if self.path == "/v1/runtime/acquire-task" else self.way.draw()
+        fault = "" if self.path == "/v1/runtime/acquire-task" else self.way.draw(self.path)
         if fault == "delayed":
             time.sleep(self.way.delay_s)
         if fault in ("500 before", "503"):

@@ -119,10 +119,21 @@ class Federation:
         )
         wait_until(lambda: self._answers("superlink", self.port), 60, "the SuperLink")
 
+    @property
+    def superlink(self) -> psutil.Popen:
+        """The SuperLink's own process."""
+        assert self._superlink is not None
+        return self._superlink
+
+    @property
+    def gate(self) -> psutil.Popen:
+        """The process of the port for sites."""
+        assert self._gate is not None
+        return self._gate
+
     def kill_superlink(self) -> None:
         """End the SuperLink as a power cut would, and what it started."""
-        assert self._superlink is not None
-        _kill_tree(self._superlink)
+        _kill_tree(self.superlink)
 
     def start_gate(self) -> None:
         """Start the port for sites by the command of compose.yaml, with this machine's addresses."""
@@ -151,9 +162,8 @@ class Federation:
 
     def stop_gate(self) -> None:
         """End the port for sites, SIGTERM."""
-        assert self._gate is not None
-        self._gate.terminate()
-        self._gate.wait(timeout=20)
+        self.gate.terminate()
+        self.gate.wait(timeout=20)
 
     def connect(self, user: str, port: int) -> None:
         """Write a Flower configuration that knows the CA's certificate and ``port``, no more."""

@@ -1,6 +1,6 @@
 """SuperNodes without processes: threads that speak Flower's Fleet API and send back the arrays that came.
 
-To a SuperLink they are nodes like others: they register or have a key, send heartbeats, fetch orders piece by
+To a SuperLink they are nodes like others: they have keys, send heartbeats, fetch orders piece by
 piece, upload replies piece by piece, and try again as Flower's own do. What is missing is a SuperNode's
 own cost: a Python for each message, and training.
 """
@@ -16,7 +16,9 @@ from typing import Any, cast
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from flwr.app import Message
+from flwr.proto.control_pb2 import RegisterNodeRequest
 from flwr.proto.message_pb2 import ObjectTree
+from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
     get_object_tree,
@@ -28,6 +30,8 @@ from flwr.supercore.inflatable.inflatable_utils import (
     pull_objects,
     push_objects,
 )
+from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
+from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_to_bytes
 from flwr.supernode.fleet_http_connection import http_request_response
 
 from clients.adapter import answer_evaluate, answer_query, answer_train
@@ -35,6 +39,7 @@ from clients.client import Client
 from corolla.tasks import Answer, Task
 from corolla.types import Arrays
 
+Keys = tuple[ec.EllipticCurvePrivateKey, ec.EllipticCurvePublicKey]
 _LOG = logging.getLogger(__name__)
 _IMAGES = [80, 20, 20]
 _SCORES = {
@@ -75,16 +80,15 @@ class LightNode(threading.Thread):
         name: str,
         address: str,
         *,
-        root_certificates: Path | None = None,
-        key: Path | None = None,
+        root_certificates: Path,
+        keys: Keys,
         pause_s: float = 3.0,
     ) -> None:
-        """``pause_s`` between two looks for an order: 3 as a SuperNode has. Without ``key`` it registers."""
+        """``pause_s`` between two looks for an order: 3 as a SuperNode has."""
         super().__init__(name=name, daemon=True)
         self._client = cast(Client, Echo(name))
         self._address, self._pause_s = address, pause_s
-        self._certificates = str(root_certificates) if root_certificates else None
-        self._keys = _keys(key) if key else None
+        self._certificates, self._keys = str(root_certificates), keys
         self._stopped = threading.Event()
         self.connected = threading.Event()
         self.sent: set[int] = set()
@@ -92,9 +96,7 @@ class LightNode(threading.Thread):
 
     def run(self) -> None:
         """Connect, and answer what comes."""
-        with http_request_response(
-            self._address, self._certificates is None, self._certificates, self._keys
-        ) as calls:
+        with http_request_response(self._address, False, self._certificates, self._keys) as calls:
             self.connected.set()
             while not self._stopped.is_set():
                 try:
@@ -154,7 +156,25 @@ def _task_of(order: Message) -> dict[str, Any]:
     return dict(order.content.config_records["task"]) if order.has_content() else {}
 
 
-def _keys(path: Path) -> tuple[ec.EllipticCurvePrivateKey, ec.EllipticCurvePublicKey]:
+def keys_of(path: Path) -> Keys:
+    """Return a key pair out of the file of its private half."""
     private = load_ssh_private_key(path.read_bytes(), None)
     assert isinstance(private, ec.EllipticCurvePrivateKey)
     return private, private.public_key()
+
+
+def registered(names: Sequence[str], address: str, root_certificates: Path) -> dict[str, Keys]:
+    """Make a key pair for each and register it, as the operator does by a command for each."""
+    with ControlHttpClient.from_server_address(
+        address,
+        False,
+        root_certificates.read_bytes(),
+        interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
+    ) as control:
+        found = {}
+        for name in names:
+            found[name] = generate_key_pairs()
+            public = public_key_to_bytes(found[name][1])
+            answer = control.RegisterNode(RegisterNodeRequest(public_key=public, name=name))
+            assert answer.node_id, f"{name} could not be registered"
+        return found

@@ -1,7 +1,8 @@
 """Five hundred faults in one run: a way on which each fourth request goes wrong, and nodes that cost nothing.
 
 SuperLink, gate, SuperExec and server part are processes; the nodes are threads of this one (`light_nodes`),
-behind the gate, with keys. tests/deployment/test_faults.py has real SuperNodes on a better way.
+behind the gate, with keys. An order that is cut on its way to a node is handed out to nobody again: none is
+here, or rounds would wait for their deadline. test_faults.py has that too, and real SuperNodes.
 """
 
 from __future__ import annotations
@@ -12,28 +13,25 @@ import pytest
 
 from tests.deployment.faulty_way import FAULTS, FaultyWay
 from tests.deployment.federation import Federation, lines, wait_until
-from tests.deployment.light_nodes import LightNode, start_nodes
+from tests.deployment.light_nodes import LightNode, registered, start_nodes
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 NODES = [f"node-{number}" for number in range(6)]
-ROUNDS = 4
+ROUNDS = 4  # the first without faults
 
 
 def test_500_faults_cost_no_round_that_had_a_reply(tmp_path: Path) -> None:
-    way = FaultyWay(seed=17, share=0.25, delay_s=0.2)
-    federation = Federation(tmp_path, [], later=NODES, way=way)
+    way = FaultyWay(seed=17, share=0.25, delay_s=0.2, answered=["/v1/fleet/pull-messages"])
+    federation = Federation(tmp_path, [], later=["spare"], way=way)
     run_dir = federation.runs / "bad"
-    nodes = []
+    nodes: list[LightNode] = []
     try:
         federation.start()
+        certificate = federation.ca_certificate
+        keys = registered(NODES, f"127.0.0.1:{federation.port}", certificate)
+        gate = f"127.0.0.1:{federation.sites_port}"
         nodes = [
-            LightNode(
-                name,
-                f"127.0.0.1:{federation.sites_port}",
-                root_certificates=federation.ca_certificate,
-                key=federation.key(name).with_suffix(""),
-                pause_s=0.5,
-            )
+            LightNode(name, gate, root_certificates=certificate, keys=keys[name], pause_s=0.5)
             for name in NODES
         ]
         start_nodes(nodes)
@@ -41,7 +39,7 @@ def test_500_faults_cost_no_round_that_had_a_reply(tmp_path: Path) -> None:
             run_dir,
             *("method=fedavg", "space=elastic_cnn", "evaluation.final=none"),
             *(f"clients={len(NODES)}", f"clients_per_round={len(NODES)}"),
-            *(f"rounds={ROUNDS}", "round_timeout_s=20"),
+            *(f"rounds={ROUNDS}", "round_timeout_s=300"),
         )
 
         def rounds(count: int) -> None:
@@ -49,7 +47,7 @@ def test_500_faults_cost_no_round_that_had_a_reply(tmp_path: Path) -> None:
                 assert run.poll() is None, federation.log("user")
                 return len(lines(run_dir / "metrics.jsonl")) >= count
 
-            wait_until(done, 600, f"round {count}")
+            wait_until(done, 1500, f"round {count}")
 
         rounds(1)
         way.on = True
@@ -68,7 +66,7 @@ def test_500_faults_cost_no_round_that_had_a_reply(tmp_path: Path) -> None:
     for line in metrics:
         had_a_reply = any(number == line["round"] for _, number in answered)
         assert bool(line["participants"]) or not had_a_reply, line
-    # Some are late, or are lost as often as a client is asked in a round; most are not.
+    # One may be lost as often as a client is asked in a round; most are not.
     assert 2 * len(answered & counted) > len(answered) > 0
     assert sum(way.faults.values()) >= 500
     assert set(way.faults) == set(FAULTS)
