@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -45,3 +46,10 @@ def _meta_differences(a: Any, b: Any, where: str) -> list[str]:
     if isinstance(a, float) and math.isnan(a) and math.isnan(b):
         return []
     return [] if a == b else [f"{where}: {a!r} and {b!r}"]
+
+
+def same(left: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray]) -> bool:
+    """Tell whether two networks have the same arrays, to the bit."""
+    return left.keys() == right.keys() and all(
+        left[name].tobytes() == right[name].tobytes() for name in left
+    )

@@ -7,18 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corolla.config.build import (
-    build_dataset,
-    build_partition,
-    build_space,
-    build_trainer,
-    header_of,
-)
-from corolla.config.schema import parse_config
+from corolla.config.build import build_dataset, build_partition, build_space, build_trainer
 from corolla.data.federation import FederationData
 from corolla.gain.cells import Cell, CellFile, setting_faults
 from corolla.gain.finished_run import FinishedRun
@@ -28,14 +20,10 @@ from corolla.records.errors import CorruptStateError
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.supernet import to_arrays
 from tests.conftest import quick
-from tests.strategies.conftest import run
+from tests.strategies.conftest import config_of, run, saved_state
 
 FEW_IMAGES = ["partition.balanced=true", "partition.images_per_client=80"]
-P = [
-    [0.75, 0.50, 0.25],
-    [0.50, 0.50, 1.00],
-    [0.25, 0.00, 0.50],
-]
+P = [[0.75, 0.50, 0.25], [0.50, 0.50, 1.00], [0.25, 0.00, 0.50]]
 
 
 def test_equation_6_by_hand() -> None:
@@ -119,24 +107,17 @@ def test_a_cell_from_the_supernet_is_a_training_by_hand(
     """Architecture of client 1 on the images of client 0, from the checkpoint's own arrays."""
     extras = ["clients=3", "evaluation.fine_tune_epochs=0", *FEW_IMAGES]
     directory = run(tmp_path / "run", f"method={method}", *extras)
-    config, _ = parse_config(yaml.safe_load(directory.config_text()))
-    assert config is not None
+    config = config_of(directory)
     space, trainer, dataset = build_space(config), build_trainer(config), build_dataset(config)
-    _, state = directory.checkpoints.load("latest", expected=header_of(config, space))
     architecture = Architecture.of(directory.summary()["per_client"]["1"]["choices"])
-    model = space.load(architecture, space.cut(state.part(prefix), architecture))
+    model = space.load(architecture, space.cut(saved_state(directory).part(prefix), architecture))
     data = FederationData(dataset, build_partition(config, dataset)).client("0")
     merged = data.train_on_validation().train
     trainer.recalibrate(
         model, merged, batch_size=config.batch_size
     )  # as every model of the server that is scored
     trainer.train(
-        model,
-        merged,
-        epochs=3,
-        batch_size=config.batch_size,
-        lr=0.05,
-        seed=(config.seed, 0, _GAIN),
+        model, merged, epochs=3, batch_size=config.batch_size, lr=0.05, seed=(config.seed, 0, _GAIN)
     )
     scored = deepcopy(model)
     trainer.recalibrate(scored, merged, batch_size=config.batch_size)

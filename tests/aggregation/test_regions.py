@@ -10,14 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from corolla.aggregation.regions import (
-    Region,
-    cut,
-    leading_region,
-    paste,
-    region_shape,
-    resolve,
-)
+from corolla.aggregation.regions import Region, cut, leading_region, paste, region_shape, resolve
 from corolla.errors import RefusedError
 
 SHAPE = (4, 6, 5)

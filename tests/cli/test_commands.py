@@ -12,7 +12,7 @@ from corolla.config.overrides import sweep
 from corolla.export import load_client_model
 from corolla.records.run_directory import RunDirectory
 from tests.conftest import make_space
-from tests.strategies.conftest import SMALL, run
+from tests.strategies.conftest import SMALL, config_of, run
 
 
 def test_no_command_shows_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,15 +95,11 @@ def test_other_spaces_have_no_genotype(
 
 def test_saved_model_reproduces_the_reported_accuracy(finished: RunDirectory) -> None:
     """What is reported is what is saved, BN statistics included."""
-    import yaml
-
     from corolla.config.build import build_dataset, build_partition, build_trainer
-    from corolla.config.schema import parse_config
     from corolla.data.federation import FederationData
 
     directory = finished
-    config, _ = parse_config(yaml.safe_load(directory.config_text()))
-    assert config is not None
+    config = config_of(directory)
     dataset = build_dataset(config)
     data = FederationData(dataset, build_partition(config, dataset))
     trainer = build_trainer(config)

@@ -40,14 +40,7 @@ def _message(site: Site, **settings: Any) -> tuple[Task, Arrays]:
     arrays = site.space.cut(site.space.initial_state(3), architecture)
     model = site.space.load(architecture, {n: a.copy() for n, a in arrays.items()})
     data = site.data
-    site.trainer.train(
-        model,
-        data.train,
-        epochs=2,
-        batch_size=16,
-        lr=0.02,
-        seed=(5,),
-    )
+    site.trainer.train(model, data.train, epochs=2, batch_size=16, lr=0.02, seed=(5,))
     found = {name: tensor.numpy().copy() for name, tensor in model.state_dict().items()}
     task = Task(client="1", round=2, architecture=architecture, lr=0.02, **settings)
     return task, found

@@ -189,11 +189,7 @@ def test_every_key_of_every_method(method: str) -> None:
         ("batch_size", 1, "BatchNorm, which needs two or more images a batch"),
         ("method.client", "corolla.errors.Fault", "method.client"),
         ("method.client", "clients.ditto.Ditto", "method.client"),
-        (
-            "method.client",
-            "clients.knn_per.KnnPerClient",
-            "method.k=None: is missi",
-        ),
+        ("method.client", "clients.knn_per.KnnPerClient", "method.k=None: is missi"),
         ("evaluation.fine_tune_lr", math.inf, "evaluation.fine_tune_lr=inf"),
         ("round_timeout_s", 1e-9, "round_timeout_s=1e-09"),
         ("link_mbit_s", 1e-320, "link_mbit_s=1e-320"),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from clients.site import Site, site_of
 from clients.subnet import SubnetClient
-from corolla.config.build import build, build_space, build_trainer_settings, class_of
+from corolla.config.build import build, build_space, class_of
 from corolla.config.compose import compose_values
 from corolla.errors import RefusedError
 from corolla.federation import Federation
@@ -40,7 +40,7 @@ from corolla.report.facts import facts as report_facts
 from corolla.report.load import load_run
 from tests.conftest import make_space
 from tests.report.synthetic_run import SyntheticRun
-from tests.strategies.conftest import SMALL, run
+from tests.strategies.conftest import SMALL, federation_of, run
 
 FEW = ["partition.alpha=1", "partition.balanced=false", "partition.images_per_client=null"]
 
@@ -269,10 +269,8 @@ def test_a_federation_tells_what_fits_a_client() -> None:
     config = plan_run([*SMALL, "run_dir=unused"]).config
     space = build_space(config)
     smallest, largest = space.smallest(), space.largest()
-    federation = Federation.of(
+    federation = federation_of(
         config,
-        space=space,
-        trainer=build_trainer_settings(config),
         budgets={"1": space.costs(smallest, batch_size=config.batch_size).training_memory_mib},
         caps={"0": space.costs(smallest).macs, "1": 1e12},
     )

@@ -13,15 +13,12 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from corolla.cli import commands, main
-from corolla.errors import RunFailedError
 from corolla.export.formats import KEY
 from corolla.launch import resume
-from corolla.records.checkpoints import Checkpoints
 from corolla.records.client_facts import read_client_facts
 from corolla.records.errors import CorruptStateError
 from corolla.records.run_directory import RunDirectory
@@ -32,7 +29,7 @@ from corolla.state import State
 from engines.inline import InlineEngine
 from tests.conftest import diagonal
 from tests.states import differences
-from tests.strategies.conftest import results, run
+from tests.strategies.conftest import power_cut, results, run
 
 REMEDIES = ("Restore", "restore", "Delete", "Move it away", "Known:", "choose another")
 
@@ -62,13 +59,13 @@ DAMAGES: dict[str, Callable[[bytes], bytes] | None] = {
     "nothing in it": lambda data: b"{}\n",
     "flipped": _flipped,
 }
-FILES = (
-    *("config.yaml", "clients.json", "partition.json", "environment.json", "summary.json"),
+FILES = (  # of a run that was killed
+    *("config.yaml", "clients.json", "partition.json", "environment.json"),
     *("metrics.jsonl", "clients.jsonl", ".launch", ".lock", "run.log"),
     *("checkpoints/latest", "checkpoints/best", "checkpoints/NEWEST/state.json"),
     *("checkpoints/NEWEST/state.safetensors", "checkpoints/BEST/state.json"),
     "checkpoints/BEST/state.safetensors",
-    *("clients", "state/0/STATE", "state", "checkpoints"),
+    *("state/0/STATE", "state", "checkpoints"),
 )
 FILES_OF_A_CLIENT = ("clients/0/architecture.json", "clients/0/model.safetensors")
 FILES_OF_A_REPORT = ("config.yaml", "environment.json", "clients.json", "metrics.jsonl")
@@ -105,17 +102,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         *("server_set=held_out", "server_set.images=1690"),
     ]
     finished = run(root / "finished" / "run", *settings)
-    save = Checkpoints.save
-
-    def killed(self: Checkpoints, *arguments: Any, **others: Any) -> None:
-        if others["round"] == 3:
-            raise OSError("killed")
-        save(self, *arguments, **others)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Checkpoints, "save", killed)
-        with pytest.raises(RunFailedError):
-            run(root / "killed" / "run", *settings)
+    with power_cut(3):
+        run(root / "killed" / "run", *settings)
     states = _states(RunDirectory(root / "killed" / "run"))
     assert sorted(states) == [1, 2]
     return Runs(
@@ -128,8 +116,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     )
 
 
-def _copy(run_dir: Path, to: Path, file: str, damage: str) -> tuple[Path, Path] | None:
-    """Return a copy of a run and what in it is damaged; None where it has no such file."""
+def _copy(run_dir: Path, to: Path, file: str, damage: str) -> tuple[Path, Path]:
+    """Return a copy of a run and what in it is damaged."""
     newest = {
         "NEWEST": max(path.name for path in run_dir.glob("checkpoints/round-*")),
         "BEST": (run_dir / "checkpoints" / "best").read_text().strip(),
@@ -140,8 +128,7 @@ def _copy(run_dir: Path, to: Path, file: str, damage: str) -> tuple[Path, Path] 
     copy = to / run_dir.parent.name / "run"
     shutil.copytree(run_dir, copy, copy_function=os.link)
     path = copy / file
-    if not path.exists():
-        return None
+    assert path.exists(), file
     data = path.read_bytes() if path.is_file() else None
     shutil.rmtree(path) if data is None else path.unlink()
     change = DAMAGES[damage]
@@ -188,10 +175,7 @@ def test_a_killed_run_goes_on_from_what_is_whole_or_says_what_is_not(
     engine: list[str],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    copied = _copy(runs.killed, tmp_path, file, damage)
-    if copied is None:
-        return
-    copy, path = copied
+    copy, path = _copy(runs.killed, tmp_path, file, damage)
     if _Told(capsys).works(path, "resume", str(copy)):
         (text,) = engine
         assert text.replace(str(copy), str(runs.killed)) == RunDirectory(runs.killed).config_text()
@@ -217,9 +201,7 @@ def test_a_killed_run_goes_on_from_what_is_whole_or_says_what_is_not(
 def test_of_a_finished_run_only_what_is_whole_comes_out(
     runs: Runs, file: str, damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    copied = _copy(runs.finished, tmp_path, file, damage)
-    assert copied is not None
-    copy, path = copied
+    copy, path = _copy(runs.finished, tmp_path, file, damage)
     told, output = _Told(capsys), tmp_path / "model"
     if told.works(path, "export", str(copy), "--client", "0", "-o", str(output)):
         assert (file, damage) == ("summary.json", "missing")
@@ -232,9 +214,7 @@ def test_of_a_finished_run_only_what_is_whole_comes_out(
 def test_a_report_shows_what_is_whole_and_says_what_is_left_out(
     runs: Runs, file: str, damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    copied = _copy(runs.finished, tmp_path, file, damage)
-    assert copied is not None
-    copy, path = copied
+    copy, path = _copy(runs.finished, tmp_path, file, damage)
     output = tmp_path / "page.html"
     if _Told(capsys).works(path, "report", str(copy), "-o", str(output)):
         page = output.read_text()
@@ -254,9 +234,7 @@ def test_a_damaged_finished_run_is_not_shown_as_complete(
     engine: list[str],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    copied = _copy(runs.finished, tmp_path, file, damage)
-    assert copied is not None
-    copy, path = copied
+    copy, path = _copy(runs.finished, tmp_path, file, damage)
     works = _Told(capsys).works(path, "resume", str(copy))
     assert works == (file == "metrics.jsonl" or (file == "summary.json" and damage == "missing"))
     assert bool(engine) == (works and file == "summary.json")
@@ -265,19 +243,15 @@ def test_a_damaged_finished_run_is_not_shown_as_complete(
 def test_from_the_round_before_a_damaged_checkpoint_a_run_ends_with_the_same_numbers(
     runs: Runs, tmp_path: Path
 ) -> None:
-    copied = _copy(runs.killed, tmp_path, "checkpoints/NEWEST/state.safetensors", "flipped")
-    assert copied is not None
-    directory = resume(copied[0])
-    assert results(directory) == runs.results
-    log = (copied[0] / "run.log").read_text()
+    copy, _ = _copy(runs.killed, tmp_path, "checkpoints/NEWEST/state.safetensors", "flipped")
+    assert results(resume(copy)) == runs.results
+    log = (copy / "run.log").read_text()
     assert "checksum of its arrays does not match; going on after round 1" in log
 
 
 def test_what_a_refusal_advises_leads_to_the_same_numbers(runs: Runs, tmp_path: Path) -> None:
     """Delete the damaged summary and resume: the clients are evaluated again, models and all."""
-    copied = _copy(runs.finished, tmp_path, "clients/0/model.safetensors", "truncated")
-    assert copied is not None
-    copy, _ = copied
+    copy, _ = _copy(runs.finished, tmp_path, "clients/0/model.safetensors", "truncated")
     (copy / "summary.json").unlink()
     assert results(resume(copy)) == runs.results
     again, whole = (RunDirectory.open(each).client_model("0") for each in (copy, runs.finished))
@@ -287,9 +261,7 @@ def test_what_a_refusal_advises_leads_to_the_same_numbers(runs: Runs, tmp_path: 
 def test_a_configuration_changed_on_purpose_says_so(
     runs: Runs, tmp_path: Path, engine: list[str]
 ) -> None:
-    copied = _copy(runs.killed, tmp_path, "config.yaml", "missing")
-    assert copied is not None
-    copy, path = copied
+    copy, path = _copy(runs.killed, tmp_path, "config.yaml", "missing")
     text = (
         RunDirectory(runs.killed).config_text().replace("round_timeout_s: ", "round_timeout_s: 1")
     )

@@ -46,10 +46,7 @@ def test_the_worst_decile_rounds_up(clients: int, worst: float) -> None:
     assert spread({str(i): float(i) for i in range(clients)})["worst_decile"] == worst
 
 
-@given(
-    values=st.lists(st.floats(0, 1), min_size=1, max_size=40),
-    seed=st.integers(0, 99),
-)
+@given(values=st.lists(st.floats(0, 1), min_size=1, max_size=40), seed=st.integers(0, 99))
 def test_spread_does_not_depend_on_the_order_of_replies(values: list[float], seed: int) -> None:
     pairs = [(str(i), value) for i, value in enumerate(values)]
     shuffled = random.Random(seed).sample(pairs, len(pairs))

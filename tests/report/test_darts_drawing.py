@@ -10,12 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corolla.report.darts_drawing import (
-    draw_cells,
-    draw_compact,
-    draw_difference,
-    draw_genotype,
-)
+from corolla.report.darts_drawing import draw_cells, draw_compact, draw_difference, draw_genotype
 from corolla.report.darts_looks import brief, short_name
 from corolla.spaces.darts_genotype import Genotype, edge_pairs
 from corolla.spaces.darts_operations import OPERATIONS

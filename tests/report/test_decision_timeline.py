@@ -188,10 +188,10 @@ def test_the_losses_are_the_recorded_ones() -> None:
     drawing = timeline(_usual(), [])
     assert drawing is not None
     assert [(row["x"], row["y"]) for row in drawing.more["loss"]] == [
-        *((1, 2.0), (2, 1.0), (3, 2 / 3), (4, 0.5)),
+        *((1, 2.0), (2, 1.0), (3, 2 / 3), (4, 0.5))
     ]
     assert [(row["client"], row["x"]) for row in drawing.more["own"]] == [
-        *(("a", 1), ("a", 2), ("b", 2), ("a", 3), ("a", 4), ("b", 4)),
+        *(("a", 1), ("a", 2), ("b", 2), ("a", 3), ("a", 4), ("b", 4))
     ]
 
 

@@ -120,11 +120,7 @@ def test_the_margin_is_the_distance_to_the_runner_up() -> None:
         "where": first.where,
         "kept": "sep_conv_3x3",
         "removed": ["none", "skip_connect"],
-        "scores": {
-            "none": [0.9, 1.0],
-            "skip_connect": [0.65, 1.0],
-            "sep_conv_3x3": [0.5, 1.0],
-        },
+        "scores": {"none": [0.9, 1.0], "skip_connect": [0.65, 1.0], "sep_conv_3x3": [0.5, 1.0]},
         "by": "accuracy",
         "margin": first.margin,
         "unit": "accuracy",

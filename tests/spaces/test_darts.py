@@ -22,8 +22,8 @@ from corolla.spaces.darts_genotype import edge_pairs
 from corolla.spaces.darts_operations import OPERATION_SETS, build_operation
 from corolla.spaces.darts_operations import halves as split
 from corolla.spaces.supernet import ElasticSupernet
-from corolla.types import Arrays
 from tests.conftest import CONF, make_space
+from tests.spaces import trained_statistics
 
 SPACES = sorted(path.stem for path in (CONF / "space").glob("darts*.yaml"))
 
@@ -36,18 +36,7 @@ ARCHITECTURES = st.integers(0, 2**32).map(lambda seed: TINY.sample(np.random.def
 IMAGES = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
-def _trained_statistics(state: Arrays) -> Arrays:
-    rng = np.random.default_rng(1)
-    changed = dict(state)
-    for name, array in state.items():
-        if name.endswith("running_var"):
-            changed[name] = rng.uniform(0.5, 2.0, array.shape).astype(np.float32)
-        elif name.endswith("running_mean"):
-            changed[name] = rng.normal(0, 0.2, array.shape).astype(np.float32)
-    return changed
-
-
-STATE = _trained_statistics(TINY.initial_state(0))
+STATE = trained_statistics(TINY.initial_state(0))
 
 
 def _loaded(network: DartsNetwork) -> DartsNetwork:

@@ -104,10 +104,7 @@ def test_a_space_names_operations_and_nodes_it_lacks() -> None:
         space.from_genotype(small)
 
 
-@given(
-    normal=st.tuples(*[_ENTRY] * 14),
-    reduce=st.tuples(*[_ENTRY] * 14),
-)
+@given(normal=st.tuples(*[_ENTRY] * 14), reduce=st.tuples(*[_ENTRY] * 14))
 def test_round_trip(normal: tuple[str, ...], reduce: tuple[str, ...]) -> None:
     genotype = Genotype(4, normal, reduce)
     assert Genotype.parse(genotype.text()) == genotype

@@ -14,11 +14,7 @@ from tests.measured_memory import measured_step_peak_mib
 def test_estimate_is_near_the_measured_peak(name: str) -> None:
     space = make_space(name)
     ratios = []
-    for architecture in (
-        space.smallest(),
-        space.largest(),
-        space.sample(np.random.default_rng(0)),
-    ):
+    for architecture in (space.smallest(), space.largest(), space.sample(np.random.default_rng(0))):
         images = torch.randn(32, space.in_channels, space.resolution, space.resolution)
         peak = measured_step_peak_mib(
             space.subnet(architecture).train(),

@@ -19,6 +19,7 @@ from corolla.spaces.mobilenetv2_blocks import DropConnect
 from corolla.spaces.supernet import ElasticSupernet
 from corolla.types import Arrays
 from tests.conftest import make_space
+from tests.spaces import trained_statistics
 
 SPACES = ["mobilenetv2", "mobilenetv2_small", "mobilenetv2_8"]
 FULL = make_space("mobilenetv2")
@@ -30,18 +31,6 @@ ARCHITECTURES = st.integers(0, 2**32).map(lambda seed: TINY.sample(np.random.def
 def _meta(space: MobileNetV2Space, architecture: Architecture) -> nn.Module:
     with torch.device("meta"):
         return space.subnet(architecture)
-
-
-def _trained_statistics(state: Arrays) -> Arrays:
-    """Give BN statistics and affine parameters values of their own, as training would."""
-    rng = np.random.default_rng(1)
-    changed = dict(state)
-    for name, array in state.items():
-        if name.endswith("running_var"):
-            changed[name] = rng.uniform(0.5, 2.0, array.shape).astype(np.float32)
-        elif name.endswith("running_mean") or ".bn." in name:
-            changed[name] = (array + rng.normal(0, 0.3, array.shape)).astype(np.float32)
-    return changed
 
 
 @pytest.mark.parametrize(
@@ -122,7 +111,7 @@ def test_small_spaces_are_as_large_as_their_files_say(
 @given(architecture=ARCHITECTURES, seed=st.integers(0, 100))
 def test_subnet_is_the_network_by_hand(architecture: Architecture, seed: int) -> None:
     """Independent of modules and cuts: the formulas, on leading channels and centres of kernels."""
-    state = _trained_statistics(TINY_STATE)
+    state = trained_statistics(TINY_STATE, 0.3)
     rng = np.random.default_rng(seed)
     images = torch.from_numpy(rng.normal(size=(3, 1, 8, 8)).astype(np.float32))
     subnet = TINY.load(architecture, TINY.cut(state, architecture)).eval()
@@ -216,7 +205,7 @@ def test_where_only_the_largest_has_equal_widths_all_have_the_shortcut() -> None
 def test_only_the_largest_has_dropout_and_only_in_training() -> None:
     space = make_space("mobilenetv2_8", dropout=0.5, drop_connect=0.9)
     plain, images = make_space("mobilenetv2_8"), torch.randn(8, 1, 8, 8)
-    state = _trained_statistics(TINY_STATE)
+    state = trained_statistics(TINY_STATE, 0.3)
     almost = list(space.largest().choices)
     almost[1] -= 1
     for architecture, drops in (

@@ -15,24 +15,13 @@ from corolla.spaces.mobilenetv3 import MobileNetV3Space
 from corolla.spaces.supernet import ElasticSupernet, to_arrays
 from corolla.types import Arrays
 from tests.conftest import make_space
+from tests.spaces import trained_statistics
 
 SPACES = ["mobilenetv3", "mobilenetv3_32", "mobilenetv3_8"]
 FULL = make_space("mobilenetv3")
 SMALL = make_space("mobilenetv3_8")
 STATE = SMALL.initial_state(0)
 ARCHITECTURES = st.integers(0, 2**32).map(lambda seed: SMALL.sample(np.random.default_rng(seed)))
-
-
-def _trained_statistics(state: Arrays) -> Arrays:
-    """Give BN statistics and affine parameters values of their own, as training would."""
-    rng = np.random.default_rng(1)
-    changed = dict(state)
-    for name, array in state.items():
-        if name.endswith("running_var"):
-            changed[name] = rng.uniform(0.5, 2.0, array.shape).astype(np.float32)
-        elif name.endswith("running_mean") or ".bn." in name:
-            changed[name] = (array + rng.normal(0, 0.2, array.shape)).astype(np.float32)
-    return changed
 
 
 def test_full_size_matches_the_specification() -> None:
@@ -78,7 +67,7 @@ def test_saved_bytes_by_hand() -> None:
 @given(architecture=ARCHITECTURES, seed=st.integers(0, 100))
 def test_subnet_equals_the_masked_supernet(architecture: Architecture, seed: int) -> None:
     """Independent of how we cut: zero all that the architecture does not own, skip its missing blocks."""
-    state = _trained_statistics(STATE)
+    state = trained_statistics(STATE)
     images = torch.from_numpy(
         np.random.default_rng(seed).normal(size=(3, 1, 8, 8)).astype(np.float32)
     )

@@ -12,13 +12,19 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import yaml
 
+from corolla.config.build import build_space, build_strategy, build_trainer_settings, header_of
+from corolla.config.schema import RunConfig, parse_config
 from corolla.errors import RunFailedError
+from corolla.federation import Federation
 from corolla.launch import plan_run, resume, start
 from corolla.records.checkpoints import Checkpoints
 from corolla.records.run_directory import RunDirectory
-from corolla.tasks import Reply
+from corolla.state import State
+from corolla.tasks import Reply, Task
 from corolla.training.results import DivergedError
+from corolla.types import Arrays
 from strategies.exchange import Order
 
 SMALL = [
@@ -55,11 +61,7 @@ NEEDS["fedmd"] = [
     "method.subset_images=20",
     "method.architectures=random",
 ]
-NEEDS["fedkemf"] = [
-    "server_set=held_out",
-    "server_set.images=50",
-    "method.architectures=random",
-]
+NEEDS["fedkemf"] = ["server_set=held_out", "server_set.images=50", "method.architectures=random"]
 NEEDS["perfed_ckt"] = [
     "server_set=held_out",
     "server_set.images=50",
@@ -122,7 +124,6 @@ NEEDS["hapfnas"] = [
     "method.personal_search.predictor.forest.trees=5",
     "method.personal_search.recalibration_images=30",
 ]
-TIMES = ("_s", "peak_memory_mib")  # measured, so never the same twice
 
 
 def run(run_dir: Path, *overrides: str) -> RunDirectory:
@@ -174,6 +175,49 @@ def results(directory: RunDirectory) -> str:
     return json.dumps(without_times(found), sort_keys=True, indent=1)
 
 
+def federation_of(config: RunConfig, **known: Any) -> Federation:
+    """Return the federation of a configuration, without limits unless they are ``known``."""
+    space, trainer = build_space(config), build_trainer_settings(config)
+    return Federation.of(config, space=space, trainer=trainer, **{"budgets": {}, **known})
+
+
+def strategy_of(config: RunConfig, **known: Any) -> Any:
+    """Return the strategy of a configuration, in `federation_of`."""
+    return build_strategy(config, federation=federation_of(config, **known))
+
+
+def reply_to(task: Task, arrays: Arrays, num_examples: int = 10, **more: Any) -> Reply:
+    """Return a client's reply; what it cost is nothing unless told."""
+    costs: dict[str, Any] = {"metrics": {}, "round_s": 1.0, "bytes_down": 0, "bytes_up": 0, **more}
+    return Reply(task=task, arrays=arrays, num_examples=num_examples, **costs)
+
+
+def config_of(directory: RunDirectory) -> RunConfig:
+    """Return the configuration that a run was made with."""
+    config, faults = parse_config(yaml.safe_load(directory.config_text()))
+    assert config is not None, faults
+    return config
+
+
+def saved_state(directory: RunDirectory) -> State:
+    """Return the newest state of a run's checkpoints."""
+    config = config_of(directory)
+    header = header_of(config, build_space(config))
+    return directory.checkpoints.load("latest", expected=header)[1]
+
+
+def strategy_state(directory: RunDirectory) -> State:
+    """Return the strategy's part of `saved_state`."""
+    state = saved_state(directory)
+    return State(state.part("strategy/"), state.meta["strategy"])
+
+
+def own_models(directory: RunDirectory) -> dict[str, Arrays]:
+    """Return the models that the simulated clients keep, by client."""
+    found = {client: directory.client_states.load(client, 1000) for client in ("0", "1", "2", "3")}
+    return {client: entry[1].part("model/") for client, entry in found.items() if entry}
+
+
 def changed_replies(orders: Iterable[Order], images: Mapping[str, int]) -> list[Reply]:
     """Return the networks that were sent, each changed in its client's own way: client -> its images."""
     replies = []
@@ -184,10 +228,7 @@ def changed_replies(orders: Iterable[Order], images: Mapping[str, int]) -> list[
             name: (array * rng.uniform(0.8, 1.2)).astype(array.dtype)
             for name, array in order.arrays.items()
         }
-        received: dict[str, Any] = {"bytes_down": 0, "bytes_up": 0, "round_s": 1.0, "metrics": {}}
-        replies.append(
-            Reply(task=order.task, arrays=arrays, num_examples=images[client], **received)
-        )
+        replies.append(reply_to(order.task, arrays, images[client]))
     return replies
 
 

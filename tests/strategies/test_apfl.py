@@ -8,30 +8,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from torch import Tensor
 
 from corolla.launch import plan_run
-from corolla.records.run_directory import RunDirectory
 from corolla.training.interpolation import InterpolationSettings, train_interpolated
-from corolla.types import Arrays
 from tests.clients.test_own_model import _Client
-from tests.strategies.conftest import run, small, without_times
-from tests.strategies.test_reductions import weights_of
-from tests.training.conftest import PLAIN, Affine, dots, sgd
+from tests.strategies.conftest import small
+from tests.training.conftest import PLAIN, Affine, dots, quadratic_loss, sgd
 
 TWO = ("clients=2", "clients_per_round=2", "rounds=2", "evaluation.every=0")
-OPTIMUM = torch.tensor([[1.0, -2.0]])
 
 
 @pytest.fixture
 def quadratic(monkeypatch: pytest.MonkeyPatch) -> None:
-    """f = ||weights - optimum||^2 / 2: an image is the number 1, so that logits are weights."""
-
-    def loss(logits: Tensor, labels: Tensor, **_: Any) -> Tensor:
-        return ((logits - OPTIMUM) ** 2 / 2).sum() / len(labels)
-
-    monkeypatch.setattr("corolla.training.losses.classification_loss", loss)
+    monkeypatch.setattr("corolla.training.losses.classification_loss", quadratic_loss)
 
 
 def _trained(batches: int = 1, **changed: Any) -> tuple[list[float], list[float], float]:
@@ -84,51 +73,6 @@ def test_outputs_are_mixed_before_both_steps() -> None:
     assert w == pytest.approx([0.1, -0.2])
     assert v == pytest.approx([3 + 0.025 * 0.25, -0.025 * 2])
     assert alpha == pytest.approx(0.25 + 0.2 * 0.75)
-
-
-def _same(left: Arrays, right: Arrays) -> bool:
-    return left.keys() == right.keys() and all(
-        left[name].tobytes() == right[name].tobytes() for name in left
-    )
-
-
-def _own(directory: RunDirectory, client: str) -> Arrays:
-    found = directory.client_states.load(client, 3)
-    assert found is not None
-    return found[1].part("model/")
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunDirectory]:
-    root = tmp_path_factory.mktemp("plain")
-    fedavg = run(root / "fedavg", "method=fedavg", "method.weights=uniform", *TWO)
-    return {"fedavg": fedavg, "local": run(root / "local", "method=local", *TWO)}
-
-
-@pytest.mark.parametrize("mix", ["weights", "outputs"])
-def test_alpha_1_is_local_beside_fedavg(
-    mix: str, plain: dict[str, RunDirectory], tmp_path: Path
-) -> None:
-    """BN statistics and the optimiser's momentum, which travels with v, included."""
-    settings = ("method=apfl", "method.alpha=1.0", f"method.mix={mix}", *TWO)
-    ours = run(tmp_path / "ours", *settings)
-    for client in ("0", "1"):
-        assert _same(_own(ours, client), _own(plain["local"], client))
-    prefix = "strategy/model/"
-    assert _same(weights_of(ours, prefix), weights_of(plain["fedavg"], prefix))
-    for key in ("test_accuracy", "val_accuracy", "fine_tuned"):
-        assert without_times(ours.summary()[key]) == without_times(plain["local"].summary()[key])
-    assert ours.summary()["global"] == plain["fedavg"].summary()["global"]
-
-
-@pytest.mark.parametrize("mix", ["weights", "outputs"])
-def test_alpha_0_predicts_with_the_global_model(
-    mix: str, plain: dict[str, RunDirectory], tmp_path: Path
-) -> None:
-    ours = run(tmp_path / "ours", "method=apfl", "method.alpha=0.0", f"method.mix={mix}", *TWO)
-    summary, fedavg = ours.summary(), plain["fedavg"].summary()
-    assert summary["test_accuracy"] == fedavg["test_accuracy"] == summary["global"]["test_accuracy"]
-    assert {row["mixing_alpha"] for row in summary["per_client"].values()} == {0}
 
 
 def test_the_personalised_model_is_mixed_with_the_model_of_now(tmp_path: Path) -> None:

@@ -5,29 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import yaml
 
-from corolla.config.build import build_space, header_of
-from corolla.config.schema import parse_config
 from corolla.records.run_directory import RunDirectory
-from corolla.state import State
 from tests.states import differences
-from tests.strategies.conftest import run
+from tests.strategies.conftest import run, strategy_state
 
 pytestmark = pytest.mark.slow
 ARMS = ["knn_per", "per_fedavg"]
 FEW = ["partition.balanced=true", "partition.images_per_client=120"]
 KEPT_OUT = ["clients=3", "new_clients=2", "rounds=2", "evaluation.every=0", *FEW]
 RECEIVED = "evaluation.received=true"
-
-
-def _state(directory: RunDirectory, method: str) -> State:
-    """Return the strategy's last state; the header must be that of ``method``."""
-    config, _ = parse_config(yaml.safe_load(directory.config_text()))
-    assert config is not None
-    assert config.method.name == method
-    _, state = directory.checkpoints.load("latest", expected=header_of(config, build_space(config)))
-    return State(state.part("strategy/"), state.meta["strategy"])
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +27,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunDirectory]:
 
 def test_knn_per_trains_fedavgs_model(runs: dict[str, RunDirectory]) -> None:
     ours, fedavg = runs["knn_per"], runs["fedavg"]
-    assert not differences(_state(ours, "knn_per"), _state(fedavg, "fedavg"))
+    assert not differences(strategy_state(ours), strategy_state(fedavg))
     for mine, theirs in zip(ours.clients(), fedavg.clients(), strict=True):
         for key in ("client", "train_loss", "val_accuracy", "received_test_accuracy"):
             assert mine[key] == theirs[key]
@@ -71,7 +58,7 @@ def test_clients_that_were_not_in_training_personalise_the_finished_model(
     source = runs[method]
     stage = [*KEPT_OUT, "stage=new_clients", f"from={source.path}"]
     directory = run(tmp_path / "new", f"method={method}", *stage)
-    frozen = _state(directory, method)
+    frozen = strategy_state(directory)
     assert frozen.meta.pop("trained_clients") == ["0", "1", "2"]
-    assert not differences(_state(source, method), frozen)
+    assert not differences(strategy_state(source), frozen)
     assert set(directory.summary()["test_accuracy"]["per_client"]) == {"3", "4"}

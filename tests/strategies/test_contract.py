@@ -11,15 +11,9 @@ import pytest
 from flwr.app import Error, Message
 
 from corolla.aggregation.statistics import is_statistic
-from corolla.config.build import (
-    build_space,
-    build_strategy,
-    build_trainer_settings,
-    header_of,
-)
+from corolla.config.build import header_of
 from corolla.config.groups import methods
 from corolla.config.schema import RunConfig
-from corolla.federation import Federation
 from corolla.launch import plan_run
 from corolla.records.run_directory import RunDirectory
 from corolla.tasks import Reply
@@ -29,7 +23,7 @@ from strategies.base import CorollaStrategy
 from strategies.running.progress import load_method
 from tests.conftest import quick
 from tests.states import differences
-from tests.strategies.conftest import power_cut, results, resumed, run, small
+from tests.strategies.conftest import power_cut, reply_to, results, resumed, run, small, strategy_of
 
 METHODS = methods()
 # Together they have every kind of state: a model, own models, variates, a supernet with policies, two stages.
@@ -81,10 +75,7 @@ def _config(method: str, *overrides: str) -> RunConfig:
 
 
 def _strategy(config: RunConfig) -> CorollaStrategy:
-    federation = Federation.of(
-        config, space=build_space(config), trainer=build_trainer_settings(config), budgets={}
-    )
-    strategy: CorollaStrategy = build_strategy(config, federation=federation)
+    strategy: CorollaStrategy = strategy_of(config)
     return strategy
 
 
@@ -98,16 +89,9 @@ def _replies(strategy: CorollaStrategy, round: int, clients: list[str]) -> list[
             name: (order.arrays[name] + rng.normal(0, 0.01, shape)).astype(np.float32)
             for name, shape in order.returns.items()
         }
+        said = {"val_accuracy": 0.1 * (client + 1)}
         replies.append(
-            Reply(
-                task=order.task,
-                arrays=arrays,
-                num_examples=10 + client,
-                metrics={"val_accuracy": 0.1 * (client + 1)},
-                round_s=1.0 + client,
-                bytes_down=0,
-                bytes_up=0,
-            )
+            reply_to(order.task, arrays, 10 + client, metrics=said, round_s=1.0 + client)
         )
     return replies
 

@@ -13,18 +13,6 @@ from tests.strategies.test_fedrep import TINY
 from tests.strategies.test_reductions import weights_of
 
 ONE = (*TINY, "clients=2", "clients_per_round=2", "rounds=1", "evaluation.every=0")
-OFF = ("method.head_l2=null", "method.server_momentum=0", "trainer.absent_count=1")
-
-
-def test_with_everything_off_it_is_fedavg_of_the_largest(tmp_path: Path) -> None:
-    balanced = "trainer.loss=balanced_softmax_client"
-    fedavg = run(tmp_path / "a", "method=fedavg", "method.architecture=largest", balanced, *ONE)
-    off = run(tmp_path / "b", "method=corolla", *OFF, *ONE)
-    left = weights_of(fedavg, "strategy/model/")
-    right = weights_of(off, "strategy/supernet/")
-    assert all(right[name].tobytes() == array.tobytes() for name, array in left.items())
-    theirs, ours = fedavg.summary(), off.summary()
-    assert without_times(theirs["test_accuracy"]) == without_times(ours["test_accuracy"])
 
 
 def test_the_head_changes_what_is_deployed_and_nothing_that_travels(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,24 +13,15 @@ import torch
 from torch import Tensor, nn
 
 import strategies.distiller as distiller
-from corolla.config.build import build, build_space, build_trainer_settings
+from corolla.config.build import build
 from corolla.data.images import Images
-from corolla.federation import Federation
 from corolla.launch import plan_run
 from corolla.tasks import Reply
 from corolla.training.ensemble import Ensemble
 from corolla.training.sandwich import SandwichSettings, SupernetResult, SupernetTrainer
 from corolla.types import Arrays
 from strategies.distilled_supernet import Distilled
-from tests.strategies.conftest import (
-    changed_replies,
-    diverging,
-    power_cut,
-    results,
-    resumed,
-    run,
-    small,
-)
+from tests.strategies.conftest import changed_replies, diverging, federation_of, small
 
 HAPFNAS = "method=hapfnas"
 IMAGES = {"0": 10, "1": 30}  # client -> its training images
@@ -42,13 +32,8 @@ def _stage(*overrides: str) -> Distilled:
     config = plan_run(
         small(HAPFNAS, "run_dir=unused", "rounds=6", "trainer.augment=crop_flip", *values)
     ).config
-    space = build_space(config)
-    federation = Federation.of(
-        config, space=space, trainer=build_trainer_settings(config), budgets={}
-    )
-    made = build(
-        config.method.settings["supernet_training"], "supernet_training", federation=federation
-    )
+    stage = config.method.settings["supernet_training"]
+    made = build(stage, "supernet_training", federation=federation_of(config))
     assert isinstance(made, Distilled)
     return made
 
@@ -217,16 +202,3 @@ def test_a_distillation_that_diverges_stops_nothing(
     name, array = next(iter(training.state().part("knowledge/").items()))
     expected = (10 * replies[0].arrays[name] + 30 * replies[1].arrays[name]) / 40
     np.testing.assert_allclose(array, expected, rtol=1e-5)  # clients go on from their average
-
-
-@pytest.mark.slow
-def test_resume_within_stage_1_equals_uninterrupted(tmp_path: Path) -> None:
-    stages = [
-        "method.supernet_training.rounds=3",
-        "method.personal_search.by=smallest",
-        "rounds=5",
-    ]
-    whole = run(tmp_path / "whole", HAPFNAS, *stages)
-    with power_cut(2):
-        run(tmp_path / "broken", HAPFNAS, *stages)
-    assert results(resumed(tmp_path / "broken")) == results(whole)

@@ -66,10 +66,7 @@ def _sorted(change: Change, **terms: Any) -> tuple[list[Reply], list[Failure]]:
     changed = _content("1")
     change(changed)
     return exchange.sort(
-        [
-            Message(_content("0"), reply_to=messages["0"]),
-            Message(changed, reply_to=messages["1"]),
-        ]
+        [Message(_content("0"), reply_to=messages["0"]), Message(changed, reply_to=messages["1"])]
     )
 
 

@@ -12,11 +12,13 @@ import pytest
 
 from clients.subnet import SubnetClient
 from corolla.cli import main
+from corolla.config.build import build_space
 from corolla.records.run_directory import RunDirectory
 from corolla.tasks import Answer, Task
 from corolla.types import Arrays
 from tests.conftest import quick
-from tests.strategies.conftest import SMALL, run
+from tests.states import same
+from tests.strategies.conftest import SMALL, config_of, run, saved_state
 
 FIT = SubnetClient.fit
 Fault = Callable[[Answer], Answer]
@@ -133,14 +135,8 @@ def test_rounds_in_which_all_fail_leave_the_supernet_as_it_was(
     directory = run(tmp_path / "run", "rounds=2", "evaluation.every=0")
     assert [line["failures"] for line in directory.metrics()] == [2, 2]
     assert [line["train_loss"] for line in directory.metrics()] == [None, None]
-    from corolla.config.build import build_space, header_of
-    from corolla.launch import plan_run
-
-    config = plan_run(["engine=inline", "run_dir=unused"]).config
-    space = build_space(config)
-    _, state = directory.checkpoints.load("latest", expected=header_of(config, space))
-    for name, array in space.initial_state(0).items():
-        assert state.arrays[f"strategy/supernet/{name}"].tobytes() == array.tobytes()
+    initial = build_space(config_of(directory)).initial_state(0)
+    assert same(saved_state(directory).part("strategy/supernet/"), initial)
 
 
 def test_a_first_round_that_loses_everybody_for_one_reason_ends_the_run(

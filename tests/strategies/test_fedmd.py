@@ -12,30 +12,24 @@ import pytest
 import torch
 
 from clients.wire import from_record, to_record
-from corolla.config.build import build_space, build_strategy, build_trainer_settings
+from corolla.config.build import build_strategy
+from corolla.config.schema import RunConfig
 from corolla.data.images import Images
 from corolla.errors import RefusedError
-from corolla.federation import Federation
 from corolla.launch import plan_run
-from corolla.records.client_store import ClientStore
-from corolla.records.run_directory import RunDirectory
 from corolla.spaces.architecture import Architecture
 from corolla.tasks import Reply
 from strategies.fedmd import FedMD
 from strategies.private_architectures import PrivateArchitectures
-from tests.strategies.conftest import run, small, without_times
+from tests.strategies.conftest import federation_of, own_models, reply_to, run, small
 from tests.strategies.test_reductions import weights_of
 
 MD = "method=fedmd"
 LABELS = [0, 1, 0, 1, 0]
 
 
-def federation_of(*overrides: str, **changes: Any) -> tuple[Federation, Any]:
-    config = plan_run(small(MD, "run_dir=unused", *overrides)).config
-    federation = Federation.of(
-        config, space=build_space(config), trainer=build_trainer_settings(config), budgets={}
-    )
-    return replace(federation, **changes), config
+def _config(*overrides: str) -> RunConfig:
+    return plan_run(small(MD, "run_dir=unused", *overrides)).config
 
 
 def _strategy(*overrides: str, labelled: bool = True) -> FedMD:
@@ -44,8 +38,8 @@ def _strategy(*overrides: str, labelled: bool = True) -> FedMD:
     labels = torch.tensor(LABELS if labelled else [-1] * 5)
     images = Images(pixels, labels, (0.5,), (0.25,))
     server: Any = SimpleNamespace(images=SimpleNamespace(images=images, labelled=labelled))
-    federation, config = federation_of("method.subset_images=3", *overrides)
-    strategy = build_strategy(config, federation=replace(federation, server=server))
+    config = _config("method.subset_images=3", *overrides)
+    strategy = build_strategy(config, federation=replace(federation_of(config), server=server))
     assert isinstance(strategy, FedMD)
     return strategy
 
@@ -53,14 +47,8 @@ def _strategy(*overrides: str, labelled: bool = True) -> FedMD:
 def _answer(strategy: FedMD, round: int, said: dict[str, float]) -> list[Reply]:
     """Return replies whose logits are all one number: client -> that number."""
     return [
-        Reply(
-            task=order.task,
-            arrays={"logits": np.full(order.returns["logits"], said[order.task.client], "f4")},
-            num_examples=10,
-            metrics={},
-            round_s=1.0,
-            bytes_down=0,
-            bytes_up=0,
+        reply_to(
+            order.task, {"logits": np.full(order.returns["logits"], said[order.task.client], "f4")}
         )
         for order in strategy.orders(round, list(said))
     ]
@@ -147,7 +135,7 @@ def test_bytes_survive_the_wire() -> None:
 
 
 def test_fitting_architectures_are_the_costliest_within_the_limits() -> None:
-    federation, _ = federation_of()
+    federation = federation_of(_config())
     space = federation.space
     macs = {which: space.costs(space.named(which)).macs for which in ("smallest", "largest")}
     middle = (macs["smallest"] + macs["largest"]) // 2
@@ -177,40 +165,12 @@ def test_what_a_client_has_trained_outlives_a_change_of_its_limits() -> None:
 
 @pytest.mark.parametrize("which", ["largst", [0, 0]])
 def test_unknown_architectures_are_refused(which: Any) -> None:
-    federation, _ = federation_of()
+    federation = federation_of(_config())
     with pytest.raises(RefusedError, match="architectures="):
         PrivateArchitectures(federation, which, candidates=2)
 
 
 # --- runs -------------------------------------------------------------------------------------------------
-
-
-def private_models(directory: RunDirectory) -> dict[str, dict[str, np.ndarray]]:
-    store = ClientStore(directory.path / "state")
-    found = {client: store.load(client, 1000) for client in ("0", "1", "2", "3")}
-    return {client: entry[1].part("model/") for client, entry in found.items() if entry}
-
-
-def test_without_digest_it_is_local_bit_for_bit(tmp_path: Path) -> None:
-    common = ["server_set=held_out", "server_set.images=50", "rounds=2"]
-    agreed = run(
-        tmp_path / "agreed",
-        MD,
-        *common,
-        "method.digest_epochs=0",
-        "method.architectures=smallest",
-    )
-    local = run(tmp_path / "local", "method=local", *common, "method.architecture=smallest")
-    left, right = private_models(agreed), private_models(local)
-    assert left.keys() == right.keys()
-    for client, arrays in left.items():
-        assert all(arrays[n].tobytes() == right[client][n].tobytes() for n in arrays), client
-    for key in ("test_accuracy", "fine_tuned"):
-        one, other = (without_times(d.summary()[key]) for d in (agreed, local))
-        assert one == other
-    # Answers are given by a copy: their statistics are not those that the client is scored with.
-    one, other = ([row["val_accuracy"] for row in d.clients()] for d in (agreed, local))
-    assert one == other
 
 
 @pytest.mark.parametrize("recalibrate", [True, False])
@@ -223,7 +183,8 @@ def test_answers_have_the_statistics_of_the_public_images_or_the_clients_own(
         "method.digest_batch_size=10",
     ]
     directory = run(tmp_path / "run", MD, "rounds=1", "clients_per_round=4", *chosen)
-    federation, config = federation_of(*chosen)
+    config = _config(*chosen)
+    federation = federation_of(config)
     strategy = build_strategy(config, federation=federation)
     pixels = torch.from_numpy(strategy.orders(1, ["0"])[0].arrays["pixels"])
     assert federation.server is not None
@@ -231,7 +192,7 @@ def test_answers_have_the_statistics_of_the_public_images_or_the_clients_own(
     labels = torch.zeros(len(pixels), dtype=torch.int64)
     images = replace(server.images.images, pixels=pixels, labels=labels)
     answers = []
-    for arrays in private_models(directory).values():
+    for arrays in own_models(directory).values():
         model = federation.space.load(federation.space.smallest(), arrays).eval()
         if recalibrate:
             server.trainer.recalibrate(model, images, batch_size=10)

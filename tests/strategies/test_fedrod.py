@@ -14,24 +14,18 @@ from clients.fedrod import FedRodClient
 from corolla.config.compose import compose_values
 from corolla.spaces.supernet import to_arrays
 from corolla.training.second_head import SecondHead, add_head, blank_head
-from tests.strategies.conftest import run, without_times
+from tests.strategies.conftest import run
 from tests.strategies.test_fedrep import HEAVY, TINY, changed, client_alone, model_and_task
 from tests.strategies.test_reductions import weights_of
 
 BOTH = (*TINY, "clients=2", "clients_per_round=2", "rounds=1", "evaluation.every=0")
 
 
-def test_its_global_model_is_fedavgs_by_balanced_softmax(tmp_path: Path) -> None:
-    balanced = "trainer.loss=balanced_softmax_client"
-    fedavg = run(tmp_path / "fedavg", "method=fedavg", balanced, "evaluation.prior=none", *BOTH)
+def test_the_second_head_stays(tmp_path: Path) -> None:
     fedrod = run(tmp_path / "fedrod", "method=fedrod", *BOTH)
-    left, right = (weights_of(each, "strategy/model/") for each in (fedavg, fedrod))
-    assert left.keys() == right.keys()
-    assert all(right[name].tobytes() == array.tobytes() for name, array in left.items())
-    theirs, ours = fedavg.summary(), fedrod.summary()
-    assert without_times(theirs["global"]) == without_times(ours["global"])
-    for row in fedrod.clients():  # the head stays
-        assert row["bytes_up"] == row["bytes_down"] == sum(a.nbytes for a in right.values())
+    whole = sum(array.nbytes for array in weights_of(fedrod, "strategy/model/").values())
+    for row in fedrod.clients():
+        assert row["bytes_up"] == row["bytes_down"] == whole
 
 
 @pytest.mark.parametrize(

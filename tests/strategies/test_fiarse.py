@@ -12,26 +12,18 @@ import torch
 from torch import nn
 
 from clients.fiarse import KEPT, SIZE, VALUES, FIARSEClient
-from corolla.aggregation.magnitude import (
-    Layout,
-    count_of,
-    largest,
-    masked_mean,
-    packed,
-    unpacked,
-)
-from corolla.config.build import build_space, build_strategy, build_trainer_settings
+from corolla.aggregation.magnitude import Layout, count_of, largest, masked_mean, packed, unpacked
+from corolla.config.build import build_space
 from corolla.export import load_client_model
-from corolla.federation import Federation
 from corolla.records.run_directory import RunDirectory
 from corolla.spaces.supernet import to_arrays
 from corolla.tasks import Answer, Reply, Task
 from corolla.training.importance import Submodel, above_threshold
 from corolla.types import Arrays
 from strategies.fiarse import FIARSE
-from tests.strategies.conftest import run, without_times
+from tests.strategies.conftest import run, strategy_of
 from tests.strategies.test_contract import _config, _replies, _strategy
-from tests.strategies.test_reductions import ONE, weights_of
+from tests.strategies.test_reductions import ONE
 
 OURS = "method=fiarse"
 TINY = (ONE, "clients=2", "clients_per_round=2", "rounds=2", "evaluation.every=0")
@@ -206,11 +198,10 @@ def test_sizes_are_dealt_out_or_drawn_and_all_clients_of_one_get_one_object() ->
 
 def test_sizes_follow_caps_as_if_zeros_cost_nothing() -> None:
     config = _config("fiarse", ONE, "method.assignment=limits")
-    space, trainer = build_space(config), build_trainer_settings(config)
+    space = build_space(config)
     macs = space.costs(space.middle()).macs
     caps = {"0": 1.0 * macs, "1": 0.25 * macs, "2": 0.24 * macs, "3": 1.0}  # of 4: none
-    federation = Federation.of(config, space=space, trainer=trainer, budgets={}, caps=caps)
-    strategy = build_strategy(config, federation=federation)
+    strategy = strategy_of(config, caps=caps)
     orders = strategy.orders(1, ["0", "1", "2", "3", "4"])
     assert [order.task.extra[SIZE] for order in orders] == [1.0, 0.25, 0.0625, 0.015625, 1.0]
     assert strategy.describe("1")["macs"] == round(0.25 * macs)
@@ -218,17 +209,6 @@ def test_sizes_follow_caps_as_if_zeros_cost_nothing() -> None:
 
 
 # --- runs -----------------------------------------------------------------------------------------------
-
-
-def test_everybody_of_size_1_is_fedavg_bit_for_bit(tmp_path: Path) -> None:
-    ours = run(tmp_path / "ours", OURS, "method.sizes=[1.0]", "method.weights=examples", *TINY)
-    fedavg = run(tmp_path / "fedavg", "method=fedavg", *TINY)
-    left, right = (weights_of(each, "strategy/model/") for each in (ours, fedavg))
-    assert left.keys() == right.keys()
-    assert all(left[name].tobytes() == array.tobytes() for name, array in right.items())
-    wanted = without_times(fedavg.summary()["test_accuracy"])
-    assert without_times(ours.summary()["test_accuracy"]) == wanted
-    assert without_times(ours.summary()["global"]["test_accuracy"]) == wanted
 
 
 def _nonzero(directory: RunDirectory, client: str, layout: Layout) -> int:

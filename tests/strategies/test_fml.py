@@ -11,43 +11,21 @@ import torch
 from torch import nn
 
 from clients.fml import FmlClient
-from corolla.config.build import build_space, build_strategy, build_trainer_settings
-from corolla.federation import Federation
+from corolla.config.build import build_space
 from corolla.tasks import Task
 from corolla.training.losses import LabelLoss
 from corolla.training.mutual import mutual_losses
 from corolla.training.settings import TrainerSettings
 from strategies.fml import FML
-from tests.strategies.conftest import run
+from tests.strategies.conftest import own_models, run, strategy_of
 from tests.strategies.test_contract import _config, _strategy
-from tests.strategies.test_fedmd import private_models
 from tests.strategies.test_fedrep import TINY, client_alone
-from tests.strategies.test_reductions import weights_of
 
 BOTH = (*TINY, "clients=2", "clients_per_round=2", "rounds=2", "evaluation.every=0")
-FIXED = (*BOTH, "evaluation.fine_tune_epochs=0")
 
 
 def _bits(arrays: dict[str, Any]) -> dict[str, bytes]:
     return {name: array.tobytes() for name, array in arrays.items()}
-
-
-def test_a_model_that_learns_from_labels_alone_is_locals_or_fedavgs(tmp_path: Path) -> None:
-    """Each share acts on its own model: the other one of the pair is neither."""
-    fedavg = run(tmp_path / "fedavg", "method=fedavg", "method.weights=uniform", *FIXED)
-    local = run(tmp_path / "local", "method=local", *FIXED)
-    average = _bits(weights_of(fedavg, "strategy/model/"))
-    alone = {client: _bits(arrays) for client, arrays in private_models(local).items()}
-    for own, shared in ((1.0, 0.5), (0.5, 1.0)):
-        shares = (f"method.labels_own={own}", f"method.labels_shared={shared}")
-        directory = run(tmp_path / f"fml{own}", "method=fml", *FIXED, *shares)
-        found = {client: _bits(arrays) for client, arrays in private_models(directory).items()}
-        assert found.keys() == alone.keys()
-        assert (found == alone) is (own == 1)
-        assert (_bits(weights_of(directory, "strategy/model/")) == average) is (shared == 1)
-        summary, other = directory.summary(), local if own == 1 else fedavg
-        key = "test_accuracy" if own == 1 else "global"
-        assert summary[key] == other.summary()[key]
 
 
 def test_losses_by_hand() -> None:
@@ -119,14 +97,7 @@ def test_without_limits_both_have_one_architecture_and_a_cap_makes_the_private_o
     config = _config("fml")
     space = build_space(config)
     cap = float(space.costs(space.middle()).macs - 1)
-    federation = Federation.of(
-        config,
-        space=space,
-        trainer=build_trainer_settings(config),
-        budgets={},
-        caps={"1": cap},
-    )
-    strategy = build_strategy(config, federation=federation)
+    strategy = strategy_of(config, caps={"1": cap})
     assert isinstance(strategy, FML)
     free, capped = strategy.orders(1, ["0", "1"])
     assert free.task.architecture == free.of == capped.of == space.middle()
@@ -143,6 +114,6 @@ def test_a_client_that_never_took_part_has_the_initial_model(tmp_path: Path) -> 
     space, architecture = strategy.space, strategy.deployed(absent).architecture
     start = _bits(space.cut(space.initial_state(0), architecture))
     assert _bits(directory.client_model(absent)[1]) == start
-    (trained,) = private_models(directory).values()  # nobody else keeps anything
+    (trained,) = own_models(directory).values()  # nobody else keeps anything
     assert _bits(trained) != start
     assert sorted(directory.summary()["test_accuracy"]["per_client"]) == ["0", "1"]

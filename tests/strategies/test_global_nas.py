@@ -10,23 +10,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from corolla.config.build import build_dataset, build_partition, build_space, build_trainer_settings
+from corolla.config.build import build_dataset, build_partition
 from corolla.config.schema import RunConfig
 from corolla.data.partition.partition import SPLITS, Partition
 from corolla.data.server_set import HeldOut
 from corolla.errors import RefusedError
-from corolla.federation import Federation
 from corolla.launch import plan_run, start
 from corolla.records.run_directory import RunDirectory
-from corolla.settings import settings_of
 from corolla.tasks import Reply
 from corolla.training.variants import VariantScore, VariantScorer
 from strategies.fedavg import FedAvg, FedAvgSettings
-from strategies.global_nas import GlobalNas, GlobalNasSettings
+from strategies.global_nas import GlobalNas
 from tests.conftest import make_space
 from tests.search.judges import scored
 from tests.states import differences
-from tests.strategies.conftest import SMALL, run, small
+from tests.strategies.conftest import SMALL, reply_to, run, small, strategy_of
 from tests.strategies.test_reductions import weights_of
 
 NAS = "method=global_nas"
@@ -41,30 +39,19 @@ def _config(*overrides: str) -> RunConfig:
 
 
 def _strategy(config: RunConfig) -> GlobalNas:
-    federation = Federation.of(
-        config, space=build_space(config), trainer=build_trainer_settings(config), budgets={}
-    )
-    return GlobalNas(
-        federation=federation, settings=settings_of(GlobalNasSettings, config.method.settings)
-    )
+    strategy = strategy_of(config)
+    assert isinstance(strategy, GlobalNas)
+    return strategy
 
 
 def _answer(strategy: GlobalNas, round: int, changes: dict[str, tuple[int, float]]) -> list[Reply]:
     """Return replies that add a number to every weight: client -> (images, that number)."""
     return [
-        Reply(
-            task=order.task,
-            arrays={
-                n: (a + changes[order.task.client][1]).astype(a.dtype)
-                for n, a in order.arrays.items()
-            },
-            num_examples=changes[order.task.client][0],
-            metrics={},
-            round_s=1.0,
-            bytes_down=0,
-            bytes_up=0,
+        reply_to(
+            order.task, {n: (a + added).astype(a.dtype) for n, a in order.arrays.items()}, images
         )
         for order in strategy.orders(round, list(changes))
+        for images, added in [changes[order.task.client]]
     ]
 
 
@@ -285,25 +272,6 @@ def _refused(*overrides: str) -> dict[str, str]:
 
 
 HELD = ["server_set=held_out", "server_set.images=50"]
-
-
-def test_what_global_nas_needs() -> None:
-    faults = _refused("rounds=2", "method.search.recovery_rounds=3", "server_set=none")
-    assert set(faults) == {"server_set", "rounds"}  # both at once
-    assert "it has none. Use server_set=held_out, or server_set=dataset" in faults["server_set"]
-    # By hand: one edge after 3 rounds, the first multiple of 3; the other after 6; one round after that.
-    assert "takes 7 rounds" in faults["rounds"]
-    assert "rounds=7 or more" in faults["rounds"]
-    space = [text for text in small(NAS) if text.startswith("space")]
-    with pytest.raises(
-        RefusedError, match="Use method/search=perturbation or method/search=random"
-    ) as error:
-        plan_run([*SMALL, NAS, *space, *HELD, "run_dir=unused", "method/search=milenas"])
-    assert [fault.key for fault in error.value.faults] == ["method.search"]
-    with pytest.raises(RefusedError, match="holds no mixed networks to prune") as error:
-        plan_run([*SMALL, NAS, "space=mobilenetv3_8", "run_dir=unused", *HELD])
-    assert [fault.key for fault in error.value.faults] == ["space"]
-    assert list(_refused(*HELD, "method.weights=all")) == ["method.weights"]
 
 
 def test_partial_participation_needs_no_more_rounds() -> None:

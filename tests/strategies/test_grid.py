@@ -79,11 +79,7 @@ RULES = {
     "coverage": [],
     "largest": [],
     "operations": [],
-    "distilled": [
-        "server_set=held_out",
-        "server_set.images=20",
-        "method.training.batch_size=10",
-    ],
+    "distilled": ["server_set=held_out", "server_set.images=20", "method.training.batch_size=10"],
 }
 
 

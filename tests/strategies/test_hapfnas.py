@@ -12,11 +12,9 @@ import pytest
 from flwr.supercore.task_identity import TaskIdentity
 
 from clients.supernet_search import SupernetClient
-from corolla.config.build import build_space, build_strategy, build_trainer_settings
+from corolla.config.build import build_space, build_strategy
 from corolla.config.compose import compose_values
-from corolla.config.schema import RunConfig
 from corolla.errors import RefusedError, RunFailedError
-from corolla.federation import Federation
 from corolla.launch import plan_run, start
 from corolla.records.run_directory import RunDirectory
 from corolla.search import measured
@@ -27,7 +25,8 @@ from corolla.training.results import Evaluation
 from corolla.training.subnet_scorer import SubnetScorer
 from strategies.personal_search import PersonalSearch
 from tests.conftest import make_space, quick
-from tests.strategies.conftest import results, resumed, run, small
+from tests.states import same
+from tests.strategies.conftest import federation_of, results, resumed, run, small
 from tests.strategies.test_late_budgets import _Roster
 from tests.strategies.test_reductions import ONE, weights_of
 
@@ -40,12 +39,6 @@ BALANCED = "trainer.loss=balanced_softmax"  # the method's own
 
 def _run(path: Path, *overrides: str) -> RunDirectory:
     return run(path, HAPFNAS, *overrides)
-
-
-def _same(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> None:
-    assert left.keys() == right.keys()
-    for name in left:
-        assert left[name].tobytes() == right[name].tobytes(), name
 
 
 def _without_distilling(path: Path, training: str, *overrides: str) -> RunDirectory:
@@ -97,7 +90,7 @@ def test_stage_3_may_have_a_loss_of_its_own(tmp_path: Path) -> None:
         }.items()
     ]
     own, everywhere, balanced = (weights_of(directory, "strategy/weights/") for directory in runs)
-    _same(own, everywhere)
+    assert same(own, everywhere)
     assert any((own[name] != balanced[name]).any() for name in own)
 
 
@@ -105,7 +98,7 @@ def test_stage_3_may_have_a_loss_of_its_own(tmp_path: Path) -> None:
 def test_knowledge_models_are_averaged_as_fedavg_does(tmp_path: Path) -> None:
     knowledge = _run(tmp_path / "knowledge", "rounds=4", "method.supernet_training.rounds=2")
     averaged = _fedavg(tmp_path / "fedavg", "rounds=2")
-    _same(
+    assert same(
         weights_of(knowledge, "strategy/training/knowledge/"),
         weights_of(averaged, "strategy/model/"),
     )
@@ -276,7 +269,7 @@ def test_a_search_that_came_too_late_is_not_made_again_in_the_next_round(
 def test_who_fails_keeps_nobody_else_from_searching(failing: list[str], participants: int) -> None:
     settings = ["clients=5", f"clients_per_round={participants}", "rounds=20"]
     config = plan_run(small(HAPFNAS, *settings, "run_dir=unused")).config
-    federation = _federation(config)
+    federation = federation_of(config)
     search = PersonalSearch(
         federation=federation,
         settings=settings_of(PersonalSearchSettings, config.method.settings["personal_search"]),
@@ -347,17 +340,12 @@ def test_caps_hold_for_what_is_deployed(by: str, tmp_path: Path) -> None:
 # --- real nodes: limits that are not known before ---------------------------------------------------------
 
 
-def _federation(config: RunConfig, **known: Any) -> Federation:
-    space, trainer = build_space(config), build_trainer_settings(config)
-    return Federation.of(config, space=space, trainer=trainer, **{"budgets": {}, **known})
-
-
 def test_a_node_that_joins_before_an_evaluation_deploys_within_its_cap() -> None:
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
     settings = ["method/supernet_training=none", f"{SEARCH}.by=random"]
     values = [o for o in small(HAPFNAS) if not o.startswith("method.supernet_training")]
     config = plan_run([*values, *settings, "run_dir=unused"]).config
-    federation = _federation(config)
+    federation = federation_of(config)
     space = federation.space
     strategy = build_strategy(config, federation=replace(federation, on_nodes=True))
     assert strategy.deployed("1").architecture != space.smallest()  # without a limit
@@ -376,7 +364,7 @@ def test_a_node_that_cannot_train_the_knowledge_model_sits_stage_1_out(
     ).config
     space = build_space(config)
     caps = {"1": float(space.costs(space.smallest()).macs)}
-    federation = _federation(config, caps=caps)
+    federation = federation_of(config, caps=caps)
     with pytest.raises(RefusedError, match=r"knowledge='largest': takes .* limits of client 1\."):
         build_strategy(config, federation=federation)
     strategy = build_strategy(config, federation=replace(federation, on_nodes=True))

@@ -27,7 +27,7 @@ from corolla.tasks import Reply, Task
 from corolla.types import Arrays
 from strategies.heterofl import HeteroFL
 from tests.conftest import quick
-from tests.strategies.conftest import run, small, without_times
+from tests.strategies.conftest import reply_to, run, small, without_times
 from tests.strategies.test_reductions import weights_of
 
 METHODS = ["heterofl", "fedrolex"]
@@ -57,16 +57,7 @@ def _given(strategy: HeteroFL, server_round: int, clients: int = 4) -> list[int]
 
 
 def _reply(task: Task, arrays: Arrays, **notes: Any) -> Reply:
-    return Reply(
-        task=task,
-        arrays=arrays,
-        num_examples=10,
-        metrics={},
-        round_s=1.0,
-        bytes_down=0,
-        bytes_up=0,
-        notes=notes,
-    )
+    return reply_to(task, arrays, notes=notes)
 
 
 def _constant(strategy: HeteroFL, server_round: int, values: Mapping[str, float]) -> list[Reply]:

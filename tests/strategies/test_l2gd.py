@@ -12,32 +12,24 @@ import torch
 
 from corolla.aggregation.mixing import mixed
 from corolla.launch import plan_run
-from corolla.records.run_directory import RunDirectory
 from corolla.training.coin import CoinSettings, flips, images_of_steps, own_share
-from corolla.types import Arrays, generator
+from corolla.types import generator
 from tests.clients.test_own_model import _Client
-from tests.states import differences
-from tests.strategies.conftest import run, small, without_times
+from tests.states import differences, same
+from tests.strategies.conftest import run, small
 from tests.strategies.test_contract import _config, _replies, _strategy
-from tests.strategies.test_reductions import weights_of
 from tests.training.conftest import dots
 
 TWO = ("clients=2", "clients_per_round=2", "rounds=2", "evaluation.every=0")
 SETTINGS: dict[str, Any] = {"beta": 0.25, "schedule": "coin", "p": 0.2, "optimizer": "reset"}
 
 
-def _same(left: Arrays, right: Arrays) -> bool:
-    return left.keys() == right.keys() and all(
-        left[name].tobytes() == right[name].tobytes() for name in left
-    )
-
-
 def test_mixing_by_hand() -> None:
     """Of counters the higher stays; at the ends not even the sign of a zero changes."""
     own = {"a": np.array([-0.0, 4.0], np.float32), "count": np.array(3)}
     shared = {"a": np.array([1.0, np.inf], np.float32), "count": np.array(5)}
-    assert _same(mixed(own, shared, 1), own)
-    assert _same(mixed(own, shared, 0), shared)
+    assert same(mixed(own, shared, 1), own)
+    assert same(mixed(own, shared, 0), shared)
     found = mixed(own, {**shared, "a": np.array([1.0, 8.0], np.float32)}, 0.75)
     assert found["a"].tolist() == [0.25, 5.0]
     assert found["a"].dtype == np.float32
@@ -67,37 +59,6 @@ def test_a_local_step_is_a_batch_not_an_epoch() -> None:
     assert not torch.equal(pixels[:6], torch.arange(6))
 
 
-@pytest.fixture(scope="module")
-def ends(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunDirectory]:
-    root = tmp_path_factory.mktemp("ends")
-    fedavg = run(root / "fedavg", "method=fedavg", "method.weights=uniform", *TWO)
-    return {"fedavg": fedavg, "local": run(root / "local", "method=local", *TWO)}
-
-
-def _own(directory: RunDirectory, client: str) -> Arrays:
-    found = directory.client_states.load(client, 3)
-    assert found is not None
-    return found[1].part("model/")
-
-
-def test_beta_0_is_local(ends: dict[str, RunDirectory], tmp_path: Path) -> None:
-    settings = ("method.beta=0.0", "method.optimizer=keep")
-    ours = run(tmp_path / "ours", "method=l2gd", *settings, *TWO)
-    for client in ("0", "1"):
-        assert _same(_own(ours, client), _own(ends["local"], client))
-    mine, theirs = ours.summary(), ends["local"].summary()
-    assert mine["test_accuracy"] == theirs["test_accuracy"]
-    assert without_times(mine["fine_tuned"]) == without_times(theirs["fine_tuned"])
-
-
-def test_beta_1_is_fedavg(ends: dict[str, RunDirectory], tmp_path: Path) -> None:
-    ours = run(tmp_path / "ours", "method=l2gd", "method.beta=1.0", *TWO)
-    prefix = "strategy/model/"
-    assert _same(weights_of(ours, prefix), weights_of(ends["fedavg"], prefix))
-    mine, theirs = ours.summary(), ends["fedavg"].summary()
-    assert mine["test_accuracy"] == theirs["test_accuracy"] == mine["global"]["test_accuracy"]
-
-
 def _with(client: _Client, *settings: str) -> _Client:
     config = plan_run(small("method=l2gd", *settings, "run_dir=unused")).config
     client.site = replace(client.site, config=config)
@@ -118,8 +79,8 @@ def test_what_is_kept_was_not_averaged_and_what_is_run_is(tmp_path: Path) -> Non
     for name, array in sent.items():
         if array.dtype.kind == "f":
             np.testing.assert_allclose(run_now[name], array * (1 + away), rtol=1e-5, atol=1e-6)
-    assert _same(run_now, {n: t.numpy() for n, t in starts_from.model.state_dict().items()})
-    assert not _same(run_now, client.received)
+    assert same(run_now, {n: t.numpy() for n, t in starts_from.model.state_dict().items()})
+    assert not same(run_now, client.received)
 
 
 def test_a_stranger_is_drawn_from_the_common_start(tmp_path: Path) -> None:

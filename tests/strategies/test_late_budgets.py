@@ -10,10 +10,8 @@ from typing import Any
 import pytest
 from flwr.supercore.task_identity import TaskIdentity
 
-from corolla.config.build import build_space, build_strategy, build_trainer_settings
 from corolla.config.schema import RunConfig
 from corolla.errors import RefusedError
-from corolla.federation import Federation
 from corolla.launch import plan_run
 from corolla.records.client_facts import write_client_facts
 from corolla.records.run_directory import RunDirectory
@@ -22,7 +20,7 @@ from corolla.state import State
 from strategies.base import CorollaStrategy
 from strategies.roster import TRAINED, NodeRoster
 from strategies.running.federated_run import FederatedRun
-from tests.strategies.conftest import SMALL
+from tests.strategies.conftest import SMALL, strategy_of
 from tests.strategies.test_roster import _Nodes
 
 
@@ -52,14 +50,8 @@ class _Roster:
 def _strategy(*overrides: str, **known: Any) -> tuple[CorollaStrategy, Supernet, RunConfig]:
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
     config = plan_run([*SMALL, *overrides, "run_dir=unused"]).config
-    space = build_space(config)
-    federation = Federation.of(
-        config,
-        space=space,
-        trainer=build_trainer_settings(config),
-        **{"budgets": {}, **known},
-    )
-    return build_strategy(config, federation=federation), space, config
+    strategy = strategy_of(config, **known)
+    return strategy, strategy.space, config
 
 
 def _asked(strategy: CorollaStrategy, roster: _Roster, rounds: int) -> list[dict[str, list[int]]]:

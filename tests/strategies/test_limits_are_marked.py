@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.strategies.conftest import run
-from tests.strategies.test_arms import _state
+from tests.strategies.conftest import run, strategy_state
 
 CAPS = ["cap=range", "cap.low=0.1", "cap.high=0.6"]
 QUICK = ["clients=3", "clients_per_round=3", "rounds=2", "evaluation.every=0"]
@@ -32,7 +31,7 @@ def test_who_is_beyond_its_limits_is_counted(
         assert len(set(macs)) == 3  # each client's own, and not by far too small
         assert all(entry["macs"] >= 0.8 * entry["macs_cap"] for entry in entries)
         # A run that goes on under other caps leaves them the models that they have trained.
-        state = _state(directory, "local")
+        state = strategy_state(directory)
         assert state.meta["architectures"] == {
             client: entry["choices"] for client, entry in summary["per_client"].items()
         }

@@ -10,14 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from corolla.config.build import build_space, header_of
 from corolla.errors import RefusedError, RunFailedError
 from corolla.launch import plan_run
-from corolla.records.checkpoints import Checkpoints
 from corolla.records.run_directory import RunDirectory
-from corolla.state import State
 from strategies.roster import NodeRoster, SimulatedRoster
-from tests.strategies.conftest import SMALL, results, resumed, run
+from tests.strategies.conftest import SMALL, power_cut, results, resumed, run, strategy_state
 from tests.strategies.test_roster import _Nodes
 
 KEPT_OUT = ["clients=3", "new_clients=2"]
@@ -33,12 +30,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, RunDirectory]
         method: run(root / method, *KEPT_OUT, f"method={method}", "rounds=2")
         for method in ("perfedrlnas", "fedavg", "perfednas")
     }
-
-
-def _state(directory: RunDirectory, *method: str) -> State:
-    config = plan_run([*SMALL, *KEPT_OUT, *(method or [POLICIES]), "run_dir=unused"]).config
-    _, state = directory.checkpoints.load("latest", expected=header_of(config, build_space(config)))
-    return State(state.part("strategy/"), state.meta["strategy"])
 
 
 def test_training_never_sees_the_clients_that_are_kept_out(
@@ -57,7 +48,7 @@ def test_only_the_policies_of_new_clients_change_and_nothing_is_uploaded(
 ) -> None:
     source = trained["perfedrlnas"]
     directory = run(tmp_path / "new", *STAGE, POLICIES, f"from={source.path}", "rounds=4")
-    before, after = _state(source), _state(directory)
+    before, after = strategy_state(source), strategy_state(directory)
     supernet = [name for name in before.arrays if name.startswith("supernet/")]
     assert supernet
     assert all(before.arrays[n].tobytes() == after.arrays[n].tobytes() for n in supernet)
@@ -84,7 +75,7 @@ def test_a_stage_that_searches_nothing_resumes_after_its_only_round(
     settings = [*STAGE, POLICIES, *settings, f"from={trained['perfedrlnas'].path}", "rounds=3"]
     whole = run(tmp_path / "whole", *settings)
 
-    def crash(self: Checkpoints, summary: object) -> None:
+    def crash(self: RunDirectory, summary: object) -> None:
         raise OSError("power cut")
 
     with monkeypatch.context() as patch:
@@ -109,17 +100,8 @@ def test_an_interrupted_stage_resumes_to_the_same_numbers(
 ) -> None:
     settings = [*STAGE, POLICIES, f"from={trained['perfedrlnas'].path}", "rounds=3"]
     whole = run(tmp_path / "whole", *settings)
-    save = Checkpoints.save
-
-    def crash(self: Checkpoints, state: State, **known: object) -> None:
-        if known["round"] == 2:
-            raise OSError("power cut")
-        save(self, state, **known)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "save", crash)
-        with pytest.raises(Exception, match="power cut"):
-            run(tmp_path / "broken", *settings)
+    with power_cut(2):
+        run(tmp_path / "broken", *settings)
     left_out: list[list[str]] = []
     monkeypatch.setattr(SimulatedRoster, "leave_out", lambda _, old: left_out.append(list(old)))
     assert results(resumed(tmp_path / "broken")) == results(whole)
@@ -139,14 +121,14 @@ def test_the_average_start_is_the_mean_of_the_old_clients_probabilities(
         "method.new_clients.start=average",
         "method.new_clients.search=none",
     )
-    logits = _state(source).arrays["policies/logits"]
-    sizes = _state(source).meta["policies"]["sizes"]
+    logits = strategy_state(source).arrays["policies/logits"]
+    sizes = strategy_state(source).meta["policies"]["sizes"]
     expected = []
     for part in np.split(logits, np.cumsum(sizes)[:-1], axis=1):  # by hand: softmax, then the mean
         p = np.exp(part) / np.exp(part).sum(axis=1, keepdims=True)
         log_mean = np.log(p.mean(axis=0))
         expected.append(log_mean - log_mean.mean())  # the same policy, its logits centred
-    start = _state(directory).arrays["policies/start"]
+    start = strategy_state(directory).arrays["policies/start"]
     np.testing.assert_allclose(start, np.concatenate(expected), rtol=1e-9, atol=1e-12)
     choices = [int(np.argmax(part)) for part in expected]
     deployed = directory.summary()["per_client"]
@@ -176,7 +158,7 @@ def test_a_frozen_supernet_is_cut_for_the_new_clients(
     few = ("rounds=1", "method.settle=0.5")  # a search would have no round left
     directory = run(tmp_path / "run", *STAGE, method, f"from={source.path}", *few)
     assert set(directory.summary()["per_client"]) == {"3", "4"}
-    before, after = (_state(each, method).part("supernet/") for each in (source, directory))
+    before, after = (strategy_state(each).part("supernet/") for each in (source, directory))
     assert before
     assert all(after[name].tobytes() == array.tobytes() for name, array in before.items())
 

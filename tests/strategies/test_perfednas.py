@@ -12,9 +12,9 @@ from corolla.launch import plan_run
 from corolla.records.run_directory import RunDirectory
 from corolla.state import State
 from strategies.base import CorollaStrategy
-from tests.conftest import CONF, quick
+from tests.conftest import CONF
 from tests.states import differences
-from tests.strategies.conftest import SMALL, power_cut, results, resumed
+from tests.strategies.conftest import SMALL, results
 from tests.strategies.conftest import run as run_small
 from tests.strategies.test_contract import _config, _replies, _strategy
 
@@ -112,19 +112,6 @@ def json_of(state: State) -> State:
     return State(dict(state.arrays), json.loads(json.dumps(state.meta)))
 
 
-@pytest.mark.parametrize(
-    "settings", quick([EVOLVING, SCREENED], SCREENED), ids=["evolution", "prescreened"]
-)
-def test_resumed_equals_uninterrupted(settings: list[str], tmp_path: Path) -> None:
-    """The crash comes after a round's lines are written and before its checkpoint."""
-    settings = ["method=perfednas", *settings, "rounds=4", "memory_budget_mib=space"]
-    whole = run(tmp_path / "whole", *settings)
-    assert any("predicted_reward" in row for row in whole.clients())
-    with power_cut(3):
-        run(tmp_path / "broken", *settings)
-    assert results(resumed(tmp_path / "broken")) == results(whole)
-
-
 @pytest.mark.slow
 def test_settled_rounds_train_what_an_evolution_deploys(tmp_path: Path) -> None:
     settings = ["method=perfednas", *EVOLVING, "rounds=6", "method.settle=0.5"]
@@ -154,11 +141,7 @@ def test_tight_caps_leave_policies_undecided(tmp_path: Path) -> None:
 
 
 def test_a_policy_can_be_rewarded_by_the_loss(tmp_path: Path) -> None:
-    own = [
-        "reward.score=loss",
-        "reward.baseline=none",
-        "reward.normalise=none",
-    ]
+    own = ["reward.score=loss", "reward.baseline=none", "reward.normalise=none"]
     settings = ["method=perfedrlnas", *(f"method.{one}" for one in own)]
     directory = run(tmp_path / "run", "rounds=1", *settings)
     for row in directory.clients():
@@ -209,36 +192,6 @@ def test_any_reward_is_read_from_the_replies(reward: str, tmp_path: Path) -> Non
             "improvement": row["val_accuracy"] - row.get("received_val_accuracy", 0.0),
         }
         assert row["advantage"] == pytest.approx(expected[reward])
-
-
-def test_all_that_cannot_work_is_refused_at_once() -> None:
-    settings = [
-        "method=perfednas",
-        "method/proposals=evolution",
-        "method.proposals.initial=-1",
-        "method/reward=improvement",
-        "method.reward.decay=2",
-    ]
-    with pytest.raises(RefusedError) as caught:
-        plan_run([*SMALL, *settings, "run_dir=unused"])
-    assert [fault.key for fault in caught.value.faults] == [
-        "method.proposals.initial",
-        "method.reward.decay",
-    ]
-
-
-def test_perfedrlnas_names_its_own_keys() -> None:
-    method = "method=perfedrlnas"
-    settings = [
-        "policy.lr=-1",
-        "policy.misfits=ignore",
-        "reward.decay=2",
-        "reward.normalise=true",
-    ]
-    with pytest.raises(RefusedError) as caught:
-        plan_run([*SMALL, method, *(f"method.{one}" for one in settings), "run_dir=unused"])
-    keys = [fault.key.removeprefix("method.") for fault in caught.value.faults]
-    assert sorted(keys) == ["policy.lr", "policy.misfits", "reward.decay", "reward.normalise"]
 
 
 @pytest.mark.parametrize("proposals", PROPOSALS)

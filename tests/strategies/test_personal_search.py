@@ -9,9 +9,7 @@ from typing import Any
 
 import pytest
 
-from corolla.config.build import build_space, build_trainer_settings
 from corolla.config.schema import RunConfig
-from corolla.federation import Federation
 from corolla.launch import plan_run
 from corolla.search import predictor_search
 from corolla.search.measured import to_choices
@@ -22,7 +20,7 @@ from corolla.spaces.architecture import Architecture
 from corolla.tasks import Reply
 from strategies.exchange import Order
 from strategies.personal_search import PersonalSearch
-from tests.strategies.conftest import small
+from tests.strategies.conftest import federation_of, reply_to, small
 
 CLIENTS = [str(number) for number in range(65)]
 SEARCH = [
@@ -41,16 +39,14 @@ def _config(*overrides: str) -> RunConfig:
 
 
 def _search(config: RunConfig, **known: Any) -> PersonalSearch:
-    space, trainer = build_space(config), build_trainer_settings(config)
-    federation = Federation.of(config, space=space, trainer=trainer, budgets={}, **known)
-    federation = replace(federation, clients=len(CLIENTS), participants=len(CLIENTS))
+    everybody = {"clients": len(CLIENTS), "participants": len(CLIENTS)}
+    federation = replace(federation_of(config, **known), **everybody)
     settings = settings_of(PersonalSearchSettings, config.method.settings["personal_search"])
     return PersonalSearch(federation=federation, settings=settings)
 
 
 def _reply(order: Order, notes: dict[str, Any], **metrics: float) -> Reply:
-    counts: dict[str, Any] = {"num_examples": 1, "round_s": 0.0, "bytes_down": 0, "bytes_up": 0}
-    return Reply(task=order.task, arrays={}, metrics=metrics, notes=notes, **counts)
+    return reply_to(order.task, {}, 1, metrics=metrics, notes=notes)
 
 
 def _lists(architectures: Sequence[Architecture]) -> dict[str, list[float]]:
@@ -76,9 +72,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     return counts
 
 
-def test_the_server_draws_and_learns_once_for_each_of_many_clients(
-    counted: dict[str, int],
-) -> None:
+def test_the_server_draws_and_learns_once_for_each_of_many_clients(counted: dict[str, int]) -> None:
     search = _search(_config("method.personal_search.where=server"))
     weights = search.space.initial_state(0)
     width = len(search.space.dimensions)

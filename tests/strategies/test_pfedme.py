@@ -7,16 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from torch import Tensor
 
 from corolla.aggregation.statistics import is_statistic
 from corolla.spaces.supernet import to_arrays
 from corolla.training.moreau import MoreauSettings, train_moreau
 from tests.clients.test_own_model import _Client
+from tests.states import same
 from tests.strategies.conftest import run
 from tests.strategies.test_contract import _config, _replies, _strategy
-from tests.training.conftest import PLAIN, Affine, dots, sgd
+from tests.training.conftest import PLAIN, Affine, dots, quadratic_loss, sgd
 
 PLAIN_SETTINGS: dict[str, Any] = {
     "lambda_prox": 2.0,
@@ -25,17 +24,11 @@ PLAIN_SETTINGS: dict[str, Any] = {
     "local_lr": 0.25,
     "mu": 0.0,
 }
-OPTIMUM = torch.tensor([[1.0, -2.0]])  # of the loss below
 
 
 @pytest.fixture
 def quadratic(monkeypatch: pytest.MonkeyPatch) -> None:
-    """f(theta) = ||theta - optimum||^2 / 2: an image is the number 1, so that logits are weights."""
-
-    def loss(logits: Tensor, labels: Tensor, **_: Any) -> Tensor:
-        return ((logits - OPTIMUM) ** 2 / 2).sum() / len(labels)
-
-    monkeypatch.setattr("corolla.training.losses.classification_loss", loss)
+    monkeypatch.setattr("corolla.training.losses.classification_loss", quadratic_loss)
 
 
 def _solved(images: int = 1, **changed: Any) -> tuple[list[float], list[float]]:
@@ -61,10 +54,7 @@ def test_inner_steps_and_the_step_of_w_by_hand() -> None:
     Then w' = w - 0.25 * 2 (w - theta) = theta / 2. On the next batch theta goes on from where it was.
     """
     theta = 1 / 3 * (1 - 0.343)
-    assert _solved() == (
-        pytest.approx([theta, -2 * theta]),
-        pytest.approx([theta / 2, -theta]),
-    )
+    assert _solved() == (pytest.approx([theta, -2 * theta]), pytest.approx([theta / 2, -theta]))
     w = theta / 2
     optimum = (1 + 2 * w) / 3
     theta = optimum + 0.343 * (theta - optimum)
@@ -85,10 +75,6 @@ def test_many_inner_steps_reach_the_minimum_in_closed_form(strength: float, mu: 
     assert found == pytest.approx([share, -2 * share], rel=1e-4)
 
 
-def _same(left: Any, right: Any) -> bool:
-    return all(left[name].tobytes() == right[name].tobytes() for name in left)
-
-
 def test_what_is_kept_is_the_personal_model_and_what_is_sent_is_not(tmp_path: Path) -> None:
     """Authors' code and PFLlib: the same memory. FL-bench: never written. One batch, so w_k moved once."""
     client = _Client("pfedme", tmp_path)
@@ -104,7 +90,7 @@ def test_what_is_kept_is_the_personal_model_and_what_is_sent_is_not(tmp_path: Pa
             assert not np.array_equal(theta, sent[name])
             assert not np.array_equal(theta, w[name])
     again = client.built().fit(client.task(1), client.arrays()).arrays  # a round that is repeated
-    assert _same(sent, again)
+    assert same(sent, again)
 
 
 def test_who_was_not_asked_solves_from_the_model_of_now(tmp_path: Path) -> None:
@@ -112,11 +98,11 @@ def test_who_was_not_asked_solves_from_the_model_of_now(tmp_path: Path) -> None:
     client.built().fit(client.task(1), client.arrays())
     kept = client.model(1)
     later = client.model(2)
-    assert not _same(kept, later)
+    assert not same(kept, later)
     stranger = _Client("pfedme", tmp_path / "other")  # never took part
-    assert _same(later, stranger.model(2))
+    assert same(later, stranger.model(2))
     client.received = {name: array * np.float32(1.01) for name, array in client.received.items()}
-    assert not _same(later, client.model(2))
+    assert not same(later, client.model(2))
     told = [c.built()._stale_scores(c.task(2), c.arrays()) for c in (client, stranger)]  # type: ignore[attr-defined]
     assert sorted(told[0]) == [
         "stale_test_accuracy",
@@ -132,8 +118,8 @@ def test_solving_again_leaves_the_received_model_alone(tmp_path: Path) -> None:
     client = _Client("pfedme", tmp_path)
     arrays = client.arrays()
     own = client.built()._own(client.task(2), arrays, after=True)
-    assert _same(arrays, client.received)
-    assert not _same(to_arrays(own.model), arrays)
+    assert same(arrays, client.received)
+    assert not same(to_arrays(own.model), arrays)
 
 
 def test_server_by_hand() -> None:

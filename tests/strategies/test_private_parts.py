@@ -8,20 +8,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from flwr.app import ArrayRecord
 
 from clients.site import Shared
-from corolla.config.build import header_of
-from corolla.config.schema import RunConfig, parse_config
 from corolla.errors import RefusedError
 from corolla.launch import plan_run
 from corolla.records.client_models import load_model, model_directory
 from corolla.records.run_directory import RunDirectory
-from corolla.spaces.supernet import Supernet, to_arrays
+from corolla.spaces.supernet import to_arrays
 from corolla.types import Arrays
 from tests.conftest import quick
-from tests.strategies.conftest import power_cut, results, resumed, run, small
+from tests.states import same
+from tests.strategies.conftest import (
+    config_of,
+    power_cut,
+    results,
+    resumed,
+    run,
+    saved_state,
+    small,
+)
 
 TWO = ("clients=2", "clients_per_round=2", "rounds=2", "evaluation.every=0")
 TINY = (
@@ -32,22 +38,8 @@ TINY = (
 )
 
 
-def _config(directory: RunDirectory) -> RunConfig:
-    config, faults = parse_config(yaml.safe_load(directory.config_text()))
-    assert config is not None, faults
-    return config
-
-
-def _server(directory: RunDirectory, space: Supernet, prefix: str) -> Arrays:
-    header = header_of(_config(directory), space)
-    _, state = directory.checkpoints.load("latest", expected=header)
-    return state.part(f"strategy/{prefix}/")
-
-
-def _same(left: Arrays, right: Arrays) -> None:
-    assert left.keys() == right.keys()
-    for name in left:
-        assert left[name].tobytes() == right[name].tobytes(), name
+def _server(directory: RunDirectory, prefix: str) -> Arrays:
+    return saved_state(directory).part(f"strategy/{prefix}/")
 
 
 @pytest.mark.parametrize("parts", [["head"], ["norm"], ["stem", "stages"], ["head", "norm"]])
@@ -88,18 +80,18 @@ def test_fedavg_with_private_parts_by_hand(parts: list[str], tmp_path: Path) -> 
             else own[0][name] - (own[0][name] - own[1][name]) * np.float32(0.5)
             for name, array in shared.items()
         }
-    _same(_server(directory, space, "model"), shared)
+    assert same(_server(directory, "model"), shared)
     for client in (0, 1):
         found = directory.private_states.load(str(client), 3)
         assert found is not None
         assert found[0] == 2
         kept = space.cut(initial | found[1].arrays, architecture)
-        _same(
+        assert same(
             {name: kept[name] for name in private & kept.keys()},
             {name: own[client][name] for name in private & kept.keys()},
         )
         _, deployed = load_model(model_directory(directory.path, str(client)))
-        _same(deployed, {n: own[client][n] if n in private else a for n, a in shared.items()})
+        assert same(deployed, {n: own[client][n] if n in private else a for n, a in shared.items()})
     sent = sum(array.nbytes for name, array in shared.items() if name not in private)
     for row in directory.clients():
         assert (row["bytes_down"], row["bytes_up"]) == (sent, sent)
@@ -130,13 +122,13 @@ def test_with_a_search_nothing_private_travels_and_a_resumed_run_is_the_same(
     arm = (*arm, "method.server_momentum=0.9", "clients_per_round=3")
     whole = run(tmp_path / "whole", *arm)
     space = Shared(whole.config_text()).space
-    private = space.names_in(_config(whole).private)
+    private = space.names_in(config_of(whole).private)
     assert len({tuple(row["architecture"]) for row in whole.clients()}) > 1
     assert names
     assert not private & set().union(*names)
     initial = space.initial_state(0)
-    server = _server(whole, space, "supernet")
-    _same({n: server[n] for n in private}, {n: initial[n] for n in private})
+    server = _server(whole, "supernet")
+    assert same({n: server[n] for n in private}, {n: initial[n] for n in private})
     assert any(server[n].tobytes() != initial[n].tobytes() for n in server.keys() - private)
     with power_cut(2):
         run(tmp_path / "broken", *arm)
@@ -145,7 +137,7 @@ def test_with_a_search_nothing_private_travels_and_a_resumed_run_is_the_same(
     for client in whole.saved_clients():
         paths = (model_directory(each.path, client) for each in (whole, again))
         left, right = (load_model(path)[1] for path in paths)
-        _same(left, right)
+        assert same(left, right)
         assert private & left.keys()
 
 
@@ -171,10 +163,10 @@ def test_a_knowledge_network_has_private_parts_of_its_own(
     space = Shared(directory.config_text()).space
     private = space.names_in(["head"])
     assert not private & set().union(*names)
-    knowledge = space.named(_config(directory).method.settings["knowledge"])
+    knowledge = space.named(config_of(directory).method.settings["knowledge"])
     initial = space.cut(space.initial_state(0), knowledge)
-    server = _server(directory, space, "model")
-    _same({n: server[n] for n in private}, {n: initial[n] for n in private})
+    server = _server(directory, "model")
+    assert same({n: server[n] for n in private}, {n: initial[n] for n in private})
     found = directory.private_states.load("0", 3)
     assert found is not None
     kept = space.cut(space.initial_state(0) | found[1].arrays, knowledge)
@@ -191,9 +183,11 @@ def test_new_clients_start_from_the_initial_private_parts(tmp_path: Path) -> Non
     directory = run(tmp_path / "new", *stage, "private=[head]")
     space = Shared(directory.config_text()).space
     _, deployed = load_model(model_directory(directory.path, "2"))
-    shared, initial = _server(trained, space, "model"), space.initial_state(0)
+    shared, initial = _server(trained, "model"), space.initial_state(0)
     private = space.names_in(["head"])
-    _same({n: a for n, a in deployed.items() if n in private}, {n: initial[n] for n in private})
+    assert same(
+        {n: a for n, a in deployed.items() if n in private}, {n: initial[n] for n in private}
+    )
     assert all(shared[n].tobytes() == a.tobytes() for n, a in deployed.items() if n not in private)
 
 
@@ -217,7 +211,7 @@ def test_other_methods_keep_a_private_head_at_the_clients(
     private = space.names_in(["head"])
     assert not private & set().union(*names)
     assert not any(row["state_restarted"] for row in directory.clients())
-    server = _server(directory, space, "model")
+    server = _server(directory, "model")
     initial = space.initial_state(0)
-    _same({n: server[n] for n in private}, {n: initial[n] for n in private})
+    assert same({n: server[n] for n in private}, {n: initial[n] for n in private})
     assert all(load_model(model_directory(directory.path, c))[1] for c in directory.saved_clients())

@@ -30,6 +30,18 @@ TOO_LARGE = (
     rf"{STAGE_1}.knowledge='largest': takes [\d,]+ multiply-accumulates and .*"
     "limits of client 0, 1.*use smallest"
 )
+EVERYBODY = "clients=3 clients_per_round=3 method.search.warmup_rounds=1"
+OWN_CLOCK = "method.search.warmup_rounds=1 method.search.clock=participations"
+# By hand: one edge after 3 rounds, the first multiple of 3; the other after 6; one round after that.
+TOO_SHORT = (
+    r"\Aserver_set='none': [^\n]*it has none. Use server_set=held_out, or server_set=dataset[^\n]*\n"
+    r"rounds=2: [^\n]*takes 7 rounds[^\n]*rounds=7 or more[^\n]*\Z"
+)
+AT_ONCE = r"\Amethod.proposals.initial=-1: [^\n]*\nmethod.reward.decay=2: [^\n]*\Z"
+OWN_KEYS = (
+    r"\Amethod.policy.misfits='ignore': [^\n]*\nmethod.policy.lr=-1: [^\n]*\n"
+    r"method.reward.normalise=True: [^\n]*\nmethod.reward.decay=2: [^\n]*\Z"
+)
 # Its overrides, and what is said of them in all: keys, values, problems and remedies.
 # fmt: off
 REFUSED: list[tuple[str, str]] = [
@@ -74,6 +86,10 @@ REFUSED: list[tuple[str, str]] = [
     ("fiarse private=[head]", "its submodels are weights from all over the network"),
     ("fiarse robust=median", "has no average of models that the rule could replace"),
     ("global_nas private=[head]", r"\Aprivate=\['head'\]: [^\n]*Use private=\[\]"),
+    (f"global_nas {EVERYBODY} rounds=2 method.search.recovery_rounds=3 server_set=none", TOO_SHORT),
+    ("global_nas method/search=milenas", "Use method/search=perturbation or method/search=random"),
+    ("global_nas space=mobilenetv3_8", r"\Aspace='mobilenetv3_8': [^\n]*no mixed networks to prune[^\n]*\Z"),
+    (f"global_nas {EVERYBODY} rounds=4 method.weights=all", r"\Amethod.weights='all': [^\n]*\Z"),
     ("hapfnas private=[head]", r"\Aprivate=\['head'\]: [^\n]*method=perfedrlnas"),
     ("hapfnas rounds=2", "rounds=2: leaves no round to retrain.*rounds=3"),
     ("hapfnas server_set=none", "server_set='none'.*images of the server's own"),
@@ -103,6 +119,10 @@ REFUSED: list[tuple[str, str]] = [
     ("perfed_ckt clients_per_round=4 method.clusters=4", "clusters=4: every one of 4 participants .* or 1"),
     ("perfed_ckt method.lambda_public=-1.0", "lambda_public=-1.0: is out of range"),
     (f"perfednas method/proposals=random {DRAWN}", f"architectures {TRAINED_ON}"),
+    ("perfednas method/proposals=evolution method.proposals.initial=-1 "
+     "method/reward=improvement method.reward.decay=2", AT_ONCE),
+    ("perfedrlnas method.policy.lr=-1 method.policy.misfits=ignore method.reward.decay=2 "
+     "method.reward.normalise=true", OWN_KEYS),
     ("perfedrlnas method.reward.score=los", "method.reward.score='los': is not known. Did you mean 'loss'"),
     ("perfedrlnas rounds=2 method.settle=0.9 method.warmup_rounds=0", "settle=.*leaves no round to search"),
     ("perfedrlnas rounds=2 method.settle=0.5 method.warmup_rounds=1", "settle=.*leaves no round to search"),
@@ -116,6 +136,11 @@ REFUSED: list[tuple[str, str]] = [
     ("sfl private=[head]", "Sfl: its server compares and smooths whole models"),
     ("sfl method.architecture=fitting", "architecture='fitting'"),
     ("sfl method.graph=given", "graph='given': is not known"),
+    (f"spider {OWN_CLOCK} clients=3 clients_per_round=3 rounds=2", r"rounds=2: .* takes 3 rounds.*rounds=3"),
+    (f"spider {OWN_CLOCK} clients=4 clients_per_round=2 rounds=5", "rounds=6 or more"),
+    (f"spider {EVERYBODY} rounds=2", "rounds=3 or more"),
+    ("spider train_on_validation=true", f"operations {TRAINED_ON}"),
+    ("spider space=darts_small rounds=400", "holds no mixed networks"),
     ("superfednas server_set=none", "tiers are searched on labelled images of the server's own"),
     ("superfednas method.tiers.shares=[0.001,1.0]", "after 200 draws from space"),
     ("superfednas method.tiers.shares=[1.0,0.5]", "do not ascend"),

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.strategies.conftest import results, run
+from corolla.config.compose import compose_values
+from tests.strategies.conftest import run
 
 POLICIES = "method=perfedrlnas"
 CONSTANT = "trainer.lr_schedule=constant"  # or the step would depend on the number of rounds
+
+
+def test_nothing_settles_by_default() -> None:
+    assert compose_values([POLICIES])["method"]["settle"] == 0
 
 
 def test_settled_rounds_train_what_is_deployed_and_policies_rest(tmp_path: Path) -> None:
@@ -22,9 +27,3 @@ def test_settled_rounds_train_what_is_deployed_and_policies_rest(tmp_path: Path)
     # What a client deploys was decided in the first half: a run of those rounds alone agrees.
     half = run(tmp_path / "half", POLICIES, CONSTANT, "rounds=3")
     assert {c: e["choices"] for c, e in half.summary()["per_client"].items()} == deployed
-
-
-def test_nothing_settles_by_default(tmp_path: Path) -> None:
-    plain = run(tmp_path / "plain", POLICIES)
-    explicit = run(tmp_path / "explicit", POLICIES, "method.settle=0.0")
-    assert results(plain) == results(explicit)

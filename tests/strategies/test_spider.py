@@ -11,7 +11,6 @@ import pytest
 from flwr.app import Message
 
 from clients.spider import SpiderClient
-from corolla.errors import RefusedError
 from corolla.launch import plan_run, start
 from corolla.records.client_store import ClientStore
 from corolla.records.run_directory import RunDirectory
@@ -20,6 +19,7 @@ from corolla.tasks import Answer, Task
 from corolla.types import Arrays
 from engines.grid import InlineGrid
 from tests.conftest import make_space, quick
+from tests.states import same
 from tests.strategies.conftest import SMALL, results, resumed
 from tests.strategies.test_reductions import weights_of
 
@@ -49,12 +49,6 @@ def _models(directory: RunDirectory) -> dict[str, Any]:
     return {client: directory.client_model(client)[1] for client in directory.saved_clients()}
 
 
-def _same(left: dict[str, Any], right: dict[str, Any]) -> bool:
-    return left.keys() == right.keys() and all(
-        left[name].tobytes() == right[name].tobytes() for name in left
-    )
-
-
 @pytest.mark.slow
 def test_the_global_model_of_spider_is_that_of_fedavg_on_the_supernet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -63,7 +57,7 @@ def test_the_global_model_of_spider_is_that_of_fedavg_on_the_supernet(
     monkeypatch.setattr(SpiderClient, "_merged", lambda self, own: False)
     spider = run(tmp_path / "s", *SPIDER, *ALL, "method.global_optimizer=reset")
     fedavg = run(tmp_path / "f", "method=fedavg", *TINY, *ALL, "method.architecture=largest")
-    assert _same(weights_of(spider, "strategy/model/"), weights_of(fedavg, "strategy/model/"))
+    assert same(weights_of(spider, "strategy/model/"), weights_of(fedavg, "strategy/model/"))
     assert (
         spider.summary()["global"]["test_accuracy"] == fedavg.summary()["global"]["test_accuracy"]
     )
@@ -76,25 +70,19 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
 
 
 @pytest.mark.slow
-def test_ditto_without_a_pull_is_local_training(tmp_path: Path) -> None:
-    """And its global part is FedAvg's, pull or not."""
-    ditto = run(tmp_path / "d", "method=ditto", *ALL, "rounds=2", "method.lambda_local=0.0")
-    local = run(tmp_path / "l", "method=local", *ALL, "rounds=2")
-    left, right = _models(ditto), _models(local)
-    assert left.keys() == right.keys() == {"0", "1", "2"}
-    for client in left:
-        assert _same(left[client], right[client]), client
-    assert ditto.summary()["test_accuracy"] == local.summary()["test_accuracy"]
-    pulled = run(tmp_path / "p", "method=ditto", *ALL, "rounds=2", "method.lambda_local=5")
-    fedavg = run(tmp_path / "f", "method=fedavg", *ALL, "rounds=2")
-    average = weights_of(fedavg, "strategy/model/")
-    assert _same(weights_of(pulled, "strategy/model/"), average)
+def test_dittos_pull_pulls(tmp_path: Path) -> None:
+    """Without it, it is local training, and its global part is FedAvg's either way: test_reductions.py."""
+    ditto = ["method=ditto", *ALL, "rounds=2"]
+    pulled, free = (
+        run(tmp_path / pull, *ditto, f"method.lambda_local={pull}") for pull in ("5", "0.0")
+    )
+    average = weights_of(pulled, "strategy/model/")
     distance = [
         sum(float(np.sum((model[n] - average[n]) ** 2)) for n in average if "running" not in n)
-        for model in (_models(pulled)["0"], left["0"])
+        for model in (_models(pulled)["0"], _models(free)["0"])
     ]
-    assert distance[0] < 0.9 * distance[1]  # the pull pulls
-    assert not _same(_models(pulled)["0"], average)
+    assert distance[0] < 0.9 * distance[1]
+    assert not same(_models(pulled)["0"], average)
 
 
 def test_the_search_ends_and_the_local_models_are_small(whole: RunDirectory) -> None:
@@ -171,7 +159,7 @@ def test_resumed_search_equals_uninterrupted(
     again = resumed(tmp_path / "broken")
     assert results(again) == results(whole)
     left, right = _models(again), _models(whole)
-    assert all(_same(left[client], right[client]) for client in ("0", "1", "2"))
+    assert all(same(left[client], right[client]) for client in ("0", "1", "2"))
 
 
 @pytest.mark.parametrize("share", quick([True, False], True))
@@ -279,18 +267,3 @@ def test_partial_participation_advances_by_a_clients_own_rounds(tmp_path: Path) 
         rows = [row for row in directory.clients() if row["client"] == client]
         phases = [row["phase"] for row in rows]
         assert phases == [1, 2, *[3] * (len(rows) - 2)], client
-
-
-def test_too_few_rounds_are_refused_with_the_number_needed(tmp_path: Path) -> None:
-    with pytest.raises(RefusedError, match=r"rounds=2: .* takes 3 rounds") as error:
-        run(tmp_path / "a", *SPIDER, *ALL, "rounds=2")
-    assert error.value.faults[0].key == "rounds"
-    assert "rounds=3" in error.value.faults[0].remedy
-    with pytest.raises(RefusedError, match="rounds=6 or more"):
-        run(tmp_path / "b", *SPIDER, "clients=4", "clients_per_round=2", "rounds=5")
-    with pytest.raises(RefusedError, match="operations would be chosen on images that are"):
-        run(tmp_path / "v", *SPIDER, *ALL, "train_on_validation=true")
-    with pytest.raises(RefusedError, match="rounds=3 or more"):
-        run(tmp_path / "r", *SPIDER, *ALL, "method.search.clock=rounds", "rounds=2")
-    with pytest.raises(RefusedError, match="holds no mixed networks"):
-        run(tmp_path / "c", "method=spider", "space=darts_small", "rounds=400")

@@ -9,16 +9,12 @@ import pytest
 import torch
 
 from clients.subnet import SubnetClient
-from corolla.config.build import build_space, header_of
-from corolla.launch import plan_run
-from corolla.records.run_directory import RunDirectory
-from corolla.state import State
 from corolla.tasks import Answer, Failure, Task
 from corolla.training.results import DivergedError
 from corolla.types import Arrays
 from tests.conftest import quick
 from tests.states import differences
-from tests.strategies.conftest import SMALL, run
+from tests.strategies.conftest import run, strategy_state
 from tests.strategies.test_contract import _config, _replies, _strategy
 
 FIT = SubnetClient.fit
@@ -39,12 +35,6 @@ RAISED = {
 }
 
 
-def checkpoint(directory: RunDirectory) -> State:
-    config = plan_run([*SMALL, "method=perfedrlnas", "run_dir=unused"]).config
-    space = build_space(config)
-    return directory.checkpoints.load("latest", expected=header_of(config, space))[1]
-
-
 @pytest.mark.parametrize("name", quick(RAISED, "cuda", "other"))
 def test_what_a_client_cannot_train_is_told_and_learned(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -63,7 +53,7 @@ def test_what_a_client_cannot_train_is_told_and_learned(
     (failed,) = line["failed"]
     assert failed["client"] == "1"
     assert failed.get("kind") == kind
-    taught = checkpoint(directory).meta["strategy"]["policies"]["clients"]
+    taught = strategy_state(directory).meta["policies"]["clients"]
     assert taught == (["0", "2", "3"] if kind is None else ["0", "1", "2", "3"])
 
 

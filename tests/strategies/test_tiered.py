@@ -12,7 +12,7 @@ from corolla.spaces.architecture import Architecture
 from corolla.tasks import Reply, Task
 from strategies.running.pooled import pooled, statistics_together
 from strategies.tiered import Tiered
-from tests.strategies.conftest import changed_replies, run
+from tests.strategies.conftest import changed_replies, reply_to, run
 from tests.strategies.test_contract import _config, _replies, _strategy
 
 FITTEST = ["method=deepfednas", "space=elastic_cnn", "space.supernet.resolution=8"]
@@ -174,15 +174,7 @@ def test_a_client_whose_statistics_are_beyond_all_bounds_spoils_nobodys() -> Non
     def reply(client: str, mean: float) -> Reply:
         arrays = {"bn.running_mean": np.full(1, mean, np.float32), "bn.running_var": np.ones(1)}
         task = Task(client=client, round=1, architecture=Architecture((0,)))
-        return Reply(
-            task=task,
-            arrays={name: array.astype(np.float32) for name, array in arrays.items()},
-            num_examples=5,
-            metrics={},
-            round_s=0.0,
-            bytes_down=0,
-            bytes_up=0,
-        )
+        return reply_to(task, {name: array.astype(np.float32) for name, array in arrays.items()})
 
     replies = [reply("0", 0.0), reply("1", 2.0), reply("2", 1e30)]
     found = statistics_together(replies[0].arrays, replies, rule=None)

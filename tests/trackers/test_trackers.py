@@ -102,7 +102,7 @@ def test_mlflow(module: Listener, tmp_path: Path) -> None:
     told(made("mlflow"), tmp_path / "run", resumed_after=1)
     assert [named["run_id"] for _, _, named in module.of("start_run")] == [None, "id-1"]
     assert module.of("log_params") == [
-        ("log_params", ({"method/name": "fedavg", "seed": "3"},), {}),
+        ("log_params", ({"method/name": "fedavg", "seed": "3"},), {})
     ]
     assert module.of("set_tracking_uri") == [("set_tracking_uri", ("file:///x",), {})]
     assert module.of("log_metrics")[0][2] == {"step": 1}

@@ -70,6 +70,14 @@ def colourful(count: int, *, side: int = 8, seed: int = 0) -> Images:
     return Images(pixels, labels, (0.5, 0.4, 0.6), (0.25, 0.2, 0.3))
 
 
+OPTIMUM = torch.tensor([[1.0, -2.0]])
+
+
+def quadratic_loss(logits: Tensor, labels: Tensor, **_: Any) -> Tensor:
+    """Return ||weights - optimum||^2 / 2 for a classification loss: an image is 1, so logits are weights."""
+    return ((logits - OPTIMUM) ** 2 / 2).sum() / len(labels)
+
+
 def sgd(loop: LoopSettings = PLAIN, **settings: Any) -> LocalTrainer:
     """Return a trainer with SGD."""
     return LocalTrainer(

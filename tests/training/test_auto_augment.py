@@ -75,9 +75,7 @@ def test_operations_by_hand() -> None:
     assert made("Color", 9) == [0, 100, 200, 255]  # gray has none
 
 
-def test_pairs_and_directions_are_drawn_as_the_policy_says(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_pairs_and_directions_are_drawn_as_the_policy_says(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: Counter[tuple[str, int | None, bool]] = Counter()
 
     def count(pixels: Tensor, name: str, level: int | None, *, down: bool) -> Tensor:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.supernet import to_arrays
@@ -13,6 +15,7 @@ from corolla.spaces.within import Within, inside
 from corolla.training.inner_slices import InnerDraws, train_with_inner
 from corolla.training.losses import classification_loss, soft_cross_entropy, split_counts
 from tests.conftest import make_space
+from tests.states import same
 from tests.training.conftest import colourful, sgd
 
 SPACE = make_space("mobilenetv2_8", num_classes=4, in_channels=3)
@@ -31,26 +34,21 @@ def test_what_lies_inside_lies_as_in_the_supernet() -> None:
     assert all(np.array_equal(twice[name], once[name]) for name in once)
 
 
+ARRAYS = SPACE.cut(SPACE.initial_state(0), WHOLE)
+NESTED: dict[str, Any] = {"space": SPACE, "whole": WHOLE, "inner": [INNER]}
+
+
+def _model() -> nn.Module:
+    return SPACE.load(WHOLE, {n: a.copy() for n, a in ARRAYS.items()})
+
+
 def test_without_inner_slices_it_is_plain_training() -> None:
     images, trainer = colourful(9), sgd(momentum=0.9, weight_decay=0.01)
-    passes = {"epochs": 2, "batch_size": 4, "seed": (3,)}
-    arrays = SPACE.cut(SPACE.initial_state(0), WHOLE)
-    plain = SPACE.load(WHOLE, {n: a.copy() for n, a in arrays.items()})
-    expected = trainer.train(plain, images, lr=0.1, **passes)
-    model = SPACE.load(WHOLE, {n: a.copy() for n, a in arrays.items()})
-    found = train_with_inner(
-        model,
-        images,
-        space=SPACE,
-        whole=WHOLE,
-        inner=[INNER],
-        share=0.0,
-        trainer=trainer,
-        lr=0.1,
-        **passes,
-    )
-    left, right = to_arrays(plain), to_arrays(model)
-    assert all(left[name].tobytes() == right[name].tobytes() for name in left)
+    passes: dict[str, Any] = {"lr": 0.1, "epochs": 2, "batch_size": 4, "seed": (3,)}
+    plain, model = _model(), _model()
+    expected = trainer.train(plain, images, **passes)
+    found = train_with_inner(model, images, share=0.0, trainer=trainer, **NESTED, **passes)
+    assert same(to_arrays(plain), to_arrays(model))
     assert found.samples_processed == expected.samples_processed
     assert found.train_loss == pytest.approx(expected.train_loss)
 
@@ -58,24 +56,12 @@ def test_without_inner_slices_it_is_plain_training() -> None:
 def test_one_step_by_hand() -> None:
     """Both gradients, of the loss on labels and of what the inner slice learns, in one step of SGD."""
     images, trainer = colourful(6), sgd(loss="balanced_softmax_client")
-    arrays = SPACE.cut(SPACE.initial_state(0), WHOLE)
-    model = SPACE.load(WHOLE, {n: a.copy() for n, a in arrays.items()})
-    found = train_with_inner(
-        model,
-        images,
-        space=SPACE,
-        whole=WHOLE,
-        inner=[INNER],
-        share=1.0,
-        trainer=trainer,
-        lr=0.5,
-        epochs=1,
-        batch_size=6,
-        seed=(3,),
-    )
+    model = _model()
+    passes: dict[str, Any] = {"lr": 0.5, "epochs": 1, "batch_size": 6, "seed": (3,)}
+    found = train_with_inner(model, images, share=1.0, trainer=trainer, **NESTED, **passes)
     assert found.samples_processed == 12
-    whole = SPACE.load(WHOLE, {n: a.copy() for n, a in arrays.items()}).train()
-    small = SPACE.load(INNER, Within(SPACE, WHOLE).cut(arrays, INNER)).train()
+    whole = _model().train()
+    small = SPACE.load(INNER, Within(SPACE, WHOLE).cut(ARRAYS, INNER)).train()
     floats = trainer.floats(images)
     shown: Tensor = floats.augmented(torch.arange(6), "none", torch.Generator())
     counts = split_counts(images.labels, trainer.settings, trainer.device)
@@ -92,7 +78,7 @@ def test_one_step_by_hand() -> None:
         step = parameter.grad.numpy().copy()
         if name in extra and extra[name].grad is not None:
             step[regions[name]] += extra[name].grad.numpy()
-        np.testing.assert_allclose(trained[name], arrays[name] - 0.5 * step, atol=2e-5)
+        np.testing.assert_allclose(trained[name], ARRAYS[name] - 0.5 * step, atol=2e-5)
 
 
 def test_draws_depend_on_the_batch_alone() -> None:

@@ -20,15 +20,7 @@ from corolla.training.mutual import mutual_losses, train_mutually
 from corolla.training.results import DivergedError, TrainResult
 from corolla.training.settings import LoopSettings, TrainerSettings
 from corolla.training.trainer import LocalTrainer
-from tests.training.conftest import (
-    PLAIN,
-    Affine,
-    colourful,
-    convolutional,
-    dots,
-    sgd,
-    state_of,
-)
+from tests.training.conftest import PLAIN, Affine, colourful, convolutional, dots, sgd, state_of
 
 LN3 = math.log(3)
 SETTINGS = [
@@ -56,10 +48,7 @@ def test_mutual_losses_by_hand() -> None:
     losses = mutual_losses((first, second), where, alpha=0.25, label_loss=label_loss)
     # p = (3/4, 1/4) and (1/2, 1/2). KL(second || first) = ln(2/3)/2 + ln(2)/2 = 0.143841,
     # KL(first || second) = 3/4 ln(3/2) + 1/4 ln(1/2) = 0.130812; CE = ln(4/3), ln 2.
-    expected = [
-        0.75 * 0.287682 + 0.25 * 0.143841,
-        0.75 * 0.693147 + 0.25 * 0.130812,
-    ]
+    expected = [0.75 * 0.287682 + 0.25 * 0.143841, 0.75 * 0.693147 + 0.25 * 0.130812]
     assert [float(loss) for loss in losses] == pytest.approx(expected, abs=1e-5)
 
 
@@ -67,13 +56,7 @@ def test_a_step_of_both_by_hand_is_of_the_weights_before_either() -> None:
     models = [Affine((LN3, 0.0)), Affine((0.0, 0.0))]
     trainees = [Trainee(model=model, lr=1.0) for model in models]
     found = train_mutually(
-        *trainees,
-        dots([255], [0]),
-        alpha=0.25,
-        trainer=sgd(),
-        epochs=1,
-        batch_size=1,
-        seed=(0,),
+        *trainees, dots([255], [0]), alpha=0.25, trainer=sgd(), epochs=1, batch_size=1, seed=(0,)
     )
     # Gradient of the logits: (1 - a) (p - label) + a (p - p_peer).
     # First: 0.75 * (-0.25) + 0.25 * 0.25 = -0.125; second: 0.75 * (-0.5) + 0.25 * (-0.25) = -0.4375.
@@ -145,13 +128,7 @@ def test_alpha_must_be_a_share(alpha: float) -> None:
     pair = [Trainee(model=Affine(), lr=1.0) for _ in range(2)]
     with pytest.raises(ValueError, match=f"alpha={alpha}: need a number from 0 to 1"):
         train_mutually(
-            *pair,
-            dots([255], [0]),
-            alpha=alpha,
-            trainer=sgd(),
-            epochs=1,
-            batch_size=1,
-            seed=(0,),
+            *pair, dots([255], [0]), alpha=alpha, trainer=sgd(), epochs=1, batch_size=1, seed=(0,)
         )
 
 

@@ -17,15 +17,7 @@ from corolla.training.pull import Pull
 from corolla.training.settings import LoopSettings
 from corolla.types import Arrays
 from tests.conftest import make_space
-from tests.training.conftest import (
-    PLAIN,
-    Affine,
-    colourful,
-    convolutional,
-    dots,
-    sgd,
-    state_of,
-)
+from tests.training.conftest import PLAIN, Affine, colourful, convolutional, dots, sgd, state_of
 
 FAST = LoopSettings()
 
@@ -40,13 +32,7 @@ def gradients(model: nn.Module) -> dict[str, Tensor]:
 
 def one_step(model: nn.Module, hook: Any, *, lr: float = 1.0, **changes: Any) -> None:
     sgd(**changes).train(
-        model,
-        dots([255], [0]),
-        epochs=1,
-        batch_size=1,
-        lr=lr,
-        seed=(0,),
-        after_backward=hook,
+        model, dots([255], [0]), epochs=1, batch_size=1, lr=lr, seed=(0,), after_backward=hook
     )
 
 

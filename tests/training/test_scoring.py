@@ -94,12 +94,7 @@ def test_a_model_that_is_trained_on_or_sent_stays_as_it_is(statistics: Any) -> N
     model, alike, images = convolutional(), convolutional(), colourful(12)
     trainer = sgd(loss="balanced_softmax")
     found = Scoring(
-        trainer=trainer,
-        train=images,
-        batch_size=6,
-        classes=4,
-        statistics=statistics,
-        prior="auto",
+        trainer=trainer, train=images, batch_size=6, classes=4, statistics=statistics, prior="auto"
     )
     before = state_of(model)
     trainer.recalibrate(alike, images, batch_size=6)

@@ -31,10 +31,7 @@ def test_every_trainer_file_states_every_setting(path: Path) -> None:
             "nesterov=True: needs sgd with momentum; optimizer='sgd' momentum=0.0. "
             "Set trainer.momentum, or nesterov=false",
         ),
-        (
-            {"lr_min": 0.5},
-            "lr_min=0.5: is above trainer.lr=0.1. Use 0 to 0.1",
-        ),
+        ({"lr_min": 0.5}, "lr_min=0.5: is above trainer.lr=0.1. Use 0 to 0.1"),
     ],
 )
 def test_a_fault_says_what_and_how_to_mend_it(values: dict[str, Any], text: str) -> None:

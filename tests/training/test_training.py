@@ -17,15 +17,7 @@ from corolla.spaces.layers import BatchNorm
 from corolla.training.results import NoBatchError, TrainResult
 from corolla.training.settings import LoopSettings, TrainerSettings
 from corolla.training.trainer import LocalTrainer
-from tests.training.conftest import (
-    PLAIN,
-    Affine,
-    colourful,
-    convolutional,
-    dots,
-    sgd,
-    state_of,
-)
+from tests.training.conftest import PLAIN, Affine, colourful, convolutional, dots, sgd, state_of
 
 FAST = LoopSettings()
 SGD = TrainerSettings(optimizer="sgd", lr=0.05, momentum=0.9, weight_decay=1e-3)

@@ -80,7 +80,7 @@ def test_side_by_side_and_restarted(run_dir: Path, tmp_path: Path) -> None:
     for _ in range(2):  # a server keeps nothing that another one needs
         with served(run_dir, other) as server:
             assert [run["name"] for run in json.loads(get(server, "/state.json")[1])] == [
-                *("one", "two"),
+                *("one", "two")
             ]
             status, page = get(server, "/compare")
     assert status == 200
