@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-from corolla.config.compose import compose_values
 from tests.strategies.conftest import run, without_times
 from tests.strategies.test_fedrep import TINY
 from tests.strategies.test_reductions import weights_of
@@ -37,12 +35,3 @@ def test_a_new_clients_head_is_fitted_to_it_on_the_finished_body(tmp_path: Path)
     learnt = [name for name in model if "running_" not in name and "num_batches" not in name]
     changed = {name for name in learnt if not np.array_equal(weights[name], model[name])}
     assert changed == {"head.classifier.weight", "head.classifier.bias"}
-
-
-@pytest.mark.parametrize(
-    ("said", "count"), [([], 0.1), (["trainer.absent_count=1"], 1), (["trainer=adamw"], 0.1)]
-)
-def test_the_loss_is_its_own_unless_the_user_says_otherwise(said: list[str], count: float) -> None:
-    trainer = compose_values(["method=corolla", *said])["trainer"]
-    assert trainer["absent_count"] == count
-    assert trainer["loss"] == "balanced_softmax_client"

@@ -123,7 +123,6 @@ def test_the_server_averages_by_the_samples_and_keeps_what_nobody_visited() -> N
 
 
 def test_no_client_is_sent_more_than_its_uplink_carries() -> None:
-    least = box_size(box(SPACE, [SPACE.smallest()]), SPACE)
     settings = [*small("method=fedoras", "run_dir=unused"), "method.paths=8"]
     own = _strategy(plan_run(settings).config).space
     least = box_size(box(own, [own.smallest()]), own)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from corolla.config.compose import compose_values
 from corolla.launch import plan_run
 from tests.strategies.conftest import small
 from tests.strategies.test_contract import _strategy
@@ -21,16 +20,3 @@ def test_a_file_of_its_own_is_fedavg_with_private_parts(method: str) -> None:
     assert own.method.name == method
     assert not _strategy(own).has_global  # the server's own parts were never trained
     assert own.to_yaml() == fedavg.to_yaml().replace("name: fedavg", f"name: {method}")
-
-
-@pytest.mark.parametrize(
-    ("overrides", "private"),
-    [
-        (["method=fedavg"], []),
-        (["method=fedper", "private=[norm]"], ["norm"]),
-        (["private=[]", "method=fedper"], []),
-        (["method=fedper", "method.private=[stem]"], ["stem"]),
-    ],
-)
-def test_what_the_user_says_is_private_wins(overrides: list[str], private: list[str]) -> None:
-    assert compose_values(overrides)["private"] == private

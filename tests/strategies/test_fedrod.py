@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from clients.fedrod import FedRodClient
-from corolla.config.compose import compose_values
 from corolla.spaces.supernet import to_arrays
 from corolla.training.second_head import SecondHead, add_head, blank_head
 from tests.strategies.conftest import run
@@ -26,14 +25,6 @@ def test_the_second_head_stays(tmp_path: Path) -> None:
     whole = sum(array.nbytes for array in weights_of(fedrod, "strategy/model/").values())
     for row in fedrod.clients():
         assert row["bytes_up"] == row["bytes_down"] == whole
-
-
-@pytest.mark.parametrize(
-    ("said", "loss"),
-    [([], "balanced_softmax_client"), (["trainer.loss=cross_entropy"], "cross_entropy")],
-)
-def test_the_generic_models_loss_is_the_trainers(said: list[str], loss: str) -> None:
-    assert compose_values(["method=fedrod", *said])["trainer"]["loss"] == loss
 
 
 class _Plain(nn.Module):

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from corolla.config.schema import RunConfig
 from corolla.launch import plan_run
 from corolla.types import Arrays
 from strategies import pfedhn
@@ -70,16 +69,10 @@ def test_with_biases_alone_it_is_fedavg(method: str, monkeypatch: pytest.MonkeyP
             np.testing.assert_allclose(found[name], array, atol=1e-5, err_msg=name)
 
 
-def _on_another_space(*settings: str) -> RunConfig:
-    """Return FedTP's configuration without the ViT of the tests."""
-    plain = [text for text in small("method=fedtp") if not text.startswith("space")]
-    return plan_run([*plain, "method=fedtp", *settings, "run_dir=unused"]).config
-
-
 def test_attention_of_its_own_layers_counts_too() -> None:
     """NASViT: query, key and value apart, of other shapes in every stage."""
-    strategy: Any = _strategy(
-        _on_another_space("space=nasvit_32", "space.supernet.resolution=[16]")
-    )
+    elsewhere = [text for text in small("method=fedtp") if not text.startswith("space")]
+    elsewhere += ["space=nasvit_32", "space.supernet.resolution=[16]", "run_dir=unused"]
+    strategy: Any = _strategy(plan_run(elsewhere).config)
     assert {name.split(".")[-2] for name in strategy._start} == {"query", "key", "value"}
     assert len({array.shape for array in strategy._start.values()}) > 1

@@ -271,26 +271,6 @@ def _refused(*overrides: str) -> dict[str, str]:
     return {fault.key: str(fault) for fault in error.value.faults}
 
 
-HELD = ["server_set=held_out", "server_set.images=50"]
-
-
-def test_partial_participation_needs_no_more_rounds() -> None:
-    """The network is trained in every round, whoever takes part."""
-    _config(
-        *ALL, "clients=4", "clients_per_round=1", "rounds=3", "method.search.clock=participations"
-    )
-
-
-def test_held_out_images_that_cannot_be(tmp_path: Path) -> None:
-    assert "pool holds 1797" in _refused(HELD[0], "server_set.images=1797")["server_set.images"]
-    faults = _refused(HELD[0], "server_set.images=0", "server_set.seed=-1")
-    assert set(faults) == {"server_set.images", "server_set.seed"}
-    nodes = ["engine=superlink", *HELD]
-    assert "Use server_set=dataset" in _refused(*nodes)["server_set"]
-    few = [HELD[0], "server_set.images=1790", "partition.images_per_client=null"]
-    assert "too few images for client" in _refused(*few)["partition"]
-
-
 def test_a_data_set_that_is_not_the_servers(tmp_path: Path) -> None:
     faults = _refused("server_set=dataset")
     assert list(faults) == ["server_set.dataset.root"]

@@ -374,23 +374,6 @@ def test_a_node_that_cannot_train_the_knowledge_model_sits_stage_1_out(
     assert caplog.messages.count(said) == 1
 
 
-# --- defaults -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("overrides", "loss"),
-    [
-        ([HAPFNAS], "balanced_softmax"),
-        ([HAPFNAS, "trainer=adamw"], "balanced_softmax"),
-        ([HAPFNAS, "trainer.loss=cross_entropy"], "cross_entropy"),
-        (["experiment=hapfnas_small", "trainer.loss=cross_entropy"], "cross_entropy"),
-        (["method=fedavg"], "cross_entropy"),
-    ],
-)
-def test_the_methods_own_loss_is_its_default(overrides: list[str], loss: str) -> None:
-    assert compose_values(overrides)["trainer"]["loss"] == loss
-
-
 def test_a_search_has_time_at_full_size() -> None:
     # By hand: 20 clients of half an hour on one core, and as much again.
     assert (

@@ -27,6 +27,7 @@ from corolla.tasks import Reply, Task
 from corolla.types import Arrays
 from strategies.heterofl import HeteroFL
 from tests.conftest import quick
+from tests.states import same
 from tests.strategies.conftest import reply_to, run, small, without_times
 from tests.strategies.test_reductions import weights_of
 
@@ -89,9 +90,7 @@ def test_whole_networks_without_mask_and_class_rows_are_fedavgs(
     sliced = run(tmp_path / "sliced", f"method={method}", LIMITS, *FREE, *common)
     averaged = run(tmp_path / "averaged", "method=fedavg", "method.architecture=largest", *common)
     ours, theirs = (weights_of(each, "strategy/model/") for each in (sliced, averaged))
-    assert ours.keys() == theirs.keys()
-    for name, array in theirs.items():
-        assert ours[name].tobytes() == array.tobytes(), name
+    assert same(ours, theirs)
     wanted = averaged.summary()["global"]["test_accuracy"]
     assert without_times(sliced.summary()["test_accuracy"]) == without_times(wanted)
     assert "global" not in sliced.summary()  # what clients of other rates could not run

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from corolla.config.compose import compose_values
 from tests.strategies.conftest import run
 
 POLICIES = "method=perfedrlnas"
 CONSTANT = "trainer.lr_schedule=constant"  # or the step would depend on the number of rounds
-
-
-def test_nothing_settles_by_default() -> None:
-    assert compose_values([POLICIES])["method"]["settle"] == 0
 
 
 def test_settled_rounds_train_what_is_deployed_and_policies_rest(tmp_path: Path) -> None:

@@ -20,16 +20,10 @@ from corolla.types import Arrays
 from engines.grid import InlineGrid
 from tests.conftest import make_space, quick
 from tests.states import same
-from tests.strategies.conftest import SMALL, results, resumed
+from tests.strategies.conftest import NEEDS, SMALL, results, resumed
 from tests.strategies.test_reductions import weights_of
 
-TINY = [
-    "space=darts_s2_mixed_small",
-    "space.supernet.resolution=8",
-    "space.supernet.channels=4",
-    "space.supernet.cells=3",
-    "space.supernet.nodes=1",
-]
+TINY = NEEDS["direct_fednas"]  # the space alone
 SPIDER = [
     "method=spider",
     *TINY,
