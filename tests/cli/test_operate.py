@@ -189,7 +189,7 @@ def test_the_run_that_flwr_run_started_is_stopped_on_its_machine_and_named_elsew
         with mock.patch.object(operate, "holder", return_value="pid 5 on another"):
             assert main(["stop", str(directory.path)]) == 2
         told = capsys.readouterr().err
-        assert "held by pid 5 on another" in told
+        assert "pid 5 on another works on it" in told
         assert "flwr stop 77" in told
     assert main(["status", str(directory.path)]) == 0
     assert "77" not in capsys.readouterr().out  # nobody works on it

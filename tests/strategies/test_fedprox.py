@@ -1,8 +1,7 @@
-"""FedProx: nearer to the received model than FedAvg; and the page that adds it."""
+"""FedProx: nearer to the received model than FedAvg."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -37,15 +36,3 @@ def test_a_heavy_term_keeps_clients_near(tmp_path: Path) -> None:
         for now in (none, heavy)
     )
     assert kept < moved / 4  # lr * mu = 0.4: a step undoes 40 % of the way gone
-
-
-def test_the_page_on_adding_a_method_shows_the_files_as_they_are() -> None:
-    page = (ROOT / "docs" / "add-a-method.md").read_text()
-    client, node = (
-        (ROOT / name).read_text() for name in ("clients/fedprox.py", "conf/method/fedprox.yaml")
-    )
-    python, yaml = (  # the page has blocks of the user's own parts, too
-        next(one for one in re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL) if one in whole)
-        for kind, whole in (("python", client), ("yaml", node))
-    )
-    assert len((python + yaml).splitlines()) < 40
