@@ -49,7 +49,8 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             modules |= {path.stem} if path.suffix == ".py" else set()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv(own_parts.VARIABLE, raising=False)
+    monkeypatch.setenv(own_parts.VARIABLE, "")  # or what a command sets there stays after the test
+    monkeypatch.delenv(own_parts.VARIABLE)
     monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield tmp_path / "mine"
