@@ -200,6 +200,8 @@ def test_tiers_hold_what_their_bounds_say() -> None:
     none = TierSettings(
         count=1, quantile=1.0, shares=[0.001, 0.002, 1.0], by="random", evolution=EVOLUTION
     )
-    with pytest.raises(RefusedError, match=r"none of 200 .*: tier 1 \(.*tier 2") as refused:
+    with pytest.raises(
+        RefusedError, match=r"no architecture for tiers .*: tier 1 \(.*tier 2.*after 200 draws"
+    ) as refused:
         Tiers(SPACE, none, seed=0)
     assert len(refused.value.faults) == 1  # whatever number of tiers is empty

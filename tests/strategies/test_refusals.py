@@ -28,7 +28,7 @@ DISTILS = (
 )
 TOO_LARGE = (
     rf"{STAGE_1}.knowledge='largest': takes [\d,]+ multiply-accumulates and .*"
-    "limits of client 0, 1.*use smallest"
+    "limits of client 0, 1.*Use smallest"
 )
 EVERYBODY = "clients=3 clients_per_round=3 method.search.warmup_rounds=1"
 OWN_CLOCK = "method.search.warmup_rounds=1 method.search.clock=participations"

@@ -115,7 +115,7 @@ class ChoiceBlockSpace(Supernet):
         factor = 2 ** len(stages)
         if not stages or resolution < factor or resolution % factor:
             need = (
-                f"{len(stages)} stages need a multiple of {factor}"
+                f"{len(stages)} stages need a multiple of {factor} pixels"
                 if stages
                 else "there are no stages"
             )

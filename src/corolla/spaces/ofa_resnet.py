@@ -97,7 +97,7 @@ class OFAResNet(Supernet):
         least = 2 ** max(len(stages) - 1, 0)
         if not stages or resolution < least or resolution % least:
             need = (
-                f"{len(stages)} stages need a multiple of {least}"
+                f"{len(stages)} stages need a multiple of {least} pixels"
                 if stages
                 else "there are no stages"
             )
