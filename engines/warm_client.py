@@ -233,7 +233,7 @@ def _installing_once(install: Callable[..., Path]) -> Callable[..., Path]:
     """Return ``install``, which makes a folder of a bundle's bytes, unless these very bytes have theirs.
 
     Flower unpacks 600 files for each message, compares their digests, and then returns the folder that is
-    there from the first time: 0.2 s of CPU time for what the same bytes always say. The private folder
+    there from the first time, which is what the same bytes always say. The private folder
     has a file for each bundle, under the digest of its bytes, with the path of its folder.
     """
 

@@ -253,6 +253,11 @@ class FederatedRun:
             self._progress.note_states(self._directory, clients, server_round)
         self._writer.save(self._progress.checkpoint(strategy), round=server_round, best=best)
 
+    def _checkpoint_anew(self, strategy: CorollaStrategy) -> None:
+        """Write the last round's checkpoint once more; no training is left to write it beside."""
+        self._checkpoint(strategy, self._config.rounds, best=False)
+        self._writer.wait()
+
     # --- after ------------------------------------------------------------------------------------------
 
     def _finish(self, strategy: CorollaStrategy, grid: Grid) -> None:
@@ -260,14 +265,12 @@ class FederatedRun:
         evaluator = self._evaluator(strategy, grid)
         self._writer.wait()
         if strategy.conclude():
-            self._checkpoint(strategy, config.rounds, best=False)  # it is not done twice
-            self._writer.wait()
+            self._checkpoint_anew(strategy)  # it is not done twice
         clients = evaluator.finally_asked()
         if isinstance(strategy, ChoosesFinally) and choose_finally(
             strategy, evaluator, clients, config.rounds
         ):
-            self._checkpoint(strategy, config.rounds, best=False)  # it is not made twice
-            self._writer.wait()
+            self._checkpoint_anew(strategy)  # it is not made twice
         replies, failures = evaluator.deploy(config.rounds)
         if clients and not replies:
             reasons = "; ".join(f"{f.client}: {f.reason}" for f in failures[:5])

@@ -25,7 +25,7 @@ from corolla.config import own_parts
 from corolla.config.groups import config_dir, groups, method_defaults
 from corolla.config.overrides import NOW, group_fault, moved, nearest_key, read, sweep_fault
 from corolla.config.schema import parse_config
-from corolla.errors import Fault, RefusedError, nearest
+from corolla.errors import Fault, RefusedError, nearest, refuse
 
 
 def compose_values(overrides: Sequence[str]) -> dict[str, Any]:
@@ -79,8 +79,7 @@ def _require_read(defaults: Mapping[str, Any]) -> None:
         for key, value in defaults.items()
         if key not in known
     ]
-    if faults:
-        raise RefusedError(faults)
+    refuse(faults)
 
 
 def mended(

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from corolla.config import own_parts
-from corolla.errors import Fault, RefusedError
+from corolla.errors import Fault, refuse
 
 _DEFAULT = r"method_defaults\.(\w+)"
 
@@ -61,8 +61,7 @@ def _files(own: tuple[Path, ...]) -> dict[str, dict[str, Path]]:
                     )
                     faults.append(Fault("config-dir", str(path), problem, remedy))
                 members[path.stem] = path
-    if faults:
-        raise RefusedError(faults)
+    refuse(faults)
     return {group: found[group] for group in sorted(found)}
 
 

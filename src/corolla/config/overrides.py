@@ -11,7 +11,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from corolla.config.schema import MOVED
-from corolla.errors import Fault, RefusedError, nearest
+from corolla.errors import Fault, nearest, refuse
 
 NOW = "is now "
 _OLD_PREFIXES = ("method.strategy.", "method.client.")  # of older releases
@@ -21,8 +21,7 @@ def sweep(overrides: Sequence[str]) -> list[list[str]]:
     """Split ``a=1,2 b=3,4`` into the override lists of all combinations, as Hydra's basic sweeper does."""
     axes: list[list[str]] = []
     parsed, faults = read(overrides)
-    if faults:
-        raise RefusedError(faults)
+    refuse(faults)
     for override in parsed:
         key = override.get_key_element()
         if override.is_sweep_override():

@@ -18,7 +18,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from corolla.errors import Fault, RefusedError
+from corolla.errors import Fault, RefusedError, refuse
 
 VARIABLE = "COROLLA_CONFIG_DIR"
 ENTRY_POINTS = "corolla.config"
@@ -52,8 +52,7 @@ def use(given: Iterable[Path | str]) -> None:
         for folder in chosen
         if not folder.is_dir()
     ]
-    if faults:
-        raise RefusedError(faults)
+    refuse(faults)
     before = [text for text in os.environ.get(VARIABLE, "").split(os.pathsep) if text]
     if chosen or before:
         every = dict.fromkeys([*map(str, chosen), *before])

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Hashable
 from typing import Any, cast
 
-from corolla.errors import Fault, RefusedError
+from corolla.errors import Fault, RefusedError, refuse
 
 _NONE = object()
 _REMEDY = "Give it these arguments; docs/own-parts.md has one of each kind"
@@ -19,8 +19,7 @@ def require_overrides(kind: type[Any], key: str) -> None:
         Fault(key, kind.__qualname__, problem, _REMEDY)
         for problem in _problems(cast(Hashable, kind))
     ]
-    if faults:
-        raise RefusedError(faults)
+    refuse(faults)
 
 
 def require_like(made: Any, like: type[Any], key: str) -> None:
@@ -42,8 +41,7 @@ def require_like(made: Any, like: type[Any], key: str) -> None:
         elif inspect.isfunction(wanted):
             wrong = _mismatch(member, getattr(made, member), wanted, bound=True)
             faults += [Fault(key, name, wrong, _REMEDY)] if wrong else []
-    if faults:
-        raise RefusedError(faults)
+    refuse(faults)
 
 
 def _members(protocol: type[Any]) -> list[str]:

@@ -15,7 +15,7 @@ from corolla.config.build import (
 )
 from corolla.config.schema import RunConfig
 from corolla.config.signatures import require_overrides
-from corolla.errors import Fault, RefusedError, gathered, nearest
+from corolla.errors import Fault, RefusedError, gathered, nearest, refuse
 from corolla.settings import field_names, settings_class
 from corolla.training.settings import LoopSettings
 
@@ -41,8 +41,7 @@ def check_unbuilt(config: RunConfig) -> None:
     for check in checks:
         with gathered(faults):
             check()
-    if faults:
-        raise RefusedError(faults)
+    refuse(faults)
 
 
 def _check_method(config: RunConfig) -> None:
@@ -69,8 +68,7 @@ def _check_method(config: RunConfig) -> None:
         faults += _unknown(
             "method.new_clients", method.new_clients.settings, known, "is no setting"
         )
-    if faults:
-        raise RefusedError(faults)
+    refuse(faults)
 
 
 def _unknown(

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from corolla.data.image_decoding import SUFFIXES
 from corolla.data.official_parts import TRAIN_PART
-from corolla.errors import Fault, RefusedError, nearest
+from corolla.errors import Fault, RefusedError, nearest, refuse
 
 KNOWN_PARTS = (TRAIN_PART, "val", "valid", "validation", "test")
 FOLDERS = "a folder of class folders"
@@ -157,8 +157,7 @@ def list_images(
         fill += f"; for root/<site>/<class>/ set {settings_key}.sites=true"
     faults = _class_faults(folders, classes, str(root), key, rename=rename, fill=fill)
     faults += _site_faults(folders, str(root), key)
-    if faults:
-        raise RefusedError(faults)
+    refuse(faults)
     names = tuple(classes) if classes is not None else tuple(sorted({f.name for f in folders}))
     rows = [(folder, file) for folder in folders for file in folder.files]
     label = {name: position for position, name in enumerate(names)}

@@ -21,7 +21,7 @@ from corolla.config.schema import RunConfig, require_config
 from corolla.data.client_data import ClientData
 from corolla.data.federation import FederationData
 from corolla.data.partition.partition import Partition
-from corolla.errors import Fault, RefusedError
+from corolla.errors import Fault, RefusedError, refuse
 from corolla.federation import Federation
 from corolla.gain.cells import Start
 from corolla.limits.client_limits import limits_of
@@ -76,8 +76,7 @@ class FinishedRun:
             problem = f"summary.json has no final accuracy of {_listed(missing)}"
             remedy = "Take a run in which every client scored its final model"
             faults.append(Fault("run_dir", str(path), problem, remedy))
-        if faults:
-            raise RefusedError(faults)
+        refuse(faults)
         architectures = {
             client: Architecture.of(directory.client_model(client)[0]["choices"])
             for client in clients
@@ -216,8 +215,7 @@ def federation_data(directory: RunDirectory, config: RunConfig) -> FederationDat
     faults = dataset.check(
         []
     )  # of the folder as a whole; the partition tells whether it is the same
-    if faults:
-        raise RefusedError(faults)
+    refuse(faults)
     partition = Partition.load(directory.path / "partition.json", key="run_dir")
     return FederationData(dataset, partition)
 

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from corolla.data.client_data import ClientData
-from corolla.errors import Fault, RefusedError, RunFailedError
+from corolla.errors import Fault, RunFailedError, refuse
 from corolla.gain.cells import STARTS, Cell, CellFile, Key, Start, setting_faults
 from corolla.gain.finished_run import FinishedRun, SharedWeights
 from corolla.gain.matrix import described
@@ -42,8 +42,7 @@ class GainSettings:
         if self.lr is not None and not (math.isfinite(self.lr) and self.lr > 0):
             remedy = "Leave it out for the run's own"
             faults.append(Fault("lr", self.lr, "must be a number above 0", remedy))
-        if faults:
-            raise RefusedError(faults)
+        refuse(faults)
 
 
 Progress = Callable[[Cell, int, int], None]
@@ -74,8 +73,7 @@ def measure_gain(
             output.unlink(missing_ok=True)
         cells = file.read()
         faults = setting_faults(cells.values(), file.path, epochs=epochs, lr=lr)
-        if faults:
-            raise RefusedError(faults)
+        refuse(faults)
         keys = list(product(settings.starts, run.clients, run.clients))
         missing = [(number, key) for number, key in enumerate(keys, 1) if key not in cells]
         for number, cell in _measured(run, shared, missing, epochs=epochs, lr=lr):

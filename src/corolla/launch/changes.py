@@ -8,7 +8,7 @@ from typing import Any
 
 from corolla.config.compose import compose_values
 from corolla.config.schema import RunConfig, parse_config
-from corolla.errors import Fault, RefusedError
+from corolla.errors import Fault, RefusedError, refuse
 
 MAY_CHANGE = ("engine", "prometheus", "report", "round_timeout_s", "tensorboard")
 
@@ -28,8 +28,7 @@ def changed(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
             problem = "cannot change in a run that goes on: its rounds would be of two experiments"
             remedy = f"Start a new run for it; resume takes {', '.join(MAY_CHANGE)}"
             faults.append(Fault(key, value, problem, remedy))
-    if faults:
-        raise RefusedError(faults)
+    refuse(faults)
     values = config.model_dump(mode="json", by_alias=True)
     keys = [text.partition("=")[0] for text in overrides]
     same = [f"clients={config.clients}"]

@@ -14,7 +14,7 @@ from corolla.config.build import (
 )
 from corolla.config.schema import RunConfig
 from corolla.data.dataset import Dataset
-from corolla.errors import Fault, RefusedError
+from corolla.errors import Fault, RefusedError, refuse
 from corolla.federation import Federation
 from corolla.launch.shared_runs import shared_runs_faults
 from corolla.limits.client_limits import limits_of
@@ -47,8 +47,7 @@ def check_server_set(config: RunConfig, dataset: Dataset) -> None:
     """Decode the server's own images once; RefusedError where they are not there or do not fit."""
     server_set = build_server_set(config)
     faults = [] if server_set is None else server_set.check(dataset, pool=not config.on_nodes)
-    if faults:
-        raise RefusedError(faults)
+    refuse(faults)
 
 
 def check_method(config: RunConfig, space: Supernet, facts: dict[str, dict[str, Any]]) -> None:

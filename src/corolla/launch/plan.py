@@ -26,7 +26,7 @@ from corolla.data.dataset import Dataset
 from corolla.data.federation import FederationData
 from corolla.data.image_folder import ImageFolder
 from corolla.data.partition.partition import ClientIndices, Partition
-from corolla.errors import Fault, RefusedError
+from corolla.errors import Fault, RefusedError, refuse
 from corolla.launch.checks import (
     Collector,
     check_batches,
@@ -70,8 +70,7 @@ def plan_run(overrides: Sequence[str], *, default_dir: Path | None = None) -> Pl
             if not new:
                 raise RefusedError(faults) from error
             values = mended(values, overrides, new)
-    if faults:
-        raise RefusedError(faults)
+    refuse(faults)
     return plan
 
 
@@ -172,8 +171,7 @@ def _with_images(config: RunConfig) -> tuple[RunConfig, Partition | None, Datase
             raise RefusedError(collector.faults)
         partition = build_partition(config, dataset)
         faults = FederationData(dataset, partition).check()
-        if faults:
-            raise RefusedError(faults)
+        refuse(faults)
     images = ImageConfig(
         name=dataset.title if type(dataset) is ImageFolder else dataset.name,
         classes=list(dataset.class_names),

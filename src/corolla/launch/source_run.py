@@ -14,7 +14,7 @@ import yaml
 
 from corolla.config.build import header_of
 from corolla.config.schema import RunConfig, parse_config
-from corolla.errors import Fault, RefusedError
+from corolla.errors import Fault, RefusedError, refuse
 from corolla.records.run_directory import RunDirectory
 from corolla.spaces.supernet import Supernet
 from corolla.state import State
@@ -42,8 +42,7 @@ def source_state(config: RunConfig, space: Supernet) -> State:
     if not (path / "summary.json").is_file():
         remedy = f"Finish it first: corolla resume {path}"
         faults.append(Fault("from", str(path), "that run has not ended", remedy))
-    if faults:
-        raise RefusedError(faults)
+    refuse(faults)
     state = directory.final_state(expected=header_of(config, space))
     meta = {**state.meta["strategy"], "trained_clients": trained_clients(directory)}
     return State(state.part("strategy/"), meta)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from corolla.errors import Fault, RefusedError
+from corolla.errors import Fault, refuse
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.supernet import Supernet
 from corolla.types import ClientId
@@ -125,8 +125,7 @@ def refuse_shortfalls(short: Sequence[Shortfall], *, cap_remedy: str | None = No
         problem = f"the smallest architecture needs {needed:,.0f} multiply-accumulates for an image"
         where = "max-macs" if cap_remedy is None else "cap"
         faults.append(Fault(where, named, problem, cap_remedy or _RAISE_CAP))
-    if faults:
-        raise RefusedError(faults)
+    refuse(faults)
 
 
 def _said(key: str, value: float) -> str:

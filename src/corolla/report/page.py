@@ -14,7 +14,7 @@ import yaml
 from markupsafe import Markup
 
 import corolla
-from corolla.errors import Fault, RefusedError, gathered
+from corolla.errors import Fault, RefusedError, gathered, refuse
 from corolla.records.atomic import write_bytes
 from corolla.report import wording
 from corolla.report.architecture_strip import StripLayout
@@ -54,8 +54,7 @@ def write_report(run_dirs: Sequence[Path], output: Path | None = None) -> Path:
     for directory in directories:
         with gathered(faults):
             runs.append(with_site_names(load_run(directory)))
-    if faults:
-        raise RefusedError(faults)
+    refuse(faults)
     if output is None:
         single = len(runs) == 1
         output = directories[0] / "report.html" if single else Path("report-compare.html")

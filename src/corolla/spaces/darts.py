@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Unpack
 
-from corolla.errors import Fault, RefusedError
+from corolla.errors import Fault, RefusedError, refuse
 from corolla.spaces.architecture import Architecture, Dimension
 from corolla.spaces.costs import Costs, weight_macs
 from corolla.spaces.darts_cells import DartsNetwork, DartsPlan, checked_alive
@@ -51,8 +51,7 @@ class DartsSpace(Supernet):
         """
         names, faults = operations_of(operations)
         faults += _faults(resolution, channels, cells, nodes, stem_multiplier)
-        if faults:
-            raise RefusedError(faults)
+        refuse(faults)
         pairs, candidates = edge_pairs(nodes), self._candidates(names)
         super().__init__(
             dimensions=tuple(
@@ -193,8 +192,7 @@ class DartsSpace(Supernet):
                 if name == "none":
                     remedy += "; build the network from Genotype.alive() instead"
                 faults.append(Fault(f"genotype.{dimension.name}", name, problem, remedy))
-        if faults:
-            raise RefusedError(faults)
+        refuse(faults)
         return Architecture(tuple(choices))
 
     def shapes(self, architecture: Architecture) -> Shapes:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from corolla.errors import Fault, RefusedError, nearest
+from corolla.errors import Fault, RefusedError, nearest, refuse
 from corolla.spaces.darts_genotype import KINDS, Alive, edge_name, edge_pairs
 from corolla.spaces.darts_operations import (
     FactorizedReduce,
@@ -368,8 +368,7 @@ def checked_alive(plan: DartsPlan, alive: Alive) -> dict[str, tuple[tuple[str, .
             ]
             if len(set(names)) < len(names):
                 faults.append(Fault(key, list(names), "named twice", "Name each operation once"))
-    if faults:
-        raise RefusedError(faults)
+    refuse(faults)
     return {
         kind: tuple(tuple(o for o in plan.operations if o in names) for names in alive[kind])
         for kind in KINDS

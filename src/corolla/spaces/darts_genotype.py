@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from corolla.errors import Fault, RefusedError, nearest
+from corolla.errors import Fault, RefusedError, nearest, refuse
 from corolla.spaces.darts_operations import OPERATIONS
 
 Alive = Mapping[str, Sequence[Sequence[str]]]
@@ -63,8 +63,7 @@ class Genotype:
                 for name in dict.fromkeys(operations)
                 if name not in OPERATIONS
             ]
-        if faults:
-            raise RefusedError(faults)
+        refuse(faults)
 
     def operations(self, kind: str) -> tuple[str, ...]:
         """Return the operations of the ``normal`` or ``reduce`` cell, one per edge."""
@@ -84,11 +83,9 @@ class Genotype:
         if not faults and nodes["normal"] != nodes["reduce"]:
             problem = "the two cells differ in their number of nodes"
             faults.append(Fault("genotype.reduce_concat", nodes, problem, "Give both the same"))
-        if faults:
-            raise RefusedError(faults)
+        refuse(faults)
         cells = {kind: _cell(kind, fields[kind], nodes[kind], faults) for kind in KINDS}
-        if faults:
-            raise RefusedError(faults)
+        refuse(faults)
         return cls(nodes["normal"], cells["normal"], cells["reduce"])
 
     @classmethod

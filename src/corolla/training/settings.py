@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from corolla.errors import Fault, RefusedError
+from corolla.errors import Fault, RefusedError, refuse
 from corolla.settings import (
     Betas,
     Count,
@@ -69,8 +69,7 @@ class TrainerSettings:
         if self.lr_min > self.lr:
             problem, remedy = f"is above trainer.lr={self.lr}", f"Use 0 to {self.lr}"
             faults.append(Fault("lr_min", self.lr_min, problem, remedy))
-        if faults:
-            raise RefusedError(faults)
+        refuse(faults)
 
     @property
     def gradient_lr(self) -> float:

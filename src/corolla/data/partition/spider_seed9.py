@@ -23,7 +23,7 @@ from corolla.data.partition.apportion import largest_remainder
 from corolla.data.partition.partition import ClientIndices, Partition
 from corolla.data.partition.partitioner import LISTED, Assignment, FractionPartitioner
 from corolla.data.partition.stratified import split_sizes
-from corolla.errors import Fault, RefusedError
+from corolla.errors import Fault, RefusedError, refuse
 from corolla.settings import Count, Positive, settings
 from corolla.types import ClientId
 
@@ -90,8 +90,7 @@ class SpiderSeed9(FractionPartitioner):
             problem = f"{clients} clients need {clients * self.min_images} images, of {pool}"
             remedy = "Lower it, or ask for fewer clients"
             faults.append(Fault("partition.min_images", self.min_images, problem, remedy))
-        if faults:
-            raise RefusedError(faults)
+        refuse(faults)
 
 
 def _draw(
