@@ -38,6 +38,11 @@ def _truncated(data: bytes) -> bytes:
     return data[: len(data) // 2]
 
 
+def _cut_after_a_line(data: bytes) -> bytes:
+    """Return the whole lines of the first half: what is read looks like all there is."""
+    return data[: data.rfind(b"\n", 0, len(data) // 2) + 1]
+
+
 def _flipped(data: bytes) -> bytes:
     """Return ``data`` with a digit changed, where there is one: what is read still looks right.
 
@@ -54,6 +59,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes] | None] = {
     "directory": None,
     "empty": lambda data: b"",
     "truncated": _truncated,
+    "cut after a line": _cut_after_a_line,
     "not UTF-8": lambda data: data[:-3] + b"\xff\xfe\n",
     "a list": lambda data: b"[1, 2]\n",
     "nothing in it": lambda data: b"{}\n",

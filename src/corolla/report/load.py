@@ -294,7 +294,24 @@ def load_run(directory: Path) -> Run:
     if run.summary is not None:
         recorded = {"metrics.jsonl": metrics, "clients.jsonl": clients}
         notes += [f"{name} is missing, or empty." for name, rows in recorded.items() if not rows]
+        if metrics and clients:
+            notes += _lost_lines(run.rounds, clients)
     return run
+
+
+def _lost_lines(rounds: Sequence[Record], clients: Sequence[Record]) -> list[str]:
+    """Note what one file has and the other lacks: a file cut at the end of a line looks whole."""
+    told = {
+        (line["round"], str(name)) for line in rounds for name in line.get("participants") or ()
+    }
+    rows = {(row["round"], str(row.get("client"))) for row in clients}
+    without_line = {number for number, _ in rows} - {line["round"] for line in rounds}
+    lost = {"metrics.jsonl": without_line, "clients.jsonl": {number for number, _ in told - rows}}
+    return [
+        f"{name}: lines of round {min(of)} to {max(of)} are left out, as the file lacks them."
+        for name, of in lost.items()
+        if of
+    ]
 
 
 def _document(path: Path, notes: list[str]) -> Record | None:
