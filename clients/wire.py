@@ -1,98 +1,149 @@
-"""Named arrays as Flower's records, for both sides.
+"""Named arrays as Flower's records, for both sides: packed, as Flower handles every array on its own.
 
-The bytes are those that Flower writes and reads itself (numpy's own file format); only the way there is
-shorter: a model has hundreds of small arrays, and for each numpy would write and parse a header anew. No
-header from outside is ever parsed: it must be the one that the declared type and shape give.
+For each array of a record, Flower stores, sends and confirms two objects. A network has hundreds of arrays,
+most of them small: on real nodes they, not the numbers, were what a message cost. So arrays travel in packs
+of about a MiB: one Flower `Array` of bytes each, which begins with a list of what is in it (JSON), after
+which the numbers follow without gaps. A link that fails repeats a pack, not the model.
+
+Lists from outside are compared with the bytes that are there before any number is read.
 """
 
 from __future__ import annotations
 
-import io
+import json
 import math
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord
 
 from corolla.types import Arrays
 
-_NUMPY = "numpy.ndarray"  # what Flower calls numpy's own file format
+_PACKED = "corolla.pack"  # in the place of Flower's name for numpy's file format
+_PACK_BYTES = 2**20  # a pack is full when it holds as many; a larger array has a pack for itself
+_PACK_ARRAYS = 1024
+_MOST_LISTED_BYTES = 2**20  # of a list from outside: parsing takes many times its bytes
+_LENGTH_BYTES = 4  # little-endian, before the list
 FLOATS = ("float16", "float32", "float64")
 _NAMES = ("bool", *FLOATS, *(f"{kind}int{bits}" for kind in ("", "u") for bits in (8, 16, 32, 64)))
-_DTYPES = {name: np.dtype(name) for name in _NAMES}
+_DTYPES = {name: np.dtype(name).newbyteorder("<") for name in _NAMES}
 _MOST_AXES = 32  # numpy's own limit in older releases
-_MAGIC = b"\x93NUMPY"
-# Version of the format: bytes of the header's length, little-endian.
-_LENGTH_BYTES = {b"\x01\x00": 2, b"\x02\x00": 4, b"\x03\x00": 4}
+
+
+@dataclass(frozen=True)
+class Declared:
+    """An array that came: what its pack says of it, and its bytes, which are as many as that takes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: memoryview
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of one number."""
+        return _DTYPES[self.dtype].itemsize
+
+    def values(self) -> np.ndarray:
+        """Return the numbers, as an array of its own that may be written to."""
+        dtype = _DTYPES[self.dtype]
+        return np.frombuffer(self.data, dtype).reshape(self.shape).astype(dtype.newbyteorder("="))
 
 
 def to_record(arrays: Arrays) -> ArrayRecord:
-    """Return named arrays as Flower's record, in their order."""
-    return ArrayRecord({name: _to_array(array) for name, array in arrays.items()})
+    """Return named arrays as Flower's record, in their order.
+
+    Raises:
+        ValueError: an array that does not hold plain numbers.
+
+    """
+    return ArrayRecord({f"{i:06d}": _packed(pack) for i, pack in enumerate(_packs(arrays))})
 
 
 def from_record(record: ArrayRecord) -> Arrays:
     """Return Flower's record as named arrays that may be written to.
 
     Raises:
-        ValueError: what `decoded` refuses.
+        ValueError: what `declared` refuses.
 
     """
-    return {name: decoded(array) for name, array in record.items()}
+    return {name: array.values() for name, array in declared(record).items()}
 
 
-def decoded(array: Array) -> np.ndarray:
-    """Return the numbers of ``array``; nothing is reserved before the bytes are known to be there.
+def declared(record: Mapping[str, Array]) -> dict[str, Declared]:
+    """Return what is in the packs of a record, by name; no number is read.
 
     Raises:
-        ValueError: bytes that are not a plain array of numbers of the declared type and shape.
+        ValueError: what is no pack, a list that does not match its bytes, a name that comes twice.
 
     """
-    dtype, shape = _DTYPES.get(array.dtype), tuple(array.shape)
-    if array.stype != _NUMPY or dtype is None:
-        raise ValueError(f"holds {str(array.dtype)[:40]} as {str(array.stype)[:40]}, not numbers")
-    if len(shape) > _MOST_AXES or any(type(n) is not int or n < 0 for n in shape):
-        raise ValueError("has an invalid shape")
-    size = math.prod(shape) * dtype.itemsize
-    if size > len(array.data):
-        raise ValueError(f"has {len(array.data)} bytes, too few for its shape")
-    start = _start(array.data, _header(dtype.str, shape))
-    if len(array.data) - start != size:
-        problem = f"has {len(array.data) - start} bytes of numbers"
-        raise ValueError(f"{problem}, its type and shape take {size}")
-    return np.frombuffer(array.data, dtype, offset=start).reshape(shape).copy()
+    found: dict[str, Declared] = {}
+    for pack in record.values():
+        for name, array in _unpacked(pack):
+            if name in found:
+                raise ValueError(f"{name[:80]!r} comes twice")
+            found[name] = array
+    return found
 
 
-def _start(data: bytes | memoryview, header: bytes) -> int:
-    """Return where the numbers begin; ValueError where the header is not ``header``, padding aside."""
-    if data[: len(header)] == header:
-        return len(header)
-    # Another release of numpy may pad its headers differently, or write a later version of the format.
-    length_bytes = _LENGTH_BYTES.get(bytes(data[6:8]), 0)
-    first = 8 + length_bytes
-    length = int.from_bytes(data[8:first], "little")
-    known = header[10:].rstrip()  # ours is of version 1.0
-    text = bytes(data[first : first + length])
-    if not length_bytes or data[:6] != _MAGIC or len(text) < length or text.rstrip() != known:
-        raise ValueError("has a header that does not match its type and shape")
-    return first + length
+def _packs(arrays: Arrays) -> Iterator[dict[str, np.ndarray]]:
+    pack: dict[str, np.ndarray] = {}
+    taken = 0
+    for name, array in arrays.items():
+        if pack and (taken + array.nbytes > _PACK_BYTES or len(pack) == _PACK_ARRAYS):
+            yield pack
+            pack, taken = {}, 0
+        pack[name] = array
+        taken += array.nbytes
+    if pack:
+        yield pack
 
 
-def _to_array(array: np.ndarray) -> Array:
-    header = _header(array.dtype.str, array.shape)
-    values = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-    return Array(
-        dtype=str(array.dtype),
-        shape=array.shape,
-        stype=_NUMPY,
-        data=b"".join((header, values)),
+def _packed(arrays: Arrays) -> Array:
+    unknown = sorted({str(array.dtype) for array in arrays.values()} - set(_DTYPES))
+    if unknown:
+        raise ValueError(f"arrays of {', '.join(unknown)} cannot be sent")
+    listed = [[name, str(array.dtype), list(array.shape)] for name, array in arrays.items()]
+    head = json.dumps(listed, separators=(",", ":")).encode()
+    parts: Iterable[bytes | memoryview] = (
+        np.ascontiguousarray(array).reshape(-1).view(np.uint8).data for array in arrays.values()
     )
+    data = b"".join((len(head).to_bytes(_LENGTH_BYTES, "little"), head, *parts))
+    return Array(dtype="uint8", shape=(len(data),), stype=_PACKED, data=data)
 
 
-@lru_cache(maxsize=16384)
-def _header(dtype: str, shape: tuple[int, ...]) -> bytes:
-    """Return what numpy writes before the values of such an array."""
-    buffer = io.BytesIO()
-    described = {"descr": dtype, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(buffer, described)
-    return buffer.getvalue()
+def _unpacked(pack: Array) -> Iterator[tuple[str, Declared]]:
+    if pack.stype != _PACKED:
+        raise ValueError(f"{str(pack.stype)[:40]!r} is no pack of arrays")
+    data = memoryview(pack.data)
+    at = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "little")
+    if not _LENGTH_BYTES < at <= min(len(data), _LENGTH_BYTES + _MOST_LISTED_BYTES):
+        raise ValueError(f"a pack of {len(data)} bytes holds no list of its arrays")
+    for name, dtype, shape in _listed(bytes(data[_LENGTH_BYTES:at])):
+        end = at + math.prod(shape) * _DTYPES[dtype].itemsize
+        if end > len(data):
+            there, wanted = len(data) - at, end - at
+            raise ValueError(f"{name[:80]!r} has {there} bytes, its type and shape take {wanted}")
+        yield name, Declared(dtype, shape, data[at:end])
+        at = end
+    if at != len(data):
+        raise ValueError(f"{len(data) - at} bytes of a pack belong to no array")
+
+
+def _listed(text: bytes) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    try:
+        listed: Any = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError("a pack's list of arrays cannot be read") from error
+    for entry in listed if isinstance(listed, list) else [listed]:
+        match entry:
+            case [str(name), str(dtype), list(shape)]:
+                pass
+            case _:
+                raise ValueError("a pack's list of arrays holds something else")
+        if dtype not in _DTYPES:
+            raise ValueError(f"{name[:80]!r} holds {dtype[:40]}, not numbers")
+        if len(shape) > _MOST_AXES or any(type(n) is not int or n < 0 for n in shape):
+            raise ValueError(f"{name[:80]!r} has an invalid shape")
+        yield name, dtype, tuple(shape)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 
-from clients.wire import FLOATS, decoded
+from clients.wire import FLOATS, Declared, declared
 from corolla.spaces.architecture import Architecture
 from corolla.tasks import FAILURE_KINDS, Reply, Task
 from corolla.types import Arrays, ClientId, shapes_of
@@ -107,10 +107,14 @@ def read_reply(order: Order, answer: Message | None, terms: Terms) -> Reply:
     most = terms.most_examples(task.client)
     num_examples = int(metrics["num_examples"])
     record = content.array_records["arrays"] if "arrays" in content else ArrayRecord()
-    _check_declared(record, order)
-    arrays = {name: _values(name, record[name], order) for name in order.returns if name in record}
+    try:
+        came = declared(record)
+    except ValueError as error:
+        raise InvalidReplyError(str(error)) from error
+    _check_declared(came, order)
+    arrays = {name: _values(name, came[name], order) for name in order.returns if name in came}
     down = payload_bytes(order.arrays)
-    up = sum(array.size * _item_bytes(record[name]) for name, array in arrays.items())
+    up = sum(array.size * came[name].item_bytes for name, array in arrays.items())
     link_s = 8e-6 * (down + up) / terms.link_mbit_s if terms.link_mbit_s else 0.0
     return Reply(
         task=task,
@@ -147,16 +151,16 @@ def _check_echo(info: Mapping[str, Any], task: Task) -> None:
         raise InvalidReplyError("reply is for another architecture")
 
 
-def _check_declared(record: ArrayRecord, order: Order) -> None:
-    """Compare what the arrays say of themselves with what was ordered; no byte of them is read."""
-    wrong = sorted((set(record) ^ set(order.returns)) - (order.may_lack - set(record)))
+def _check_declared(came: Mapping[str, Declared], order: Order) -> None:
+    """Compare what the arrays say of themselves with what was ordered; no number is read."""
+    wrong = sorted((set(came) ^ set(order.returns)) - (order.may_lack - set(came)))
     if wrong:
         first = brief(repr(wrong[0]), 80)
         raise InvalidReplyError(f"{len(wrong)} wrong array names, the first: {first}")
     for name, shape in order.returns.items():
-        if name not in record:
+        if name not in came:
             continue
-        array = record[name]
+        array = came[name]
         if tuple(array.shape) != tuple(shape):
             found = brief(str(tuple(array.shape)), 80)
             raise InvalidReplyError(f"{name} has shape {found}, expected {tuple(shape)}")
@@ -165,16 +169,12 @@ def _check_declared(record: ArrayRecord, order: Order) -> None:
             raise InvalidReplyError(f"{problem}, expected floating-point numbers")
 
 
-def _values(name: str, array: Array, order: Order) -> np.ndarray:
+def _values(name: str, array: Declared, order: Order) -> np.ndarray:
     """Return what came, in the type that it will be used in: there it must be finite, too."""
-    try:
-        came = decoded(array)
-    except ValueError as error:
-        raise InvalidReplyError(f"{name} {error}") from error
     sent = order.arrays.get(name)
     wanted = sent.dtype if sent is not None and sent.dtype.kind == "f" else np.dtype(np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
-        values: np.ndarray = came.astype(wanted, copy=False)
+        values: np.ndarray = array.values().astype(wanted, copy=False)
     if not values.size:
         return values
     # Both pass NaN on and, unlike isfinite over all entries, need no array of their own.
@@ -186,7 +186,3 @@ def _values(name: str, array: Array, order: Order) -> np.ndarray:
     if name.rpartition(".")[2] == "running_var" and least < 0:
         raise InvalidReplyError(f"{name} holds {least:g}, and a variance cannot be negative")
     return values
-
-
-def _item_bytes(array: Array) -> int:
-    return np.dtype(array.dtype).itemsize

@@ -1,7 +1,8 @@
-"""Arrays on the wire: byte for byte what Flower itself would write, and back."""
+"""Arrays on the wire: in few packs, and what comes out is what went in, or is refused before it is read."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -12,30 +13,30 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from clients.wire import from_record, to_record
+from clients.wire import declared, from_record, to_record
+from tests.packs import pack
 
 ARRAYS = hnp.arrays(
-    dtype=st.sampled_from([np.float32, np.float64, np.int64, np.bool_, np.uint8]),
+    dtype=st.sampled_from([np.float16, np.float32, np.float64, np.int64, np.bool_, np.uint8]),
     shape=hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4),
 )
 
 
-@given(array=ARRAYS)
-def test_bytes_are_those_of_flower(array: NDArray[np.generic]) -> None:
-    ours, flower = to_record({"w": array})["w"], Array(array)
-    assert ours.data == flower.data
-    assert (ours.dtype, tuple(ours.shape), ours.stype) == (
-        flower.dtype,
-        tuple(flower.shape),
-        flower.stype,
-    )
-
-
-@given(array=ARRAYS)
-def test_what_was_sent_arrives_and_may_be_written_to(array: NDArray[np.generic]) -> None:
-    back = from_record(ArrayRecord({"w": Array(array)}))["w"]
-    assert (back.dtype, back.shape, back.tobytes()) == (array.dtype, array.shape, array.tobytes())
-    assert back.flags.writeable
+@given(arrays=st.dictionaries(st.text(max_size=5), ARRAYS, max_size=4))
+def test_what_was_sent_arrives_in_order_and_may_be_written_to(
+    arrays: dict[str, NDArray[Any]],
+) -> None:
+    back = from_record(to_record(arrays))
+    assert list(back) == list(arrays)
+    for name, array in arrays.items():
+        same = back[name]
+        assert (same.dtype, same.shape, same.tobytes()) == (
+            array.dtype,
+            array.shape,
+            array.tobytes(),
+        )
+        assert same.flags.writeable
+        assert same.base is None
 
 
 def test_views_in_another_memory_order_are_sent_by_value() -> None:
@@ -43,57 +44,55 @@ def test_views_in_another_memory_order_are_sent_by_value() -> None:
     np.testing.assert_array_equal(from_record(to_record({"w": view}))["w"], view)
 
 
-def test_order_of_the_names_is_kept() -> None:
-    arrays = {name: np.zeros(1) for name in ("b", "a", "c")}
-    assert list(from_record(to_record(arrays))) == ["b", "a", "c"]
+def test_what_is_no_plain_number_is_not_sent() -> None:
+    with pytest.raises(ValueError, match="complex64, object"):
+        to_record({"a": np.zeros(1, object), "b": np.zeros(1, np.complex64), "c": np.zeros(1)})
 
 
-def _changed(array: Array, **fields: Any) -> Array:
-    known = {"dtype": array.dtype, "shape": array.shape, "stype": array.stype, "data": array.data}
-    return Array(**(known | fields))
+def test_small_arrays_share_a_pack_and_a_large_one_has_its_own() -> None:
+    small = {f"small {i}": np.full(100, i, np.float32) for i in range(1500)}
+    large = {"large": np.ones(2**19, np.float32)}  # 2 MiB
+    record = to_record({**small, **large, "last": np.ones(1, np.float32)})
+    packs = [list(declared({"": array})) for array in record.values()]
+    assert [len(names) for names in packs] == [1024, 476, 1, 1]
+    assert list(record) == sorted(record)  # whoever sorts them keeps the order
+    mib = [np.ones(2**18 - 1, np.float32), np.ones(1, np.float32), np.ones(1, np.float32)]
+    assert len(to_record(dict(zip("abc", mib, strict=True)))) == 2
 
 
-GOOD = Array(np.zeros((2, 3), np.float32))
-HUGE = Array(np.zeros(1, np.float32)).data.replace(b"(1,), }           ", b"(1000000000000,), }")
+GOOD = [["w", "float32", [2, 3]]]
+DATA = bytes(24)
 
 
 @pytest.mark.parametrize(
     ("array", "problem"),
     [
-        (_changed(GOOD, data=GOOD.data[:-4]), "20 bytes of numbers, its type and shape take 24"),
-        (_changed(GOOD, data=GOOD.data + b"x"), "25 bytes"),
-        (_changed(GOOD, data=b""), "too few for its shape"),
-        (_changed(GOOD, shape=(-2, -3)), "an invalid shape"),
-        (_changed(GOOD, shape=(True, 6)), "an invalid shape"),
-        (_changed(GOOD, shape=(1,) * 40), "an invalid shape"),
-        (_changed(GOOD, shape=(10**12,)), "too few for its shape"),
-        (_changed(GOOD, dtype="object"), "not numbers"),
-        (_changed(GOOD, dtype="(1000000,)f4"), "not numbers"),
-        (_changed(GOOD, stype="torch"), "not numbers"),
-        # numpy would read these headers as it finds them: another type, another order, 4 TB, a zip file.
-        (_changed(GOOD, data=GOOD.data.replace(b"<f4", b"<i4")), "header"),
-        (_changed(GOOD, data=GOOD.data.replace(b"False", b"True ")), "header"),
-        (_changed(GOOD, data=HUGE), "too few|header"),
-        (_changed(GOOD, data=b"PK\x03\x04" + bytes(200)), "header"),
-        (_changed(GOOD, data=b"\x93NUMPY\x01\x00\xff\xff" + b"(" * 200), "header"),
-        (_changed(GOOD, data=b"\x93NUMPY\x09\x00" + GOOD.data[8:]), "header"),
+        (Array(np.zeros((2, 3), np.float32)), "'numpy.ndarray' is no pack"),
+        (pack(GOOD, DATA[:-4]), "'w' has 20 bytes, its type and shape take 24"),
+        (pack(GOOD, DATA + b"x"), "1 bytes of a pack belong to no array"),
+        (pack([*GOOD, *GOOD], DATA * 2), "'w' comes twice"),
+        (pack([["w", "float32", [10**12]]], DATA), "has 24 bytes, its type and shape take 4000"),
+        (pack([["w", "float32", [-2, -3]]], DATA), "'w' has an invalid shape"),
+        (pack([["w", "float32", [True, 6]]], DATA), "'w' has an invalid shape"),
+        (pack([["w", "float32", [2.0, 3]]], DATA), "'w' has an invalid shape"),
+        (pack([["w", "float32", [1] * 40]], DATA), "'w' has an invalid shape"),
+        (pack([["w", "object", [2, 3]]], DATA), "'w' holds object, not numbers"),
+        (pack([["w", "(1000000,)f4", [6]]], DATA), "'w' holds .*, not numbers"),
+        (pack([["w", ">f4", [6]]], DATA), "'w' holds >f4, not numbers"),
+        (pack([["w", 4, [6]]], DATA), "holds something else"),
+        (pack([["w", "float32"]], DATA), "holds something else"),
+        (pack({"w": "float32"}, DATA), "holds something else"),
+        (pack(text=b"[" * 100_000, data=DATA), "cannot be read"),
+        (pack(text=b"\xff\xfe", data=DATA), "cannot be read"),
+        (pack(text=b"9" * 5000, data=DATA), "cannot be read"),
+        (pack(text=json.dumps(GOOD * 50_000).encode(), data=DATA), "holds no list"),
+        (pack(whole=b""), "a pack of 0 bytes holds no list"),
+        (pack(whole=b"\x01"), "a pack of 1 bytes holds no list"),
+        (pack(whole=b"\x00\x00\x00\x00"), "holds no list"),
+        (pack(whole=b"\xff\xff\xff\xff[]"), "holds no list"),
+        (pack(whole=b"PK\x03\x04" + bytes(200)), "holds no list"),
     ],
 )
-def test_what_is_no_array_as_declared_is_refused_before_it_is_read(
-    array: Array, problem: str
-) -> None:
+def test_what_is_no_pack_of_arrays_is_refused_before_it_is_read(array: Array, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
-        from_record(ArrayRecord({"w": array}))
-
-
-def test_headers_that_another_numpy_pads_otherwise_are_known() -> None:
-    good = Array(np.arange(3, dtype=np.float32))
-    # One padding byte more, and the header's length (a little-endian uint16 at byte 8) says so.
-    length = int.from_bytes(good.data[8:10], "little")
-    head, tail = good.data[10 : 10 + length], good.data[10 + length :]
-    longer = head[:-1] + b" \n" + tail
-    first = good.data[:8] + (length + 1).to_bytes(2, "little") + longer
-    second = good.data[:6] + b"\x02\x00" + (length + 1).to_bytes(4, "little") + longer
-    for data in (first, second):
-        found = from_record(ArrayRecord({"w": _changed(good, data=data)}))["w"]
-        np.testing.assert_array_equal(found, [0, 1, 2])
+        declared(ArrayRecord({"0": array}))

@@ -9,9 +9,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
-from clients.wire import decoded
+from clients.wire import from_record, to_record
+from corolla.types import Arrays
+from tests.packs import pack
 
 NUMBERS: tuple[Any, ...] = (
     math.nan, math.inf, -math.inf, 1e308, -1e308, 1e39, 3.4e38, 1e18, 1e12, -1e12, 10**400, 2**63,
@@ -47,7 +49,7 @@ TRICKY_NOTES = (
     "accuracies", "classes", "names", "kind", "",
 )  # fmt: skip
 VALUES = (math.nan, math.inf, -math.inf, 1e39, 3.4e38, -3.4e38, -0.0, 1e-45, 1e30, -1.0, 0.0)
-DTYPES = ("float64", "float16", "int32", "uint8", "bool", "complex64")
+DTYPES = ("float64", "float16", "int32", "uint8", "bool")
 NAMES_OF_TYPES = (
     "float64",
     "int8",
@@ -60,7 +62,7 @@ NAMES_OF_TYPES = (
     "f4," * 9999,
     "O",
 )
-SHAPES: tuple[Any, ...] = ((), (-1,), (0,), (10**12,), (10**30, 0), (1,) * 40, (True,), (2**63,))
+SHAPES: tuple[Any, ...] = ([], [-1], [0], [10**12], [10**30, 0], [1] * 40, [True], [2**63])
 
 Change = Callable[[RecordDict, random.Random], None]
 
@@ -131,110 +133,130 @@ def _of(content: RecordDict, kind: type, rng: random.Random) -> dict[str, Any]:
 # --- arrays -----------------------------------------------------------------------------------------------
 
 
-def _array(**fields: Any) -> Array:
-    array = Array(np.zeros(1, np.float32))
-    array.__dict__.update(fields)
-    return array
-
-
-def _with(array: Array, **fields: Any) -> Array:
-    known = {"dtype": array.dtype, "shape": array.shape, "stype": array.stype, "data": array.data}
-    return _array(**(known | fields))
-
-
-def _decoded(array: Array) -> np.ndarray:
-    """Return the numbers of ``array``; of one that was spoiled already, a few others."""
+def _arrays(content: RecordDict, rng: random.Random, change: Callable[[Arrays], None]) -> None:
+    """Change the arrays of a record; one whose packs are spoiled already stays as it is."""
+    packs = _of(content, ArrayRecord, rng)
     try:
-        return decoded(array)
+        arrays = from_record(packs)  # type: ignore[arg-type]
     except ValueError:
-        return np.zeros(3, np.float32)
+        return
+    with np.errstate(over="ignore", invalid="ignore"):
+        change(arrays)
+    packs.clear()
+    packs.update(to_record(arrays))
+
+
+def _pack(content: RecordDict, rng: random.Random, change: Callable[[bytes], bytes]) -> None:
+    packs = _of(content, ArrayRecord, rng)
+    if packs:
+        name = rng.choice(list(packs))
+        stype = packs[name].stype
+        packs[name] = pack(whole=change(packs[name].data))
+        packs[name].__dict__["stype"] = stype
 
 
 def _values(content: RecordDict, rng: random.Random) -> None:
-    arrays = _of(content, ArrayRecord, rng)
-    if not arrays:
-        return
-    name = rng.choice(list(arrays))
-    kind = rng.choice(["float32", "float32", "float64", "float16"])
-    with np.errstate(over="ignore"):
-        values = _decoded(arrays[name]).astype(kind)
+    def change(arrays: Arrays) -> None:
+        if not arrays:
+            return
+        name = rng.choice(list(arrays))
+        values = arrays[name].astype(rng.choice(["float32", "float32", "float64", "float16"]))
         if rng.random() < 0.5 and values.size:
             values.reshape(-1)[rng.randrange(values.size)] = rng.choice(VALUES)
         else:
             values[...] = rng.choice(VALUES)
-    arrays[name] = Array(values)
+        arrays[name] = values
+
+    _arrays(content, rng, change)
 
 
 def _type(content: RecordDict, rng: random.Random) -> None:
-    arrays = _of(content, ArrayRecord, rng)
-    if arrays:
-        name = rng.choice(list(arrays))
-        arrays[name] = Array(_decoded(arrays[name]).astype(rng.choice(DTYPES)))
+    def change(arrays: Arrays) -> None:
+        if arrays:
+            name = rng.choice(list(arrays))
+            arrays[name] = arrays[name].astype(rng.choice(DTYPES))
+
+    _arrays(content, rng, change)
 
 
 def _declared(content: RecordDict, rng: random.Random) -> None:
-    arrays = _of(content, ArrayRecord, rng)
-    if not arrays:
+    """Say something else of an array, or of a pack, than what its bytes are."""
+
+    def change(data: bytes) -> bytes:
+        at = 4 + int.from_bytes(data[:4], "little")
+        try:
+            listed = json.loads(data[4:at])
+            entry = rng.choice(listed)
+            column = rng.randrange(3)
+            entry[column] = rng.choice(
+                [
+                    (rng.choice(listed)[0], "", "x" * 10_000, 7, None),
+                    NAMES_OF_TYPES,
+                    (*SHAPES, [*entry[2], 1], entry[2][::-1], "(3,)", None, [[]]),
+                ][column]
+            )
+        except (ValueError, TypeError, IndexError, RecursionError):
+            return data
+        return bytes(pack(listed, data[at:]).data)
+
+    if rng.random() < 0.1:
+        packs = _of(content, ArrayRecord, rng)
+        for array in packs.values():
+            array.__dict__["stype"] = rng.choice(["numpy.ndarray", "torch", ""])
         return
-    name = rng.choice(list(arrays))
-    fields: dict[str, Any] = rng.choice(
-        [
-            {"dtype": rng.choice(NAMES_OF_TYPES)},
-            {"shape": rng.choice((*SHAPES, (*arrays[name].shape, 1), arrays[name].shape[::-1]))},
-            {"stype": rng.choice(["torch", "", "numpy"])},
-        ]
-    )
-    arrays[name] = _with(arrays[name], **fields)
+    _pack(content, rng, change)
 
 
 def _bytes(content: RecordDict, rng: random.Random) -> None:
-    arrays = _of(content, ArrayRecord, rng)
-    if not arrays:
-        return
-    name = rng.choice(list(arrays))
-    data, at = arrays[name].data, rng.randrange(128)
-    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,), }"
-    changed = rng.choice(
-        [
-            data[: rng.randrange(len(data) + 1)],
-            data + rng.randbytes(9),
-            b"",
-            rng.randbytes(len(data)),
-            data[:at] + rng.randbytes(1) + data[at + 1 :],
-            data.replace(b"False", b"True ", 1),
-            b"PK\x03\x04" + data[4:],
-            b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + data[-8:],
-            b"\x93NUMPY\x01\x00\xff\xff" + b"(" * 65535,
-            b"\x93NUMPY\x02\x00\xff\xff\xff\x7f" + b"(",
-            b"\x80\x04\x95cos\nsystem\n",
-        ]
-    )
-    arrays[name] = _with(arrays[name], data=changed)
+    def change(data: bytes) -> bytes:
+        at = rng.randrange(128)
+        return rng.choice(
+            [
+                data[: rng.randrange(len(data) + 1)],
+                data + rng.randbytes(9),
+                b"",
+                rng.randbytes(len(data)),
+                data[:at] + rng.randbytes(1) + data[at + 1 :],
+                b"PK\x03\x04" + data[4:],
+                b"\xff\xff\xff\xff" + data[4:],
+                b"\x00\x00\x00\x00" + data[4:],
+                rng.choice(TEXTS).encode(errors="replace").join((b"\x40\x42\x0f\x00", data)),
+                bytes(pack(text=b"[" * 65535, data=data).data),
+                b"\x80\x04\x95cos\nsystem\n",
+            ]
+        )
+
+    _pack(content, rng, change)
 
 
 def _names(content: RecordDict, rng: random.Random) -> None:
-    arrays = _of(content, ArrayRecord, rng)
-    if not arrays:
-        arrays = _data(content.setdefault("arrays", ArrayRecord()))
-        arrays["w"] = Array(np.zeros(1, np.float32))
+    def change(arrays: Arrays) -> None:
+        if not arrays:
+            arrays["w"] = np.zeros(1, np.float32)
+            return
+        name = rng.choice(list(arrays))
+        array = arrays[name]
+        if rng.random() < 0.7:
+            del arrays[name]
+        if rng.random() < 0.7:
+            arrays[rng.choice(["", name + "x", "x" * 10_000])] = array
+        elif rng.random() < 0.5:
+            arrays[name] = array  # in another order
+
+    if "arrays" not in content or rng.random() < 0.2:  # packs too few, or twice
+        packs = _data(content.setdefault("arrays", ArrayRecord()))
+        packs["more"] = rng.choice([*packs.values(), pack([["w", "float32", [1]]], bytes(4))])
         return
-    name = rng.choice(list(arrays))
-    if rng.random() < 0.7:
-        array = arrays.pop(name)
-    if rng.random() < 0.7:
-        arrays[rng.choice(["", name + "x", "x" * 10_000])] = arrays.get(name, _array())
-    elif rng.random() < 0.5 and name not in arrays:
-        arrays[name] = array  # in another order
+    _arrays(content, rng, change)
 
 
 def _variance(content: RecordDict, rng: random.Random) -> None:
-    arrays = _of(content, ArrayRecord, rng)
-    names = [name for name in arrays if name.endswith("running_var")]
-    if names:
-        name = rng.choice(names)
-        values = _decoded(arrays[name])
-        values[0] = rng.choice([-1.0, -1e-30, -0.0, 1e17])
-        arrays[name] = Array(values)
+    def change(arrays: Arrays) -> None:
+        names = [name for name in arrays if name.endswith("running_var")]
+        if names:
+            arrays[rng.choice(names)][:1] = rng.choice([-1.0, -1e-30, -0.0, 1e17])
+
+    _arrays(content, rng, change)
 
 
 # --- numbers and notes --------------------------------------------------------------------------------------

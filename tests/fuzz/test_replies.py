@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from clients.wire import declared
 from corolla.state import State
 from corolla.tasks import AS_IS, STATISTICS, Failure, Reply
 from strategies.running.pooled import pooled, statistics_together
@@ -121,7 +122,7 @@ def _check_answers(recorded: Recorded, victim: str, replies: list[Any], valid: l
 
 def _arrays(message: Any) -> dict[str, Any]:
     content = message.content
-    return dict(content["arrays"]) if "arrays" in content else {}
+    return declared(content["arrays"]) if "arrays" in content else {}
 
 
 def _round(

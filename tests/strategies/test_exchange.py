@@ -15,11 +15,12 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 from flwr.common.constant import ErrorCode
 from flwr.supercore.task_identity import TaskIdentity
 
-from clients.wire import to_record
+from clients.wire import declared, from_record, to_record
 from corolla.spaces.architecture import Architecture
 from corolla.tasks import Failure, Reply, Task
 from strategies.exchange import Exchange, Order, Terms
 from strategies.metrics import CHOICES, REPLY_METRICS, Admission, Metric, Text
+from tests.packs import pack
 
 NAMES = ("w", "bn.running_var")
 Change = Callable[[RecordDict], Any]
@@ -72,9 +73,8 @@ def _sorted(change: Change, **terms: Any) -> tuple[list[Reply], list[Failure]]:
 
 def _arrays(**arrays: Any) -> Change:
     def change(content: RecordDict) -> None:
-        for name, array in arrays.items():
-            known = content["arrays"]
-            known[name.replace("__", ".")] = array if isinstance(array, Array) else Array(array)
+        named = {name.replace("__", "."): array for name, array in arrays.items()}
+        content["arrays"] = to_record({**from_record(content.array_records["arrays"]), **named})
 
     return change
 
@@ -92,10 +92,8 @@ def _info(**info: Any) -> Change:
     return _past_flower("info", info)
 
 
-def _raw(array: np.ndarray, **fields: Any) -> Array:
-    good = Array(array)
-    known = {"dtype": good.dtype, "shape": good.shape, "stype": good.stype, "data": good.data}
-    return Array(**(known | fields))
+def _packed(listed: Any, data: bytes) -> Change:
+    return lambda content: content["arrays"].__setitem__("000000", pack(listed, data))
 
 
 ONES = np.ones(3, np.float32)
@@ -110,9 +108,9 @@ BAD: dict[str, tuple[Change, str]] = {
     "type": (_arrays(w=np.ones(3, np.int32)), "w holds int32, expected"),
     "shape": (_arrays(w=np.ones((3, 1), np.float32)), r"w has shape \(3, 1\), expected \(3,\)"),
     "one name more": (_arrays(v=ONES), "1 wrong array names, the first: 'v'"),
-    "cut": (_arrays(w=_raw(ONES, data=Array(ONES).data[:-1])), "w has 11 bytes of numbers"),
-    "zip": (_arrays(w=_raw(ONES, data=b"PK\x03\x04" + bytes(300))), "w has a header"),
-    "name of a type": (_arrays(w=_raw(ONES, dtype="f4," * 10_000)), "expected floating-point"),
+    "cut": (_packed([["w", "float32", [3]]], bytes(11)), "'w' has 11 bytes"),
+    "name of a type": (_packed([["w", "f4," * 10_000, [3]]], bytes(12)), "'w' holds f4,f4"),
+    "no pack": (lambda content: content["arrays"].update(w=Array(ONES)), "is no pack of arrays"),
     "no metrics": (lambda content: content.pop("metrics"), "reply holds"),
     "another record": (
         lambda content: content.__setitem__("more", ArrayRecord()),
@@ -184,7 +182,7 @@ def test_what_is_private_is_neither_sent_nor_taken() -> None:
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
     exchange = Exchange(orders, dict.fromkeys("0123", 10), private=frozenset({"bn.running_var"}))
     messages = list(exchange.messages())
-    names = [list(message.content["arrays"]) for message in messages]
+    names = [list(declared(message.content.array_records["arrays"])) for message in messages]
     assert names == [["w"], ["w"], ["w"], ["w", "bn.running_var"]]
     assert [message.content["task"].get("withheld") for message in messages] == [
         *(
@@ -199,7 +197,8 @@ def test_what_is_private_is_neither_sent_nor_taken() -> None:
         message.metadata.__dict__["_message_id"] = f"to {number}"
         content = _content(str(number))
         if number in (0, 1):
-            content["arrays"].pop("bn.running_var")
+            arrays = from_record(content.array_records["arrays"])
+            content["arrays"] = to_record({"w": arrays["w"]})
         answers.append(Message(content, reply_to=message))
     valid, (failure,) = exchange.sort(answers)
     assert [reply.client for reply in valid] == ["0", "1", "3"]

@@ -11,6 +11,7 @@ import pytest
 from flwr.app import Message
 
 from clients.spider import SpiderClient
+from clients.wire import declared
 from corolla.launch import plan_run, start
 from corolla.records.client_store import ClientStore
 from corolla.records.run_directory import RunDirectory
@@ -183,7 +184,7 @@ def test_nothing_of_the_local_model_is_sent(
     assert len(sent) >= 12
     for message in sent:
         for record in message.content.array_records.values():
-            assert not record or set(record) == names
+            assert not record or set(declared(record)) == names
             for array in record.values():
                 assert not any(piece in array.data for piece in own)
         for records in (message.content.config_records, message.content.metric_records):
