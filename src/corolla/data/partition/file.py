@@ -13,7 +13,7 @@ from corolla.data.images import Indices
 from corolla.data.partition.index_lists import IndexLists, read_lists
 from corolla.data.partition.partition import Partition
 from corolla.data.partition.partitioner import LISTED
-from corolla.errors import Fault, RefusedError
+from corolla.errors import Fault, RefusedError, refuse
 from corolla.settings import Fraction, settings
 
 
@@ -45,26 +45,26 @@ class File:
         partition = Partition.load(path)
         faults = []
 
-        def refuse(problem: str, remedy: str) -> None:
+        def note(problem: str, remedy: str) -> None:
             faults.append(Fault("partition.path", str(path), problem, remedy))
 
         if partition.fingerprint != dataset.fingerprint():
             problem = f"was drawn for another data set ({partition.dataset}, fingerprint"
             problem += f" {partition.fingerprint}; this {dataset.name} has {dataset.fingerprint()})"
-            refuse(problem, "Use the same files, or draw a partition for these")
+            note(problem, "Use the same files, or draw a partition for these")
         elif partition.class_names != tuple(dataset.class_names):
-            refuse("names other classes", "Give dataset.classes as in the file")
+            note("names other classes", "Give dataset.classes as in the file")
         else:
             pool = len(dataset.labels())
             for client, indices in partition.clients.items():
                 positions = indices.all()
                 if len(positions) and not 0 <= positions.min() <= positions.max() < pool:
                     problem = f"gives client {client} positions outside 0..{pool - 1}"
-                    refuse(problem, "Draw the partition again")
+                    note(problem, "Draw the partition again")
                 if min(indices.sizes()) < 1:
                     sizes = "{} train, {} validation, {} test".format(*indices.sizes())
                     problem = f"leaves client {client} without data ({sizes})"
-                    refuse(problem, "Every client needs images in each split")
+                    note(problem, "Every client needs images in each split")
         kept = np.sort(np.asarray(held_out, np.int64))
         given = [client for client, i in partition.clients.items() if np.isin(i.all(), kept).any()]
         if given:
@@ -72,13 +72,12 @@ class File:
             remedy = (
                 "Use the file of a run with the same server_set and seed, or server_set=dataset"
             )
-            refuse(problem, remedy)
+            note(problem, remedy)
         if len(partition.clients) != clients:
             problem = f"the partition file has {len(partition.clients)} clients"
             remedy = f"Set clients={len(partition.clients)}"
             faults.append(Fault("clients", clients, problem, remedy))
-        if faults:
-            raise RefusedError(faults)
+        refuse(faults)
         return dataclasses.replace(partition, held_out=kept)
 
     def _listed(
