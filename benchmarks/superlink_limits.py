@@ -4,7 +4,7 @@
 
 SuperLink, gate and the server part of a FedAvg run as they are shipped: TLS, registered keys, a database, on
 loopback. The nodes are threads of this process (`tests.deployment.light_nodes`): they fetch, upload and send
-heartbeats as SuperNodes do, look for orders every 3 s, and return the arrays that came: nothing is trained.
+heartbeats as SuperNodes do, look for orders every 3 s, and return the arrays moved a little: nobody trains.
 All of them take part in each round. CPU is the SuperLink's own process, and the gate's; the first round, in
 which nodes say who they are, is left out. Seconds per round are of one machine that does everybody's work.
 ``--write`` puts the figures into ``results/superlink_limits.json``: on an idle machine, please.

@@ -38,20 +38,21 @@ def test_a_hundred_replies() -> None:
     _attack(QUICK_METHOD, range(QUICK))
 
 
-@pytest.mark.parametrize("name", quick(FEDERATIONS, QUICK_METHOD))
+# scope="module": all tests of a federation follow each other, so that one process records it, once.
+@pytest.mark.parametrize("name", quick(FEDERATIONS, QUICK_METHOD), scope="module")
 def test_an_honest_client_says_nothing_that_nobody_asked_for(name: str) -> None:
     assert federation(name).unasked == frozenset()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FEDERATIONS)
+@pytest.mark.parametrize("name", FEDERATIONS, scope="module")
 def test_thousands_of_replies(name: str) -> None:
     count = -(-ALL // len(FEDERATIONS))
     _attack(name, range(QUICK, QUICK + count))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FEDERATIONS)
+@pytest.mark.parametrize("name", FEDERATIONS, scope="module")
 def test_rounds_in_which_nobody_is_honest(name: str) -> None:
     """All replies of a round are spoiled: whatever is taken of them, the state stays finite."""
     known = federation(name)
