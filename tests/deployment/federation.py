@@ -42,13 +42,14 @@ class Federation:
         options: Mapping[str, str] | None = None,
         way: FaultyWay | None = None,
         warm: bool = False,
+        behind: Sequence[str] = (),
     ) -> None:
         """Sites that join ``later`` are registered, but `start` starts no node for them.
 
         ``options``: what a site's node configuration says besides name and folders. ``way``: what lies
         between the SuperLink and everybody; server parts of runs are then started by a process that
         outlives the SuperLink. ``warm``: nodes are started by `corolla node`; what they start is then not
-        all of their family, and `kill_node` no power cut.
+        all of their family, and `kill_node` no power cut. ``behind``: a command that starts the nodes.
         """
         self.way = way
         self.folder = folder
@@ -56,9 +57,8 @@ class Federation:
         self.sites = sites
         self._registered = [*sites, *later]
         self._options = dict(options or {})
-        self._node_command = (
-            [SCRIPTS / "corolla", "node"] if warm else [SCRIPTS / "flower-supernode"]
-        )
+        node = [SCRIPTS / "corolla", "node"] if warm else [SCRIPTS / "flower-supernode"]
+        self._node_command = [*behind, *node]
         self._credentials = folder / "credentials"
         self.port = free_port()
         self.sites_port = free_port()

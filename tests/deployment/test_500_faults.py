@@ -17,7 +17,7 @@ from tests.deployment.light_nodes import LightNode, registered, start_nodes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 NODES = [f"node-{number}" for number in range(6)]
-ROUNDS = 20  # the first without faults
+ROUNDS = 12  # the first without faults
 WANTED = 500
 
 
