@@ -58,10 +58,10 @@ def test_lru_forgets_what_was_used_longest_ago() -> None:
     assert lru.get("b") is None
     assert lru.get("a") is first
     assert lru.get("c") is third
-    assert lru.bytes_ == 90
+    assert lru.currsize == 90
     assert lru.put("d", make(12)) is not None  # 108 bytes: handed back, not kept
     assert lru.get("d") is None
-    assert lru.bytes_ == 90
+    assert lru.currsize == 90
     lru.put("a", second)  # replacing does not count twice
-    assert lru.bytes_ == 90
+    assert lru.currsize == 90
     assert lru.get("c") is third

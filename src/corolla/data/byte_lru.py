@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Hashable
-from typing import Generic, Protocol, TypeVar
+from contextlib import suppress
+from typing import Protocol, TypeVar
+
+from cachetools import LRUCache
 
 
 class Sized(Protocol):
@@ -19,7 +21,7 @@ class Sized(Protocol):
 V = TypeVar("V", bound=Sized)
 
 
-class ByteLru(Generic[V]):
+class ByteLru(LRUCache[Hashable, V]):
     """Least-recently-used cache bounded by the bytes of its values.
 
     Args:
@@ -27,29 +29,10 @@ class ByteLru(Generic[V]):
     """
 
     def __init__(self, *, limit_mib: float) -> None:
-        self._limit = int(limit_mib * 2**20)
-        self._values: OrderedDict[Hashable, V] = OrderedDict()
-        self._bytes = 0
-
-    @property
-    def bytes_(self) -> int:
-        """Memory that the kept values take, in bytes."""
-        return self._bytes
-
-    def get(self, key: Hashable) -> V | None:
-        """Return the value kept under ``key``, if any, and count it as used."""
-        if key not in self._values:
-            return None
-        self._values.move_to_end(key)
-        return self._values[key]
+        super().__init__(int(limit_mib * 2**20), getsizeof=lambda value: value.bytes_)
 
     def put(self, key: Hashable, value: V) -> V:
         """Keep ``value`` under ``key`` if it fits, forgetting older ones; return it."""
-        old = self._values.pop(key, None)
-        self._bytes -= old.bytes_ if old is not None else 0
-        if value.bytes_ <= self._limit:
-            self._values[key] = value
-            self._bytes += value.bytes_
-        while self._bytes > self._limit:
-            self._bytes -= self._values.popitem(last=False)[1].bytes_
+        with suppress(ValueError):  # larger than the whole cache
+            self[key] = value
         return value
