@@ -65,7 +65,7 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     ),
     "words": (
         _with(lambda n, a: (n, np.full(a.shape, "x"))),
-        "holds <U1, expected floating-point numbers",
+        "arrays of <U1 cannot be sent",
     ),
     "other_client": (_saying(client="0"), "reply is for client"),
     "no_accuracy": (_no_accuracy, LACKING),
@@ -110,15 +110,15 @@ def test_a_reply_that_cannot_be_decoded_is_dropped(
 ) -> None:
     import strategies.reading as reading
 
-    decode, calls = reading.decoded, []
+    unpack, calls = reading.declared, []
 
-    def truncated(array: Any) -> Any:
-        calls.append(array)
+    def truncated(record: Any) -> Any:
+        calls.append(record)
         if len(calls) == 2:
             raise EOFError("no data left in file")
-        return decode(array)
+        return unpack(record)
 
-    monkeypatch.setattr(reading, "decoded", truncated)
+    monkeypatch.setattr(reading, "declared", truncated)
     directory = run(tmp_path / "run", "clients_per_round=4", "rounds=1")
     (line,) = directory.metrics()
     assert line["failures"] == 1
