@@ -11,7 +11,8 @@ edition. So that port is for the operator alone, and sites are given this one:
 
 Nothing of a request is passed on as it came: the path is one of a list, the headers are those that
 the Fleet API reads, the body is measured. What a node pushes must be a reply in its own name, which
-the SuperLink does not compare. It runs on uvicorn and httpx, as SuperLink and SuperNodes do.
+the SuperLink does not compare, and no larger than a reply may be, which it does not count. It runs
+on uvicorn and httpx, as SuperLink and SuperNodes do.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 import uvicorn
 from flwr.proto.fleet_pb2 import PushMessagesRequest
-from flwr.proto.message_pb2 import PushObjectResponse
+from flwr.proto.message_pb2 import PushObjectRequest, PushObjectResponse
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -36,6 +38,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+_K = TypeVar("_K")
+_M = TypeVar("_M", PushMessagesRequest, PushObjectRequest)
 LOGGER = logging.getLogger("fleet_gate")
 FLEET = (
     "activate-node",
@@ -52,12 +56,64 @@ FLEET = (
 """What a SuperNode with a key calls; registering and unregistering is the operator's."""
 LARGEST_BODY_MIB = 32  # Flower cuts arrays into pieces of 5 MiB; the SuperLink itself has no limit
 ANSWER_TIMEOUT_S = 60.0  # SuperNodes give up after 30
-MOST_PIECES = 10_000  # of uploads, remembered by their digests
+LARGEST_REPLY_MIB = 1024
+MOST_REMEMBERED = 10_000  # pieces of uploads, orders and nodes
 IDLE_S = 2.0  # the SuperLink closes a connection after 5 s: never use one that is about to go
 
 
+class Uploads:
+    """What nodes upload: which pieces came before, and how much each node may still send.
+
+    Pieces of a reply lie in the SuperLink's memory, or on its disk, until the run takes them. For each
+    order that a node answers it may send ``largest_mib``. Counted is what the SuperLink took, so that
+    nobody uses up what is another's.
+    """
+
+    def __init__(self, largest_mib: int) -> None:
+        self._largest = largest_mib * 2**20
+        self._pieces: OrderedDict[bytes, None] = OrderedDict()
+        self._orders: OrderedDict[str, None] = OrderedDict()
+        self._left: OrderedDict[int, int] = OrderedDict()
+
+    def is_known(self, body: bytes) -> bool:
+        """Return whether this very piece of this very upload was passed on before; note that it is now."""
+        return _noted(self._pieces, hashlib.sha256(body).digest())
+
+    def check(self, node: int, size: int) -> None:
+        """Raise HTTPException where ``size`` bytes are more than the node may still send."""
+        if size > self._left.get(node, self._largest):
+            most = f"{self._largest >> 20} MiB (--largest-reply-mib)"
+            raise HTTPException(413, f"Node {node}: a reply of more than {most}")
+
+    def took(self, node: int, size: int) -> None:
+        """Count what the SuperLink took of a node."""
+        self._left[node] = self._left.pop(node, self._largest) - size
+        if len(self._left) > MOST_REMEMBERED:
+            self._left.popitem(last=False)
+
+    def answered(self, node: int, orders: Iterable[str]) -> None:
+        """Let a node begin anew with an order that nobody answered before."""
+        known = [_noted(self._orders, order) for order in orders]
+        if not all(known):
+            self._left[node] = self._largest
+
+
+def _noted(known: OrderedDict[_K, None], key: _K) -> bool:
+    """Return whether ``key`` is known, and make it the newest of those that are."""
+    there = key in known
+    known[key] = None
+    known.move_to_end(key)
+    while len(known) > MOST_REMEMBERED:
+        known.popitem(last=False)
+    return there
+
+
 def create_gate(
-    superlink: str, *, verify: ssl.SSLContext, transport: httpx.AsyncBaseTransport | None = None
+    superlink: str,
+    *,
+    verify: ssl.SSLContext,
+    transport: httpx.AsyncBaseTransport | None = None,
+    largest_reply_mib: int = LARGEST_REPLY_MIB,
 ) -> Starlette:
     """Return the ASGI application that passes SuperNodes' requests on to ``superlink``.
 
@@ -65,6 +121,7 @@ def create_gate(
         superlink: HOST:PORT, reached by TLS only.
         verify: knows the authority that signed the SuperLink's certificate.
         transport: how to reach it, for tests; None: the network.
+        largest_reply_mib: what a node may upload for each order, MiB.
 
     """
 
@@ -76,25 +133,27 @@ def create_gate(
         timeout=ANSWER_TIMEOUT_S,
         trust_env=False,  # no proxy of the environment gets between
     )
-    pieces: OrderedDict[bytes, None] = OrderedDict()
+    pass_on = partial(_pass_on, client, Uploads(largest_reply_mib))
     routes = [
-        Route(path, partial(_pass_on, client, pieces, path), methods=["POST"])
+        Route(path, partial(pass_on, path), methods=["POST"])
         for path in (f"/v1/fleet/{name}" for name in FLEET)
     ]
-    routes.append(Route("/health", partial(_pass_on, client, pieces, "/health"), methods=["GET"]))
+    routes.append(Route("/health", partial(pass_on, "/health"), methods=["GET"]))
     gate = Starlette(routes=routes, exception_handlers={HTTPException: _refuse})
     gate.router.redirect_slashes = False
     return gate
 
 
 async def _pass_on(
-    client: httpx.AsyncClient, pieces: OrderedDict[bytes, None], path: str, request: Request
+    client: httpx.AsyncClient, uploads: Uploads, path: str, request: Request
 ) -> Response:
     """Ask the SuperLink and return what it answers; 502 to 504, which SuperNodes try again."""
     body = await _body(request)
-    if path == "/v1/fleet/push-messages":
-        _check_sender(body)
-    again = path == "/v1/fleet/push-object" and _is_known(pieces, body)
+    push = _reply(body) if path == "/v1/fleet/push-messages" else None
+    piece = _read(PushObjectRequest, body) if path == "/v1/fleet/push-object" else None
+    again = piece is not None and uploads.is_known(body)
+    if piece is not None and not again:
+        uploads.check(piece.node.node_id, len(body))
     try:
         answer = await client.request(
             request.method, path, content=body, headers=_of_fleet(request.headers.items())
@@ -106,22 +165,18 @@ async def _pass_on(
     if answer.status_code == 500:  # of which a SuperNode ends, or drops what it was to send
         raise HTTPException(503, "The SuperLink had an error of its own; its log says which")
     content = answer.content
-    if again and answer.status_code == 200:
+    taken = answer.status_code == 200
+    if taken and push is not None:
+        uploads.answered(
+            push.node.node_id, (m.metadata.reply_to_message_id for m in push.messages_list)
+        )
+    if taken and piece is not None and not again:
+        uploads.took(piece.node.node_id, len(body))
+    if taken and again:
         # Word that the piece was stored did not arrive, and the SuperLink takes it once: without this
         # the SuperNode drops its whole answer. One whose upload expired hears so with its next piece.
         content = PushObjectResponse(stored=True).SerializeToString()
     return Response(content, answer.status_code, headers=_of_fleet(answer.headers.items()))
-
-
-def _is_known(pieces: OrderedDict[bytes, None], body: bytes) -> bool:
-    """Return whether this very piece of this very upload was passed on before; note that it is now."""
-    digest = hashlib.sha256(body).digest()
-    known = digest in pieces
-    pieces[digest] = None
-    pieces.move_to_end(digest)
-    while len(pieces) > MOST_PIECES:
-        pieces.popitem(last=False)
-    return known
 
 
 async def _body(request: Request) -> bytes:
@@ -133,20 +188,26 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
-def _check_sender(body: bytes) -> None:
+def _read(kind: type[_M], body: bytes) -> _M:
+    try:
+        message: _M = kind.FromString(body)
+        return message
+    except DecodeError as problem:
+        raise HTTPException(400, "No Flower message") from problem
+
+
+def _reply(body: bytes) -> PushMessagesRequest:
     """Refuse what is no reply, or not in the name of the node whose signature the SuperLink checks.
 
     Otherwise one site could answer for another, or pose as the server towards it.
     """
-    try:
-        push = PushMessagesRequest.FromString(body)
-    except DecodeError as problem:
-        raise HTTPException(400, "No Flower message") from problem
+    push = _read(PushMessagesRequest, body)
     for message in push.messages_list:
         if message.metadata.src_node_id != push.node.node_id:
             raise HTTPException(400, "A message in the name of another node")
         if not message.metadata.reply_to_message_id:
             raise HTTPException(400, "A message that is no reply")
+    return push
 
 
 def _of_fleet(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -178,7 +239,15 @@ def main() -> None:
     parser.add_argument("--port", default=8001, type=int, help="port for the sites")
     parser.add_argument("--ssl-certfile", required=True, type=Path, help="to be known by")
     parser.add_argument("--ssl-keyfile", required=True, type=Path, help="its key")
+    parser.add_argument(
+        "--largest-reply-mib",
+        default=LARGEST_REPLY_MIB,
+        type=int,
+        help="what a node may upload for each order (%(default)s)",
+    )
     options = parser.parse_args()
+    if options.largest_reply_mib < 1:
+        parser.error("--largest-reply-mib: 1 or more")
     for file in (options.root_certificates, options.ssl_certfile, options.ssl_keyfile):
         if not file.is_file():
             parser.error(f"{file} is no file")
@@ -187,7 +256,7 @@ def main() -> None:
     LOGGER.info("sites: %s:%d, SuperLink: %s", options.host, options.port, options.superlink)
     verify = ssl.create_default_context(cafile=str(options.root_certificates))
     uvicorn.run(
-        create_gate(options.superlink, verify=verify),
+        create_gate(options.superlink, verify=verify, largest_reply_mib=options.largest_reply_mib),
         host=options.host,
         port=options.port,
         ssl_certfile=options.ssl_certfile,

@@ -17,7 +17,7 @@ import httpx
 import pytest
 import yaml
 from flwr.proto.fleet_pb2 import PushMessagesRequest
-from flwr.proto.message_pb2 import Message, Metadata, PushObjectResponse
+from flwr.proto.message_pb2 import Message, Metadata, PushObjectRequest, PushObjectResponse
 from flwr.proto.node_pb2 import Node
 
 from scripts import fleet_gate
@@ -39,7 +39,9 @@ class Caller:
         self._answer = answer
         verify = ssl.create_default_context()
         superlink = httpx.MockTransport(self._superlink)
-        self._gate = fleet_gate.create_gate("superlink:8000", verify=verify, transport=superlink)
+        self._gate = fleet_gate.create_gate(
+            "superlink:8000", verify=verify, transport=superlink, largest_reply_mib=1
+        )
 
     def _superlink(self, request: httpx.Request) -> httpx.Response:
         self.passed.append(request)
@@ -137,9 +139,39 @@ def test_a_node_cannot_speak_for_another_or_for_the_server(body: bytes, reason: 
 def test_a_body_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fleet_gate, "LARGEST_BODY_MIB", 1)
     caller = Caller()
-    assert caller.post("push-object", bytes(2**20)).status_code == 200
-    assert caller.post("push-object", bytes(2**20 + 1)).status_code == 413
+    assert caller.post("get-run", bytes(2**20)).status_code == 200
+    assert caller.post("get-run", bytes(2**20 + 1)).status_code == 413
     assert len(caller.passed) == 1
+
+
+def piece(content: bytes, node: int = NODE) -> bytes:
+    return PushObjectRequest(node=Node(node_id=node), object_content=content).SerializeToString()
+
+
+def test_a_reply_is_bounded_and_nobody_uses_up_what_is_anothers() -> None:
+    most, taken = 2**20 - 100, [True]
+    caller = Caller(lambda _: httpx.Response(200 if taken[0] else 401))
+    pushed = [0]
+
+    def pushes(size: int, node: int = NODE) -> int:
+        pushed[0] += 1  # no piece is like another one
+        return caller.post("push-object", piece(bytes([pushed[0]]) * size, node)).status_code
+
+    taken[0] = False  # somebody without its key
+    assert [pushes(most) for _ in range(3)] == [401] * 3
+    taken[0] = True
+    assert pushes(most) == 200
+    again = caller.passed[-1].content
+    assert pushes(200) == 413
+    assert pushes(most, node=8) == 200
+    assert caller.post("push-object", again).status_code == 200  # its receipt was lost
+    refused = caller.post("push-object", piece(b"\x00" * 200))
+    assert "Node 7: a reply of more than 1 MiB (--largest-reply-mib)" in refused.json()["detail"]
+    for order, status in (("first", 200), ("first", 413), ("second", 200)):
+        own = Metadata(src_node_id=NODE, dst_node_id=1, reply_to_message_id=order)
+        assert caller.post("push-messages", push(own)).status_code == 200
+        assert pushes(most) == status
+    assert caller.post("push-object", b"\xff").status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -168,9 +200,9 @@ def test_a_piece_whose_receipt_was_lost_is_taken_for_stored() -> None:
     answers = [httpx.Response(500), *[httpx.Response(200, content=b"") for _ in range(3)]]
     caller = Caller(lambda _: answers.pop(0))  # b"": not stored; a piece is taken once
     stored = PushObjectResponse(stored=True).SerializeToString()
-    assert caller.post("push-object", b"piece").status_code == 503
-    assert caller.post("push-object", b"piece").content == stored
-    assert caller.post("push-object", b"another").content == b""
+    assert caller.post("push-object", piece(b"a")).status_code == 503
+    assert caller.post("push-object", piece(b"a")).content == stored
+    assert caller.post("push-object", piece(b"b")).content == b""
     assert caller.post("push-messages", b"").content == b""
 
 
