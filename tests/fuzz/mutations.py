@@ -201,8 +201,9 @@ def _declared(content: RecordDict, rng: random.Random) -> None:
 
     if rng.random() < 0.1:
         packs = _of(content, ArrayRecord, rng)
-        for array in packs.values():
-            array.__dict__["stype"] = rng.choice(["numpy.ndarray", "torch", ""])
+        for name, array in packs.items():
+            packs[name] = pack(whole=array.data)  # the other is the honest reply's too
+            packs[name].__dict__["stype"] = rng.choice(["numpy.ndarray", "torch", ""])
         return
     _pack(content, rng, change)
 
