@@ -200,7 +200,7 @@ def page(raw: Mapping[str, Any], *, large: bool = False) -> str:
     if runs:
         lines += ["", f"![every arm on every track](leaderboard{'_large' if large else ''}.svg)"]
     oracle = read_raw("oracle")
-    if oracle:
+    if read_figures("oracle"):  # not before both trainings are there
         lines += [
             "",
             "## How much architecture can matter",
