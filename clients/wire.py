@@ -107,7 +107,8 @@ def _packed(arrays: Arrays) -> Array:
     listed = [[name, str(array.dtype), list(array.shape)] for name, array in arrays.items()]
     head = json.dumps(listed, separators=(",", ":")).encode()
     parts: Iterable[bytes | memoryview] = (
-        np.ascontiguousarray(array).reshape(-1).view(np.uint8).data for array in arrays.values()
+        np.ascontiguousarray(array, _DTYPES[str(array.dtype)]).reshape(-1).view(np.uint8).data
+        for array in arrays.values()
     )
     data = b"".join((len(head).to_bytes(_LENGTH_BYTES, "little"), head, *parts))
     return Array(dtype="uint8", shape=(len(data),), stype=_PACKED, data=data)

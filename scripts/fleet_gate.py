@@ -72,21 +72,24 @@ class Uploads:
     def __init__(self, largest_mib: int) -> None:
         self._largest = largest_mib * 2**20
         self._pieces: OrderedDict[bytes, None] = OrderedDict()
+        self._taken: OrderedDict[bytes, None] = OrderedDict()
         self._orders: OrderedDict[str, None] = OrderedDict()
         self._left: OrderedDict[int, int] = OrderedDict()
 
-    def is_known(self, body: bytes) -> bool:
+    def is_known(self, digest: bytes) -> bool:
         """Return whether this very piece of this very upload was passed on before; note that it is now."""
-        return _noted(self._pieces, hashlib.sha256(body).digest())
+        return _noted(self._pieces, digest)
 
-    def check(self, node: int, size: int) -> None:
-        """Raise HTTPException where ``size`` bytes are more than the node may still send."""
-        if size > self._left.get(node, self._largest):
+    def check(self, node: int, size: int, digest: bytes) -> None:
+        """Raise HTTPException where a piece is more than the node may still send."""
+        if digest not in self._taken and size > self._left.get(node, self._largest):
             most = f"{self._largest >> 20} MiB (--largest-reply-mib)"
             raise HTTPException(413, f"Node {node}: a reply of more than {most}")
 
-    def took(self, node: int, size: int) -> None:
-        """Count what the SuperLink took of a node."""
+    def took(self, node: int, size: int, digest: bytes) -> None:
+        """Count a piece that the SuperLink took of a node, once: not one that it refused before."""
+        if _noted(self._taken, digest):
+            return
         self._left[node] = self._left.pop(node, self._largest) - size
         if len(self._left) > MOST_REMEMBERED:
             self._left.popitem(last=False)
@@ -151,9 +154,11 @@ async def _pass_on(
     body = await _body(request)
     push = _reply(body) if path == "/v1/fleet/push-messages" else None
     piece = _read(PushObjectRequest, body) if path == "/v1/fleet/push-object" else None
-    again = piece is not None and uploads.is_known(body)
-    if piece is not None and not again:
-        uploads.check(piece.node.node_id, len(body))
+    digest, again = b"", False
+    if piece is not None:
+        digest = hashlib.sha256(body).digest()
+        uploads.check(piece.node.node_id, len(body), digest)
+        again = uploads.is_known(digest)
     try:
         answer = await client.request(
             request.method, path, content=body, headers=_of_fleet(request.headers.items())
@@ -170,8 +175,8 @@ async def _pass_on(
         uploads.answered(
             push.node.node_id, (m.metadata.reply_to_message_id for m in push.messages_list)
         )
-    if taken and piece is not None and not again:
-        uploads.took(piece.node.node_id, len(body))
+    if taken and piece is not None:
+        uploads.took(piece.node.node_id, len(body), digest)
     if taken and again:
         # Word that the piece was stored did not arrive, and the SuperLink takes it once: without this
         # the SuperNode drops its whole answer. One whose upload expired hears so with its next piece.

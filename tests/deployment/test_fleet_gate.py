@@ -160,12 +160,13 @@ def test_a_reply_is_bounded_and_nobody_uses_up_what_is_anothers() -> None:
     taken[0] = False  # somebody without its key
     assert [pushes(most) for _ in range(3)] == [401] * 3
     taken[0] = True
+    pushed[0] -= 1  # a piece that was refused at first counts, as any
     assert pushes(most) == 200
     again = caller.passed[-1].content
     assert pushes(200) == 413
     assert pushes(most, node=8) == 200
     assert caller.post("push-object", again).status_code == 200  # its receipt was lost
-    refused = caller.post("push-object", piece(b"\x00" * 200))
+    refused = [caller.post("push-object", piece(b"\x00" * 200)) for _ in range(2)][-1]
     assert "Node 7: a reply of more than 1 MiB (--largest-reply-mib)" in refused.json()["detail"]
     for order, status in (("first", 200), ("first", 413), ("second", 200)):
         own = Metadata(src_node_id=NODE, dst_node_id=1, reply_to_message_id=order)
