@@ -192,7 +192,7 @@ def test_the_run_that_flwr_run_started_is_stopped_on_its_machine_and_named_elsew
         assert "pid 5 on another works on it" in told
         assert "flwr stop 77" in told
     assert main(["status", str(directory.path)]) == 0
-    assert "77" not in capsys.readouterr().out  # nobody works on it
+    assert "Flower run" not in capsys.readouterr().out  # nobody works on it
 
 
 def test_attach_follows_to_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
