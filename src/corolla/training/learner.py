@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from corolla.training.execution_mode import autocast, lay_out
-from corolla.training.memory import MemoryCount
+from corolla.training.memory import MemoryCount, backward
 from corolla.training.optimizers import build_optimizer, export_state, restore_state, trainable
 from corolla.training.results import OptimizerState
 from corolla.training.settings import LoopSettings, TrainerSettings
@@ -74,7 +74,7 @@ class Learner:
 
     def step(self, loss: Tensor) -> Tensor:
         """Make one step down ``loss`` and return it."""
-        loss.backward()  # type: ignore[no-untyped-call]
+        backward(loss)
         self.update()
         return loss.detach()
 

@@ -31,6 +31,20 @@ def saved_for_backward(model: nn.Module) -> Iterator[dict[int, int]]:
         yield kept
 
 
+def backward(loss: Tensor) -> None:
+    """Run a backward pass through what `saved_for_backward` may have counted.
+
+    Ctrl-C in the middle leaves nodes in the queue of this thread, and our hooks in them. torch would free
+    them after the end of Python, which is a segmentation fault and no exit code 130 (torch 2.15, CPU):
+    another pass empties the queue.
+    """
+    try:
+        loss.backward()  # type: ignore[no-untyped-call]
+    except BaseException:
+        torch.zeros((), requires_grad=True).backward()  # type: ignore[no-untyped-call]
+        raise
+
+
 class MemoryCount:
     """Counts what one training holds, from its first step, which has the largest batch."""
 

@@ -20,6 +20,7 @@ from corolla.training.epochs import Epochs, Step
 from corolla.training.execution_mode import autocast, avoid_overrun
 from corolla.training.learner import Trainee
 from corolla.training.losses import soft_cross_entropy
+from corolla.training.memory import backward
 from corolla.training.results import OptimizerState
 from corolla.training.statistics import batch_statistics
 from corolla.training.subnet_draws import Draws, Role
@@ -111,7 +112,7 @@ class SandwichRun:
                 else:
                     loss = soft_cross_entropy(logits, answers, self._temperature or 1.0)
                 losses.append((role, loss.detach()))
-                loss.backward()  # type: ignore[no-untyped-call]
+                backward(loss)
                 if position == 0 and self._temperature is not None and len(subnets) > 1:
                     answers = logits.detach()
                     if self._draw_state() != before:
