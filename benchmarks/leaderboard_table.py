@@ -73,7 +73,7 @@ Global models, by all test images together: no class prior of a client, no stati
 | arm | model | pooled accuracy | MMACs |
 |---|---|---|---|""".splitlines()
 _ORACLE = """\
-`python -m benchmarks.oracle`: 24 random architectures of equal cost, each trained by FedAvg twice, on the
+`python -m benchmarks.oracle`: random architectures of equal cost, each trained by FedAvg twice, on the
 test images of 8 clients in two halves. In points: standard deviations of architectures, of client x
 architecture, and of the noise of one training on one half; what a choice on one half gains over a draw by
 lot on the other, one network for all or each client its best, ± its standard error over clients; the same

@@ -243,6 +243,7 @@ def lines(raw: Mapping[str, Any]) -> Iterator[str]:
     known = figures(raw)
     head = (
         "track",
+        "networks",
         "architecture",
         "client x architecture",
         "noise",
@@ -257,7 +258,8 @@ def lines(raw: Mapping[str, Any]) -> Iterator[str]:
                 continue
             of = {name: known[f"oracle_{name}_{word}{track}"] for name in names}
             yield (
-                f"| {track}, {kind.replace('_', '-')} | {of['sd_architecture']:.1f} "
+                f"| {track}, {kind.replace('_', '-')} | {len(raw[track]['architectures'])} "
+                f"| {of['sd_architecture']:.1f} "
                 f"| {of['sd_interaction']:.1f} | {of['sd_noise']:.1f} | {of['gain_shared']:+.1f} "
                 f"| {of['gain']:+.1f} ± {of['gain_error']:.1f} "
                 f"| {of['gain_retrained']:+.1f} ± {of['gain_retrained_error']:.1f} | {of['bound']:.1f} |"
