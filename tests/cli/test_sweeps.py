@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ from corolla.errors import RunFailedError
 from corolla.launch import Plan
 from corolla.records.json_files import write_json
 from corolla.records.run_directory import RunDirectory
-from corolla.records.sweep import Sweep
+from corolla.records.sweep import Job, Sweep
 from tests.strategies.conftest import SMALL
 
 FEW = [o for o in SMALL if not o.startswith(("rounds", "evaluation.fine"))]
@@ -67,9 +66,24 @@ def test_jobs_that_are_no_number(tmp_path: Path, capsys: pytest.CaptureFixture[s
     )
 
 
+def test_a_sweep_is_no_run_and_belongs_to_one_process(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = Sweep.create(tmp_path / "sweep", [Job("a", [], {}), Job("b", [], {})])
+    assert main(["attach", str(sweep.path)]) == 2
+    assert "a sweep of several runs. Name one of its runs: a, b" in capsys.readouterr().err
+    assert main(["stop", str(sweep.path)]) == 0
+    assert "nothing to stop" in capsys.readouterr().out
+    with sweep.lock():
+        assert main(["resume", str(sweep.path)]) == 2
+    assert f"in use by pid {os.getpid()}" in capsys.readouterr().err
+
+
 @pytest.mark.slow
-def test_side_by_side_terminated_and_carried_on(tmp_path: Path) -> None:
-    """SIGTERM reaches the runs, which say how to go on; afterwards only what is left is run."""
+def test_side_by_side_stopped_and_carried_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A stop reaches the runs, which say how to go on; afterwards only what is left is run."""
     code = "import sys; from corolla.cli import main; sys.exit(main(sys.argv[1:]))"
     words = ["run", "-m", *FEW, "rounds=300", "seed=0,1,2", "jobs=2", f"run_dir={tmp_path}/sweep"]
     process = subprocess.Popen(
@@ -82,11 +96,12 @@ def test_side_by_side_terminated_and_carried_on(tmp_path: Path) -> None:
             assert process.poll() is None
             assert time.monotonic() < end
             time.sleep(0.1)
-        os.kill(process.pid, signal.SIGTERM)
+        assert main(["stop", str(tmp_path / "sweep")]) == 0
         _, said = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 130
+    assert f"{both[1]}: stopped, round" in capsys.readouterr().out
     assert f"Carry on with: corolla resume {tmp_path}/sweep" in said
     for path in both:
         assert f"Carry on with: corolla resume {path}" in path.with_suffix(".log").read_text()

@@ -8,6 +8,7 @@ import platform
 import re
 import signal
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from corolla.records.phases import read_standing
 from corolla.records.run_directory import RunDirectory
 from corolla.records.run_lock import holder
 from corolla.records.standing import Standing, standing_of
-from corolla.records.sweep import is_sweep, runs_of
+from corolla.records.sweep import Sweep, is_sweep, runs_of
 
 if TYPE_CHECKING:
     from engines.superlink import SuperLinkEngine
@@ -42,15 +43,20 @@ def status_command(options: argparse.Namespace, console: Console) -> int:
         return 0
     below = sorted(one.parent for one in Path("runs").glob("**/config.yaml"))
     found = below if path is None else runs_of(path)
-    for run_dir in found:
+    _list(found)
+    if not found:
+        _OUT.print("There is no run below runs/. Give a run's directory: corolla status RUN_DIR")
+    return 0
+
+
+def _list(run_dirs: Sequence[Path]) -> None:
+    """Print a line for each run."""
+    for run_dir in run_dirs:
         try:
             standing = standing_of(RunDirectory.open(run_dir))
             _OUT.print(f"{run_dir}: {_line(standing, standing.state)}", markup=False)
         except CorollaError as error:
             _OUT.print(f"{run_dir}: {error}", markup=False)
-    if not found:
-        _OUT.print("There is no run below runs/. Give a run's directory: corolla status RUN_DIR")
-    return 0
 
 
 def _line(standing: Standing, state: str) -> str:
@@ -122,10 +128,13 @@ def attach_command(options: argparse.Namespace, console: Console) -> int:
 
 
 def stop_command(options: argparse.Namespace, console: Console) -> int:
-    """Stop a run after its last finished round; it can be resumed.
+    """Stop a run, or all of a sweep, after the last finished round; it can be resumed.
 
     Raises: RefusedError where the run does not run, or cannot be reached from here.
     """
+    if is_sweep(options.run_dir):
+        _stop_sweep(options.run_dir.absolute())
+        return 0
     directory = RunDirectory.open(options.run_dir)
     if directory.finished:
         _OUT.print("This run is complete; there is nothing to stop.")
@@ -137,34 +146,44 @@ def stop_command(options: argparse.Namespace, console: Console) -> int:
     elif held_by is None:
         _OUT.print("Nobody works on this run; there is nothing to stop.")
     else:
-        _interrupt(held_by, directory, flowers=run_id if _is_flowers(config) else None)
-    _wait_until_free(directory)
+        _interrupt(held_by, directory.path, flowers=run_id if _is_flowers(config) else None)
+    _wait_until_free(directory.path)
     _show(directory)
     return 0
 
 
-def _interrupt(held_by: str, directory: RunDirectory, *, flowers: int | None) -> None:
-    """Ask the process that holds the run to end, as Ctrl-C does; ``flowers``: its number there, if any."""
+def _stop_sweep(path: Path) -> None:
+    held_by = holder(path)
+    if held_by is None:
+        _OUT.print("Nobody works on this sweep; there is nothing to stop.")
+        return
+    _interrupt(held_by, path)
+    _wait_until_free(path)
+    sweep = Sweep.open(path)
+    _list([sweep.run_dir(job) for job in sweep.jobs if sweep.begun(job)])
+    _OUT.print(f"  carry on with: corolla resume {path}", highlight=False)
+
+
+def _interrupt(held_by: str, path: Path, *, flowers: int | None = None) -> None:
+    """Ask the process that holds it to end, as Ctrl-C does; ``flowers``: the run's number there, if any."""
     found = re.fullmatch(r"pid (\d+) on (.*)", held_by)
     if found is None or found.group(2) != platform.node():
         remedy = "Stop it there, with corolla stop RUN_DIR"
         if flowers is not None:
             remedy = f"Stop it where you gave `flwr run`: flwr stop {flowers}"
-        path = str(directory.path)
-        raise RefusedError(
-            Fault("run_dir", path, f"{held_by} works on it, and that is another machine", remedy)
-        )
+        problem = f"{held_by} works on it, and that is another machine"
+        raise RefusedError(Fault("run_dir", str(path), problem, remedy))
     # Not SIGINT: a shell that starts a command in the background has it ignored.
     os.kill(int(found.group(1)), signal.SIGTERM)
 
 
-def _wait_until_free(directory: RunDirectory) -> None:
+def _wait_until_free(path: Path) -> None:
     end = time.monotonic() + _PATIENCE_S
-    while (held_by := holder(directory.path)) is not None:
+    while (held_by := holder(path)) is not None:
         if time.monotonic() > end:
             problem = f"is still held by {held_by} {_PATIENCE_S:.0f} s after it was asked to end"
             remedy = "Look again with corolla status; a killed run can be resumed as well"
-            raise RefusedError(Fault("run_dir", str(directory.path), problem, remedy))
+            raise RefusedError(Fault("run_dir", str(path), problem, remedy))
         time.sleep(_LOOK_S)
 
 

@@ -17,7 +17,11 @@ def add_operating_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     attach = add("attach", module="operate", help="follow a run that goes on; Ctrl-C lets it go on")
     attach.add_argument("run_dir", type=Path)
 
-    stop = add("stop", module="operate", help="stop a run, whoever started it; it can be resumed")
+    stop = add(
+        "stop",
+        module="operate",
+        help="stop a run or a sweep, whoever started it; it can be resumed",
+    )
     stop.add_argument("run_dir", type=Path)
 
     clean = add(

@@ -50,9 +50,9 @@ def run_sweep(overrides: list[str], console: Console) -> int:
 
 def go_on(jobs: Sweep, at_once: int, console: Console) -> int:
     """Run what is not finished and compare; 0, or 3 where a run failed."""
-    left = [job for job in jobs.jobs if not jobs.finished(job)]
     try:
-        with terminable():
+        with jobs.lock(), terminable():
+            left = [job for job in jobs.jobs if not jobs.finished(job)]
             run = _in_turn if at_once == 1 else _side_by_side
             failed = run(jobs, left, at_once, console)
     except KeyboardInterrupt:

@@ -34,6 +34,7 @@ from corolla.records.json_lines import append_lines, keep_lines, read_lines
 from corolla.records.run_lock import RunLock, refused
 from corolla.records.run_log import logging_to
 from corolla.records.seals import read_config, read_sealed, sealed_config, write_sealed
+from corolla.records.sweep import Sweep, is_sweep
 from corolla.state import State
 from corolla.trackers import Guarded, Start, Tracker
 from corolla.types import Arrays, ClientId, client_order
@@ -98,6 +99,9 @@ class RunDirectory:
         path = Path(path).absolute()
         if not path.is_dir():
             raise refused(path, "no such directory", "Name the directory of an existing run")
+        if is_sweep(path):
+            names = ", ".join(job.name for job in Sweep.open(path).jobs)
+            raise refused(path, "a sweep of several runs", f"Name one of its runs: {names}")
         if not (path / "config.yaml").is_file():
             remedy = "Restore it, or name the directory that a run printed when it started"
             if _is_free(path):

@@ -9,6 +9,7 @@ from typing import Any
 
 from corolla.errors import Fault, RefusedError
 from corolla.records.json_files import read_json, write_json
+from corolla.records.run_lock import RunLock
 
 _NAME = "sweep.json"
 
@@ -48,6 +49,10 @@ class Sweep:
         """Read a sweep's folder, which may have been moved; `is_sweep` tells what is one."""
         content = read_json(path / _NAME) or {}
         return cls(path, [Job(**job) for job in content["jobs"]])
+
+    def lock(self) -> RunLock:
+        """Take the sweep for this process, as `RunDirectory.lock` takes a run."""
+        return RunLock(self.path)
 
     def run_dir(self, job: Job) -> Path:
         """Return the folder of a job's run."""
