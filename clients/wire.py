@@ -71,11 +71,16 @@ def from_record(record: ArrayRecord) -> Arrays:
     return {name: array.values() for name, array in declared(record).items()}
 
 
-def declared(record: Mapping[str, Array]) -> dict[str, Declared]:
+def declared(record: Mapping[str, Array], *, most: int | None = None) -> dict[str, Declared]:
     """Return what is in the packs of a record, by name; no number is read.
 
+    Args:
+        record: Flower's.
+        most: arrays that are read; None: all. A name and what is known of it take many times the 20 bytes
+            in which a list can hold an array of no numbers.
+
     Raises:
-        ValueError: what is no pack, a list that does not match its bytes, a name that comes twice.
+        ValueError: what is no pack, a list that does not match its bytes, a name that comes twice, too many.
 
     """
     found: dict[str, Declared] = {}
@@ -83,6 +88,8 @@ def declared(record: Mapping[str, Array]) -> dict[str, Declared]:
         for name, array in _unpacked(pack):
             if name in found:
                 raise ValueError(f"{name[:80]!r} comes twice")
+            if len(found) == most:
+                raise ValueError(f"more than {most} arrays are listed")
             found[name] = array
     return found
 

@@ -20,6 +20,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 LARGEST = 1e18
 """No weight or logit may be larger: its square, and a sum of many, must be finite in float32."""
 
+_SPARE_NAMES = 1000  # of arrays that nobody asked for: so many are counted in the refusal
 _ECHOED = ("client", "round", "architecture")
 _PARTS: Mapping[str, type] = {"info": ConfigRecord, "metrics": MetricRecord, "arrays": ArrayRecord}
 
@@ -108,7 +109,7 @@ def read_reply(order: Order, answer: Message | None, terms: Terms) -> Reply:
     num_examples = int(metrics["num_examples"])
     record = content.array_records["arrays"] if "arrays" in content else ArrayRecord()
     try:
-        came = declared(record)
+        came = declared(record, most=len(order.returns) + _SPARE_NAMES)
     except ValueError as error:
         raise InvalidReplyError(str(error)) from error
     _check_declared(came, order)

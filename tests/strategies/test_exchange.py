@@ -108,6 +108,10 @@ BAD: dict[str, tuple[Change, str]] = {
     "type": (_arrays(w=np.ones(3, np.int32)), "w holds int32, expected"),
     "shape": (_arrays(w=np.ones((3, 1), np.float32)), r"w has shape \(3, 1\), expected \(3,\)"),
     "one name more": (_arrays(v=ONES), "1 wrong array names, the first: 'v'"),
+    "names without numbers": (  # each takes the server twenty times what it takes the client
+        _packed([[str(number), "bool", [0]] for number in range(2000)], b""),
+        r"more than \d+ arrays are listed",
+    ),
     "cut": (_packed([["w", "float32", [3]]], bytes(11)), "'w' has 11 bytes"),
     "name of a type": (_packed([["w", "f4," * 10_000, [3]]], bytes(12)), "'w' holds f4,f4"),
     "no pack": (lambda content: content["arrays"].update(w=Array(ONES)), "is no pack of arrays"),

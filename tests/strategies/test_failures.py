@@ -112,11 +112,11 @@ def test_a_reply_that_cannot_be_decoded_is_dropped(
 
     unpack, calls = reading.declared, []
 
-    def truncated(record: Any) -> Any:
+    def truncated(record: Any, **limits: Any) -> Any:
         calls.append(record)
         if len(calls) == 2:
             raise EOFError("no data left in file")
-        return unpack(record)
+        return unpack(record, **limits)
 
     monkeypatch.setattr(reading, "declared", truncated)
     directory = run(tmp_path / "run", "clients_per_round=4", "rounds=1")
