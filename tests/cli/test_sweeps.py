@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from corolla.cli import commands, main
+from corolla.cli import commands, main, operate
 from corolla.errors import RunFailedError
-from corolla.launch import Plan
+from corolla.launch import Plan, create, plan_run
 from corolla.records.json_files import write_json
 from corolla.records.run_directory import RunDirectory
 from corolla.records.sweep import Job, Sweep
@@ -67,7 +67,7 @@ def test_jobs_that_are_no_number(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_a_sweep_is_no_run_and_belongs_to_one_process(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = Sweep.create(tmp_path / "sweep", [Job("a", [], {}), Job("b", [], {})])
     assert main(["attach", str(sweep.path)]) == 2
@@ -77,6 +77,14 @@ def test_a_sweep_is_no_run_and_belongs_to_one_process(
     with sweep.lock():
         assert main(["resume", str(sweep.path)]) == 2
     assert f"in use by pid {os.getpid()}" in capsys.readouterr().err
+    a = create(plan_run([*FEW, f"run_dir={sweep.path / 'a'}"]))
+    asked: list[Path] = []
+    with monkeypatch.context() as patch:  # whoever started the sweep was killed
+        patch.setattr(operate, "_interrupt", lambda held_by, path: asked.append(path))
+        patch.setattr(operate, "_wait_until_free", asked.append)
+        with a.lock():
+            assert main(["stop", str(sweep.path)]) == 0
+    assert asked == [a.path, a.path]
 
 
 @pytest.mark.slow

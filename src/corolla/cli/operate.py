@@ -153,14 +153,20 @@ def stop_command(options: argparse.Namespace, console: Console) -> int:
 
 
 def _stop_sweep(path: Path) -> None:
-    held_by = holder(path)
-    if held_by is None:
+    sweep = Sweep.open(path)
+    runs = [sweep.run_dir(job) for job in sweep.jobs if sweep.begun(job)]
+    held = {one: holder(one) for one in (path, *runs)}
+    working = {one: by for one, by in held.items() if by is not None}
+    if not working:
         _OUT.print("Nobody works on this sweep; there is nothing to stop.")
         return
-    _interrupt(held_by, path)
-    _wait_until_free(path)
-    sweep = Sweep.open(path)
-    _list([sweep.run_dir(job) for job in sweep.jobs if sweep.begun(job)])
+    if path in working:  # it ends its runs itself; they are left over where it was killed
+        working = {path: working[path]}
+    for one, by in working.items():
+        _interrupt(by, one)
+    for one in working:
+        _wait_until_free(one)
+    _list(runs)
     _OUT.print(f"  carry on with: corolla resume {path}", highlight=False)
 
 
