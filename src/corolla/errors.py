@@ -29,10 +29,11 @@ class CorollaError(Exception):
 
 
 class RefusedError(CorollaError, ValueError):
-    """The request cannot be carried out as given; nothing was started (exit code 2)."""
+    """The request cannot be carried out as given; nothing was started (exit code 2). Each fault once."""
 
     def __init__(self, faults: Sequence[Fault] | Fault) -> None:
-        self.faults = [faults] if isinstance(faults, Fault) else list(faults)
+        given = [faults] if isinstance(faults, Fault) else list(faults)
+        self.faults = [fault for number, fault in enumerate(given) if fault not in given[:number]]
         super().__init__("\n".join(str(fault) for fault in self.faults))
 
 

@@ -35,6 +35,10 @@ def _folder(root: Path, classes: int = 2, images: int = 12) -> Path:
         ("experiment=cifar_small", "no such experiment. Did you mean 'cifar10_small'?"),
         ("rouns=3", "rouns=3: unknown key. Did you mean 'rounds'?"),
         ("method.hed_l2=1", "Did you mean 'method.head_l2'?"),
+        (
+            "method.head_l2=-1",
+            "Refused: 1 fault. • method.head_l2=-1: is out of range",
+        ),  # of both sides
         ("method.strategy.weights=uniform", "is now method.weights. Write method.weights=uniform"),
         (
             "search=random",

@@ -39,8 +39,8 @@ class Collector:
             return None
 
     def add(self, faults: Sequence[Fault]) -> None:
-        """Keep faults, each once."""
-        self.faults += [fault for fault in faults if fault not in self.faults]
+        """Keep faults."""
+        self.faults += faults
 
 
 def check_server_set(config: RunConfig, dataset: Dataset) -> None:
