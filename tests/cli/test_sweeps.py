@@ -66,6 +66,11 @@ def test_jobs_that_are_no_number(tmp_path: Path, capsys: pytest.CaptureFixture[s
     )
 
 
+def test_a_value_that_is_named_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "-m", "seed=0,1,0", "method=fedavg,local"]) == 2
+    assert "seed='0,1,0': names a value twice. Give each value once" in capsys.readouterr().err
+
+
 def test_a_sweep_is_no_run_and_belongs_to_one_process(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,16 +18,24 @@ _OLD_PREFIXES = ("method.strategy.", "method.client.")  # of older releases
 
 
 def sweep(overrides: Sequence[str]) -> list[list[str]]:
-    """Split ``a=1,2 b=3,4`` into the override lists of all combinations, as Hydra's basic sweeper does."""
+    """Split ``a=1,2 b=3,4`` into the override lists of all combinations, as Hydra's basic sweeper does.
+
+    Raises: RefusedError where an override cannot be read, or names a value twice.
+    """
     axes: list[list[str]] = []
     parsed, faults = read(overrides)
     refuse(faults)
     for override in parsed:
         key = override.get_key_element()
         if override.is_sweep_override():
-            axes.append([f"{key}={value!s}" for value in override.sweep_string_iterator()])
+            values = [str(value) for value in override.sweep_string_iterator()]
+            if len(set(values)) < len(values):
+                remedy = "Give each value once: the same run twice tells nothing of its spread"
+                faults.append(Fault(key, ",".join(values), "names a value twice", remedy))
+            axes.append([f"{key}={value}" for value in values])
         else:
             axes.append([override.input_line or ""])
+    refuse(faults)
     return [list(combination) for combination in itertools.product(*axes)]
 
 
