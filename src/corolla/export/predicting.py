@@ -20,6 +20,7 @@ from corolla.export.client_models import load_client_model, number_of
 from corolla.export.facts import facts_of
 from corolla.export.formats import KEY, PT2_FILE
 from corolla.export.shipped import ShippedModel
+from corolla.records.run_directory import RunDirectory
 from corolla.spaces.architecture import Architecture
 from corolla.spaces.supernet import Supernet
 
@@ -43,6 +44,7 @@ class Predictor:
 
         """
         if path.is_dir():
+            RunDirectory.open(path)
             if client is None:
                 remedy = "Give --client ID: a run has a model per client"
                 raise RefusedError(Fault("client", None, f"{path} is a run directory", remedy))
