@@ -50,9 +50,9 @@ def telling(run_dir: Path, log: Path | None = None) -> Iterator[None]:
         yield
     except RefusedError:
         raise
+    except RunFailedError as problem:
+        raise run_failed(str(problem), run_dir=run_dir, log=log) from problem
     except Exception as problem:
         LOGGER.error("the run failed", exc_info=True)
-        what = str(problem)
-        if not isinstance(problem, RunFailedError):
-            what = f"{type(problem).__name__}: {what}"
-        raise run_failed(f"The run failed: {what}", run_dir=run_dir, log=log) from problem
+        what = f"{type(problem).__name__}: {problem}"
+        raise run_failed(what, run_dir=run_dir, log=log) from problem

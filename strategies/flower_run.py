@@ -77,7 +77,7 @@ def _is_simulation(grid: Grid, timeout_s: float) -> bool:
     )
     replies = list(gather(grid, [question], timeout_s=_ANSWER_S, real_nodes=True))
     if not replies or replies[0].has_error():
-        reason = last_line(str(replies[0].error.reason)) if replies else "no answer"
+        reason = last_line(replies[0].error.reason) if replies else "no answer"
         raise RunFailedError(f"node {node} does not say what it is: {reason}")
     return bool(replies[0].content["info"]["simulated"])
 

@@ -37,7 +37,7 @@ def said_by(reply: Message | None) -> tuple[ClientId, dict[str, Any]]:
     if reply is None:
         raise ValueError("no answer")
     if reply.has_error():
-        raise ValueError(last_line(str(reply.error.reason or "")) or "an error without a reason")
+        raise ValueError(last_line(reply.error.reason) or "an error without a reason")
     info = reply.content.get("info")
     if not isinstance(info, ConfigRecord):
         raise ValueError("its answer holds no `info`")

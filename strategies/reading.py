@@ -81,7 +81,7 @@ def read_reply(order: Order, answer: Message | None, terms: Terms) -> Reply:
     if answer is None:
         raise InvalidReplyError("no reply before the round's deadline")
     if answer.has_error():
-        reason = last_line(str(answer.error.reason or "")) or "no reason given"
+        reason = last_line(answer.error.reason) or "no reason given"
         raise InvalidReplyError(f"error {answer.error.code}: {reason}")
     content, task = answer.content, order.task
     if list(content) == ["failure"]:

@@ -17,7 +17,15 @@ def brief(text: str, most: int = _MOST) -> str:
     return f"{line[:half]} ... {line[-half:]}"
 
 
-def last_line(text: str, most: int = _MOST) -> str:
-    """Return the last line of ``text`` that is not empty, as `brief` does; nothing where there is none."""
+def last_line(reason: str | None, most: int = _MOST) -> str:
+    """Return the last line of an error reply's reason, as `brief` does; nothing where there is none.
+
+    What Flower puts around what a ClientApp raised is left out.
+    """
+    text = reason or ""
     lines = text[-4 * most :].strip().splitlines()
-    return brief(lines[-1], most) if lines else ""
+    line = lines[-1] if lines else ""
+    if text.startswith("<class "):
+        line = line.partition("ClientAppException occurred. Message: ")[2] or line
+        line = line.removesuffix("'>")
+    return brief(line, most)

@@ -90,6 +90,10 @@ def _folder(root: Path, classes: int = 2, images: int = 12) -> Path:
         ("cap=speed cap.batch_size=0", "cap.batch_size=0: is out of range"),
         ("cap=speed cap.latency=5", "cap.latency=5: unknown key. Did you mean 'cap.latency_ms'?"),
         ("clients=1800", "more clients than images (1797)"),
+        (
+            "partition.balanced=true partition.alpha=100 partition.images_per_client=3",
+            "clients=10: leaves one image to train on at each client",
+        ),
         ("engine.actors=0", "engine.actors=0"),
         ("engine.address=nowhere", "engine.address='nowhere'"),
     ],

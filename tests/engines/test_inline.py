@@ -39,7 +39,7 @@ def test_a_failing_server_app_says_what_and_how_to_resume(
     with pytest.raises(RunFailedError) as caught:
         engine.run(config_yaml=dummy_config(run_dir, fail="raise"), run_dir=run_dir, launch="t")
     assert str(caught.value) == (
-        "The run failed: ArithmeticError: cannot go on\n"
+        "ArithmeticError: cannot go on\n"
         f"Resume after the last finished round: corolla resume {run_dir}"
     )
 

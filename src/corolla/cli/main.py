@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _show_faults(console, error.faults)
         return REFUSED
     except RunFailedError as error:
-        console.print(f"[bold red]The run failed.[/] {_plain(str(error))}", highlight=False)
+        console.print(f"[bold red]The run failed:[/] {_plain(str(error))}", highlight=False)
         return FAILED
     except (CorollaError, OSError) as error:  # also no right to read a file, a full disk
         console.print(f"[bold red]Error:[/] {_plain(str(error))}", highlight=False)

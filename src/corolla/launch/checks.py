@@ -70,11 +70,17 @@ def check_method(config: RunConfig, space: Supernet, facts: dict[str, dict[str, 
     build_strategy(config, federation=federation)
 
 
-def check_batches(config: RunConfig, space: Supernet) -> None:
-    """RefusedError where no batch could be trained on, in no round."""
-    if config.batch_size == 1 and has_batch_norm(space.blank(space.smallest())):
-        problem = "the network has BatchNorm, which needs two or more images a batch to train"
+def check_batches(config: RunConfig, space: Supernet, facts: dict[str, dict[str, Any]]) -> None:
+    """RefusedError where no batch could be trained on, at no client, in no round."""
+    if not has_batch_norm(space.blank(space.smallest())):
+        return
+    problem = "the network has BatchNorm, which needs two or more images a batch to train"
+    if config.batch_size == 1:
         raise RefusedError(Fault("batch_size", 1, problem, "Use batch_size=2 or more"))
+    if facts and all(int(fact["num_examples"]["train"]) < 2 for fact in facts.values()):
+        problem = f"leaves one image to train on at each client; {problem}"
+        remedy = "Use fewer clients or more images for each, or space=elastic_cnn, which has none"
+        raise RefusedError(Fault("clients", config.clients, problem, remedy))
 
 
 def engine_faults(config: RunConfig) -> list[Fault]:

@@ -92,7 +92,7 @@ def plan_of(values: dict[str, Any], *, default_dir: Path | None = None) -> Plan:
     if space is not None and not faults:
         facts = collector.run(simulated_facts, config, space, partition) or {}
         collector.run(check_method, config, space, facts)
-        collector.run(check_batches, config, space)
+        collector.run(check_batches, config, space, facts)
         if config.stage == "new_clients" and dataset is not None:
             collector.run(source_state, config, space)
     collector.add(faults)
