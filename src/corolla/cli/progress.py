@@ -229,7 +229,8 @@ def _accuracies(metrics: dict[str, Any]) -> str:
     """
     parts = []
     asked = metrics.get("participants")
-    who = f"{len(asked) if isinstance(asked, list) else asked or 'its'} participants"
+    number = len(asked) if isinstance(asked, list) else asked or "its"
+    who = f"{number} participant{'' if number == 1 else 's'}"
     evaluation = metrics.get("evaluation") or {}
     everybody = evaluation.get("personalised") or evaluation.get("global") or {}
     whole = {key: (everybody.get(key) or {}).get("mean") for key in everybody}
