@@ -336,8 +336,8 @@ class Tuned:
         """Return step size and parameter; those of track a where nothing was tried, else none."""
         arm = ARMS[arm].sizes_of or arm
         for where in (track, "a"):
-            tried = self._tried.get(where, {}).get(arm)
-            if tried:
+            tried = self._tried.get(where, {}).get(arm, {})
+            if all(f"{step:g}" in tried for step in STEP_SIZES):  # not in the middle of them
                 lr, *more = self._best(tried).split(" ")
                 return float(lr), tuple(more)
         return None, ()

@@ -161,8 +161,9 @@ def test_global_models_stand_in_a_table_of_their_own() -> None:
 
 
 def test_a_tuning_takes_the_best_trial_and_tracks_without_one_that_of_a() -> None:
-    tried = {"0.01": 50.0, "0.1": 60.0, "0.1 method.mu=0.1": 61.0, "0.06": 62.0}
-    tuned = Tuned({"tuning": {"a": {"fedprox": tried, "perfedrlnas": {"0.1": 1.0, "0.01": 1.0}}}})
+    tried = {"0.01": 50.0, "0.03": 55.0, "0.1": 60.0, "0.1 method.mu=0.1": 61.0, "0.06": 62.0}
+    equal = {"0.1": 1.0, "0.03": 0.5, "0.01": 1.0}
+    tuned = Tuned({"tuning": {"a": {"fedprox": tried, "perfedrlnas": equal}}})
     assert tuned.best_step("a", "fedprox") == 0.1  # 0.06 is no first trial
     assert tuned.of("a", "fedprox") == (0.06, ())
     del tried["0.06"]
@@ -170,6 +171,8 @@ def test_a_tuning_takes_the_best_trial_and_tracks_without_one_that_of_a() -> Non
     assert tuned.of("a", "perfedrlnas_by_lot") == (0.01, ())  # its search's; of equals the smaller
     assert tuned.of("a", "fedavg") == (None, ())
     assert tuned.best_step("b", "fedprox") is None
+    del equal["0.03"]
+    assert tuned.of("a", "perfedrlnas") == (None, ())  # the steps are not all tried yet
 
 
 def test_the_interval_by_hand() -> None:
