@@ -153,8 +153,7 @@ def stop_command(options: argparse.Namespace, console: Console) -> int:
 
 
 def _stop_sweep(path: Path) -> None:
-    sweep = Sweep.open(path)
-    runs = [sweep.run_dir(job) for job in sweep.jobs if sweep.begun(job)]
+    runs = Sweep.open(path).runs()
     held = {one: holder(one) for one in (path, *runs)}
     working = {one: by for one, by in held.items() if by is not None}
     if not working:

@@ -72,15 +72,15 @@ def check_method(config: RunConfig, space: Supernet, facts: dict[str, dict[str, 
 
 def check_batches(config: RunConfig, space: Supernet, facts: dict[str, dict[str, Any]]) -> None:
     """RefusedError where no batch could be trained on, at no client, in no round."""
-    if not has_batch_norm(space.blank(space.smallest())):
-        return
+    alone = bool(facts) and all(fact["num_examples"]["train"] < 2 for fact in facts.values())
+    if not (alone or config.batch_size == 1) or not has_batch_norm(space.blank(space.smallest())):
+        return  # most runs need not build the network for this
     problem = "the network has BatchNorm, which needs two or more images a batch to train"
     if config.batch_size == 1:
         raise RefusedError(Fault("batch_size", 1, problem, "Use batch_size=2 or more"))
-    if facts and all(int(fact["num_examples"]["train"]) < 2 for fact in facts.values()):
-        problem = f"leaves one image to train on at each client; {problem}"
-        remedy = "Use fewer clients or more images for each, or space=elastic_cnn, which has none"
-        raise RefusedError(Fault("clients", config.clients, problem, remedy))
+    problem = f"leaves one image to train on at each client; {problem}"
+    remedy = "Use fewer clients or more images for each, or space=elastic_cnn, which has none"
+    raise RefusedError(Fault("clients", config.clients, problem, remedy))
 
 
 def engine_faults(config: RunConfig) -> list[Fault]:

@@ -99,10 +99,10 @@ class RunDirectory:
         path = Path(path).absolute()
         if not path.is_dir():
             raise refused(path, "no such directory", "Name the directory of an existing run")
-        if is_sweep(path):
-            names = ", ".join(job.name for job in Sweep.open(path).jobs)
-            raise refused(path, "a sweep of several runs", f"Name one of its runs: {names}")
         if not (path / "config.yaml").is_file():
+            if is_sweep(path):
+                names = ", ".join(job.name for job in Sweep.open(path).jobs)
+                raise refused(path, "a sweep of several runs", f"Name one of its runs: {names}")
             remedy = "Restore it, or name the directory that a run printed when it started"
             if _is_free(path):
                 remedy = (

@@ -58,6 +58,10 @@ class Sweep:
         """Return the folder of a job's run."""
         return self.path / job.name
 
+    def runs(self) -> list[Path]:
+        """Return the folders of the runs that have begun."""
+        return [self.run_dir(job) for job in self.jobs if self.begun(job)]
+
     def finished(self, job: Job) -> bool:
         """Tell whether the job's run is complete."""
         return (self.run_dir(job) / "summary.json").is_file()
@@ -79,8 +83,7 @@ def runs_of(path: Path) -> list[Path]:
     """
     if not is_sweep(path):
         return [path]
-    sweep = Sweep.open(path)
-    begun = [sweep.run_dir(job) for job in sweep.jobs if sweep.begun(job)]
+    begun = Sweep.open(path).runs()
     if not begun:
         remedy = f"Start them: corolla resume {path}"
         raise RefusedError(Fault("run_dir", str(path), "no run of this sweep has begun", remedy))
