@@ -29,7 +29,7 @@ from typing import TypeVar
 
 import httpx
 import uvicorn
-from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.proto.fleet_pb2 import PushMessagesRequest, PushMessagesResponse
 from flwr.proto.message_pb2 import PushObjectRequest, PushObjectResponse
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from starlette.applications import Starlette
@@ -94,10 +94,9 @@ class Uploads:
         if len(self._left) > MOST_REMEMBERED:
             self._left.popitem(last=False)
 
-    def answered(self, node: int, orders: Iterable[str]) -> None:
+    def answered(self, node: int, order: str) -> None:
         """Let a node begin anew with an order that nobody answered before."""
-        known = [_noted(self._orders, order) for order in orders]
-        if not all(known):
+        if not _noted(self._orders, order):
             self._left[node] = self._largest
 
 
@@ -171,10 +170,9 @@ async def _pass_on(
         raise HTTPException(503, "The SuperLink had an error of its own; its log says which")
     content = answer.content
     taken = answer.status_code == 200
-    if taken and push is not None:
-        uploads.answered(
-            push.node.node_id, (m.metadata.reply_to_message_id for m in push.messages_list)
-        )
+    if taken and push is not None and PushMessagesResponse.FromString(content).objects_to_push:
+        # A SuperLink answers an order that it never gave with 200 as well, but wants no objects for it.
+        uploads.answered(push.node.node_id, push.messages_list[0].metadata.reply_to_message_id)
     if taken and piece is not None:
         uploads.took(piece.node.node_id, len(body), digest)
     if taken and again:
@@ -207,11 +205,13 @@ def _reply(body: bytes) -> PushMessagesRequest:
     Otherwise one site could answer for another, or pose as the server towards it.
     """
     push = _read(PushMessagesRequest, body)
-    for message in push.messages_list:
-        if message.metadata.src_node_id != push.node.node_id:
-            raise HTTPException(400, "A message in the name of another node")
-        if not message.metadata.reply_to_message_id:
-            raise HTTPException(400, "A message that is no reply")
+    if len(push.messages_list) != 1:  # the SuperLink reads the first alone
+        raise HTTPException(400, f"{len(push.messages_list)} messages in one push, not one")
+    metadata = push.messages_list[0].metadata
+    if metadata.src_node_id != push.node.node_id:
+        raise HTTPException(400, "A message in the name of another node")
+    if not metadata.reply_to_message_id:
+        raise HTTPException(400, "A message that is no reply")
     return push
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.proto.fleet_pb2 import PushMessagesRequest, PushMessagesResponse
 from flwr.proto.message_pb2 import Message, Metadata, PushObjectRequest, PushObjectResponse
 from flwr.proto.node_pb2 import Node
 
@@ -29,6 +29,14 @@ NODE = 7
 
 def ok(_: httpx.Request) -> httpx.Response:
     return httpx.Response(200, content=b"answer")
+
+
+def wanted(request: httpx.Request) -> httpx.Response:
+    """Answer a push as Flower does: with the objects of a reply that it ordered, with 200 for any."""
+    push = PushMessagesRequest.FromString(request.content)
+    ordered = push.messages_list[0].metadata.reply_to_message_id in ("asked", "first", "second")
+    response = PushMessagesResponse(objects_to_push=["object"] if ordered else [])
+    return httpx.Response(200, content=response.SerializeToString())
 
 
 class Caller:
@@ -113,7 +121,7 @@ def test_anything_else_is_refused_with_a_word_on_whose_port_this_is(
 
 
 def test_a_node_that_answers_for_itself_gets_through() -> None:
-    caller, body = Caller(), push(OWN_REPLY, OWN_REPLY)
+    caller, body = Caller(wanted), push(OWN_REPLY)
     assert caller.post("push-messages", body).status_code == 200
     assert [request.content for request in caller.passed] == [body]
 
@@ -122,7 +130,8 @@ def test_a_node_that_answers_for_itself_gets_through() -> None:
     ("body", "reason"),
     [
         (push(Metadata(src_node_id=8, reply_to_message_id="asked")), "name of another node"),
-        (push(OWN_REPLY, Metadata(src_node_id=8, reply_to_message_id="a")), "of another node"),
+        (push(OWN_REPLY, OWN_REPLY), "2 messages in one push"),
+        (push(), "0 messages in one push"),
         # 1 is the SuperLink: an order to node 8 that its owner would obey
         (push(Metadata(src_node_id=1, dst_node_id=8)), "name of another node"),
         (push(Metadata(src_node_id=NODE, dst_node_id=8)), "no reply"),
@@ -150,8 +159,14 @@ def piece(content: bytes, node: int = NODE) -> bytes:
 
 def test_a_reply_is_bounded_and_nobody_uses_up_what_is_anothers() -> None:
     most, taken = 2**20 - 100, [True]
-    caller = Caller(lambda _: httpx.Response(200 if taken[0] else 401))
     pushed = [0]
+
+    def superlink(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("push-messages"):
+            return wanted(request)
+        return httpx.Response(200 if taken[0] else 401)
+
+    caller = Caller(superlink)
 
     def pushes(size: int, node: int = NODE) -> int:
         pushed[0] += 1  # no piece is like another one
@@ -168,7 +183,12 @@ def test_a_reply_is_bounded_and_nobody_uses_up_what_is_anothers() -> None:
     assert caller.post("push-object", again).status_code == 200  # its receipt was lost
     refused = [caller.post("push-object", piece(b"\x00" * 200)) for _ in range(2)][-1]
     assert "Node 7: a reply of more than 1 MiB (--largest-reply-mib)" in refused.json()["detail"]
-    for order, status in (("first", 200), ("first", 413), ("second", 200)):
+    for order, status in (
+        ("made up", 413),
+        ("first", 200),
+        ("first", 413),
+        ("second", 200),
+    ):
         own = Metadata(src_node_id=NODE, dst_node_id=1, reply_to_message_id=order)
         assert caller.post("push-messages", push(own)).status_code == 200
         assert pushes(most) == status
@@ -204,7 +224,7 @@ def test_a_piece_whose_receipt_was_lost_is_taken_for_stored() -> None:
     assert caller.post("push-object", piece(b"a")).status_code == 503
     assert caller.post("push-object", piece(b"a")).content == stored
     assert caller.post("push-object", piece(b"b")).content == b""
-    assert caller.post("push-messages", b"").content == b""
+    assert caller.post("push-messages", push(OWN_REPLY)).content == b""
 
 
 def test_in_compose_only_the_gate_is_where_sites_and_the_superlink_meet() -> None:
