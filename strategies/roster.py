@@ -20,7 +20,7 @@ from corolla.errors import Fault, RefusedError, RunFailedError
 from corolla.limits.client_limits import Shortfall
 from corolla.types import ClientId, client_order
 from strategies.identity import checked_name, said_by
-from strategies.waiting import gather, patiently
+from strategies.waiting import UNFINISHED, gather, patiently
 from strategies.words import brief
 
 _LOG = logging.getLogger("corolla")
@@ -31,6 +31,7 @@ _ON_THE_WAY = (
     ErrorCode.MESSAGE_UNAVAILABLE,
     ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
 )
+_PUT_OFF = 10.0  # of the time for an answer: so long a node that let it pass is not asked again
 _WAITING = "waiting for %d nodes, %s"
 TRAINED = "took part in training"
 
@@ -119,6 +120,7 @@ class NodeRoster:
         self._sites: dict[int, _Site] = {}
         self._known: dict[ClientId, Mapping[str, Any]] = {}
         self._left_out: dict[ClientId, str] = {}  # with the reason
+        self._put_off: dict[int, float] = {}  # nodes that said nothing, and until when they wait
 
     def clients(self) -> list[ClientId]:
         """Return all clients that were ever connected, less those that are left out."""
@@ -148,7 +150,7 @@ class NodeRoster:
         wanted = 1 if self._known else self._expected
         while True:
             ids = self._wait(grid, wanted, start)
-            lost = self._identify(grid, [node for node in ids if node not in self._sites])
+            lost = self._identify(grid, self._to_ask(ids))
             ids = [node for node in ids if not self._is_left_out(node)]
             online = {self._sites[node].client: node for node in ids if node in self._sites}
             again = lost and not online and time.monotonic() < start + self._deadline_s
@@ -159,6 +161,17 @@ class NodeRoster:
         if not online:
             raise RunFailedError("none of the connected nodes said who it is; see the nodes' logs")
         return online
+
+    def _to_ask(self, ids: Sequence[int]) -> list[int]:
+        """Return the nodes that have not said who they are, without the mute ones while there are others.
+
+        Every round would wait for those, as long as the first.
+        """
+        new = [node for node in ids if node not in self._sites]
+        if len(new) == len(ids):
+            return new
+        now = time.monotonic()
+        return [node for node in new if self._put_off.get(node, now) <= now]
 
     def _is_left_out(self, node: int) -> bool:
         return node in self._sites and self._sites[node].client in self._left_out
@@ -194,6 +207,7 @@ class NodeRoster:
             )
             for node in nodes
         ]
+        until = time.monotonic() + _PUT_OFF * self._reply_timeout_s
         replies = gather(grid, messages, timeout_s=self._reply_timeout_s, real_nodes=True)
         answers: dict[str, Message] = {}
         for reply in replies:
@@ -210,6 +224,8 @@ class NodeRoster:
                 called = f" ({brief(registered, 100)})" if registered else ""
                 reason = brief(str(error) or type(error).__name__)
                 _LOG.warning("node %d%s did not say who it is: %s", node, called, reason)
+                if _is_mute(answers.get(message.metadata.message_id)):
+                    self._put_off[node] = until
                 continue
             if said and registered and said != registered:
                 # Only the registered name is bound to the node's key.
@@ -244,6 +260,11 @@ class NodeRoster:
 
 def _is_lost(answer: Message | None) -> bool:
     return answer is None or (answer.has_error() and answer.error.code in _ON_THE_WAY)
+
+
+def _is_mute(answer: Message | None) -> bool:
+    """Return whether the whole time went by for it."""
+    return answer is None or (answer.has_error() and answer.error.reason == UNFINISHED)
 
 
 def _in_order_of_creation(grid: Grid, ids: list[int]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any
@@ -121,6 +122,33 @@ def test_nodes_whose_question_was_lost_on_the_way_are_asked_again(
     monkeypatch.setattr(grid, "answer", answer)
     assert NodeRoster(expected=1, deadline_s=60).nodes(grid) == {"site-a": 3}
     assert grid.asked == [3, 3, 3]
+
+
+def test_a_node_that_says_nothing_is_waited_for_once_while_there_are_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    grid = _Nodes({3: "a", 7: "mute"})
+    honest = grid.pull_messages
+
+    def pull(message_ids: Iterable[str]) -> list[Message]:
+        silent = [i for i in message_ids if grid.pushed[i].metadata.dst_node_id != 7]
+        return honest(silent if grid.names[7] == "mute" else message_ids)
+
+    monkeypatch.setattr(grid, "pull_messages", pull)
+    monkeypatch.setattr(roster_module, "_PUT_OFF", 10_000)
+    roster = NodeRoster(expected=2, deadline_s=0, reply_timeout_s=0.1)
+    for _ in range(3):
+        assert roster.nodes(grid) == {"a": 3}
+    grid.names[9] = "new"
+    assert roster.nodes(grid) == {"a": 3, "new": 9}
+    assert grid.asked == [3, 7, 9]
+    grid.names = {7: "mute"}  # alone: there is nobody whom it holds up
+    with pytest.raises(RunFailedError, match="none of the connected nodes"):
+        roster.nodes(grid)
+    grid.names = {3: "a", 7: "late"}
+    later = time.monotonic() + 1_001
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert roster.nodes(grid) == {"a": 3, "late": 7}
 
 
 def test_too_few_nodes_within_the_deadline() -> None:
