@@ -67,7 +67,7 @@ def gather(
     clock: Clock = time.monotonic,
     sleep: Sleep = time.sleep,
 ) -> Iterable[Message]:
-    """Send ``messages`` and return the replies that come within ``timeout_s`` seconds.
+    """Send ``messages`` and return the replies that come within ``timeout_s`` seconds, as they come.
 
     With real nodes each answer is fetched by itself, and once more after the deadline. What the SuperLink
     does not take, or answers with an error, is tried again until then; so is a client whose answer was
@@ -168,27 +168,28 @@ class _Round:
         self._timeout_s = timeout_s
         self._unsent = list(messages)
         self._waiting: dict[str, Message] = {}
-        self._replies: list[Message] = []
+        self._replies: list[Message] = []  # not yielded yet
         self._under_way: dict[str, _Pull] = {}  # begun in an earlier look
         self._problems: dict[str, BaseException] = {}  # of the last look for an answer
         self._asked: dict[str, int] = {}
         self._together = True  # until that fails: then each message is sent by itself
         self._trouble: BaseException | None = None  # of the look at hand
         self._warned = False  # of trouble that has lasted since
-        self._activated: Mapping[int, str] = {}
         self._looked = clock()
-
-    def replies(self) -> list[Message]:
-        """Carry it out."""
         self._activated = self._activations(self._unsent)
-        while self._unsent or self._waiting:
-            self._trouble = None
-            before = len(self._replies)
-            self._send()
+        self._send()
+
+    def replies(self) -> Iterator[Message]:
+        """Carry it out: yield each reply as it comes, and keep none."""
+        while self._unsent or self._waiting or self._replies:
             lost = self._restarted()
             # After the look for restarts: an answer that came before a restart counts.
             began = self._clock()
-            self._look(_WHOLE_S)
+            heard = False
+            for reply in self._look(_WHOLE_S):
+                heard = True
+                yield reply
+                del reply
             rest = min(_REST * (self._clock() - began), _LONGEST_S)
             for message in lost:
                 if self._waiting.pop(message.metadata.message_id, None) is not None:
@@ -198,12 +199,13 @@ class _Round:
                     self._replies.append(_error(message, RESTARTED))
             self._warned = self._trouble is not None
             if self._is_over():
-                self._end()
-                break
-            if (self._unsent or self._waiting) and len(self._replies) == before:
+                yield from self._end()
+                return
+            if (self._unsent or self._waiting) and not (heard or self._replies):
                 least = _TROUBLE_S if self._trouble is not None else 0.0
                 self._sleep(max(_pause_s(self._clock() - self._started), rest, least))
-        return self._replies
+            self._trouble = None
+            self._send()
 
     # --- sending ----------------------------------------------------------------------------------------
 
@@ -243,8 +245,8 @@ class _Round:
 
     # --- looking ----------------------------------------------------------------------------------------
 
-    def _look(self, whole_s: float) -> None:
-        """Fetch each answer that is there, one after another; who takes long holds nobody up."""
+    def _look(self, whole_s: float) -> Iterator[Message]:
+        """Fetch and yield each answer that is there; who takes long holds nobody up."""
         end = time.monotonic() + whole_s  # of this process, not of whoever tests it
         for identifier in sorted(self._waiting):
             pull = self._under_way.pop(identifier, None)
@@ -255,6 +257,15 @@ class _Round:
                 self._under_way[identifier] = pull
             else:
                 self._take(identifier, pull)
+            del pull  # it has the answer
+            given = time.monotonic()
+            yield from self._heard_of()
+            end += time.monotonic() - given
+        yield from self._heard_of()
+
+    def _heard_of(self) -> Iterator[Message]:
+        while self._replies:
+            yield self._replies.pop(0)
 
     def _take(self, identifier: str, pull: _Pull) -> None:
         message = self._waiting[identifier]
@@ -298,9 +309,9 @@ class _Round:
             raise self._trouble
         return False
 
-    def _end(self) -> None:
+    def _end(self) -> Iterator[Message]:
         """Look once more, and say of everybody who is known to have failed why."""
-        self._look(_GRACE_S)
+        yield from self._look(_GRACE_S)
         for identifier, message in self._waiting.items():
             if identifier in self._under_way:
                 self._replies.append(_error(message, UNFINISHED))
@@ -312,6 +323,7 @@ class _Round:
                 self._replies.append(_error(message, LOST))
             else:
                 self._replies.append(_error(message, NOT_SENT))
+        yield from self._heard_of()
 
     # --- nodes ------------------------------------------------------------------------------------------
 

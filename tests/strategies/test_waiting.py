@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -157,13 +158,15 @@ def _status(code: int) -> httpx.HTTPStatusError:
 def _ask(grid: _Grid, *, timeout_s: float | None, real_nodes: bool = True) -> dict[int, str]:
     """Return node -> "answer" or the error's reason."""
     messages = [Message(RecordDict(), node, "train") for node in grid.answers]
-    replies = gather(
-        grid,  # type: ignore[arg-type]
-        messages,
-        timeout_s=timeout_s,
-        real_nodes=real_nodes,
-        clock=grid.clock,
-        sleep=grid.clock.sleep,
+    replies = list(
+        gather(
+            grid,  # type: ignore[arg-type]
+            messages,
+            timeout_s=timeout_s,
+            real_nodes=real_nodes,
+            clock=grid.clock,
+            sleep=grid.clock.sleep,
+        )
     )
     nodes = {message.metadata.message_id: message.metadata.dst_node_id for message in messages}
     found = {
@@ -174,6 +177,27 @@ def _ask(grid: _Grid, *, timeout_s: float | None, real_nodes: bool = True) -> di
     }
     assert len(found) == len(replies)
     return found
+
+
+def test_a_reply_is_handed_over_as_it_comes_and_not_kept() -> None:
+    grid = _Grid(_Clock(), {1: 10.0, 2: 10.0, 3: 40.0})
+    alive: weakref.WeakValueDictionary[str, Message] = weakref.WeakValueDictionary()
+    pull = grid.pull_messages
+
+    def watched(message_ids: Iterable[str]) -> list[Message]:
+        answers = pull(message_ids)
+        alive.update({answer.metadata.reply_to_message_id: answer for answer in answers})
+        return answers
+
+    grid.pull_messages = watched  # type: ignore[method-assign]
+    seen = []
+    messages = [Message(RecordDict(), node, "train") for node in grid.answers]
+    settings = {"clock": grid.clock, "sleep": grid.clock.sleep}
+    for reply in gather(grid, messages, timeout_s=60, real_nodes=True, **settings):  # type: ignore[arg-type]
+        seen.append((reply.metadata.src_node_id, len(alive), grid.passed()))
+        del reply
+    assert [one[:2] for one in seen] == [(1, 1), (2, 1), (3, 1)]
+    assert seen[1][2] < 11 < seen[2][2]
 
 
 def test_it_ends_soon_after_the_last_answer() -> None:
