@@ -32,6 +32,7 @@ from strategies.exchange import Order
 from strategies.fedavg import FedAvg
 
 _LOG = logging.getLogger("corolla")
+_LARGEST_DRAWN = 10.0  # of an embedding; no normal draw is further out
 _EMBEDDING = 0xE3BED  # keeps the draws of embeddings apart from others of the same seed and client
 _KEY = "method.hypernetwork"
 _Z = "z"  # a client's embedding, beside the names of the hypernetwork's weights
@@ -110,6 +111,9 @@ class PFedHN(FedAvg):
                 self._step([reply])
         else:
             self._step(replies)
+        largest = max([_LARGEST_DRAWN, *(float(abs(z).max()) for z in self._embeddings.values())])
+        if not self._hyper.bounded(self._weights, largest):
+            raise ArithmeticError("the hypernetwork could write NaN or infinite values")
         return outcome
 
     def deployed(self, client: ClientId) -> Deployment:

@@ -48,7 +48,20 @@ TRICKY_NOTES = (
     "round", "client", "architecture", "own_architecture", "decisions", "choices", "losses",
     "accuracies", "classes", "names", "kind", "",
 )  # fmt: skip
-VALUES = (math.nan, math.inf, -math.inf, 1e39, 3.4e38, -3.4e38, -0.0, 1e-45, 1e30, -1.0, 0.0)
+VALUES = (
+    math.nan,
+    math.inf,
+    -math.inf,
+    1e39,
+    3.4e38,
+    -3.4e38,
+    -0.0,
+    1e-45,
+    1e30,
+    9.9e17,
+    -1.0,
+    0.0,
+)
 DTYPES = ("float64", "float16", "int32", "uint8", "bool")
 NAMES_OF_TYPES = (
     "float64",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from corolla.aggregation.statistics import is_statistic
 from corolla.errors import RefusedError
 from corolla.training.hypernetwork import Hypernetwork, HypernetworkSettings, clipped, stepped
 from corolla.types import Arrays
+from strategies.absorbing import absorbed
 from tests.strategies.conftest import run
 from tests.strategies.test_contract import BLOCKS, _config, _replies, _strategy
 
@@ -134,6 +136,34 @@ def test_first_round_by_hand(steps: str) -> None:
             wanted = w - lr * share * sum((1 + g @ f[client]) * move for g, move in moves)
             found = strategy.deployed(client).arrays[name]
             np.testing.assert_allclose(found - w, wanted - w, atol=1e-6)
+
+
+@pytest.mark.parametrize("chunk", [None, 4])
+def test_what_it_writes_is_finite_for_every_embedding_or_it_says_so(chunk: int | None) -> None:
+    network = Hypernetwork(_hyper(chunk), {"a.weight": (2, 3), "b": (3,)}, 2)
+    rng = np.random.default_rng(0)
+    shapes = network.shapes.items()
+    weights: Arrays = {n: rng.normal(size=s).astype(np.float32) for n, s in shapes}
+    corners = [np.array([x, y], np.float32) for x in (-10, 10) for y in (-10, 10)]
+    said = []
+    for scale in 10.0 ** np.arange(0, 20, 0.5):  # products of three weights and z, up to 1e58
+        larger: Arrays = {n: a * np.float32(scale) for n, a in weights.items()}
+        written = [a for z in corners for a in network.written(larger, z).values()]
+        said.append((network.bounded(larger, 10.0), all(np.isfinite(a).all() for a in written)))
+    assert (False, False) in said
+    assert (True, False) not in said
+    assert said[:12] == [(True, True)] * 12
+
+
+def test_a_reply_after_which_models_would_not_be_finite_is_a_failure() -> None:
+    """The weights are finite with it; what a model of its client would hold is not."""
+    strategy = _strategy(_config("fedtp"))
+    strategy.absorb(1, _replies(strategy, 1, ["0", "1"]))
+    replies = _replies(strategy, 2, ["0", "1"])
+    lie = {n: np.full_like(a, 9.9e17) for n, a in replies[1].arrays.items()}
+    used, failed, _ = absorbed(strategy, 2, [replies[0], replace(replies[1], arrays=lie)])
+    assert [reply.client for reply in used] == ["0"]
+    assert "could write NaN" in failed[0].reason
 
 
 def test_only_own_steps_move_an_embedding(caplog: pytest.LogCaptureFixture) -> None:

@@ -134,6 +134,17 @@ class Hypernetwork:
             found = self._run(_tensors(weights), torch.from_numpy(z))
         return {name: tensor.numpy() for name, tensor in found.items()}
 
+    def bounded(self, weights: Arrays, largest: float) -> bool:
+        """Return whether it writes finite values for every z whose entries are within +-``largest``.
+
+        What it writes is no larger than with the weights' sizes and the largest z. Finite there, a sum of
+        products is finite everywhere.
+        """
+        sizes = {name: tensor.abs() for name, tensor in _tensors(weights).items()}
+        with torch.no_grad():
+            found = self._run(sizes, torch.full((self.embedding,), largest))
+        return all(bool(torch.isfinite(tensor).all()) for tensor in found.values())
+
     def gradients(
         self, weights: Arrays, z: NDArray[np.floating], change: Arrays
     ) -> tuple[Arrays, NDArray[np.floating]]:
