@@ -5,7 +5,8 @@ most of them small: on real nodes they, not the numbers, were what a message cos
 of about a MiB: one Flower `Array` of bytes each, which begins with a list of what is in it (JSON), after
 which the numbers follow without gaps. A link that fails repeats a pack, not the model.
 
-Lists from outside are compared with the bytes that are there before any number is read.
+Of a pack from outside the length of its list is read first, then the list, which must match the bytes that
+are there; only then is any number read.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ FLOATS = ("float16", "float32", "float64")
 _NAMES = ("bool", *FLOATS, *(f"{kind}int{bits}" for kind in ("", "u") for bits in (8, 16, 32, 64)))
 _DTYPES = {name: np.dtype(name).newbyteorder("<") for name in _NAMES}
 _MOST_AXES = 32  # numpy's own limit in older releases
+_LONGEST_AXIS = 2**40
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,10 @@ def to_record(arrays: Arrays) -> ArrayRecord:
     """Return named arrays as Flower's record, in their order.
 
     Raises:
-        ValueError: an array that does not hold plain numbers.
+        ValueError: an array that does not hold plain numbers, or that `declared` would refuse.
 
     """
-    return ArrayRecord({f"{i:06d}": _packed(pack) for i, pack in enumerate(_packs(arrays))})
+    return ArrayRecord({f"{i:06d}": pack.packed() for i, pack in enumerate(_packs(arrays))})
 
 
 def from_record(record: ArrayRecord) -> Arrays:
@@ -85,40 +87,66 @@ def declared(record: Mapping[str, Array], *, most: int | None = None) -> dict[st
     """
     found: dict[str, Declared] = {}
     for pack in record.values():
+        before = len(found)
         for name, array in _unpacked(pack):
             if name in found:
                 raise ValueError(f"{name[:80]!r} comes twice")
             if len(found) == most:
                 raise ValueError(f"more than {most} arrays are listed")
             found[name] = array
+        if len(found) == before:
+            raise ValueError("a pack holds no array")
     return found
 
 
-def _packs(arrays: Arrays) -> Iterator[dict[str, np.ndarray]]:
-    pack: dict[str, np.ndarray] = {}
-    taken = 0
-    for name, array in arrays.items():
-        if pack and (taken + array.nbytes > _PACK_BYTES or len(pack) == _PACK_ARRAYS):
-            yield pack
-            pack, taken = {}, 0
-        pack[name] = array
-        taken += array.nbytes
-    if pack:
-        yield pack
+@dataclass
+class _Pack:
+    """Arrays that go together, and their entries in the list: JSON."""
+
+    arrays: list[np.ndarray] = field(default_factory=list)
+    listed: list[bytes] = field(default_factory=list)
+    taken: int = 0  # bytes of arrays
+    head: int = 1  # bytes of the list
+
+    def has_room(self, array: np.ndarray, entry: bytes) -> bool:
+        return not self.arrays or (
+            self.taken + array.nbytes <= _PACK_BYTES
+            and self.head + len(entry) + 1 <= _MOST_LISTED_BYTES
+            and len(self.arrays) < _PACK_ARRAYS
+        )
+
+    def add(self, array: np.ndarray, entry: bytes) -> None:
+        self.arrays.append(array)
+        self.listed.append(entry)
+        self.taken += array.nbytes
+        self.head += len(entry) + 1
+
+    def packed(self) -> Array:
+        head = b"[" + b",".join(self.listed) + b"]"
+        parts: Iterable[bytes | memoryview] = (
+            np.ascontiguousarray(array, _DTYPES[array.dtype.name]).reshape(-1).view(np.uint8).data
+            for array in self.arrays
+        )
+        data = b"".join((len(head).to_bytes(_LENGTH_BYTES, "little"), head, *parts))
+        return Array(dtype="uint8", shape=(len(data),), stype=_PACKED, data=data)
 
 
-def _packed(arrays: Arrays) -> Array:
-    unknown = sorted({str(array.dtype) for array in arrays.values()} - set(_DTYPES))
+def _packs(arrays: Arrays) -> Iterator[_Pack]:
+    unknown = sorted({array.dtype.name for array in arrays.values()} - set(_DTYPES))
     if unknown:
         raise ValueError(f"arrays of {', '.join(unknown)} cannot be sent")
-    listed = [[name, str(array.dtype), list(array.shape)] for name, array in arrays.items()]
-    head = json.dumps(listed, separators=(",", ":")).encode()
-    parts: Iterable[bytes | memoryview] = (
-        np.ascontiguousarray(array, _DTYPES[str(array.dtype)]).reshape(-1).view(np.uint8).data
-        for array in arrays.values()
-    )
-    data = b"".join((len(head).to_bytes(_LENGTH_BYTES, "little"), head, *parts))
-    return Array(dtype="uint8", shape=(len(data),), stype=_PACKED, data=data)
+    pack = _Pack()
+    for name, array in arrays.items():
+        listed = [name, array.dtype.name, list(array.shape)]
+        entry = json.dumps(listed, separators=(",", ":")).encode()
+        if array.ndim > _MOST_AXES or len(entry) + 2 > _MOST_LISTED_BYTES:
+            raise ValueError(f"{name[:80]!r} has more axes, or a longer name, than can be sent")
+        if not pack.has_room(array, entry):
+            yield pack
+            pack = _Pack()
+        pack.add(array, entry)
+    if pack.arrays:
+        yield pack
 
 
 def _unpacked(pack: Array) -> Iterator[tuple[str, Declared]]:
@@ -152,6 +180,10 @@ def _listed(text: bytes) -> Iterator[tuple[str, str, tuple[int, ...]]]:
                 raise ValueError("a pack's list of arrays holds something else")
         if dtype not in _DTYPES:
             raise ValueError(f"{name[:80]!r} holds {dtype[:40]}, not numbers")
-        if len(shape) > _MOST_AXES or any(type(n) is not int or n < 0 for n in shape):
+        if len(shape) > _MOST_AXES or not all(_is_length(n) for n in shape):
             raise ValueError(f"{name[:80]!r} has an invalid shape")
         yield name, dtype, tuple(shape)
+
+
+def _is_length(number: object) -> bool:
+    return type(number) is int and 0 <= number <= _LONGEST_AXIS

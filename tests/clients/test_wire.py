@@ -44,9 +44,24 @@ def test_views_in_another_memory_order_are_sent_by_value() -> None:
     np.testing.assert_array_equal(from_record(to_record({"w": view}))["w"], view)
 
 
-def test_what_is_no_plain_number_is_not_sent() -> None:
+def test_what_is_no_plain_number_or_could_not_be_read_is_not_sent() -> None:
     with pytest.raises(ValueError, match="complex64, object"):
         to_record({"a": np.zeros(1, object), "b": np.zeros(1, np.complex64), "c": np.zeros(1)})
+    for name, shape in (("a", (1,) * 33), ("a" * 2**20, (1,))):
+        with pytest.raises(ValueError, match=r"'aa*' has more axes, or a longer name"):
+            to_record({name: np.zeros(shape)})
+
+
+def test_numbers_of_the_other_byte_order_arrive_as_numbers() -> None:
+    (back,) = from_record(to_record({"w": np.arange(3, dtype=">f4")})).values()
+    assert back.tolist() == [0, 1, 2]
+
+
+def test_long_names_are_spread_over_packs() -> None:
+    long = {f"{i:01100}": np.zeros(1, np.float32) for i in range(1024)}  # lists of 1.1 MiB together
+    record = to_record(long)
+    assert len(record) == 2
+    assert list(from_record(record)) == list(long)
 
 
 def test_small_arrays_share_a_pack_and_a_large_one_has_its_own() -> None:
@@ -76,6 +91,8 @@ DATA = bytes(24)
         (pack([["w", "float32", [True, 6]]], DATA), "'w' has an invalid shape"),
         (pack([["w", "float32", [2.0, 3]]], DATA), "'w' has an invalid shape"),
         (pack([["w", "float32", [1] * 40]], DATA), "'w' has an invalid shape"),
+        (pack([["w", "float32", [0, 2**63]]]), "'w' has an invalid shape"),
+        (pack([]), "a pack holds no array"),
         (pack([["w", "object", [2, 3]]], DATA), "'w' holds object, not numbers"),
         (pack([["w", "(1000000,)f4", [6]]], DATA), "'w' holds .*, not numbers"),
         (pack([["w", ">f4", [6]]], DATA), "'w' holds >f4, not numbers"),
