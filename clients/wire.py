@@ -132,9 +132,9 @@ class _Pack:
 
 
 def _packs(arrays: Arrays) -> Iterator[_Pack]:
-    unknown = sorted({array.dtype.name for array in arrays.values()} - set(_DTYPES))
+    unknown = {str(one.dtype) for one in arrays.values() if one.dtype.name not in _DTYPES}
     if unknown:
-        raise ValueError(f"arrays of {', '.join(unknown)} cannot be sent")
+        raise ValueError(f"arrays of {', '.join(sorted(unknown))} cannot be sent")
     pack = _Pack()
     for name, array in arrays.items():
         listed = [name, array.dtype.name, list(array.shape)]

@@ -147,6 +147,7 @@ class Admission:
         return admitted
 
     def _warn(self, name: str) -> None:
+        name = brief(name, 80)  # what is kept of them is as short
         if name in self._warned or len(self._warned) > _MOST_WARNINGS:
             return
         self._warned.add(name)
@@ -155,7 +156,7 @@ class Admission:
                 "replies hold still more that was not asked for: dropped, and no longer named here"
             )
             return
-        _LOG.warning("replies hold %r, which was not asked for: dropped", brief(name, 80))
+        _LOG.warning("replies hold %r, which was not asked for: dropped", name)
 
 
 def _shown(value: Any) -> str:

@@ -41,7 +41,7 @@ from strategies.running.checkpoint_writer import CheckpointWriter
 from strategies.running.opening import open_run, roster_of
 from strategies.running.pooled import pooled_scores
 from strategies.running.progress import Progress, load_method
-from strategies.running.records import client_row, round_metrics, stop_if_all_failed_alike
+from strategies.running.records import FirstReplies, client_row, round_metrics
 from strategies.running.scores import global_scores, scores_of, without_clients
 from strategies.running.summary import save_model, summarise
 from strategies.waiting import gather
@@ -65,6 +65,7 @@ class FederatedRun:
         self._progress = Progress()
         self._header = header_of(config, self._space)
         self._writer = CheckpointWriter(self._directory.checkpoints, self._header)
+        self._first_replies = FirstReplies()
         self._failed = 0  # exchanges, since this process started
 
     def run(self, grid: Grid) -> None:
@@ -179,8 +180,6 @@ class FederatedRun:
         report = strategy.report
         if report is None:
             raise RunFailedError(f"{type(strategy).__name__} left no report of the round")
-        if server_round == 1:
-            stop_if_all_failed_alike(report)
         elapsed = time.perf_counter() - start
         metrics = round_metrics(server_round, report, elapsed)
         rows = [
@@ -189,7 +188,10 @@ class FederatedRun:
             )
             for reply in report.replies
         ]
-        self._progress.totals.add(report.replies, elapsed)
+        totals = self._progress.totals
+        totals.add(report.replies, elapsed)
+        if not (totals.bytes_up or totals.samples_processed):  # not a reply in any round
+            self._first_replies.check(report, len(self._roster.clients()))
         chosen = False
         every = self._config.evaluation.every
         # Where not everybody is asked at the end, the last round is no rival of those that all scored.

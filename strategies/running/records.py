@@ -9,8 +9,11 @@ from typing import Any
 from corolla.errors import RunFailedError
 from corolla.spaces.supernet import Supernet
 from corolla.tasks import Reply
+from corolla.types import ClientId
 from strategies.base import RoundReport
 from strategies.waiting import LOST, NOT_SENT, RESTARTED, UNFINISHED
+
+_ENOUGH = 5  # clients that fail alike
 
 
 def added(row: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,21 +66,30 @@ def client_row(
     return added(row, {**reply.metrics, **report.outcome.columns.get(reply.client, {})})
 
 
-def stop_if_all_failed_alike(report: RoundReport) -> None:
-    """Raise where the first round lost everybody for one reason: later rounds would lose them too.
+class FirstReplies:
+    """Ends a run where everybody fails for one reason before there is a first reply.
 
-    Reasons that differ in numbers alone (images, batches, seconds) are one.
+    Later rounds would lose the others too. A few clients that lie are no reason: so many must have been
+    asked, in as many rounds as that takes. Reasons that differ in numbers alone (images, batches, seconds)
+    are one.
     """
-    reasons = {re.sub(r"\d+", "#", failure.reason) for failure in report.failures}
-    if report.replies or len(reasons) != 1:
-        return
-    if any(
-        text in reason for reason in reasons for text in (NOT_SENT, UNFINISHED, LOST, RESTARTED)
-    ):
-        return  # nothing of the configuration's: later rounds may do better
-    raise RunFailedError(
-        f"all {len(report.failures)} clients of the first round failed in the same way: "
-        f"{report.failures[0].reason}\n"
-        "Nothing was learned. If a setting is the cause, correct it and start a new run; "
-        "if not, remove the cause and resume this run"
-    )
+
+    def __init__(self) -> None:
+        self._failed: dict[ClientId, str] = {}
+
+    def check(self, report: RoundReport, clients: int) -> None:
+        """Raise RunFailedError after a round without a reply; ``clients``: of the federation."""
+        self._failed |= {one.client: re.sub(r"\d+", "#", one.reason) for one in report.failures}
+        reasons = set(self._failed.values())
+        if len(reasons) != 1 or len(self._failed) < min(_ENOUGH, clients):
+            return
+        if any(
+            text in reason for reason in reasons for text in (NOT_SENT, UNFINISHED, LOST, RESTARTED)
+        ):
+            return  # nothing of the configuration's: later rounds may do better
+        raise RunFailedError(
+            f"all {len(self._failed)} clients that were asked failed in the same way: "
+            f"{report.failures[0].reason}\n"
+            "Nothing was learned. If a setting is the cause, correct it and start a new run; "
+            "if not, remove the cause and resume this run"
+        )

@@ -251,7 +251,7 @@ def test_what_a_client_says_of_its_decisions_cannot_stop_a_round(
         return told(self, own) | {"own_architecture": [99, 99, 99, 99]}
 
     monkeypatch.setattr(SpiderClient, "_told", boast)
-    with pytest.raises(Exception, match="all 3 clients of the first round failed in the same way"):
+    with pytest.raises(Exception, match="all 3 clients that were asked failed in the same way"):
         run(tmp_path / "other", *SPIDER, *ALL)
 
 
