@@ -65,8 +65,8 @@ class Uploads:
     """What nodes upload: which pieces came before, and how much each node may still send.
 
     Pieces of a reply lie in the SuperLink's memory, or on its disk, until the run takes them. For each
-    order that a node answers it may send ``largest_mib``. Counted is what the SuperLink took, so that
-    nobody uses up what is another's.
+    order that the SuperLink knows and a node answers first, that node may send ``largest_mib``. Counted is
+    what the SuperLink took, so that nobody uses up what is another's.
     """
 
     def __init__(self, largest_mib: int) -> None:
