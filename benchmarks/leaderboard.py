@@ -261,12 +261,8 @@ def _command(cell: Cell, options: argparse.Namespace) -> list[str] | None:
 
 def _runs(cell: Cell, options: argparse.Namespace, work: Path) -> Iterator[tuple[str, list[str]]]:
     """Return the runs of a cell, folder and overrides, in their order."""
-    root = options.root.absolute()
-    if cell.track == "d":
-        root = work / f"shift-s{cell.seed}"
-        if not root.is_dir():
-            write_shifted(options.root, root, seed=cell.seed)
-    rounds = options.rounds or (_half(cell) if cell.trial else None)
+    root = folder_of_images(cell, options.root, work)
+    rounds = options.rounds or (rounds_of_a_trial(cell) if cell.trial else None)
     stage = stage_of(cell.arm) if cell.track == "e" else None
     common = [*cell.overrides, *([] if rounds is None else [f"rounds={rounds}"])]
     if cell.source:
@@ -284,7 +280,18 @@ def _runs(cell: Cell, options: argparse.Namespace, work: Path) -> Iterator[tuple
         yield cell.name, [*common, *ours, *begin, *cheap]
 
 
-def _half(cell: Cell) -> int:
+def folder_of_images(cell: Cell, root: Path, work: Path) -> Path:
+    """Return the folder of a cell's images: ``root``, or one in ``work`` whose images are shifted."""
+    if cell.track != "d":
+        return root.absolute()
+    shifted = work / f"shift-s{cell.seed}"
+    if not shifted.is_dir():
+        write_shifted(root, shifted, seed=cell.seed)
+    return shifted
+
+
+def rounds_of_a_trial(cell: Cell) -> int:
+    """Return half of the cell's rounds."""
     return int(compose_values([*cell.overrides, "dataset.root=unused"])["rounds"]) // 2
 
 

@@ -10,7 +10,7 @@ from benchmarks.leaderboard_cells import TITLES, by_lot
 from benchmarks.leaderboard_table import OWN, closest_control, closest_rival, paired
 from corolla.records.atomic import write_text
 
-_BEGIN, _END = "<!-- leaderboard, written by benchmarks.leaderboard -->", "<!-- end -->"
+_END = "<!-- end -->"
 _HEAD = (
     "track",
     f"`{OWN}`",
@@ -59,15 +59,16 @@ def _lead(arms: Mapping[str, Any], other: str | None, key: str) -> str:
     return f"{lead[0]:+.1f}" + ("" if lead[1] is None else f" ± {lead[1]:.1f}")
 
 
-def insert(path: Path, lines: list[str]) -> None:
-    """Put ``lines`` between the page's marks.
+def insert(path: Path, lines: list[str], *, of: str = "benchmarks.leaderboard") -> None:
+    """Put ``lines`` between the page's marks of the benchmark ``of``.
 
     Raises:
         ValueError: it has none.
 
     """
-    before, begin, rest = path.read_text().partition(_BEGIN)
+    mark = f"<!-- {of.rpartition('.')[2]}, written by {of} -->"
+    before, begin, rest = path.read_text().partition(mark)
     _, end, after = rest.partition(_END)
     if not end:
-        raise ValueError(f"{path}: no lines {_BEGIN} and {_END}")
+        raise ValueError(f"{path}: no lines {mark} and {_END}")
     write_text(path, "\n".join([before + begin, *lines, end]) + after)

@@ -106,7 +106,8 @@ def test_the_summary_names_the_best_other_method_and_is_put_between_its_marks(
         "local": {"0": row(40.0), "1": row(40.0)},
     }
     path = tmp_path / "page.md"
-    path.write_text(f"before\n{leaderboard_summary._BEGIN}\nold\n{leaderboard_summary._END}\nafter")
+    mark = "<!-- leaderboard, written by benchmarks.leaderboard -->"
+    path.write_text(f"before\n{mark}\nold\n<!-- end -->\nafter")
     leaderboard_summary.insert(path, leaderboard_summary.table({"runs": {"a": arms}}))
     first, _, _, _, found, _, last = path.read_text().splitlines()
     assert (first, last) == ("before", "after")

@@ -1,0 +1,133 @@
+"""What was tried on Corolla's own method, one change at a time, with figures: also what did not help.
+
+    python -m benchmarks.ideas --root PATH [--work FOLDER] [--tracks b,a] [--ideas NAME,NAME]
+    python -m benchmarks.ideas --docs
+
+PATH holds CIFAR-10 as class folders (``train/<class>/``). As the leaderboard's tuning: the seed that is not
+reported, half of the rounds, one run an idea (about 100 seconds of a core). What is finished is skipped, what
+was interrupted goes on; ``results/ideas.json`` and the table in docs/corolla.md are written after each.
+A difference of two runs is noise below about half a point: the same settings with another seed of the
+initial weights differ by as much.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.leaderboard import Cell, folder_of_images, rounds_of_a_trial
+from benchmarks.leaderboard_cells import TITLES, TUNING_SEED, overrides_of
+from benchmarks.leaderboard_rows import scores
+from benchmarks.leaderboard_summary import insert
+from benchmarks.leaderboard_table import OWN
+from benchmarks.recording import read_raw, write_result
+from corolla.launch import plan_run, resume, start
+from corolla.records.run_directory import RunDirectory
+
+_NAME = "ideas"
+_PAGE = Path(__file__).parent.parent / "docs" / "corolla.md"
+_NOTHING = "as it is"
+_KEYS = ("validation", "deployed", "fine_tuned")
+
+IDEAS: dict[str, tuple[str, ...]] = {
+    _NOTHING: (),
+    "head penalised less": ("method.head_l2=0.001",),
+    "head penalised more": ("method.head_l2=0.1",),
+    "no pressure on absent classes": ("trainer.absent_count=0.001",),
+    "less server momentum": ("method.server_momentum=0.4",),
+    "more server momentum": ("method.server_momentum=0.8",),
+    "larger steps, less server momentum": (
+        "trainer.lr=0.05",
+        "trainer.lr_min=0.005",
+        "method.server_momentum=0.4",
+    ),
+    "smaller last steps": ("trainer.lr_min=0.0003",),
+    "smaller batches": ("batch_size=16",),
+    "smaller batches, smaller steps": (
+        "batch_size=16",
+        "trainer.lr=0.02",
+        "trainer.lr_min=0.002",
+    ),
+    "Nesterov": ("trainer.nesterov=true",),
+    "more weight decay": ("trainer.weight_decay=0.002",),
+    "label smoothing": ("trainer.label_smoothing=0.1",),
+    "two convolutions a stage": ("method.proposals.order=[width,depth]",),
+    "kernels of 5": ("method.proposals.order=[width,kernel]",),
+    "norms kept by the client": ("private=[norm]",),
+    "classifier kept by the client": ("private=[head]",),
+    "fine-tuning with a tenth of the step": ("evaluation.fine_tune_lr=0.001",),
+}
+"""What was tried: name -> overrides beside those of the leaderboard's arm."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run what is missing, one after another, and write results and table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--root", type=Path)
+    parser.add_argument("--work", type=Path, default=Path("runs/ideas"))
+    parser.add_argument("--tracks", default="b")
+    parser.add_argument("--ideas", default=",".join(IDEAS))
+    parser.add_argument("--docs", action="store_true", help="write the table alone")
+    options = parser.parse_args(arguments)
+    raw = read_raw(_NAME)
+    if options.docs:
+        insert(_PAGE, table(raw), of="benchmarks.ideas")
+        return
+    if options.root is None:
+        parser.error("--root: where is CIFAR-10?")
+    asked, tracks = options.ideas.split(","), options.tracks.split(",")
+    unknown = [*(set(asked) - set(IDEAS)), *(set(tracks) - set("abd"))]
+    if unknown:
+        parser.error(f"no {', '.join(sorted(unknown))}; there are {', '.join(IDEAS)}; a, b, d")
+    for track in tracks:
+        for idea in asked:
+            overrides = [*overrides_of(track, OWN), *IDEAS[idea]]
+            kept = raw.setdefault(track, {}).get(idea, {})
+            if kept.get("overrides") == overrides:
+                continue
+            row = _row(track, idea, overrides, options)
+            raw[track][idea] = {"overrides": overrides} | {key: row[key] for key in _KEYS}
+            write_result(_NAME, {}, raw)
+            insert(_PAGE, table(raw), of="benchmarks.ideas")
+
+
+def _row(
+    track: str, idea: str, overrides: list[str], options: argparse.Namespace
+) -> dict[str, Any]:
+    cell = Cell(track, OWN, TUNING_SEED, tuple(overrides))
+    folder = options.work.absolute() / f"{track}-{idea.replace(' ', '-').replace(',', '')}"
+    root = folder_of_images(cell, options.root, options.work.absolute())
+    ours = [f"seed={TUNING_SEED}", f"dataset.root={root}", f"rounds={rounds_of_a_trial(cell)}"]
+    cheap = ["engine=inline", "report=false", "tensorboard=false", f"run_dir={folder}"]
+    if not (folder / "summary.json").is_file():
+        begun = folder.is_dir()
+        run = resume(folder) if begun else start(plan_run([*overrides, *ours, *cheap]))
+        print(f"{track}, {idea}: {run.path}", flush=True)
+    row = scores(RunDirectory.open(folder))
+    print(", ".join(f"{key} {row[key]:.1f}" for key in _KEYS), flush=True)
+    return row
+
+
+def table(raw: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
+    """Return a table for each track: accuracies, and points more than as it is; best first."""
+    return [line for track in sorted(raw) for line in _table(TITLES[track], raw[track])]
+
+
+def _table(title: str, tried: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    base = tried.get(_NOTHING)
+    if base is None:
+        return
+    yield from ("", f"{title}:", "")
+    yield "| tried | settings | validation | test | after fine-tuning | more than as it is |"
+    yield "|---|---|---|---|---|---|"
+    for idea, row in sorted(tried.items(), key=lambda one: -one[1]["validation"]):
+        more = " / ".join(f"{row[key] - base[key]:+.1f}" for key in _KEYS)
+        values = " | ".join(f"{row[key]:.1f}" for key in _KEYS)
+        settings = ", ".join(f"`{text}`" for text in IDEAS.get(idea, ()))
+        yield f"| {idea} | {settings} | {values} | {more} |"
+
+
+if __name__ == "__main__":
+    main()
