@@ -13,6 +13,9 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.proto.message_pb2 import Message, Metadata
+from flwr.proto.node_pb2 import Node
 
 from tests.deployment.federation import ROOT, Federation, lines, wait_until
 
@@ -20,6 +23,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 SITE = "site-a"
 INTRUDER = "intruder"
 PROTOBUF = {"content-type": "application/protobuf"}
+REPLY = Message(metadata=Metadata(src_node_id=1, dst_node_id=2, reply_to_message_id="order"))
+PUSH = PushMessagesRequest(node=Node(node_id=1), messages_list=[REPLY])
+BODIES = {"/v1/fleet/push-messages": PUSH.SerializeToString()}  # the gate refuses a push of nothing
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +93,10 @@ def test_of_all_that_the_superlink_serves_only_the_fleet_api_is_behind_the_gate(
     with httpx.Client(verify=certificates, trust_env=False) as client:
         served = client.get(f"https://127.0.0.1:{federation.port}/openapi.json").json()["paths"]
         gate = f"https://127.0.0.1:{federation.sites_port}"
-        answers = {path: client.post(gate + path, headers=PROTOBUF) for path in served}
+        answers = {
+            path: client.post(gate + path, content=BODIES.get(path), headers=PROTOBUF)
+            for path in served
+        }
         docs = [client.get(gate + path).status_code for path in ("/", "/docs", "/openapi.json")]
     fleet = {path for path in served if path.startswith("/v1/fleet/")}
     fleet -= {"/v1/fleet/register-node", "/v1/fleet/unregister-node"}  # of nodes without keys
