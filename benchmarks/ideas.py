@@ -6,8 +6,7 @@
 PATH holds CIFAR-10 as class folders (``train/<class>/``). As the leaderboard's tuning: the seed that is not
 reported, half of the rounds, one run an idea (about 100 seconds of a core). What is finished is skipped, what
 was interrupted goes on; ``results/ideas.json`` and the table in docs/corolla.md are written after each.
-A difference of two runs is noise below about half a point: the same settings with another seed of the
-initial weights differ by as much.
+"another seed" is the noise: the same images of the same clients, but other weights, batches and cohorts.
 """
 
 from __future__ import annotations
@@ -23,29 +22,32 @@ from benchmarks.leaderboard_rows import scores
 from benchmarks.leaderboard_summary import insert
 from benchmarks.leaderboard_table import OWN
 from benchmarks.recording import read_raw, write_result
-from corolla.launch import plan_run, resume, start
+from corolla.config.compose import compose_values
+from corolla.launch import plan_of, resume, start
 from corolla.records.run_directory import RunDirectory
 
 _NAME = "ideas"
 _PAGE = Path(__file__).parent.parent / "docs" / "corolla.md"
 _NOTHING = "as it is"
+_OTHER_SEED = "another seed"
 _KEYS = ("validation", "deployed", "fine_tuned")
 
 IDEAS: dict[str, tuple[str, ...]] = {
     _NOTHING: (),
+    _OTHER_SEED: ("seed=8",),
     "head penalised less": ("method.head_l2=0.001",),
     "head penalised more": ("method.head_l2=0.1",),
     "no pressure on absent classes": ("trainer.absent_count=0.001",),
     "less server momentum": ("method.server_momentum=0.4",),
     "more server momentum": ("method.server_momentum=0.8",),
-    "larger steps, less server momentum": (
+    "larger steps and less server momentum": (
         "trainer.lr=0.05",
         "trainer.lr_min=0.005",
         "method.server_momentum=0.4",
     ),
     "smaller last steps": ("trainer.lr_min=0.0003",),
     "smaller batches": ("batch_size=16",),
-    "smaller batches, smaller steps": (
+    "smaller batches and steps": (
         "batch_size=16",
         "trainer.lr=0.02",
         "trainer.lr_min=0.002",
@@ -97,17 +99,25 @@ def _row(
     track: str, idea: str, overrides: list[str], options: argparse.Namespace
 ) -> dict[str, Any]:
     cell = Cell(track, OWN, TUNING_SEED, tuple(overrides))
-    folder = options.work.absolute() / f"{track}-{idea.replace(' ', '-').replace(',', '')}"
+    folder = _folder(options, track, idea)
     root = folder_of_images(cell, options.root, options.work.absolute())
     ours = [f"seed={TUNING_SEED}", f"dataset.root={root}", f"rounds={rounds_of_a_trial(cell)}"]
     cheap = ["engine=inline", "report=false", "tensorboard=false", f"run_dir={folder}"]
+    values = compose_values([*ours, *cheap, *overrides])
+    if idea == _OTHER_SEED:  # but the same images of the same clients
+        known = f"partition.path={_folder(options, track, _NOTHING) / 'partition.json'}"
+        values["partition"] = compose_values(["partition=file", known])["partition"]
     if not (folder / "summary.json").is_file():
-        begun = folder.is_dir()
-        run = resume(folder) if begun else start(plan_run([*overrides, *ours, *cheap]))
+        run = resume(folder) if folder.is_dir() else start(plan_of(values))
         print(f"{track}, {idea}: {run.path}", flush=True)
     row = scores(RunDirectory.open(folder))
     print(", ".join(f"{key} {row[key]:.1f}" for key in _KEYS), flush=True)
     return row
+
+
+def _folder(options: argparse.Namespace, track: str, idea: str) -> Path:
+    root: Path = options.work.absolute()
+    return root / f"{track}-{idea.replace(' ', '-')}"
 
 
 def table(raw: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
