@@ -259,13 +259,16 @@ def test_clean_removes_what_is_over_and_only_when_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     state, home = tmp_path / "state", tmp_path / "flower"
-    for name in ("over", "old", "now"):
+    over, old, now = (digit * 12 for digit in "0af")
+    others = state / "runs" / "photographs"
+    for name in (over, old, now, others.name):
         (state / "runs" / name / "site").mkdir(parents=True)
         (state / "runs" / name / "site" / "round-000001.safetensors").write_bytes(bytes(2**19))
-    ClientStore(state / "runs" / "over").note_finished()
+    ClientStore(state / "runs" / over).note_finished()
     ago_s = time.time() - 40 * 86_400
-    for path in [*(state / "runs" / "old").rglob("*"), state / "runs" / "old"]:
-        os.utime(path, (ago_s, ago_s))
+    for folder in (state / "runs" / old, others):
+        for path in [*folder.rglob("*"), folder]:
+            os.utime(path, (ago_s, ago_s))
     for age, name in enumerate(("c.a.0.1.0.22", "c.a.0.2.0.11", "other.b.1.0.0.33")):
         (home / "apps" / name).mkdir(parents=True)
         os.utime(home / "apps" / name, (age, age))
@@ -276,9 +279,9 @@ def test_clean_removes_what_is_over_and_only_when_told(
     assert "1.0 MiB could go; nothing was removed" in told
     assert "its run is finished" in told
     assert "untouched for 40 days" in told
-    assert len(list((state / "runs").iterdir())) == 3
+    assert len(list((state / "runs").iterdir())) == 4
     assert main([*command, "--delete"]) == 0
-    assert [path.name for path in (state / "runs").iterdir()] == ["now"]
+    assert {path.name for path in (state / "runs").iterdir()} == {now, others.name}
     assert sorted(path.name for path in (home / "apps").iterdir()) == [
         "c.a.0.2.0.11",
         "other.b.1.0.0.33",
@@ -288,4 +291,18 @@ def test_clean_removes_what_is_over_and_only_when_told(
     assert main(command) == 0
     assert "Nothing is left over" in capsys.readouterr().out
     assert main(["clean", str(tmp_path / "nowhere")]) == 2
+    for days in ("-1", "nan"):
+        assert main([*command, "--days", days, "--delete"]) == 2
+    assert len(list((state / "runs").iterdir())) == 2
     assert clean.old_bundles(tmp_path) == []
+
+
+def test_clean_refuses_a_folder_of_run_directories(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "runs" / ("0" * 12)
+    run.mkdir(parents=True)
+    (run / "config.yaml").touch()
+    assert main(["clean", str(tmp_path), "--days", "0", "--delete"]) == 2
+    assert "holds run directories" in " ".join(capsys.readouterr().err.split())
+    assert run.is_dir()

@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from corolla.errors import Fault, RefusedError
-from corolla.records.client_store import FINISHED
+from corolla.records.client_store import FINISHED, RUN_NAME
 
 _OUT = Console(soft_wrap=True)
 _DAY_S = 86_400.0
@@ -38,6 +38,13 @@ def clean_command(options: argparse.Namespace, console: Console) -> int:
         if folder is not None and not folder.is_dir():
             remedy = "Give the folder that the node was started with"
             raise RefusedError(Fault(key, str(folder), "is no folder", remedy))
+    if not options.days >= 0:  # nan too
+        raise RefusedError(Fault("--days", options.days, "is no number of days", "Give 0 or more"))
+    own = next((options.state_dir / "runs").glob("*/config.yaml"), None)
+    if own is not None:
+        problem = f"holds run directories ({own.parent}), not what a site keeps of runs"
+        remedy = "Give a site's state-dir; a run directory that nobody needs is yours to delete"
+        raise RefusedError(Fault("state_dir", str(options.state_dir), problem, remedy))
     found = list(left_by_runs(options.state_dir, days=options.days))
     if options.flower_home is not None:
         found += old_bundles(options.flower_home)
@@ -58,9 +65,14 @@ def clean_command(options: argparse.Namespace, console: Console) -> int:
 
 
 def left_by_runs(state_dir: Path, *, days: float, now_s: float | None = None) -> Iterator[Leftover]:
-    """Yield the states of runs that have deployed their models, or that nobody touched for ``days`` days."""
+    """Yield the states of runs that have deployed their models, or that nobody touched for ``days`` days.
+
+    Folders that no site has made, by their names, are none of ours.
+    """
     now_s = time.time() if now_s is None else now_s
     for folder in sorted((state_dir / "runs").glob("*/")):
+        if folder.is_symlink() or not RUN_NAME.fullmatch(folder.name):
+            continue
         touched_s = max((each.lstat().st_mtime for each in [folder, *folder.rglob("*")]), default=0)
         idle = (now_s - touched_s) / _DAY_S
         if (folder / FINISHED).exists():

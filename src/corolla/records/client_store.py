@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,9 @@ FORMAT_VERSION = 2
 
 PRIVATE = "private"
 """Name of the store, `ClientStore.apart`, of the parts of the model that are private to clients."""
+
+RUN_NAME = re.compile("[0-9a-f]{12}")
+"""What a node's folder of a run is called: the start of a digest of the run directory's path."""
 
 FINISHED = "finished"
 """In the root of a node's store once the run has deployed its model: `corolla clean` may remove it."""
