@@ -26,6 +26,7 @@ def last_line(reason: str | None, most: int = _MOST) -> str:
     lines = text[-4 * most :].strip().splitlines()
     line = lines[-1] if lines else ""
     if text.startswith("<class "):
-        line = line.partition("ClientAppException occurred. Message: ")[2] or line
+        for opening in ("ClientAppException occurred. Message: ", ">:<'"):
+            line = line.partition(opening)[2] or line
         line = line.removesuffix("'>")
     return brief(line, most)

@@ -181,7 +181,7 @@ class FederatedRun:
         if report is None:
             raise RunFailedError(f"{type(strategy).__name__} left no report of the round")
         elapsed = time.perf_counter() - start
-        metrics = round_metrics(server_round, report, elapsed)
+        metrics = round_metrics(server_round, report, elapsed, self._roster.unusable())
         rows = [
             client_row(
                 server_round, reply, report, space=self._space, batch_size=self._config.batch_size

@@ -10,7 +10,8 @@ from corolla.config.schema import RunConfig
 from corolla.errors import RunFailedError
 from corolla.records.run_directory import RunDirectory
 from corolla.types import ClientId
-from strategies.roster import NodeRoster, Roster, SimulatedRoster
+from strategies.node_roster import NodeRoster
+from strategies.roster import Roster, SimulatedRoster
 
 
 def open_run(path: Path, launch: str) -> RunDirectory:

@@ -21,8 +21,10 @@ def added(row: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
     return row | {key: value for key, value in more.items() if key not in row}
 
 
-def round_metrics(server_round: int, report: RoundReport, elapsed: float) -> dict[str, Any]:
-    """Return the line of a round that took ``elapsed`` seconds."""
+def round_metrics(
+    server_round: int, report: RoundReport, elapsed: float, unusable: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the line of a round that took ``elapsed`` seconds; ``unusable``: nodes, and why."""
     replies = report.replies
     metrics: dict[str, Any] = {
         "round": server_round,
@@ -30,6 +32,8 @@ def round_metrics(server_round: int, report: RoundReport, elapsed: float) -> dic
         "failures": len(report.failures),
         "failed": [failure.to_dict() for failure in report.failures],
     }
+    if unusable:
+        metrics["unusable"] = dict(unusable)
     for key in (
         "train_loss",
         "val_accuracy",

@@ -17,6 +17,7 @@ from corolla.cli import clean, operate
 from corolla.cli.main import main
 from corolla.errors import RefusedError
 from corolla.launch import create, plan_run, resume
+from corolla.records.checkpoints import CheckpointHeader
 from corolla.records.client_store import ClientStore
 from corolla.records.flower_run import flower_run, note_flower_run
 from corolla.records.json_files import write_json
@@ -25,6 +26,7 @@ from corolla.records.run_directory import RunDirectory
 from corolla.records.run_lock import LAUNCHING, RunLock, holder
 from corolla.records.standing import standing_of
 from corolla.records.sweep import Job
+from corolla.state import State
 from engines.flower_cli import FlowerCallError, FlowerCli, RunStatus
 from engines.inline import InlineEngine
 from tests.strategies.conftest import SMALL, power_cut, run
@@ -54,7 +56,12 @@ def test_standing_says_round_time_left_and_who_fails(
     assert standing_of(directory).state == "stopped"
     with directory.lock():
         directory.append_round(line(1, ["0"], b="not connected"))
-        directory.append_round(line(2, ["0", "b"], c="out of [memory]"))
+        rows = [(1, "0"), (2, "0"), (2, "b")]
+        directory.append_clients({"round": round, "client": client} for round, client in rows)
+        header = CheckpointHeader(method="m", space="s", space_fingerprint="f")
+        directory.checkpoints.save(State({}), round=2, header=header)
+        outside = {"unusable": {"site-d": "the site cannot take part [data-dir]"}}
+        directory.append_round(line(2, ["0", "b"], c="out of [memory]") | outside)
         ended_s = (directory.path / "metrics.jsonl").stat().st_mtime
         standing = standing_of(directory, now_s=ended_s + 4)
         assert standing.held_by == f"pid {os.getpid()} on {os.uname().nodename}"
@@ -84,13 +91,23 @@ def test_standing_says_round_time_left_and_who_fails(
     told = capsys.readouterr().out
     assert "stopped, round 2 of 5, 1 of 3 clients fail" in told
     assert "client c failed in round 2 (never answered): out of [memory]" in told
+    assert "site-d takes no part: the site cannot take part [data-dir]" in told
     assert f"corolla resume {directory.path}" in told
     monkeypatch.chdir(tmp_path)
     assert main(["status"]) == 0
     assert "runs/a: stopped, round 2 of 5" in capsys.readouterr().out
-    write_json(tmp_path / "runs" / "sweep.json", {"jobs": [vars(Job("a", [], {}))]})
+    jobs = [vars(Job(name, [], {})) for name in ("a", "b")]
+    write_json(tmp_path / "runs" / "sweep.json", {"jobs": jobs})
     assert main(["status", "runs"]) == 0
-    assert "runs/a: stopped, round 2 of 5" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "runs/a: stopped, round 2 of 5" in told
+    assert "runs/b: not begun" in told
+    (directory.path / "metrics.jsonl").write_text("")
+    assert main(["status", str(directory.path)]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("damaged, round 0 of 5")
+    assert "it does not hold the lines of round 1" in told
+    assert "corolla resume" not in told  # which refuses it
 
 
 @pytest.mark.slow
@@ -157,9 +174,18 @@ def test_the_run_of_a_launcher_that_was_killed_is_stopped_by_its_number(
         assert "corolla resume" not in told  # a second one beside it
         with mock.patch.object(FlowerCli, "stop", side_effect=FlowerCallError("no route")):
             assert main(["stop", str(directory.path)]) == 2
-        told = capsys.readouterr().err
-        assert "engine.address" in told
-        assert "no route" in told
+            told = capsys.readouterr().err
+            assert "engine.address" in told
+            assert "no route" in told
+            signalled: list[tuple[int, int]] = []
+            with (
+                mock.patch.object(os, "kill", lambda *told: signalled.append(told)),
+                mock.patch.object(operate, "_wait_until_free"),
+                directory.lock(),
+            ):
+                assert main(["stop", str(directory.path)]) == 0
+            assert signalled == [(os.getpid(), signal.SIGTERM)]  # it works on it here
+            assert "no route" in capsys.readouterr().out
 
 
 def test_the_run_that_flwr_run_started_is_stopped_on_its_machine_and_named_elsewhere(

@@ -89,10 +89,17 @@ def test_outside_a_terminal_every_round_is_one_plain_line(tmp_path: Path) -> Non
         everybody = {"personalised": {"test_accuracy": {"mean": 0.25}}}
         told = {"test_accuracy": 0.5, "val_accuracy": 0.625, "participants": ["0", "3"]}
         write(tmp_path / "metrics.jsonl", 1, **told, evaluation=everybody)
-        write(tmp_path / "metrics.jsonl", 2, mode="a", test_accuracy=None, failures=2)
+        write(
+            tmp_path / "metrics.jsonl",
+            2,
+            mode="a",
+            test_accuracy=None,
+            failures=2,
+            unusable={"b": "why"},
+        )
     assert out.getvalue() == (
         "round 1/3: 2 participants: test 50.0 %, validation 62.5 %; all clients: test 25.0 %\n"
-        "round 2/3: 2 failed\n"
+        "round 2/3: 2 failed; without b (corolla status says why)\n"
     )
 
 

@@ -45,6 +45,10 @@ def test_shared_models_have_a_table_of_their_own() -> None:
         ["tier 1", "1,200", "2.50", "1,500", "81.25"],
         ["tier 2", "1,200", "2.50", "1,500", "50.00"],
     ]
+    asked = {"final": "sample", "clients": 2, "known_clients": 9, "pooled": {"tier 1": entry}}
+    assert "over the test images of 2 of 9 clients" in str(
+        getattr(shared_models(asked), "title", "")
+    )
 
 
 def test_the_global_model_is_no_row_of_the_personalised_table() -> None:

@@ -13,7 +13,7 @@ from corolla.limits.caps import DataSizeCap, SpeedCap, with_caps
 from corolla.limits.client_limits import limits_of
 from corolla.records.client_names import client_of, directory_name
 from corolla.types import client_order, client_seed
-from strategies.roster import NodeRoster
+from strategies.node_roster import NodeRoster
 from tests.conftest import make_space
 from tests.fuzz.mutations import NUMBERS, ODD, TEXTS, TRICKY_NAMES
 from tests.strategies.test_identity import _Saying

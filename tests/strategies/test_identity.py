@@ -11,7 +11,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 
 from corolla.limits.caps import DataSizeCap, SpeedCap, with_caps
 from corolla.limits.client_limits import limits_of
-from strategies.roster import NodeRoster
+from strategies.node_roster import NodeRoster
 from tests.conftest import make_space
 from tests.strategies.test_roster import _Nodes
 
@@ -51,7 +51,11 @@ def _but(**changes: Any) -> dict[str, Any]:
 
 BAD = {
     "no message": (KeyError("no such class"), "its answer is not a message: KeyError"),
-    "an error": (Error(2, "a" * 10**6 + "\n\x1b[31mno data"), "did not say who it is: [31mno data"),
+    "an error": (Error(2, "a" * 10**6 + "\n\x1b[31mno data"), "takes no part: [31mno data"),
+    "what its client raised": (
+        Error(2, "<class 'clients.client_app.SiteRefusedError'>:<'the site (data-dir)'>"),
+        "takes no part: the site (data-dir)",
+    ),
     "no info": (RecordDict({}), "holds no `info`"),
     "arrays": (RecordDict({"info": ArrayRecord()}), "holds no `info`"),
     "no sizes": (_but(num_examples=_LEFT_OUT), "num_examples must be three numbers"),
@@ -87,11 +91,15 @@ def test_a_node_that_says_nonsense_is_ignored_by_name(
     if late:
         assert roster.nodes(grid) == {"site-a": 3}
         grid.join()
-    assert roster.nodes(grid) == {"site-a": 3}
+    for _ in range(2):  # the second time is no news
+        assert roster.nodes(grid) == {"site-a": 3}
     assert roster.clients() == ["site-a"]
     (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
-    assert warning.startswith("node 7")
-    assert ("key-of-7" in warning) == bool(grid.registered)
+    called = grid.registered.get(7, "node 7")
+    assert warning.startswith(called)
+    assert "node 7" in warning
+    assert list(roster.unusable()) == [called]
+    assert warning.endswith(f" takes no part: {roster.unusable()[called]}")
     assert problem in warning
     assert len(warning) < 500
     assert warning.isprintable()

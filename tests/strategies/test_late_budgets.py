@@ -18,7 +18,8 @@ from corolla.records.run_directory import RunDirectory
 from corolla.spaces.supernet import Supernet
 from corolla.state import State
 from strategies.base import CorollaStrategy
-from strategies.roster import TRAINED, NodeRoster
+from strategies.node_roster import NodeRoster
+from strategies.roster import TRAINED
 from strategies.running.federated_run import FederatedRun
 from tests.strategies.conftest import SMALL, strategy_of
 from tests.strategies.test_roster import _Nodes

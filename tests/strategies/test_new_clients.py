@@ -13,7 +13,8 @@ import pytest
 from corolla.errors import RefusedError, RunFailedError
 from corolla.launch import plan_run
 from corolla.records.run_directory import RunDirectory
-from strategies.roster import NodeRoster, SimulatedRoster
+from strategies.node_roster import NodeRoster
+from strategies.roster import SimulatedRoster
 from tests.strategies.conftest import SMALL, power_cut, results, resumed, run, strategy_state
 from tests.strategies.test_roster import _Nodes
 

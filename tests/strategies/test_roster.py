@@ -15,9 +15,10 @@ from clients.flower_internals import ErrorCode
 from corolla.errors import RunFailedError
 from corolla.spaces.architecture import Architecture
 from corolla.tasks import Task
-from strategies import roster as roster_module
+from strategies import node_roster as roster_module
 from strategies.exchange import Exchange, Order
-from strategies.roster import NodeRoster, SimulatedRoster
+from strategies.node_roster import NodeRoster
+from strategies.roster import SimulatedRoster
 
 
 class _Nodes:
@@ -103,7 +104,7 @@ def test_two_nodes_of_one_name_are_not_one_client(caplog: pytest.LogCaptureFixtu
 
 def test_a_node_that_cannot_say_who_it_is_is_left_out() -> None:
     assert NodeRoster(expected=2, deadline_s=1).nodes(_Nodes({3: None, 4: "b"})) == {"b": 4}
-    with pytest.raises(RunFailedError, match="none of the connected nodes said who it is"):
+    with pytest.raises(RunFailedError, match="none of the connected nodes can take part\nnode 3: "):
         NodeRoster(expected=1, deadline_s=1).nodes(_Nodes({3: None}))
 
 
@@ -111,7 +112,7 @@ def test_nodes_whose_question_was_lost_on_the_way_are_asked_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As where the way to the sites is cut for a while: Flower then calls the nodes unavailable."""
-    monkeypatch.setattr(roster_module, "_POLL_S", 0.01)
+    monkeypatch.setattr(roster_module, "POLL_S", 0.01)
     grid = _Nodes({3: "site-a"})
     honest, away = grid.answer, [1, 2]
 

@@ -154,8 +154,12 @@ def _conclude(directory: RunDirectory, *, report: bool) -> None:
     from corolla.cli import tables
 
     summary = directory.summary()
-    _OUT.print(tables.clients(summary))
-    _OUT.print(tables.headline(summary))
+    if summary["clients"]:
+        _OUT.print(tables.clients(summary))
+        _OUT.print(tables.headline(summary))
+    else:
+        why = "evaluation.final=none" if summary.get("final") == "none" else "all failed"
+        _OUT.print(f"No accuracies of clients at the end: {why}.")
     for shared in (tables.global_model(summary), tables.shared_models(summary)):
         if shared is not None:
             _OUT.print(shared)

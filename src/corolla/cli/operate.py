@@ -24,7 +24,7 @@ from corolla.records.phases import read_standing
 from corolla.records.run_directory import RunDirectory
 from corolla.records.run_lock import holder
 from corolla.records.standing import Standing, standing_of
-from corolla.records.sweep import Sweep, is_sweep, runs_of
+from corolla.records.sweep import Sweep, is_sweep
 
 if TYPE_CHECKING:
     from engines.superlink import SuperLinkEngine
@@ -41,12 +41,22 @@ def status_command(options: argparse.Namespace, console: Console) -> int:
     if path is not None and not is_sweep(path):
         _show(RunDirectory.open(path))
         return 0
-    below = sorted(one.parent for one in Path("runs").glob("**/config.yaml"))
-    found = below if path is None else runs_of(path)
+    if path is not None:
+        _list_sweep(Sweep.open(path))
+        return 0
+    found = sorted(one.parent for one in Path("runs").glob("**/config.yaml"))
     _list(found)
     if not found:
         _OUT.print("There is no run below runs/. Give a run's directory: corolla status RUN_DIR")
     return 0
+
+
+def _list_sweep(sweep: Sweep) -> None:
+    """Print a line for each of its runs, those that have not begun too."""
+    _list(sweep.runs())
+    for job in sweep.jobs:
+        if not sweep.begun(job):
+            _OUT.print(f"{sweep.run_dir(job)}: not begun", markup=False)
 
 
 def _list(run_dirs: Sequence[Path]) -> None:
@@ -67,17 +77,19 @@ def _line(standing: Standing, state: str) -> str:
 
 
 def _show(directory: RunDirectory) -> None:
-    standing = standing_of(directory)
     config, run_id = _config(directory), flower_run(directory.path)
-    state, told = standing.state, None
-    if _is_asked(config) and run_id is not None and not standing.finished:
+    told, going_on = None, None
+    if _is_asked(config) and run_id is not None and not directory.finished:
         told, going_on = _told(config, run_id)
-        if going_on is not None and standing.held_by is None:
-            state = going_on  # its launcher is gone, and it has not begun, or runs elsewhere
+    # After that, which takes seconds: what follows is all of one moment.
+    standing, at = standing_of(directory), read_standing(directory.path)
+    state = standing.state
+    if going_on is not None and standing.held_by is None and not standing.finished:
+        state = going_on  # its launcher is gone, and it has not begun, or runs elsewhere
     _OUT.print(_line(standing, state), highlight=False)
     if standing.held_by:
         _OUT.print(f"  held by {standing.held_by}", highlight=False, markup=False)
-        if at := read_standing(directory.path):
+        if at:
             _OUT.print(f"  at: {at}", highlight=False, markup=False)
     if told is not None:
         _OUT.print(f"  run {run_id} on the SuperLink: {told}", highlight=False, markup=False)
@@ -98,6 +110,10 @@ def _show(directory: RunDirectory) -> None:
         _OUT.print(text, highlight=False, markup=False)
     if len(failing) > _FAILING_SHOWN:
         _OUT.print(f"  and {len(failing) - _FAILING_SHOWN} more; metrics.jsonl has them")
+    for name, reason in (standing.last_round.get("unusable") or {}).items():
+        _OUT.print(f"  {name} takes no part: {reason}", highlight=False, markup=False)
+    for fault in standing.faults:
+        _OUT.print(f"  {fault}", highlight=False, markup=False)
     if state == "stopped":
         _OUT.print(f"  carry on with: corolla resume {directory.path}", highlight=False)
 
@@ -142,7 +158,7 @@ def stop_command(options: argparse.Namespace, console: Console) -> int:
     config, run_id = _config(directory), flower_run(directory.path)
     held_by = holder(directory.path)
     if _is_asked(config) and run_id is not None:
-        _superlink(config).stop_run(run_id)
+        _stop_there(config, run_id, held_by, directory.path)
     elif held_by is None:
         _OUT.print("Nobody works on this run; there is nothing to stop.")
     else:
@@ -152,9 +168,21 @@ def stop_command(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _stop_there(config: RunConfig, run_id: int, held_by: str | None, path: Path) -> None:
+    """Stop it by the SuperLink; where that cannot be reached, by whoever works on it here."""
+    try:
+        _superlink(config).stop_run(run_id)
+    except CorollaError as error:
+        if held_by is None:
+            raise
+        _OUT.print(str(error), highlight=False, markup=False)
+        _interrupt(held_by, path)
+        _OUT.print(f"Asked {held_by} itself to stop.", highlight=False, markup=False)
+
+
 def _stop_sweep(path: Path) -> None:
-    runs = Sweep.open(path).runs()
-    held = {one: holder(one) for one in (path, *runs)}
+    sweep = Sweep.open(path)
+    held = {one: holder(one) for one in (path, *sweep.runs())}
     working = {one: by for one, by in held.items() if by is not None}
     if not working:
         _OUT.print("Nobody works on this sweep; there is nothing to stop.")
@@ -165,7 +193,7 @@ def _stop_sweep(path: Path) -> None:
         _interrupt(by, one)
     for one in working:
         _wait_until_free(one)
-    _list(runs)
+    _list_sweep(sweep)
     _OUT.print(f"  carry on with: corolla resume {path}", highlight=False)
 
 

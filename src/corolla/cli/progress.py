@@ -223,7 +223,7 @@ def _round(metrics: dict[str, Any]) -> int:
 
 
 def _accuracies(metrics: dict[str, Any]) -> str:
-    """Return ': 5 participants: test 71.2 %, validation 73.0 %; all: test 68.0 %; 1 failed'.
+    """Return ': 5 participants: test 71.2 %, validation 73.0 %; all: test 68.0 %; 1 failed; without site-c'.
 
     What a round measures is of those who took part in it, right after they trained: no run is judged by that.
     """
@@ -244,4 +244,6 @@ def _accuracies(metrics: dict[str, Any]) -> str:
             parts.append(f"{whose}: {', '.join(told)}")
     if metrics.get("failures"):
         parts.append(f"{metrics['failures']} failed")
+    if isinstance(unusable := metrics.get("unusable"), dict):
+        parts.append(f"without {', '.join(map(str, unusable))} (corolla status says why)")
     return ": " + "; ".join(parts) if parts else ""

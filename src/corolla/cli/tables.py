@@ -109,7 +109,10 @@ def shared_models(summary: Mapping[str, Any]) -> Table | None:
     pooled: Mapping[str, Mapping[str, Any]] = summary.get("pooled", {})
     if not pooled:
         return None
-    title = "Accuracy over all test images together, %"
+    whose = "all test images"
+    if summary.get("final", "all") != "all":
+        whose = f"the test images of {summary['clients']:,} of {summary['known_clients']:,} clients"
+    title = f"Accuracy over {whose} together, %"
     table = Table(title=title, min_width=len(title))
     for heading in ("model", "params", "MMACs", "images", "test"):
         table.add_column(heading, justify="left" if heading == "model" else "right")

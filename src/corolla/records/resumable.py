@@ -59,7 +59,7 @@ def _progress_faults(directory: RunDirectory, header: CheckpointHeader) -> list[
     """Look at the checkpoint to go on from, and at what must agree with it."""
     checkpoint = directory.checkpoints.load_to_resume(header)
     done = 0 if checkpoint is None else checkpoint[0]
-    faults = _line_faults(directory, done)
+    faults = line_faults(directory, done)
     if checkpoint is None:
         return faults
     try:
@@ -78,7 +78,7 @@ def _progress_faults(directory: RunDirectory, header: CheckpointHeader) -> list[
     return faults
 
 
-def _line_faults(directory: RunDirectory, done: int) -> list[Fault]:
+def line_faults(directory: RunDirectory, done: int) -> list[Fault]:
     """Return a fault for each file of lines that lacks one of the rounds up to ``done``.
 
     Nothing that was lost with a crash is missed: lines of a round are on the disk before its

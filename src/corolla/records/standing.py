@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from corolla.errors import Fault
+from corolla.records.resumable import line_faults
 from corolla.records.run_directory import RunDirectory
 from corolla.records.run_lock import holder
 from corolla.types import ClientId, client_order
@@ -45,12 +47,15 @@ class Standing:
     since_s: float | None = None  # since that round ended
     left_s: float | None = None  # that the other rounds will take; None: not known
     clients: Mapping[ClientId, Attendance] = field(default_factory=dict)
+    faults: Sequence[Fault] = ()  # of records that do not go with the checkpoint
 
     @property
     def state(self) -> str:
-        """One of finished, running, stopped."""
+        """One of finished, damaged, running, stopped."""
         if self.finished:
             return "finished"
+        if self.faults:
+            return "damaged"
         return "stopped" if self.held_by is None else "running"
 
 
@@ -62,14 +67,18 @@ def standing_of(directory: RunDirectory, *, now_s: float | None = None) -> Stand
     rounds = int(yaml.safe_load(directory.config_text())["rounds"])
     lines = directory.metrics()
     held_by = holder(directory.path)
+    finished, faults = directory.finished, list[Fault]()
+    if held_by is None and not finished:  # nobody is writing them
+        faults = line_faults(directory, directory.checkpoints.round() or 0)
     if not lines:
-        return Standing(held_by=held_by, finished=directory.finished, done=0, rounds=rounds)
+        return Standing(held_by, finished, done=0, rounds=rounds, faults=faults)
     done = lines[-1]["round"]
     written_s = (directory.path / "metrics.jsonl").stat().st_mtime
     since_s = max(0.0, (time.time() if now_s is None else now_s) - written_s)
     return Standing(
         held_by=held_by,
-        finished=directory.finished,
+        finished=finished,
+        faults=faults,
         done=done,
         rounds=rounds,
         last_round=lines[-1],
