@@ -17,6 +17,8 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -77,6 +79,7 @@ def main() -> None:
         "overhead": lambda: _overhead(common, options.rounds, options.warmup, options.repeats),
         "supernet": _supernet,
         "first_round": lambda: _first_round(options.repeats),
+        "main_job": lambda: _main_job(options.repeats),
         "many_clients": lambda: _many_clients(common, options.repeats),
         "many_replies": lambda: _many_replies(options.repeats),
     }
@@ -187,6 +190,19 @@ def _first_round(repeats: int) -> list[dict[str, float]]:
     return found[1:]
 
 
+def _main_job(repeats: int) -> list[float]:
+    """Return the seconds that plain `corolla run` takes, once the files are in memory."""
+    found = []
+    for _ in range(repeats + 1):
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            command = [sys.executable, "-m", "corolla.cli.main", "run", f"run_dir={folder}/run"]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            found.append(time.perf_counter() - start)
+        print(f"the main job took {found[-1]:.1f} s")
+    return found[1:]
+
+
 def _many_clients(common: list[str], repeats: int) -> dict[str, Any]:
     """Return seconds per round and growth of the largest server process for 20 and 1,000 clients.
 
@@ -283,6 +299,7 @@ def _figures(raw: dict[str, Any]) -> dict[str, float]:
         ),
         "first_round_s": min(entry["wall_s"] for entry in raw["first_round"]),
         "first_round_cpu_s": min(entry["cpu_s"] for entry in raw["first_round"]),
+        "main_job_s": min(raw["main_job"]),
     }
 
 

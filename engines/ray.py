@@ -24,6 +24,7 @@ from corolla.errors import Fault, RunFailedError, is_number
 from engines import serving
 from engines.addresses import address_faults
 from engines.base import MOST_THREADS, count_fault
+from engines.scratch import scratch_folder
 from engines.serving import new_run_id, serve, telling
 from engines.virtual_nodes import load
 
@@ -33,6 +34,7 @@ LOG_NAME = "clients.log"
 LOGGER = logging.getLogger("corolla")
 _STARTS = 3  # of Ray, until it is taken for broken
 _ACTORS_PER_CPU = 8  # some wait for others; each holds torch in memory
+_LONGEST_BASE = 24  # what Ray and the prefix add takes up to 81 characters
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 OWN_PATIENCE_S = 300.0  # for this machine's first client process: a busy one takes a minute
 CLUSTER_PATIENCE_S = 900.0  # a cluster that grows on demand may have to start a machine first
@@ -153,9 +155,7 @@ class RayEngine:
     @contextmanager
     def _ray(self) -> Iterator[None]:
         """Connect to the cluster, or start Ray; leave it, or stop it, in the end."""
-        with tempfile.TemporaryDirectory(
-            prefix="corolla-", dir=_short(), ignore_cleanup_errors=True
-        ) as scratch:
+        with scratch_folder(_short()) as scratch:
             with _environment(self._threads, loopback=self._on_loopback()):
                 import ray
 
@@ -292,4 +292,4 @@ def _end_ray(ray: Any, scratch: str) -> None:
 def _short() -> Path:
     """Return where Ray's files go: a socket's path may have 107 characters."""
     base = Path(tempfile.gettempdir())
-    return Path("/tmp") if len(str(base)) > 30 and os.name == "posix" else base
+    return Path("/tmp") if len(str(base)) > _LONGEST_BASE and os.name == "posix" else base

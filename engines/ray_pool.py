@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import ActorHandleNotFoundError, RayError
 
 from corolla.errors import RunFailedError
 
@@ -87,9 +88,12 @@ class ProcessPool:
         self.idle.append(process)
 
     def end(self, process: Any) -> None:
-        """End a process, which may be dead already."""
+        """End a process, which may be dead already: by itself, or with Ray."""
         self._seen.discard(process)
-        ray.kill(process)
+        # An exchange that was broken off is closed by the garbage collector, when Ray may have stopped.
+        if ray.is_initialized():
+            with suppress(ActorHandleNotFoundError):  # of an earlier Ray
+                ray.kill(process)
 
     def require_some(self, *, busy: int) -> None:
         """Return while there is hope. Raises RunFailedError where there are, and will be, no processes."""

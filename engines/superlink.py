@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 import time
 import tomllib
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from engines.addresses import address_faults
 from engines.base import LOG_NAME, run_failed
 from engines.flower_cli import FlowerCallError, FlowerCli, RunStatus, write_connection
 from engines.project import project_root
+from engines.scratch import scratch_folder
 from engines.submission import GIVE_UP_S, RETRY_S, submit, wait_for_end
 
 LOGGER = logging.getLogger(__name__)
@@ -141,7 +141,7 @@ class SuperLinkEngine:
     @contextmanager
     def _workspace(self) -> Iterator[tuple[Path, FlowerCli]]:
         """Yield a temporary directory and Flower's command line for the SuperLink."""
-        with tempfile.TemporaryDirectory(prefix="corolla-") as folder:
+        with scratch_folder() as folder:
             workspace = Path(folder)
             if self._address is None:
                 yield workspace, FlowerCli(connection=self._connection, home=None)

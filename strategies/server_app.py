@@ -21,8 +21,13 @@ def main(grid: Grid, context: Context) -> None:
     text = str(context.run_config.get("config", ""))
     if not text:
         outlive_errors()
-        run_by_flower(grid, context)
-        return
+        try:
+            run_by_flower(grid, context)
+        except RefusedError as error:
+            refused = RefusedError(error.faults)
+        else:
+            return
+        raise refused  # outside the handler: Flower prints a traceback, and all that led to it
     config, faults = parse_config(yaml.safe_load(text))
     if config is None:
         raise RefusedError(faults)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -213,6 +214,7 @@ class TestExistingCluster:
             yield file.read_text().split()[0]
         finally:
             command.stop()
+            shutil.rmtree(scratch, ignore_errors=True)
 
     def test_clients_run_on_both_nodes_and_one_of_them_is_killed(
         self, cluster: str, run_dir: Path, tmp_path: Path

@@ -173,3 +173,10 @@ def test_a_cluster_without_room_ends_the_run_and_one_that_grows_is_used() -> Non
     threading.Timer(0.5, lambda: held.__setitem__(0, 1)).start()
     assert len(ask(grows, [message(1000), message(1001)])) == 2
     assert wanted == [2]
+
+
+def test_an_exchange_that_is_closed_after_ray_has_stopped_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    ProcessPool(object, capacity=lambda: 1, patience_s=60).end(object())

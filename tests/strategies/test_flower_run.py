@@ -69,8 +69,11 @@ def test_an_engine_is_not_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
         RefusedError, match=r"overrides='engine=ray': `flwr run` is the engine already"
-    ):
+    ) as refused:
         flwr_run(overrides="rounds=1 engine=ray")
+    # Flower prints the traceback before it: nothing of where the fault was found.
+    assert refused.value.__context__ is None
+    assert refused.traceback[-1].path.name == "server_app.py"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -21,6 +21,11 @@ def holder(run_dir: Path) -> str | None:
     return _holder(run_dir / ".lock") or _holder(run_dir / LAUNCHING)
 
 
+def is_held(lock: Path) -> bool:
+    """Tell whether a process holds the lock on this file."""
+    return _holder(lock) is not None
+
+
 def _holder(lock: Path) -> str | None:
     try:
         with lock.open(encoding="utf-8", errors="replace") as file:
