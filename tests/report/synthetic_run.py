@@ -154,6 +154,8 @@ class _Writer:
             "bytes_down": sum(row["bytes_down"] for row in lines),
             "bytes_up": sum(row["bytes_up"] for row in lines),
         }
+        if failed:
+            line["unusable"] = {"<site>": "the site cannot take part (data-dir)"}
         if run.searched:
             line["policy_entropy"] = 0.88 * float(np.exp(-number / run.rounds))
         if number % 5 == 0 or number == run.rounds:

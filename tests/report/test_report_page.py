@@ -115,6 +115,7 @@ def test_the_run_is_described_with_its_failures_by_name(page: str) -> None:
         "torch\u00a02.15.0",
         "3\u00a0min 07\u00a0s",
         "Failed exchanges: 2",
+        "<site> (the site cannot take part (data-dir))",
         "no reply within 3600 s",
         "weights hold NaN: stages.2.1.expand",
     ):

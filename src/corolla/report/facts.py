@@ -88,9 +88,17 @@ def facts(run: Run, *, brief: bool = False) -> list[tuple[str, str]]:
         ("images processed", None if samples is None else count(samples)),
         ("traffic", f"{size(down)} down, {size(up)} up"),
         ("failed exchanges", str(failed)),
+        ("sites that took no part", listing(unusable(run)) or None),
         ("clients beyond their limits", _beyond(run.summary)),
     ]
     return [(name, value) for name, value in pairs if value and value not in (DASH, "?")]
+
+
+def unusable(run: Run) -> list[str]:
+    """Return the connected nodes that took no part in some round, each with its last reason."""
+    lines = [mapping(line.get("unusable")) for line in run.rounds]
+    found = {name: reason for line in lines for name, reason in line.items()}
+    return [f"{name} ({reason})" for name, reason in found.items()]
 
 
 def _scored(summary: Mapping[str, Any]) -> str | None:

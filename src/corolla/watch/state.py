@@ -12,7 +12,7 @@ from typing import Any
 
 from corolla.records.phases import read_standing
 from corolla.report.facts import failures
-from corolla.report.load import Run, load_run, number
+from corolla.report.load import Run, load_run, mapping, number
 from corolla.report.wording import duration, listing, percent
 
 _FILES = ("config.yaml", "metrics.jsonl", "clients.jsonl", "summary.json", "gain.json")
@@ -50,6 +50,7 @@ def state_of(run_dir: Path) -> dict[str, Any]:
         "now": _now(run_dir) if alive else "",
         "time left": _left(run) if alive else "",
         "failed exchanges": str(failed.total) if failed else "",
+        "take no part": listing(list(mapping(last.get("unusable")))),
     }
     return {
         "name": run.name,
