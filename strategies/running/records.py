@@ -22,7 +22,10 @@ def added(row: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def round_metrics(
-    server_round: int, report: RoundReport, elapsed: float, unusable: Mapping[str, str]
+    server_round: int,
+    report: RoundReport,
+    elapsed: float,
+    unusable: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return the line of a round that took ``elapsed`` seconds; ``unusable``: nodes, and why."""
     replies = report.replies
