@@ -12,6 +12,7 @@ from corolla.report.darts_looks import short_name
 from corolla.report.groups import grouped
 from corolla.report.load import load_run
 from corolla.report.measures import MEASURES, in_words, over_seeds
+from corolla.report.wording import plural
 from corolla.types import client_order
 
 _MOST_ROWS, _MOST_TOLD = 40, 10  # clients; whose architectures take four lines each
@@ -61,7 +62,9 @@ def clients(summary: Mapping[str, Any]) -> Table:
 def headline(summary: Mapping[str, Any]) -> Table:
     """Return mean, spread and worst decile over all clients, or over those that were asked at the end."""
     known = summary.get("known_clients", summary["clients"])
-    of = f" of {known:,}" if summary.get("final", "all") != "all" else ""
+    who = plural(summary["clients"], "client")
+    if summary.get("final", "all") != "all":
+        who = f"{summary['clients']:,} of {known:,} clients"
     tuned = summary.get("fine_tuned", {})
     own = "deployed"
     if tuned and summary.get("deploy") == "fine_tuned":  # equal scores say nothing
@@ -77,7 +80,7 @@ def headline(summary: Mapping[str, Any]) -> Table:
     if tuned and own == "deployed":
         text = f"deployed + {summary['fine_tuned']['epochs']} epochs of fine-tuning"
         rows.append((text, summary["fine_tuned"]["test_accuracy"]))
-    return _spreads(f"Test accuracy over {summary['clients']:,}{of} clients, %", rows)
+    return _spreads(f"Test accuracy over {who}, %", rows)
 
 
 def global_model(summary: Mapping[str, Any]) -> Table | None:
