@@ -163,7 +163,7 @@ def _trial(options: argparse.Namespace, track: str, arm: str, lr: float, *more: 
 def _steps(options: argparse.Namespace) -> Iterator[Cell]:
     """Return the trials of step sizes; a control takes what its search has."""
     for track, arm in _asked(options):
-        if not ARMS[arm].sizes_of:
+        if not ARMS[arm].tuned_as:
             yield from (_trial(options, track, arm, lr) for lr in STEP_SIZES)
 
 
@@ -172,7 +172,7 @@ def _parameters(options: argparse.Namespace) -> Iterator[Cell]:
     tuned = Tuned(read_raw(_name(options)))
     for track, arm in _asked(options):
         best = tuned.best_step(track, arm)
-        if ARMS[arm].sizes_of or best is None:
+        if ARMS[arm].tuned_as or best is None:
             continue
         key, values = ARMS[arm].grid or ("", ())
         yield from (_trial(options, track, arm, best, f"{key}={value}") for value in values)

@@ -45,6 +45,7 @@ class Arm:
         grid: key and values of the parameter that is tuned; the default, which is not in it, is tried with
             the step sizes.
         sizes_of: the search whose finished run gives a control by lot its sizes.
+        tuned_as: the arm whose step size and parameter it takes.
         space: whose larger version the GPU's is, one of `LARGE`.
 
     """
@@ -54,6 +55,7 @@ class Arm:
     stage: Stage = "own"
     grid: tuple[str, tuple[float | str, ...]] | None = None
     sizes_of: str | None = None
+    tuned_as: str | None = None
     space: str = "elastic_cnn_64"
 
 
@@ -210,7 +212,6 @@ ARMS: dict[str, Arm] = {
     "spider": _fixed(
         "spider_small", tracks="f", grid=("method.lambda_local", (0.001, 0.1)), space=_MIXED
     ),
-    "spider_by_lot": _fixed("spider_small", "method/search=random", tracks="f", space=_MIXED),
     "perfedrlnas_cells": _fixed(
         "perfedrlnas", _SETTLED, *_CELLS, tracks="f", grid=_STEP, space=_MIXED
     ),
@@ -259,15 +260,41 @@ def by_lot(search: str) -> str:
 def control(search: str, *more: str) -> Arm:
     """Return the control: what `perfednas` makes of random architectures of the search's sizes."""
     overrides = ("method=perfednas", "method/proposals=like_sizes", *more)
-    return Arm(overrides, ARMS[search].tracks, sizes_of=search)
+    arm = ARMS[search]
+    return Arm(overrides, arm.tracks, sizes_of=search, tuned_as=search, space=arm.space)
 
 
-SEARCHES = ("perfedrlnas", "perfednas_forest", "corolla_near_cap")
+def _with(arm: str, *more: str) -> Arm:
+    """Return the arm with its search left out: the same training, an architecture by another rule."""
+    return replace(ARMS[arm], overrides=(*ARMS[arm].overrides, *more), grid=None, tuned_as=arm)
+
+
 _BY_LOT = _ours("method/proposals=like_sizes")
-ARMS |= {by_lot(search): control(search, _SETTLED) for search in SEARCHES[:2]}
 ARMS |= {
-    by_lot(search): replace(_BY_LOT, sizes_of=search) for search in ("corolla", "corolla_near_cap")
+    by_lot(search): control(search, _SETTLED)
+    for search in ("perfedrlnas", "perfednas_forest", "fedrlnas")
 }
+ARMS |= {
+    by_lot("fedpnas"): control("fedpnas", _SETTLED, "private=[head,fc.,stages.2.]"),
+    by_lot("perfedrlnas_cells"): control("perfedrlnas_cells", _SETTLED, *_CELLS),
+    by_lot("fedrlnas_cells"): control("fedrlnas_cells", _SETTLED, *_CELLS),
+}
+ARMS |= {
+    by_lot(search): replace(_BY_LOT, sizes_of=search, tuned_as=search)
+    for search in ("corolla", "corolla_near_cap")
+}
+for _arm, _key in {
+    "superfednas": "method.tiers.by",
+    "deepfednas": "method.tiers.by",
+    "fedoras": "method.tiers.by",
+    "hapfnas": "method/personal_search",
+    "spider": "method/search",
+}.items():  # of these the lot is drawn among all that fit the client or its tier
+    ARMS |= {
+        f"{_arm}_by_lot": _with(_arm, f"{_key}=random"),
+        f"{_arm}_costliest": _with(_arm, f"{_key}=costliest"),
+    }
+SEARCHES = [arm for arm in ARMS if by_lot(arm) in ARMS]
 
 _WIDER: dict[str, Sequence[Mapping[str, object]]] = {
     "stages": (
@@ -334,7 +361,7 @@ class Tuned:
 
     def of(self, track: str, arm: str) -> tuple[float | None, tuple[str, ...]]:
         """Return step size and parameter; those of track a where nothing was tried, else none."""
-        arm = ARMS[arm].sizes_of or arm
+        arm = ARMS[arm].tuned_as or arm
         for where in (track, "a"):
             tried = self._tried.get(where, {}).get(arm, {})
             if all(f"{step:g}" in tried for step in STEP_SIZES):  # not in the middle of them

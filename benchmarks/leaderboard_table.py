@@ -26,7 +26,6 @@ from benchmarks.oracle import lines as oracle_lines
 from benchmarks.recording import read_figures, read_raw
 
 OWN = "corolla"  # the method that is to lead
-_LOT = "perfednas_by_lot"  # of searches that have no control of their own sizes
 _TIERED = ("heterofl", "fedrolex", "fiarse", "fedavg_smallest")
 _STEPS = ", ".join(f"{lr:g}" for lr in STEP_SIZES)
 _BY_GLOBAL = ", ".join(f"`{name}`" for name, arm in ARMS.items() if arm.stage == "global")
@@ -50,9 +49,11 @@ needs, with momentum and `absent_count`. They count as parts of ours, not as oth
 of the lead is the network and what all could take over.
 
 `*_by_lot` is a search's control: random architectures of the sizes that it proposed and deployed, shuffled
-among clients of the same cap. `perfednas_by_lot` is one uniform draw per client, `perfednas_costliest` the
-costliest that fits. On track e new clients are served by the stage of the method (searched by evaluations,
-adapted, or the frozen model); {_BY_GLOBAL} by their global
+among clients of the same cap; of SPIDER, HAPFNAS and the searches of tiers (`superfednas`, `deepfednas`,
+`fedoras`) the same training with every decision by chance, among all that fit, so that sizes may differ:
+`*_costliest` decides for the costliest that fits. `perfednas_by_lot` is one uniform draw per client,
+`perfednas_costliest` the costliest that fits. On track e new clients are served by the stage of the method
+(searched by evaluations, adapted, or the frozen model); {_BY_GLOBAL} by their global
 model; `local` trains on its own, for as long as the others. Then all are fine-tuned alike. Arms that are
 missing there have no model for a client that they do not know (SFL, pFedHN, FML, FedBN, LG-FedAvg, FedMN,
 those that exchange predictions), or FedAvg's (FedRoD).
@@ -105,8 +106,8 @@ def figures(raw: Mapping[str, Any]) -> dict[str, float]:
             control = closest_control(arms, key)
             if control:
                 _add(found, f"lead_over_own_network_{key}_{track}", arms[OWN], arms[control], key)
-        for search in (OWN, *SEARCHES):
-            lot = by_lot(search) if by_lot(search) in arms else _LOT
+        for search in SEARCHES:
+            lot = by_lot(search)
             name = f"lead_over_lot_{track}" if search == OWN else f"{search}_over_lot_{track}"
             if search in arms and lot in arms:
                 _add(found, name, arms[search], arms[lot], "deployed")

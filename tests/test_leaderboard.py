@@ -86,11 +86,13 @@ def test_searches_are_compared_with_their_own_controls() -> None:
         "corolla_by_lot": {"0": row(59.0)},  # no rival: a variant of ours
         "fedavg_of_corolla": {"0": row(59.5)},  # nor this
         "perfedrlnas": {"0": row(58.0)},
-        "perfednas_by_lot": {"0": row(50.0)},
+        "perfedrlnas_by_lot": {"0": row(50.0)},
     }
-    found = figures({"runs": {"a": arms, "b": {a: arms[a] for a in arms if a != "corolla_by_lot"}}})
+    without = {arm: arms[arm] for arm in arms if arm != "corolla_by_lot"}
+    other = arms | {"corolla_by_lot": {"0": row(50.0)}}
+    found = figures({"runs": {"a": arms, "b": other, "d": without}})
     assert (found["lead_over_lot_a"], found["lead_over_lot_b"]) == (1.0, 10.0)
-    assert found["lead_over_lot"] == 5.5
+    assert found["lead_over_lot"] == 5.5  # where there is a control
     assert found["perfedrlnas_over_lot_a"] == 8.0
     assert found["lead_deployed_a"] == 2.0
     assert found["lead_over_own_network_deployed_a"] == 0.5
