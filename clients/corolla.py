@@ -11,6 +11,7 @@ from torch import nn
 from clients.subnet import PersonalClient
 from corolla.settings import Positive, Share, settings
 from corolla.spaces.architecture import Architecture
+from corolla.spaces.supernet import Supernet
 from corolla.spaces.within import inside
 from corolla.tasks import Task
 from corolla.training.fitted_head import fit_head
@@ -34,7 +35,7 @@ class CorollaClient(PersonalClient):
     settings: CorollaClientSettings
 
     def _train(self, model: nn.Module, task: Task) -> TrainResult:
-        inner = slices_inside(task)
+        inner = slices_inside(task, self._site.space)
         if not inner or not self.settings.inner_share:
             return super()._train(model, task)
         site = self._site
@@ -65,8 +66,8 @@ class CorollaClient(PersonalClient):
         return samples, False, _LOSS
 
 
-def slices_inside(task: Task) -> list[Architecture]:
+def slices_inside(task: Task, space: Supernet) -> list[Architecture]:
     """Return the architectures of the round that lie inside the task's own."""
     flat, length = list(task.extra.get("slices", [])), len(task.architecture.choices)
     found = [Architecture.of(flat[at : at + length]) for at in range(0, len(flat), length)]
-    return [one for one in found if inside(one, task.architecture)]
+    return [one for one in found if inside(space, one, task.architecture)]

@@ -26,7 +26,7 @@ def test_the_head_changes_what_is_deployed_and_nothing_that_travels(tmp_path: Pa
 
 
 def test_a_new_clients_head_is_fitted_to_it_on_the_finished_body(tmp_path: Path) -> None:
-    arm = ("method=corolla", *ONE, "new_clients=1")
+    arm = ("method=corolla", "method.proposals.order=[others]", *ONE, "new_clients=1")
     trained = run(tmp_path / "trained", *arm)
     stage = ("stage=new_clients", f"from={trained.path}", "clients_per_round=1")
     new = run(tmp_path / "new", *arm, *stage)
@@ -35,3 +35,13 @@ def test_a_new_clients_head_is_fitted_to_it_on_the_finished_body(tmp_path: Path)
     learnt = [name for name in model if "running_" not in name and "num_batches" not in name]
     changed = {name for name in learnt if not np.array_equal(weights[name], model[name])}
     assert changed == {"head.classifier.weight", "head.classifier.bias"}
+
+
+def test_clients_of_all_tiers_train_where_one_network_lacks_arrays_of_a_smaller_one(
+    tmp_path: Path,
+) -> None:
+    """A stage as wide as the one before has no convolution on its shortcut, which narrower ones have."""
+    tiers = ("cap=tiers", "cap.shares=[0.21,0.25]", "method.inner_share=1")
+    found = run(tmp_path / "a", "method=corolla", *(o for o in ONE if o not in TINY), *tiers)
+    assert [line["failures"] for line in found.metrics()] == [0]
+    assert len({entry["macs"] for entry in found.summary()["per_client"].values()}) == 2

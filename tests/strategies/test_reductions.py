@@ -44,7 +44,8 @@ REDUCTIONS: list[Any] = [
     ("apfl method.alpha=1.0 method.mix=outputs", BOTH, ALPHA_1),
     ("apfl method.alpha=0.0 method.mix=weights", BOTH, ALPHA_0),
     ("apfl method.alpha=0.0 method.mix=outputs", BOTH, ALPHA_0),
-    ("corolla method.head_l2=null method.server_momentum=0 trainer.absent_count=1", FIRST,
+    ("corolla method/proposals=costliest method.inner_share=0 method.head_l2=null method.server_momentum=0"
+     " trainer.absent_count=1", BOTH,
      {f"fedavg method.architecture=largest {BALANCED}": "supernet=model test_accuracy"}),
     ("ditto method.lambda_local=0.0", BOTH, {LOCAL: "deployed test_accuracy", "fedavg": "model"}),
     ("ditto method.lambda_local=5", BOTH, {LOCAL: "!deployed", "fedavg": "model"}),

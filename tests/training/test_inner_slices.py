@@ -24,14 +24,26 @@ INNER = SPACE.smallest()
 
 
 def test_what_lies_inside_lies_as_in_the_supernet() -> None:
-    assert inside(INNER, WHOLE)
-    assert not inside(WHOLE, WHOLE)
-    assert not inside(SPACE.largest(), WHOLE)
+    assert inside(SPACE, INNER, WHOLE)
+    assert not inside(SPACE, WHOLE, WHOLE)
+    assert not inside(SPACE, SPACE.largest(), WHOLE)
     state = SPACE.initial_state(0)
     twice = Within(SPACE, WHOLE).cut(SPACE.cut(state, WHOLE), INNER)
     once = SPACE.cut(state, INNER)
     assert twice.keys() == once.keys()
     assert all(np.array_equal(twice[name], once[name]) for name in once)
+
+
+def test_what_has_arrays_that_the_outer_one_lacks_does_not_lie_inside() -> None:
+    """Another operation on an edge, or a convolution on a shortcut whose ends differ; numbers are lower."""
+    cells = make_space("darts_small")
+    assert cells.dimensions[0].choices[4:6] == ("dil_conv_3x3", "dil_conv_5x5")
+    lower, upper = (cells.largest().with_choice(0, number) for number in (4, 5))
+    assert not inside(cells, lower, upper)
+    blocks = make_space("mobilenetv3_8")
+    names = [dimension.name for dimension in blocks.dimensions]
+    wide = blocks.smallest().with_choice(names.index("mb1.width"), 1)  # now as wide as mb2
+    assert not inside(blocks, blocks.smallest(), wide)
 
 
 ARRAYS = SPACE.cut(SPACE.initial_state(0), WHOLE)

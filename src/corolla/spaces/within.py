@@ -12,18 +12,11 @@ class Within(Supernet):
     """Architectures of ``space`` with no choice above those of ``whole``, under the same numbers.
 
     Its supernet is ``whole``'s network, in which they lie as they do in the space's: leading channels, centre
-    crops. Its arrays are those of `Supernet.cut`.
-
-    Raises:
-        ValueError: regions of ``space`` are not those of its shapes.
-
+    crops. Its arrays are those of `Supernet.cut`. Not all of these architectures need to lie inside ``whole``
+    (`inside`): of two operations on an edge one has other arrays than the other.
     """
 
     def __init__(self, space: Supernet, whole: Architecture) -> None:
-        if type(space).regions is not Supernet.regions:
-            raise ValueError(
-                f"architectures of {space.name!r} do not lie inside each other by shape"
-            )
         kept = zip(space.dimensions, whole.choices, strict=True)
         super().__init__(
             name=space.name,
@@ -43,7 +36,13 @@ class Within(Supernet):
         return self._space.blank(architecture)
 
 
-def inside(inner: Architecture, outer: Architecture) -> bool:
-    """Return whether ``inner`` is another architecture than ``outer`` and has no choice above its."""
+def inside(space: Supernet, inner: Architecture, outer: Architecture) -> bool:
+    """Return whether ``inner`` is not ``outer``, and all its arrays lie inside those of ``outer``."""
     pairs = zip(inner.choices, outer.choices, strict=True)
-    return inner != outer and all(own <= top for own, top in pairs)
+    if inner == outer or any(own > top for own, top in pairs):
+        return False
+    whole = space.shapes(outer)
+    return all(
+        name in whole and all(own <= top for own, top in zip(shape, whole[name], strict=True))
+        for name, shape in space.shapes(inner).items()
+    )

@@ -23,6 +23,7 @@ from corolla.spaces.space import SearchSpace
 from corolla.types import ClientId, generator
 
 OTHERS = "others"
+_WIDTHS = ("width", "expand")  # kinds that grow unless an order is given
 _LOT = 0x9207  # keeps these draws apart from others of the same seed
 
 
@@ -30,8 +31,9 @@ _LOT = 0x9207  # keeps these draws apart from others of the same seed
 class GrowthSettings:
     """In which order kinds of dimensions grow; a kind is the last word of a dimension's name."""
 
-    # such as [depth, width, others]; without "others" kinds that are not named stay at their smallest
-    order: Sequence[str]
+    # Such as [depth, width, others]; without "others" kinds that are not named stay at their smallest.
+    # None: the widths and expansions of the space, or all kinds of a space that has neither.
+    order: Sequence[str] | None
     shuffle: bool = False  # the control by lot: any dimension of the kind in turn may grow next
 
 
@@ -41,15 +43,16 @@ class Growth(Unlearning):
     settings: GrowthSettings
 
     def __init__(self, *, settings: GrowthSettings, context: SearchContext) -> None:
-        self._space, self._order = context.space, [str(kind) for kind in settings.order]
-        self._seed = context.seed if settings.shuffle else None
+        self._space, self._seed = context.space, context.seed if settings.shuffle else None
         there = [*dict.fromkeys(map(_kind, (d.name for d in self._space.dimensions))), OTHERS]
+        usual = [kind for kind in _WIDTHS if kind in there] or [OTHERS]
+        self._order = usual if settings.order is None else [str(kind) for kind in settings.order]
         for kind in self._order:
             if self._order.count(kind) > 1:
                 remedy = "Name each kind once"
                 raise RefusedError(Fault("order", self._order, f"names {kind} twice", remedy))
-        if not {*self._order} & {*there}:
-            problem = f"names no kind of dimension of {self._space.name}"
+        if unknown := [kind for kind in self._order if kind not in there]:
+            problem = f"{', '.join(unknown)}: no kind of dimension of space {self._space.name!r}"
             raise RefusedError(Fault("order", self._order, problem, f"Take of {', '.join(there)}"))
 
     @cached_property
