@@ -15,6 +15,8 @@ Groups: ``b``, ``a``, ``d``: the method on that track; ``orders``: its families 
 from __future__ import annotations
 
 import argparse
+import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,7 +79,7 @@ ORDERS: dict[str, tuple[str, ...]] = {_NOTHING: ()} | {
 }
 SEARCHES: dict[str, tuple[str, ...]] = {
     _NOTHING: (),
-    _OTHER_SEED: ("seed=8",),
+    _OTHER_SEED: ("seed=8", f"cap.seed={TUNING_SEED}"),
     "by lot": ("method/proposals=random",),
     "by lot, settled": ("method/proposals=random", "method.settle=0.6"),
     "settled": ("method.settle=0.6",),
@@ -88,6 +90,7 @@ SEARCHES: dict[str, tuple[str, ...]] = {
     "one policy, settled": ("method.proposals.policy.shared=true", "method.settle=0.6"),
     "larger policy steps": ("method.proposals.policy.lr=2",),
     "reward by accuracy": ("method/reward=accuracy",),
+    "the best of five at the end": ("method.final_draws=4",),
     "forest": (
         "method/proposals=evolution",
         "method.proposals.initial=2",
@@ -150,7 +153,12 @@ def _row(
     if idea == _OTHER_SEED:  # but the same images of the same clients
         known = f"partition.path={_folder(options, group, _NOTHING) / 'partition.json'}"
         values["partition"] = compose_values(["partition=file", known])["partition"]
+    said, given = folder.with_suffix(".json"), json.dumps(overrides)
+    if folder.is_dir() and said.is_file() and said.read_text() != given:
+        folder.rename(folder.with_name(f"{folder.name}.before-{time.strftime('%Y%m%d-%H%M%S')}"))
     if not (folder / "summary.json").is_file():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        said.write_text(given)
         run = resume(folder) if folder.is_dir() else start(plan_of(values))
         print(f"{group}, {idea}: {run.path}", flush=True)
     row = scores(RunDirectory.open(folder))

@@ -53,7 +53,6 @@ from benchmarks.leaderboard_summary import insert, table
 from benchmarks.leaderboard_table import OWN, figures, page
 from benchmarks.recording import read_raw, write_result
 from corolla.config.compose import compose_values
-from corolla.records.environment import collect_environment
 from corolla.records.run_directory import RunDirectory
 
 _DOCS = Path(__file__).parents[1] / "docs"
@@ -70,6 +69,7 @@ class Cell:
     arm: str
     seed: int
     overrides: tuple[str, ...]  # of the track and the arm; seed and folders come beside them
+    searched: tuple[str, ...] = ()  # overrides of the search whose sizes it takes
     trial: str = ""  # of a tuning: what is tried, as in "0.1" or "0.1 method.mu=0.1"
     tuned: str = ""  # of a row: what it takes of a tuning, written likewise
 
@@ -87,8 +87,12 @@ class Cell:
 
     @property
     def settings(self) -> str:
-        """What the results keep of the overrides, to see whether they have changed since."""
-        return hashlib.sha256(" ".join(self.overrides).encode()).hexdigest()[:8]
+        """What the results keep of all that the row comes from, to see whether it has changed since."""
+        every = [*self.overrides, *self.searched]
+        if self.track == "e":
+            stage = stage_of(self.arm, self.overrides)
+            every += [] if stage in (None, self.overrides) else [*(stage or ())]
+        return hashlib.sha256(" ".join(every).encode()).hexdigest()[:8]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -112,6 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     if options.root is None:
         parser.error("--root: where is CIFAR-10?")
+    if options.rounds is not None:
+        options.work /= f"trial-{options.rounds}"  # finished cells stay where they are
     _refuse_unknown(parser, "track", options.tracks, TRACKS)
     _refuse_unknown(parser, "arm", options.arms, ARMS)
     for trials in (_steps, _parameters) if options.tune else (_reported,):
@@ -152,12 +158,14 @@ def _row(options: argparse.Namespace, found: Tuned, track: str, arm: str, seed: 
     lr, more = found.of(track, arm)
     settings = overrides_of(track, arm, lr=lr, more=more, large=options.large)
     tuned = " ".join((f"{lr or DEFAULT_STEP:g}", *more))
-    return Cell(track, arm, seed, settings, tuned=tuned)
+    search = ARMS[arm].sizes_of
+    searched = _row(options, found, track, search, seed).overrides if search else ()
+    return Cell(track, arm, seed, settings, searched, tuned=tuned)
 
 
 def _trial(options: argparse.Namespace, track: str, arm: str, lr: float, *more: str) -> Cell:
     settings = overrides_of(track, arm, lr=lr, more=more, large=options.large)
-    return Cell(track, arm, TUNING_SEED, settings, " ".join((f"{lr:g}", *more)))
+    return Cell(track, arm, TUNING_SEED, settings, trial=" ".join((f"{lr:g}", *more)))
 
 
 def _steps(options: argparse.Namespace) -> Iterator[Cell]:
@@ -263,21 +271,23 @@ def _runs(cell: Cell, options: argparse.Namespace, work: Path) -> Iterator[tuple
     """Return the runs of a cell, folder and overrides, in their order."""
     root = folder_of_images(cell, options.root, work)
     rounds = options.rounds or (rounds_of_a_trial(cell) if cell.trial else None)
-    stage = stage_of(cell.arm) if cell.track == "e" else None
+    stage = stage_of(cell.arm, cell.overrides) if cell.track == "e" else None
     common = [*cell.overrides, *([] if rounds is None else [f"rounds={rounds}"])]
-    if cell.source:
-        trained = f"{cell.source}-train" if cell.track == "e" else cell.source
-        common.append(f"method.proposals.run={work / trained}")
+
+    def sizes(name: str) -> list[str]:
+        return [f"method.proposals.run={work / name}"] if cell.source else []
+
     ours = [f"seed={cell.seed}", f"dataset.root={root}"]
     cheap = ["engine=inline", "report=false", "tensorboard=false"]
     if cell.track == "e":
         common += trained_by(cell.arm)
     name = cell.name if stage is None else f"{cell.name}-train"
-    yield name, [*common, *ours, f"run_dir={work / name}", *cheap]
+    first = f"{cell.source}-train" if cell.track == "e" else str(cell.source)
+    yield name, [*common, *sizes(first), *ours, f"run_dir={work / name}", *cheap]
     if stage is not None:
         search = [f"rounds={min(_STAGE_ROUNDS, rounds or _STAGE_ROUNDS)}", "stage=new_clients"]
-        begin = [*stage, *search, f"from={work / name}", f"run_dir={work / cell.name}"]
-        yield cell.name, [*common, *ours, *begin, *cheap]
+        begin = [*search, f"from={work / name}", f"run_dir={work / cell.name}"]
+        yield cell.name, [*stage, *sizes(str(cell.source)), *ours, *begin, *cheap]
 
 
 def folder_of_images(cell: Cell, root: Path, work: Path) -> Path:
@@ -315,9 +325,7 @@ def _record(cell: Cell, options: argparse.Namespace) -> None:
         tried[cell.trial] = row["validation"]
     else:
         runs = raw.setdefault("runs", {}).setdefault(cell.track, {}).setdefault(cell.arm, {})
-        commit = collect_environment(seed=cell.seed, device="cpu")["commit"]
-        known = {"settings": cell.settings, "tuned": cell.tuned, "commit": commit}
-        runs[str(cell.seed)] = known | row
+        runs[str(cell.seed)] = {"settings": cell.settings, "tuned": cell.tuned} | row
     _write(options, raw)
 
 

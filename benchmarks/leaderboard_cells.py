@@ -30,7 +30,6 @@ SERVER_IMAGES = ("server_set=held_out", "server_set.images=1000")  # of methods 
 _MIXED = "darts_s2_mixed_small"
 Stage = Literal["own", "global", "alone"]
 """How an arm serves new clients: its method's stage, FedAvg's on its global model, or training alone."""
-_STAGE = "+method.new_clients.strategy=strategies.new_clients.FrozenFedAvg"
 
 
 @dataclass(frozen=True)
@@ -271,13 +270,13 @@ def _with(arm: str, *more: str) -> Arm:
 
 _BY_LOT = _ours("method/proposals=like_sizes")
 ARMS |= {
-    by_lot(search): control(search, _SETTLED)
-    for search in ("perfedrlnas", "perfednas_forest", "fedrlnas")
+    by_lot(search): control(search, _SETTLED) for search in ("perfedrlnas", "perfednas_forest")
 }
+_SAME = "method.proposals.same_for_all=true"
 ARMS |= {
-    by_lot("fedpnas"): control("fedpnas", _SETTLED, "private=[head,fc.,stages.2.]"),
     by_lot("perfedrlnas_cells"): control("perfedrlnas_cells", _SETTLED, *_CELLS),
-    by_lot("fedrlnas_cells"): control("fedrlnas_cells", _SETTLED, *_CELLS),
+    by_lot("fedrlnas"): control("fedrlnas", _SETTLED, _SAME),
+    by_lot("fedrlnas_cells"): control("fedrlnas_cells", _SETTLED, _SAME, *_CELLS),
 }
 ARMS |= {
     by_lot(search): replace(_BY_LOT, sizes_of=search, tuned_as=search)
@@ -361,12 +360,13 @@ class Tuned:
 
     def of(self, track: str, arm: str) -> tuple[float | None, tuple[str, ...]]:
         """Return step size and parameter; those of track a where nothing was tried, else none."""
+        by_lot = ARMS[arm].sizes_of  # its method has not the parameters of the search's
         arm = ARMS[arm].tuned_as or arm
         for where in (track, "a"):
             tried = self._tried.get(where, {}).get(arm, {})
             if all(f"{step:g}" in tried for step in STEP_SIZES):  # not in the middle of them
                 lr, *more = self._best(tried).split(" ")
-                return float(lr), tuple(more)
+                return float(lr), () if by_lot else tuple(more)
         return None, ()
 
     def best_step(self, track: str, arm: str) -> float | None:
@@ -387,7 +387,15 @@ def trained_by(arm: str) -> tuple[str, ...]:
     return ("clients=100", "new_clients=0") if alone else ()
 
 
-def stage_of(arm: str) -> tuple[str, ...] | None:
-    """Return what is added on track e to the run on the new clients; None: there is none."""
-    added: dict[Stage, tuple[str, ...] | None] = {"own": (), "global": (_STAGE,), "alone": None}
-    return added[ARMS[arm].stage]
+def stage_of(arm: str, overrides: Sequence[str]) -> tuple[str, ...] | None:
+    """Return what of ``overrides`` the run on track e's new clients has; None: there is none.
+
+    Arms that serve them by their global model do it as FedAvg, whose clients keep no model of their own.
+    """
+    if ARMS[arm].stage == "alone":
+        return None
+    if ARMS[arm].stage == "own":
+        return tuple(overrides)
+    shared = [one for one in overrides if not one.startswith("method")]
+    (name,) = (one.partition("=")[2] for one in overrides if one.startswith("method="))
+    return (*shared, "method=fedavg", f"method.name={name}")

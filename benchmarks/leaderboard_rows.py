@@ -40,7 +40,10 @@ def scores(
     costs = {key: sum(each[key] for each in runs) for key in _COSTS}
     own = list(counted.values())
     deployed = "as_trained" if summary.get("as_trained") else ""
+    lost = sum(line["failures"] for line in (trained or run).metrics())
     return {
+        "commit": (trained or run).environment().get("commit"),
+        "lost_replies": lost,
         "deployed": percent(deployed),
         "worst_decile": percent(deployed, "worst_decile"),
         "validation": percent("", split="val_accuracy"),

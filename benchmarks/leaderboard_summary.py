@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.leaderboard_cells import TITLES, by_lot
-from benchmarks.leaderboard_table import OWN, closest_control, closest_rival, paired
+from benchmarks.leaderboard_table import OWN, closest_control, closest_rival, paired, points
 from corolla.records.atomic import write_text
 
 _END = "<!-- end -->"
 _HEAD = (
     "track",
     f"`{OWN}`",
-    "closest other arm",
+    "closest other method",
     "ahead",
     "ahead after fine-tuning",
     "ahead of others given its network",
-    "ahead of a lottery",
+    "ahead of random shapes of its sizes",
     "seeds",
 )
 
@@ -40,7 +40,8 @@ def _rows(runs: Mapping[str, Mapping[str, Any]]) -> Iterator[list[str]]:
             _mean(arms[OWN]),
             f"`{best}` {_mean(arms[best])}",
             _lead(arms, best, "deployed"),
-            _lead(arms, tuned or best, "fine_tuned"),
+            _lead(arms, tuned or best, "fine_tuned")
+            + (f" (`{tuned}`)" if tuned not in (None, best) else ""),
             _lead(arms, closest_control(arms, "deployed"), "deployed"),
             _lead(arms, by_lot(OWN), "deployed"),
             ", ".join(arms[OWN]),
@@ -56,7 +57,7 @@ def _lead(arms: Mapping[str, Any], other: str | None, key: str) -> str:
     lead = paired(arms[OWN], arms.get(other, {}), key) if other else None
     if lead is None:
         return "-"
-    return f"{lead[0]:+.1f}" + ("" if lead[1] is None else f" ± {lead[1]:.1f}")
+    return points(lead)
 
 
 def insert(path: Path, lines: list[str], *, of: str = "benchmarks.leaderboard") -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import rankdata
 from scipy.stats import t as student
 
 from benchmarks.leaderboard_cells import (
@@ -39,9 +40,11 @@ classifier on frozen features (its column *global* is without it), FedRep and Fe
 `fedavg_plain` train by the per-client balanced softmax, and are scored with the client's class prior
 ([scoring](scoring.md)). Step size ({_STEPS}) and one parameter of the method are the best on the
 validation images of seed {TUNING_SEED}, by the same budget of trials; 0.03 and the default where none was
-tried, which is most arms as yet. Costs are of all rounds: MB of all messages, thousands of images trained on
-(not those of fine-tuning and of heads fitted at the end), MB that a client keeps. Memory is what training
-takes by our estimate, MiB.
+tried, which is most arms as yet. Seeds draw their clients' images from the same 50,000, so that the tuning's
+are in part those of the reported seeds. Costs are of all rounds: MB of all messages, thousands of images
+trained on (not those of fine-tuning and of heads fitted at the end), MB that a client keeps. Memory is what
+training takes by our estimate, MiB. *Lost* beside an arm: so many replies of clients failed. *Global* is
+scored with the client's class prior, but for FedRoD's, whose global head is to have none.
 
 `fedavg_of_corolla` is FedAvg of the largest network of our method's family, `fiarse_of_corolla` FIARSE of it,
 with our `absent_count`; `fedavg_smallest_of_corolla` is FedAvg of the family's smallest member that track c
@@ -53,10 +56,11 @@ among clients of the same cap; of SPIDER, HAPFNAS and the searches of tiers (`su
 `fedoras`) the same training with every decision by chance, among all that fit, so that sizes may differ:
 `*_costliest` decides for the costliest that fits. `perfednas_by_lot` is one uniform draw per client,
 `perfednas_costliest` the costliest that fits. On track e new clients are served by the stage of the method
-(searched by evaluations, adapted, or the frozen model); {_BY_GLOBAL} by their global
-model; `local` trains on its own, for as long as the others. Then all are fine-tuned alike. Arms that are
-missing there have no model for a client that they do not know (SFL, pFedHN, FML, FedBN, LG-FedAvg, FedMN,
-those that exchange predictions), or FedAvg's (FedRoD).
+(searched by evaluations, adapted, or the frozen model; FedPer's with the head that it began with, until
+fine-tuning); {_BY_GLOBAL}
+by their global model; `local` trains on its own, for as long as the others. Then all are fine-tuned alike.
+Arms that are missing there have no model for a client that they do not know (SFL, pFedHN, FML, FedBN,
+LG-FedAvg, FedMN, those that exchange predictions), or FedAvg's (FedRoD).
 
 `fedmn` needs a network with pools of modules, so its is LeNet with three alternatives of two layers. FedTP's
 vision transformer trains on 81 images a second of one core, this space's middle network on 4,300: a cell
@@ -78,8 +82,9 @@ _ORACLE = """\
 test images of 8 clients in two halves. In points: standard deviations of architectures, of client x
 architecture, and of the noise of one training on one half; what a choice on one half gains over a draw by
 lot on the other, one network for all or each client its best, ± its standard error over clients; the same
-when the chosen one is trained anew, which is architecture alone; what a choice without noise would gain.
-Where that is below one point no search among equals can win a point.""".splitlines()
+when the chosen one is trained anew, which is architecture alone; what architecture alone would gain by a
+choice without noise. Where that is below one point no search among equals can win a point. In 40 of the
+60 rounds.""".splitlines()
 Rows = Mapping[str, Mapping[str, Any]]  # arm -> seed -> row
 
 
@@ -159,8 +164,9 @@ def _closest(others: Rows, arms: Rows, key: str) -> str | None:
 
 
 def _best_arm(arms: Rows, key: str) -> str | None:
-    """Return the arm with the largest mean over its seeds; None where none has one."""
-    means = {arm: _mean(rows.values(), key) for arm, rows in arms.items()}
+    """Return, of the arms with most seeds, that with the largest mean; None where none has one."""
+    most = max(map(len, arms.values()), default=0)
+    means = {arm: _mean(rows.values(), key) for arm, rows in arms.items() if len(rows) == most}
     known = {arm: mean for arm, mean in means.items() if mean is not None}
     return max(known, key=lambda arm: known[arm]) if known else None
 
@@ -222,6 +228,9 @@ def page(raw: Mapping[str, Any], *, large: bool = False) -> str:
             "",
             "## Mean rank over tracks, deployed",
             "",
+            "Variants of ours are left out. On a track all are ranked by the seeds that all of them have;",
+            "equals share their mean rank. Arms that have run on more tracks come first.",
+            "",
             "| arm | rank | tracks |",
             "|---|---|---|",
         ]
@@ -246,8 +255,9 @@ def _table(track: str, arms: Rows, *, large: bool) -> Iterator[str]:
         rows = list(arms[arm].values())
         tuned = dict.fromkeys(map(_tuned, rows))
         settings = [text.replace(" method.", ", ") for text in tuned]
+        lost = sum(row.get("lost_replies", 0) for row in rows)
         cells = [
-            arm,
+            f"{arm} (lost {lost})" if lost else arm,
             spread(rows, "deployed"),
             _behind(arms, arm, "deployed"),
             spread(rows, "worst_decile"),
@@ -336,7 +346,13 @@ def _behind(arms: Rows, arm: str, key: str) -> str:
     lead = paired(arms[best], arms[arm], key)
     if lead is None:
         return "-"
-    return f"{lead[0]:.1f}" + ("" if lead[1] is None else f" ± {lead[1]:.1f}")
+    return points(lead).removeprefix("+")
+
+
+def points(lead: tuple[float, float | None]) -> str:
+    """Return a difference with its sign, and half its interval where there is one."""
+    mean = round(lead[0], 1) + 0.0  # no -0.0
+    return f"{mean:+.1f}" + ("" if lead[1] is None else f" ± {lead[1]:.1f}")
 
 
 def _cost(rows: Sequence[Mapping[str, Any]], key: str, scale: float, *, digits: int = 0) -> str:
@@ -355,14 +371,18 @@ def spread(rows: Sequence[Mapping[str, Any]], key: str, *, scale: float = 1.0) -
 
 
 def mean_ranks(runs: Mapping[str, Rows]) -> dict[str, tuple[float, int]]:
-    """Return each arm's mean rank (1: best) over its tracks, and their number; best first."""
-    ranks: dict[str, list[int]] = {}
-    for arms in runs.values():
-        means = {a: np.mean([row["deployed"] for row in rows.values()]) for a, rows in arms.items()}
-        for rank, arm in enumerate(sorted(means, key=lambda arm: -means[arm]), start=1):
-            ranks.setdefault(arm, []).append(rank)
+    """Return each method's mean rank (1: best) over its tracks, and their number; most tracks first."""
+    ranks: dict[str, list[float]] = {}
+    for every in runs.values():
+        arms = {arm: rows for arm, rows in every.items() if arm == OWN or OWN not in arm}
+        common = set.intersection(*(set(rows) for rows in arms.values())) if arms else set()
+        if not common:
+            continue
+        means = [np.mean([rows[s]["deployed"] for s in sorted(common)]) for rows in arms.values()]
+        for arm, rank in zip(arms, rankdata([-mean for mean in means]), strict=True):
+            ranks.setdefault(arm, []).append(float(rank))
     found = {arm: (float(np.mean(ranked)), len(ranked)) for arm, ranked in ranks.items()}
-    return dict(sorted(found.items(), key=lambda item: item[1]))
+    return dict(sorted(found.items(), key=lambda item: (-item[1][1], item[1][0])))
 
 
 def _commit() -> str:

@@ -32,6 +32,7 @@ from corolla.config.unbuilt import check_unbuilt
 from corolla.launch import plan_run, start
 from corolla.records.run_directory import RunDirectory
 from corolla.spaces.architecture import Architecture
+from tests.strategies.test_reductions import weights_of
 
 
 def row(deployed: float, fine_tuned: float = 50.0) -> dict[str, Any]:
@@ -188,7 +189,13 @@ def test_the_interval_by_hand() -> None:
 
 
 def test_ranks_are_means_over_tracks() -> None:
-    assert mean_ranks(RUNS) == {"corolla": (1.0, 1), "fedavg": (2.0, 2), "local": (2.0, 2)}
+    """By the seeds that all have, equals share a rank, variants of ours have none."""
+    found = mean_ranks(RUNS)
+    assert found == {"corolla": (1.0, 1), "fedavg": (2.0, 2), "local": (2.0, 2)}
+    assert list(found)[-1] == "corolla"  # on fewer tracks
+    arms = RUNS["a"] | {"knn_per": {"0": row(57.0)}, "corolla_by_lot": {"1": row(99.0)}}
+    ranks = mean_ranks({"a": arms})
+    assert ranks == {"corolla": (1, 1), "fedavg": (2.5, 1), "knn_per": (2.5, 1), "local": (4, 1)}
 
 
 def test_the_page_shows_every_track_and_the_commands() -> None:
@@ -368,12 +375,23 @@ def test_new_clients_and_controls_are_cells_of_two_runs(
     leaderboard.main([*arguments, "--tracks", "e", "--arms", arms, "--seeds", "0"])
     said = capsys.readouterr().out
     assert said.count(": deployed ") == 4, said
-    run = RunDirectory.open(tmp_path / "work" / "e-local-s0")
+    work = tmp_path / "work" / "trial-3"
+    run = RunDirectory.open(work / "e-local-s0")
     own = run.summary()["as_trained"]["test_accuracy"]["per_client"]
     assert scores(run, new_only=True)["deployed"] == 100 * own["4"]
-    stage = RunDirectory.open(tmp_path / "work" / "e-ditto-s0")
-    trained = RunDirectory.open(tmp_path / "work" / "e-ditto-s0-train")
+    stage = RunDirectory.open(work / "e-ditto-s0")
+    trained = RunDirectory.open(work / "e-ditto-s0-train")
     assert list(stage.summary()["per_client"]) == ["4"]
+    shared, deployed = weights_of(trained, "strategy/model/"), stage.client_model("4")[1]
+    (stem, *_) = (name for name in shared if name.endswith("conv.weight"))
+    assert np.array_equal(
+        shared[stem], deployed[stem]
+    )  # the global model, not one that never trained
+    searched, lot = (
+        RunDirectory.open(work / f"e-{arm}-s0").summary()["per_client"]["4"]["macs"]
+        for arm in ("perfedrlnas", "perfedrlnas_by_lot")
+    )
+    assert lot == pytest.approx(searched, rel=0.06)  # sizes of new clients, not of old ones
     row = scores(stage, trained=trained, new_only=True)
     assert row["samples"] >= trained.summary()["costs"]["samples_processed"]
     assert row["client_state_bytes"] > 0
@@ -421,8 +439,14 @@ def test_the_queue_runs_cells_once_and_goes_on(
     assert started == ["run", "run"]
     leaderboard.main(arguments)
     assert started == ["run", "run"]  # nothing is left to do
-    arguments[5] = "2"  # other rounds: another run, and the old folder is kept
+    made = leaderboard.overrides_of  # other settings: another run, and the old folder is kept
+    monkeypatch.setattr(
+        leaderboard, "overrides_of", lambda *a, **k: (*made(*a, **k), "batch_size=8")
+    )
     leaderboard.main(arguments)
     assert started == ["run"] * 4
-    assert len(list((tmp_path / "work").glob("*.before-*"))) == 2
-    assert capsys.readouterr().out.count("deployed 60.0") == 6
+    assert len(list((tmp_path / "work" / "trial-1").glob("*.before-*"))) == 2
+    arguments[5] = "2"  # other rounds: folders of their own
+    leaderboard.main(arguments)
+    assert len(list((tmp_path / "work" / "trial-2").glob("*-s0"))) == 2
+    assert capsys.readouterr().out.count("deployed 60.0") == 8

@@ -34,6 +34,9 @@ class LikeSizesSettings:
 
     run: str | None  # folder of the search's finished run: same clients, same space
     tolerance: Annotated[float, Field(gt=0, lt=1)]  # share by which a draw may miss its size
+    same_for_all: bool = (
+        False  # of a search that deploys one for all: clients of one size deploy the same draw
+    )
 
 
 class LikeSizes(Unlearning):
@@ -50,6 +53,7 @@ class LikeSizes(Unlearning):
     settings: LikeSizesSettings
 
     def __init__(self, *, settings: LikeSizesSettings, context: SearchContext) -> None:
+        self._alone = not settings.same_for_all
         if settings.run is None:
             remedy = "Set method.proposals.run=RUN_DIR, the folder of a finished run"
             problem = "no run is given whose architectures' sizes are to be repeated"
@@ -86,7 +90,7 @@ class LikeSizes(Unlearning):
 
     def chosen(self, client: ClientId, *, fits: Fits) -> Architecture:
         """Return the same random architecture whenever it is asked, of the size that was dealt out."""
-        own = generator(self._context.seed, client_seed(client), _DRAW)
+        own = generator(self._context.seed, client_seed(client) if self._alone else 0, _DRAW)
         size = self._deployed.get(client) or float(own.choice(list(self._deployed.values())))
         return self._near(size, fits, own)
 
