@@ -32,8 +32,8 @@ class FedBabuClient(PersonalClient):
     settings: BabuSettings
 
     def _train(self, model: nn.Module, task: Task) -> TrainResult:
-        held = self._head if "head" in self._site.config.private else frozenset()
-        with frozen(model, held):
+        private = self._site.space.names_in(self._site.config.private)
+        with frozen(model, self._head & private):
             return super()._train(model, task)
 
     @property

@@ -75,8 +75,8 @@ class FedRepClient(SubnetClient):
     @property
     def _head(self) -> frozenset[str]:
         """Names of the head's arrays; none where it is not private: there is no such phase then."""
-        site = self._site
-        return site.space.names_in(["head"] if "head" in site.config.private else [])
+        space = self._site.space
+        return space.names_in(["head"]) & space.names_in(self._site.config.private)
 
     def _fit_finally(self, model: nn.Module, task: Task) -> int:
         """Train the head for its last epochs; return the images gone through."""

@@ -18,7 +18,7 @@ from corolla.spaces.architecture import Architecture
 from corolla.spaces.supernet import Supernet, to_arrays
 from corolla.state import State
 from corolla.training.results import OptimizerState
-from corolla.types import Arrays, ClientId, shapes_of
+from corolla.types import Arrays, ClientId, diverged, shapes_of
 
 _LOG = logging.getLogger("corolla")
 _T = TypeVar("_T")
@@ -71,8 +71,9 @@ def newest_usable(
 ) -> tuple[_T | None, bool]:
     """Return what ``use`` makes of the newest whole state; and whether all there are were damaged.
 
-    One that is damaged, or that ``use`` refuses by KeyError, TypeError or ValueError, is passed over for the
-    one before, as if the client had missed its round. ``what`` is lost says the log, as errors.
+    One that is damaged, not finite (the server refused that training, too), or that ``use`` refuses by
+    KeyError, TypeError or ValueError, is passed over for the one before, as if the client had missed its
+    round. ``what`` is lost says the log, as errors.
 
     Raises:
         RefusedError: a state of another experiment, or of a newer release: nothing is overwritten.
@@ -81,7 +82,7 @@ def newest_usable(
     damaged = False
     for round, read in store.states(client, before_round):
         try:
-            usable = use(read())
+            usable = use(_sane(read()))
         except RefusedError:
             raise
         except (CorruptStateError, KeyError, TypeError, ValueError) as error:
@@ -96,6 +97,14 @@ def newest_usable(
     return None, damaged
 
 
+def _sane(state: State) -> State:
+    for name, array in state.arrays.items():
+        problem = diverged(array)
+        if problem is not None:
+            raise ValueError(f"{name} {problem}")
+    return state
+
+
 def kept_arrays(
     store: ClientStore,
     client: ClientId,
@@ -108,15 +117,12 @@ def kept_arrays(
     """Return the newest arrays of the names and shapes of ``like`` that a client kept.
 
     Without any ``start``, by default zeros. ``restarted`` in the meta: what there was is lost, then or
-    earlier. NaN and infinities count as damage: the server refused that training, too. Otherwise as
-    `newest_usable`.
+    earlier. Otherwise as `newest_usable`.
     """
 
     def usable(state: State) -> State:
         if shapes_of(state.arrays) != shapes_of(like):
             raise ValueError("is of another model")
-        if not all(np.isfinite(array).all() for array in state.arrays.values()):
-            raise ValueError("holds NaN or infinite values")
         return State(state.arrays, {"restarted": bool(state.meta["restarted"])})
 
     variate, lost = newest_usable(store, client, before_round, usable, what=what)

@@ -25,7 +25,8 @@ from corolla.types import Arrays
 class PrivatePartsClient(Client):
     """Adds the private arrays to what came, and takes them out of what leaves.
 
-    A repeated round starts from what it first started from. Damaged parts start anew, with a warning.
+    A repeated round starts from what it first started from. Damaged parts, and those that diverged, go back a
+    round, or start anew, loudly.
     """
 
     def __init__(self, *, site: Site, client: Client) -> None:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Sequence
 
 import numpy as np
 
+from clients.own_model import newest_usable
 from clients.site import Site
 from corolla.data.images import Images
-from corolla.records.errors import CorruptStateError
 from corolla.search.measured import Measured, from_lists, to_lists
 from corolla.state import State
 from corolla.types import Arrays
-
-_LOG = logging.getLogger("corolla")
 
 
 class SearchMemory:
@@ -29,22 +26,20 @@ class SearchMemory:
         self._site, self._of = site, of
 
     def load(self, server_round: int) -> list[Measured]:
-        """Return what this search had measured by ``server_round``; nothing is trusted blindly."""
+        """Return what this search had measured by ``server_round``; what is damaged goes back, or is lost.
+
+        RefusedError: it is of another experiment, or of another format.
+        """
         store = self._site.store
         if store is None:
             return []
-        try:
-            saved = store.load(self._site.client, server_round + 1)
-            if saved is None or saved[1].meta.get("measured_on") != self._of:
-                return []
-            return from_lists(self._site.space, saved[1].meta)
-        except (CorruptStateError, KeyError, TypeError, ValueError) as error:
-            _LOG.warning(
-                "client %s: its saved search cannot be used, so it begins anew: %s",
-                self._site.client,
-                error,
-            )
-            return []
+        client, before = self._site.client, server_round + 1
+        found, _ = newest_usable(store, client, before, self._pairs, what="its saved search")
+        return found or []
+
+    def _pairs(self, state: State) -> list[Measured]:
+        still_true = state.meta["measured_on"] == self._of
+        return from_lists(self._site.space, state.meta) if still_true else []
 
     def save(self, server_round: int, measured: Sequence[Measured]) -> None:
         """Keep all that was measured so far, where there is a place for it."""

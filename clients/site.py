@@ -18,6 +18,7 @@ from corolla.config.build import (
     build_partition,
     build_space,
     build_trainer,
+    class_prior,
     header_of,
 )
 from corolla.config.schema import RunConfig, require_config
@@ -68,7 +69,7 @@ class Site:
             batch_size=self.config.batch_size,
             classes=self.space.num_classes,
             statistics=evaluation.statistics,
-            prior=self.config.class_prior,
+            prior=class_prior(self.config, self.space),
             keep=self.space.names_in(self.config.private),
         )
 

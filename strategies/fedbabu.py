@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from corolla.federation import Federation
+from strategies.fedavg import FedAvgSettings
 from strategies.fedrep import HeadsAtClients
 from strategies.metrics import Metrics, prefixed
 from strategies.new_clients import FrozenFedAvg
@@ -18,6 +20,10 @@ class FedBABU(HeadsAtClients):
     """FedAvg of bodies; the personalised model is the fine-tuned one, ``global`` the one before."""
 
     reply_metrics: ClassVar[Metrics] = prefixed("global_")
+
+    def __init__(self, *, federation: Federation, settings: FedAvgSettings) -> None:
+        super().__init__(federation=federation, settings=settings)
+        self.private_is_common = self._private_names <= {*self.space.parts["head"]}
 
 
 class FrozenFedBABU(FedBABU, FrozenFedAvg):

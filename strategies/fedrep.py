@@ -19,12 +19,11 @@ class HeadsAtClients(FedAvg):
     """
 
     def __init__(self, *, federation: Federation, settings: FedAvgSettings) -> None:
-        parts = federation.private
-        if parts and "head" not in parts:
+        super().__init__(federation=federation, settings=settings)
+        if self._private_names and self._private_names.isdisjoint(self.space.parts["head"]):
             problem = f"{federation.method or type(self).__name__} keeps heads at the clients"
             remedy = "Leave `private` out, add head to it, or use method=fedavg"
-            raise RefusedError(Fault("private", list(parts), problem, remedy))
-        super().__init__(federation=federation, settings=settings)
+            raise RefusedError(Fault("private", list(federation.private), problem, remedy))
 
 
 class FedRep(HeadsAtClients):

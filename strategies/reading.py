@@ -12,13 +12,11 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from clients.wire import FLOATS, Declared, declared
 from corolla.spaces.architecture import Architecture
 from corolla.tasks import FAILURE_KINDS, Reply, Task
-from corolla.types import Arrays, ClientId, shapes_of
+from corolla.types import Arrays, ClientId, diverged, shapes_of
 from strategies.metrics import Admission
 from strategies.words import brief, last_line
 
 Shapes = Mapping[str, tuple[int, ...]]
-LARGEST = 1e18
-"""No weight or logit may be larger: its square, and a sum of many, must be finite in float32."""
 
 _SPARE_NAMES = 1000  # of arrays that nobody asked for: so many are counted in the refusal
 _ECHOED = ("client", "round", "architecture")
@@ -179,14 +177,9 @@ def _values(name: str, array: Declared, order: Order) -> np.ndarray:
     wanted = sent.dtype if sent is not None and sent.dtype.kind == "f" else np.dtype(np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         values: np.ndarray = array.values().astype(wanted, copy=False)
-    if not values.size:
-        return values
-    # Both pass NaN on and, unlike isfinite over all entries, need no array of their own.
-    least, most = float(values.min()), float(values.max())
-    if not np.isfinite([least, most]).all():
-        raise InvalidReplyError(f"{name} holds NaN or infinite values")
-    if least < -LARGEST or most > LARGEST:
-        raise InvalidReplyError(f"{name} holds values beyond {LARGEST:g}: its training diverged")
-    if name.rpartition(".")[2] == "running_var" and least < 0:
+    problem = diverged(values)
+    if problem is not None:
+        raise InvalidReplyError(f"{name} {problem}")
+    if name.rpartition(".")[2] == "running_var" and values.size and (least := values.min()) < 0:
         raise InvalidReplyError(f"{name} holds {least:g}, and a variance cannot be negative")
     return values

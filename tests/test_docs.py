@@ -9,11 +9,13 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from corolla.cli.main import _parser
+from corolla.config.build import class_of
 from corolla.config.compose import compose_values
 from corolla.config.groups import methods
 from corolla.config.overrides import sweep
@@ -107,6 +109,23 @@ def test_what_a_methods_file_says_can_be_run(words: list[str]) -> None:
 
 def test_the_readme_counts_the_methods() -> None:
     assert f"{len(methods())} federated methods" in (ROOT / "README.md").read_text()
+
+
+def _strategy_of(method: str) -> type[Any]:
+    """Return the class that a method's file names, or the file that it begins with."""
+    values = yaml.safe_load((ROOT / f"conf/method/{method}.yaml").read_text())
+    if "strategy" not in values:
+        return _strategy_of(values["defaults"][0])
+    return class_of(values["strategy"], method)
+
+
+def test_the_page_names_the_methods_that_refuse_private_parts() -> None:
+    page = (ROOT / "docs/baselines.md").read_text()
+    named = set(
+        re.findall("`([a-z_]+)`", page.partition("- Refused, with a")[2].partition("\n- ")[0])
+    )
+    refusing = {name for name in methods() if _strategy_of(name).refuses_private}
+    assert named & set(methods()) == refusing | {"fedkemf", "fedrod", "fedrep", "fedbabu"}
 
 
 def _pages(nav: object) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from typing import Any
 
@@ -16,6 +17,23 @@ ClientId = str
 
 MODEL_PARTS = ("head", "norm", "stem", "stages")
 """Parts of a network's arrays: `corolla.spaces.model_parts` says which."""
+
+
+LARGEST = 1e18
+"""No weight or logit may be larger: its square, and a sum of many, must be finite in float32."""
+
+
+def diverged(array: NDArray[Any]) -> str | None:
+    """Return what is wrong with the values of a model's array; None where training can go on from them."""
+    if array.dtype.kind != "f" or not array.size:
+        return None
+    # Both pass NaN on and, unlike isfinite over all entries, need no array of their own.
+    least, most = float(array.min()), float(array.max())
+    if not (math.isfinite(least) and math.isfinite(most)):
+        return "holds NaN or infinite values"
+    if least < -LARGEST or most > LARGEST:
+        return f"holds values beyond {LARGEST:g}: its training diverged"
+    return None
 
 
 def shapes_of(arrays: Arrays) -> dict[str, tuple[int, ...]]:

@@ -34,10 +34,13 @@ def global_scores(
     *,
     test_images: Mapping[ClientId, int] | None = None,
 ) -> dict[str, dict[str, Any]] | None:
-    """Return the global model's scores; None where the method has no global model.
+    """Return the global model's scores; None where there is no global model.
 
     Where clients report them apart from their own model's, those; else the plain ones are the global model's.
+    With parts that clients train for themselves there is no model for all, whatever they report.
     """
+    if strategy.federation.private and not strategy.private_is_common:
+        return None
     if any("global_val_accuracy" in reply.metrics for reply in replies):
         return scores_of(replies, "global_", test_images=test_images)
     return scores if strategy.has_global else None

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from clients.own_model_client import OwnModelClient
 from clients.site import site_of
@@ -121,6 +122,25 @@ def test_pfedmes_damaged_model_is_solved_for_again(tmp_path: Path) -> None:
     assert not _same(client.model(2), stranger.model(2))
     client.damage(2)
     assert _same(client.model(2), stranger.model(2))
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf, 1e19])
+def test_a_model_whose_training_diverged_is_not_gone_on_from(
+    value: float, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server refused that training; the client would be refused for ever after."""
+    client, lost = (_Client("local", tmp_path / name) for name in ("client", "lost"))
+    client.fit(1)
+    first = client.model(1)
+    for spoiled, round in ((client, 2), (lost, 1)):
+        own = spoiled.built()._own(spoiled.task(round), {})
+        torch.nn.init.constant_([*own.model.parameters()][-1], value)
+        spoiled.built()._keep(spoiled.task(round), own)
+    assert _same(client.model(2), first)
+    assert "GOES BACK to what it was after round 1" in caplog.text
+    assert client.fit(3) == 0
+    assert lost.fit(2) == 1
+    assert "its own model STARTS ANEW" in caplog.text
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -135,14 +135,20 @@ def test_arrays_of_no_network_pass_as_they_are(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("damage", [b"", b"{}" * 99])
+@pytest.mark.parametrize("damage", [b"", b"{}" * 99, "its training diverged"])
 def test_damaged_parts_start_anew_loudly(
-    damage: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    damage: bytes | str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     inner, largest = Adding(), SPACE.largest()
+    if isinstance(damage, str):
+        monkeypatch.setitem(ADDED, 1, np.nan)
     _client(tmp_path, inner).fit(_task(1, largest), _public(largest))
     (path,) = tmp_path.glob("+private/1/*.safetensors")
-    path.write_bytes(damage)
+    if isinstance(damage, bytes):
+        path.write_bytes(damage)
     with caplog.at_level(logging.ERROR):
         answer = _client(tmp_path, inner).fit(_task(2, largest), _public(largest))
     assert "client 1: the private part of its model STARTS ANEW" in caplog.text

@@ -12,6 +12,7 @@ import torch
 
 from clients.search_memory import SearchMemory, measured_on
 from corolla.data.images import Images
+from corolla.errors import RefusedError
 from corolla.records.client_store import ClientStore
 from corolla.search.measured import Measured
 from tests.conftest import make_space
@@ -20,8 +21,8 @@ SPACE = make_space("mobilenetv2_8")
 PAIRS = [Measured(SPACE.smallest(), 2.5, 0.25), Measured(SPACE.largest(), float("inf"), 0.0)]
 
 
-def _memory(path: Path, of: str, store: bool = True) -> SearchMemory:
-    kept = ClientStore(path) if store else None
+def _memory(path: Path, of: str, store: bool = True, **experiment: str) -> SearchMemory:
+    kept = ClientStore(path, experiment=experiment) if store else None
     site: Any = SimpleNamespace(client="1", store=kept, space=SPACE)
     return SearchMemory(site, of=of)
 
@@ -50,14 +51,24 @@ def test_without_a_disk_a_search_begins_anew(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_what_cannot_be_read_is_not_trusted(
+def test_what_is_damaged_goes_back_to_earlier_pairs_and_is_lost_where_there_are_none(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    _memory(tmp_path, "a").save(6, PAIRS[:1])
     _memory(tmp_path, "a").save(7, PAIRS)
-    (file,) = tmp_path.rglob("round-*")
-    file.write_bytes(file.read_bytes()[:-9])
+    earlier, newest = sorted(tmp_path.rglob("round-*"))
+    newest.write_bytes(newest.read_bytes()[:-9])
+    assert _memory(tmp_path, "a").load(7) == PAIRS[:1]
+    assert "client 1: its saved search of round 7 cannot be used" in caplog.text
+    earlier.write_bytes(earlier.read_bytes()[:-9])
     assert _memory(tmp_path, "a").load(7) == []
-    assert "client 1: its saved search cannot be used" in caplog.text
+    assert "client 1: its saved search STARTS ANEW" in caplog.text
+
+
+def test_pairs_of_another_experiment_are_refused(tmp_path: Path) -> None:
+    _memory(tmp_path, "a", seed="0").save(7, PAIRS)
+    with pytest.raises(RefusedError, match="another experiment: seed is '0' there, '5' here"):
+        _memory(tmp_path, "a", seed="5").load(7)
 
 
 def test_the_digest_tells_weights_images_and_settings_apart() -> None:

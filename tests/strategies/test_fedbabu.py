@@ -46,8 +46,9 @@ def test_nothing_moves_the_head_and_it_is_the_same_for_all(tmp_path: Path) -> No
     }
 
 
-def test_training_moves_all_but_the_head(tmp_path: Path) -> None:
-    client: FedBabuClient = client_alone(tmp_path, "fedbabu", *HEAVY)
+@pytest.mark.parametrize("private", ["head", "head."])  # the part; the module
+def test_training_moves_all_but_the_head(private: str, tmp_path: Path) -> None:
+    client: FedBabuClient = client_alone(tmp_path, "fedbabu", *HEAVY, f"private=['{private}']")
     model, task = model_and_task(client)
     start = deepcopy(model)
     client._train(model, task)

@@ -78,9 +78,12 @@ def test_each_phase_leaves_the_other_part_bit_for_bit(bn: str, tmp_path: Path) -
     assert all(parameter.requires_grad for parameter in both.parameters())
 
 
-def test_the_body_trains_its_own_epochs_where_they_are_given(tmp_path: Path) -> None:
+@pytest.mark.parametrize("private", ["head", "head."])  # the part; the module
+def test_the_body_trains_its_own_epochs_where_they_are_given(private: str, tmp_path: Path) -> None:
     """Of 12 images: 2 epochs of the body and one pass for the head's features, whatever the task's epochs."""
-    client: FedRepClient = client_alone(tmp_path, "fedrep", "method.body_epochs=2")
+    client: FedRepClient = client_alone(
+        tmp_path, "fedrep", "method.body_epochs=2", f"private=['{private}']"
+    )
     model, task = model_and_task(client, epochs=5)
     assert client._train(model, task).samples_processed == 12 * (2 + 1)
 

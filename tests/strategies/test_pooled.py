@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from clients.site import Shared
 from corolla.config.build import header_of
+from corolla.launch import plan_run
 from strategies.running.progress import load_method
-from tests.strategies.conftest import run
+from strategies.running.scores import global_scores
+from tests.strategies.conftest import run, small
 from tests.strategies.test_contract import _strategy
 
 ONCE = ["rounds=1", "evaluation.every=0", "evaluation.fine_tune_epochs=0"]
@@ -24,6 +28,26 @@ def test_with_private_parts_nobody_has_a_global_model(method: str, tmp_path: Pat
     summary = run(tmp_path / "parts", *settings, "private=[head]").summary()
     assert "pooled" not in summary
     assert len(summary["per_client"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("method", "found"),
+    [
+        ("per_fedavg", True),
+        ("per_fedavg private=[head,norm]", False),
+        ("corolla private=[norm]", False),
+        ("ditto private=[head]", False),
+        ("fedbabu", True),  # nobody trains its private head
+        ("fedbabu private=[head,norm]", False),
+    ],
+)
+def test_what_clients_report_of_a_global_model_counts_where_there_is_one(
+    method: str, found: bool
+) -> None:
+    strategy = _strategy(plan_run(small(*f"method={method}".split(), "run_dir=unused")).config)
+    metrics = {f"{key}_accuracy": 0.5 for key in ("global_val", "global_test")}
+    told: Any = [SimpleNamespace(client="0", metrics=metrics)]
+    assert (global_scores(strategy, told, {}) is not None) == found
 
 
 def test_one_model_for_all_is_scored_on_all_images_together(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from flwr.app import ArrayRecord
 
 from clients.site import Shared
+from corolla.config.build import class_prior
 from corolla.errors import RefusedError
 from corolla.launch import plan_run
 from corolla.records.client_models import load_model, model_directory
@@ -191,12 +192,17 @@ def test_new_clients_start_from_the_initial_private_parts(tmp_path: Path) -> Non
     assert all(shared[n].tobytes() == a.tobytes() for n, a in deployed.items() if n not in private)
 
 
-@pytest.mark.parametrize(("part", "prior"), [("head", "auto"), ("stages", "client")])
+@pytest.mark.parametrize(
+    ("part", "prior"),
+    # Parts, and modules by name: the classifier lies below the first.
+    [("head", "auto"), ("head.", "auto"), ("stages", "client"), ("stages.0", "client")],
+)
 def test_a_private_classifier_knows_its_clients_classes(
     part: str, prior: str, tmp_path: Path
 ) -> None:
     overrides = small(f"run_dir={tmp_path}", f"private=[{part}]", "evaluation.prior=client")
-    assert plan_run(overrides).config.class_prior == prior
+    plan = plan_run(overrides)
+    assert class_prior(plan.config, plan.space) == prior
 
 
 @pytest.mark.parametrize(

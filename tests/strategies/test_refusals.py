@@ -156,7 +156,9 @@ REFUSED: list[tuple[str, str]] = [
 # What is next to it and may be.
 TAKEN = [
     "fedkemf server_set=none method.fusion=average",
+    "fedbabu private=[head.]",  # the module that has the classifier
     "fedrep private=[head,norm]",
+    "fedrep private=[head.]",
     "fedrod private=[norm]",
     # The network is trained in every round, whoever takes part.
     f"global_nas {OWN_CLOCK} clients=4 clients_per_round=1 rounds=3",

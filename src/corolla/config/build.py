@@ -13,7 +13,7 @@ import torch
 from hydra.utils import get_class
 
 from corolla.aggregation.robust import RobustRule
-from corolla.config.schema import RunConfig
+from corolla.config.schema import Prior, RunConfig
 from corolla.config.signatures import require_like, require_overrides
 from corolla.data.dataset import Dataset
 from corolla.data.image_folder import ImageFolder
@@ -152,6 +152,13 @@ def build_space(config: RunConfig) -> Supernet:
 def _space_of(_kind: Any, written: bytes, num_classes: int, in_channels: int) -> Supernet:
     known = {"num_classes": num_classes, "in_channels": in_channels}
     return cast(Supernet, build(pickle.loads(written), "space.supernet", like=Supernet, **known))
+
+
+def class_prior(config: RunConfig, space: Supernet) -> Prior:
+    """Return ``evaluation.prior``; a private classifier was never averaged: it knows its client's classes."""
+    prior = config.evaluation.prior
+    averaged = space.names_in(config.private).isdisjoint(space.parts["head"])
+    return prior if averaged or prior != "client" else "auto"
 
 
 def build_dataset(config: RunConfig) -> Dataset:

@@ -159,12 +159,6 @@ class RunConfig(_Strict):
         return bool(self.engine.get("kind") == "superlink")
 
     @property
-    def class_prior(self) -> Prior:
-        """``evaluation.prior``; a private classifier was never averaged: it knows its client's classes."""
-        prior = self.evaluation.prior
-        return "auto" if prior == "client" and "head" in self.private else prior
-
-    @property
     def population(self) -> list[ClientId]:
         """Simulated clients that take part in this stage."""
         if self.stage == "new_clients":

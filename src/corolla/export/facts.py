@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from corolla.config.build import build_dataset, build_trainer_settings
-from corolla.config.schema import RunConfig, require_config
+from corolla.config.build import build_dataset, build_trainer_settings, class_prior
+from corolla.config.schema import Prior, RunConfig, require_config
 from corolla.export.client_models import described
 from corolla.records.json_files import to_json
 from corolla.records.run_directory import RunDirectory
@@ -67,7 +67,7 @@ def facts_of(run_dir: Path, client: str) -> dict[str, Any]:
         "space": config.space.supernet | {"name": config.space.name},
         "choices": architecture.to_list(),
         "architecture": space.values(architecture),
-        "class_prior": _prior(config, known),
+        "class_prior": _prior(config, class_prior(config, space), known),
         "deploy": config.evaluation.deploy,
         "accuracy": {key: known[key] for key in _ACCURACIES if known.get(key) is not None},
         "costs": {key: known[key] for key in _COSTS if known.get(key) is not None},
@@ -79,15 +79,15 @@ def facts_of(run_dir: Path, client: str) -> dict[str, Any]:
     return found
 
 
-def _prior(config: RunConfig, known: Mapping[str, Any]) -> dict[str, Any]:
+def _prior(config: RunConfig, setting: Prior, known: Mapping[str, Any]) -> dict[str, Any]:
     counts = known.get("label_counts")
     total = sum(counts) if counts else 0
     balanced = build_trainer_settings(config).loss in BALANCED
-    added: bool | str = config.class_prior != "none" and balanced
-    if config.class_prior == "client" and not balanced:
+    added: bool | str = setting != "none" and balanced
+    if setting == "client" and not balanced:
         added = "if it is an average over clients"
     frequencies = [count / total for count in counts] if counts and total else None
-    return {"setting": config.class_prior, "added": added, "frequencies": frequencies}
+    return {"setting": setting, "added": added, "frequencies": frequencies}
 
 
 def _per_channel(values: Any, channels: int) -> list[float]:

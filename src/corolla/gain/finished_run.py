@@ -15,6 +15,7 @@ from corolla.config.build import (
     build_strategy,
     build_trainer,
     build_trainer_settings,
+    class_prior,
     header_of,
 )
 from corolla.config.schema import RunConfig, require_config
@@ -121,7 +122,7 @@ class FinishedRun:
             batch_size=self.config.batch_size,
             classes=self.space.num_classes,
             statistics=self.config.evaluation.statistics,
-            prior=self.config.class_prior,
+            prior=class_prior(self.config, self.space),
             keep=self.space.names_in(self.config.private),
         )
 

@@ -26,7 +26,7 @@ LossOf = Callable[[nn.Module], Tensor]
 class Search(ABC):
     """Turns a client's mixed network into its own, step by step, as `corolla.search.progressive` does.
 
-    ``memory`` holds a search's own tensors from round to round; the client keeps it on its disk.
+    ``memory`` holds a search's own tensors, finite, from round to round; the client keeps it on its disk.
     """
 
     clock: str  # participations | rounds: what the rounds below are counted in
