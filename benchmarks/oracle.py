@@ -35,7 +35,13 @@ from benchmarks.feature_shift import write as write_shifted
 from benchmarks.leaderboard_cells import overrides_of
 from benchmarks.recording import print_table, read_raw, write_result
 from benchmarks.variance_components import Table, components, expected_best, gains
-from corolla.config.build import build_dataset, build_space, build_trainer, header_of
+from corolla.config.build import (
+    build_dataset,
+    build_space,
+    build_trainer,
+    class_prior,
+    header_of,
+)
 from corolla.config.compose import compose_values
 from corolla.config.schema import require_config
 from corolla.data.federation import FederationData
@@ -178,7 +184,7 @@ def _scores(run: RunDirectory, clients: int) -> dict[str, list[list[float]]]:
             batch_size=config.batch_size,
             classes=space.num_classes,
             statistics=config.evaluation.statistics,
-            prior=config.class_prior,
+            prior=class_prior(config, space),
         )
         halves = _halves(own.test)
         scoring.apply(model, shared=True)

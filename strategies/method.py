@@ -63,9 +63,7 @@ class Method(Stateful, ABC):
     has_global = False  # the method has one model that serves all clients, reported as ``global``
     clients_keep_models = False  # what `deployed` gives is not all that a client runs
     returns_models = True  # clients may be asked for the weights that they deploy
-    private_is_common = (
-        False  # nobody trains what is private: with it the global model is one for all
-    )
+    private_is_common = False  # nobody trains what is private: a global model is still one for all
     takes_robust = False  # what it averages goes through `Federation.robust`
     # Why no part of its model can be private to clients, and what to do instead; None: any can.
     refuses_private: ClassVar[tuple[str, str] | None] = None
