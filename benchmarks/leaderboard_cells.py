@@ -183,6 +183,7 @@ ARMS: dict[str, Arm] = {
     "corolla_without_head": _ours("method.head_l2=null"),
     "corolla_without_momentum": _ours("method.server_momentum=0"),
     "corolla_without_inner": _ours("method.inner_share=0", tracks="c"),
+    "corolla_without_damping": _ours("method.damping=0", tracks="c"),
     "corolla_all_inner": _ours("method.inner_share=1", tracks="c"),
     "corolla_without_absent": _ours("trainer.absent_count=1"),
     "corolla_costliest": _ours("method/proposals=costliest"),
@@ -210,6 +211,24 @@ ARMS: dict[str, Arm] = {
     ),
     "spider": _fixed(
         "spider_small", tracks="f", grid=("method.lambda_local", (0.001, 0.1)), space=_MIXED
+    ),
+    "spider_by_accuracy": _fixed(  # as published; ours decides by loss
+        "spider_small",
+        "method.search.rank=accuracy",
+        "method.search.near_ties=0",
+        tracks="f",
+        space=_MIXED,
+    ),
+    "spider_within_two_errors": _fixed(  # the cheaper operation stays up to there; ours: one error
+        "spider_small", "method.search.near_ties=2", tracks="f", space=_MIXED
+    ),
+    "global_nas": _fixed(
+        "global_nas",
+        *SERVER_IMAGES,
+        "method.search.warmup_rounds=8",
+        "method.search.recovery_rounds=1",
+        tracks="f",
+        space=_MIXED,
     ),
     "perfedrlnas_cells": _fixed(
         "perfedrlnas", _SETTLED, *_CELLS, tracks="f", grid=_STEP, space=_MIXED
