@@ -63,6 +63,8 @@ def is_number(value: object) -> bool:
 
 def nearest(word: str, known: Sequence[str]) -> str:
     """Return 'Did you mean X?' for the closest known name, else the list of what is known."""
+    if not known:
+        return "Leave it out: there is none"
     close = get_close_matches(word, known, n=1, cutoff=0.5)
     listing = ", ".join(sorted(known))
     return f"Did you mean {close[0]!r}? Known: {listing}" if close else f"Known: {listing}"

@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Mapping
+from types import NoneType
 from typing import (
     Annotated,
     Any,
@@ -175,8 +176,10 @@ def _of_their_kinds(kind: type[Any], values: dict[str, Any]) -> tuple[dict[str, 
 def _mistaken(name: str, value: Any, hint: Any, problem: str) -> Fault:
     names = [one for one in literals(hint) if isinstance(one, str)]
     if names and isinstance(value, str):
+        words = {bool: ["true", "false"], NoneType: ["null"]}
+        names += [word for one in members(hint) for word in words.get(one, [])]
         return Fault(name, value, "is not known", nearest(value, names))
-    return Fault(name, value, problem, f"Use {phrase(hint)}")
+    return Fault(name, value, problem, f"Use {phrase(hint, value=value)}")
 
 
 def _faults(kind: type[Any], error: ValidationError, values: Mapping[str, Any]) -> list[Fault]:
@@ -204,4 +207,6 @@ def _fault(kind: type[Any], name: str, sort: str, said: object, values: Mapping[
 
 @functools.cache
 def _hints(kind: Any) -> dict[str, Any]:
-    return get_type_hints(kind, include_extras=True)
+    """Return the annotation of each field; a ClassVar is no setting."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {name: hints[name] for name in field_names(kind)}

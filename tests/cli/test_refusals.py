@@ -96,6 +96,52 @@ def _folder(root: Path, classes: int = 2, images: int = 12) -> Path:
         ),
         ("engine.actors=0", "engine.actors=0"),
         ("engine.address=nowhere", "engine.address='nowhere'"),
+        ("cap=range cap.seed=-1", "cap.seed=-1: is out of range. Use a whole number, 0 or more"),
+        ("+partition.name=foo", "partition.name='foo': is not a setting here"),
+        ("cap=range +cap.name=[1]", "cap.name=[1]: is not a setting here. Known: high, low, seed"),
+        ("server_set=held_out +server_set.name=x", "server_set.name='x': is not a setting here"),
+        ("+trainer.name=foo", "trainer.name='foo': is not a setting here"),
+        ("robust=median +robust.kind=3", "robust.kind=3: is not a setting here"),
+        ("+dataset.name=foo", "dataset.name='foo': is not a setting here. Leave it out"),
+        (
+            "cap=range +cap.remedy=foo",
+            "is not a setting here. Did you mean 'seed'? Known: high, low, seed, unit",
+        ),
+        (
+            "method.proposals=uniform",
+            "method.proposals='uniform': is a group of settings. Write method/proposals=uniform",
+        ),
+        (
+            "++method.reward=los",
+            "Write method/reward=NAME, or set its keys: method.reward.KEY=VALUE. Did you mean 'loss'",
+        ),
+        (
+            "method=spider method.share=ture",
+            "method.share='ture': is not known. Did you mean 'true'? Known: auto, false, true",
+        ),
+        ("private=[1]", "private=[1]: is not a list of texts. Use a list of texts"),
+        ("private=[head,head]", "private=['head', 'head']: names head twice"),
+        (
+            "rounds=1000000001",
+            "is out of range. Use a whole number, 1 or more, 1,000,000,000 or less",
+        ),
+        (
+            "seed=9223372036854775808",
+            "seed=9223372036854775808: does not fit into 64 bits. Use a whole number, 0 or more, below 9,2",
+        ),
+        ("robust=median robust.min_holders=0", "is out of range. Use a whole number, 3 or more"),
+        (
+            "dataset=cinic10 dataset.cache_gib=-1",
+            "dataset.cache_gib=-1: is out of range. Use a number, 0 or more",
+        ),
+        (
+            "dataset=imagefolder dataset.memory_mib=1e308",
+            "dataset.memory_mib=1e+308: is out of range. Use a number, 0 or more, 1,000,000,000 or",
+        ),
+        (
+            "method=fedmd server_set=unlabelled server_set.cache_gib=-1",
+            "server_set.cache_gib=-1: is out of range",
+        ),
     ],
 )
 def test_bad_override(

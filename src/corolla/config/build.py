@@ -24,6 +24,7 @@ from corolla.errors import Fault, RefusedError
 from corolla.limits.caps import CapRule
 from corolla.records.checkpoints import CheckpointHeader
 from corolla.settings import (
+    field_names,
     is_settings,
     parameters_of,
     settings_class,
@@ -38,6 +39,8 @@ from corolla.training.trainer import LocalTrainer
 T = TypeVar("T")
 
 _OLD_MODULES = {"corolla.caps.": "corolla.limits.caps."}  # in run directories of older releases
+# Keys that the run reads: no settings, except of classes that take them.
+_LABELS = {"engine": ("kind", "name"), "space.supernet": ("name",)}
 _STUMBLES = (ImportError, AttributeError, TypeError, ValueError, LookupError, ArithmeticError)
 
 
@@ -49,13 +52,14 @@ def build(node: Mapping[str, Any], key: str, *, like: type[Any] | None = None, *
             is not as the base class or protocol ``like`` wants it.
 
     """
-    values = {k: v for k, v in node.items() if k not in ("_target_", "name", "kind")}
+    values = {k: v for k, v in node.items() if k != "_target_"}
     if "_target_" not in node:
         remedy = "Add _target_: MODULE.CLASS, or take one of the files in conf/"
         raise RefusedError(Fault(key, dict(node), "names no class: it has no _target_", remedy))
     kind = class_of(node["_target_"], key)
-    if "name" in node and "name" in parameters_of(kind):
-        values["name"] = node["name"]
+    for label in [one for one in _LABELS.get(key, ()) if one in values]:
+        if label not in (field_names(kind) if is_settings(kind) else parameters_of(kind)):
+            del values[label]
     found = made(kind, values, key, **known)
     if like is not None:
         require_like(found, like, key)
@@ -269,7 +273,6 @@ def header_of(config: RunConfig, space: Supernet) -> CheckpointHeader:
 
 
 def group_settings(kind: type[T], values: Mapping[str, Any], key: str) -> T:
-    """Return the settings class ``kind`` filled from a group of YAML, whose ``name`` is not a setting."""
+    """Return the settings class ``kind`` filled from a group of YAML."""
     with named(key, kind.__qualname__):
-        settings = {name: value for name, value in values.items() if name != "name"}
-        return settings_of(kind, settings, key)
+        return settings_of(kind, values, key)
