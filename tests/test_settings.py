@@ -213,3 +213,8 @@ def test_a_class_says_by_an_annotation_which_settings_it_takes() -> None:
         Child,
         None,
     )
+    Last.__annotations__ = {"settings": dict[str, Any]}
+    assert settings_class(Last) is None
+    Last.__annotations__ = {"settings": Fault}
+    with pytest.raises(TypeError, match=r"settings: Fault.*@settings .* above class Fault"):
+        settings_class(Last)

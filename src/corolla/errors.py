@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -44,6 +44,16 @@ def gathered(faults: list[Fault]) -> Iterator[None]:
         yield
     except RefusedError as error:
         faults += error.faults
+
+
+@contextmanager
+def below(key: str) -> Iterator[None]:
+    """Put ``key`` before the keys of what is refused inside; nothing where it is empty."""
+    try:
+        yield
+    except RefusedError as error:
+        above = f"{key}." if key else ""
+        raise RefusedError([replace(f, key=above + f.key) for f in error.faults]) from error
 
 
 def refuse(faults: list[Fault]) -> None:

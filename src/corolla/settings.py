@@ -30,7 +30,7 @@ from typing import (
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from corolla.errors import Fault, RefusedError, nearest
+from corolla.errors import Fault, RefusedError, below, nearest
 from corolla.kinds import MOST, kind_problem, literals, members, phrase
 
 T = TypeVar("T")
@@ -100,12 +100,8 @@ def settings_of(
     """
     known = field_names(kind)
     given = {str(name): value for name, value in values.items() if name in known or not others}
-    try:
+    with below(key):
         return kind(**given)
-    except RefusedError as error:
-        above = f"{key}." if key else ""
-        faults = [dataclasses.replace(fault, key=above + fault.key) for fault in error.faults]
-        raise RefusedError(faults) from error
 
 
 def parameters_of(kind: Any) -> dict[str, inspect.Parameter]:
@@ -137,11 +133,24 @@ def signature_settings(kind: Any, known: frozenset[str]) -> type[Any]:
 
 
 def settings_class(kind: type[Any]) -> Any:
-    """Return the settings class that ``kind`` names by its annotation ``settings``; None without one."""
+    """Return the settings class that ``kind`` names by its annotation ``settings``; None without one.
+
+    Raises:
+        TypeError: what it names was not made by `settings`.
+
+    """
     for one in kind.__mro__:
         if "settings" in inspect.get_annotations(one):
             annotated = get_type_hints(one)["settings"]
-            return annotated if is_settings(annotated) else None
+            if is_settings(annotated):
+                return annotated
+            if annotated is Any or getattr(annotated, "__module__", None) == "builtins":
+                return None  # none, or a dict or text that has nothing to do with YAML
+            name = getattr(annotated, "__qualname__", annotated)
+            raise TypeError(
+                f"its annotation `settings: {name}` names no settings class: "
+                f"write @settings (corolla.settings) above class {name}"
+            )
     return None
 
 

@@ -13,7 +13,7 @@ import torch
 from hydra.utils import get_class
 
 from corolla.aggregation.robust import RobustRule
-from corolla.config.schema import RunConfig
+from corolla.config.schema import RunConfig, StageConfig
 from corolla.config.signatures import require_like, require_overrides
 from corolla.data.dataset import Dataset
 from corolla.data.image_folder import ImageFolder
@@ -98,11 +98,15 @@ def made(
 
 def check_settings(kind: type[Any], values: Mapping[str, Any], key: str) -> Any:
     """Return the settings that ``kind`` names, None where it names none; refuse what `made` would refuse."""
-    named_class = settings_class(kind)
-    if named_class is None:
-        return None
     with named(key, kind.__qualname__):
-        return settings_of(named_class, values, key, others=True)
+        named_class = settings_class(kind)
+        return named_class and settings_of(named_class, values, key, others=True)
+
+
+def setting_names(kind: type[Any], key: str) -> list[str]:
+    """Return what ``kind``, which stands at ``key``, takes as settings of its own."""
+    with named(key, kind.__qualname__):
+        return field_names(settings_class(kind))
 
 
 def class_of(target: Any, key: str) -> type[Any]:
@@ -126,6 +130,23 @@ def named(key: str, target: Any) -> Iterator[None]:
         if isinstance(error, ImportError):
             remedy += "; a module of your own is found with --config-dir FOLDER, or installed"
         raise RefusedError(Fault(key, target, str(error), remedy)) from error
+
+
+@contextmanager
+def of_stage(stage: StageConfig) -> Iterator[None]:
+    """Give what is refused the keys at which the stage for new clients sets it: they lie below its own."""
+    try:
+        yield
+    except RefusedError as error:
+        own = tuple(f"method.{name}." for name in stage.settings)
+        raise RefusedError(
+            [
+                replace(f, key=f"method.new_clients.{f.key.removeprefix('method.')}")
+                if f"{f.key}.".startswith(own)
+                else f
+                for f in error.faults
+            ]
+        ) from error
 
 
 def _under(key: str, fault: Fault) -> Fault:
@@ -244,7 +265,8 @@ def build_strategy(config: RunConfig, **known: Any) -> Any:
     if config.stage == "new_clients" and method.new_clients is not None:
         kind = class_of(method.new_clients.strategy, "method.new_clients.strategy")
         values = method.settings | method.new_clients.settings
-        return made(kind, values, "method", others=True, **known)
+        with of_stage(method.new_clients):
+            return made(kind, values, "method", others=True, **known)
     kind = class_of(method.strategy, "method.strategy")
     return made(kind, method.settings, "method", others=True, **known)
 
