@@ -8,8 +8,11 @@ import pytest
 from PIL import Image
 
 from corolla.cli import main
+from corolla.errors import Fault, RefusedError
+from corolla.launch import plan_run
 from corolla.records.run_directory import RunDirectory
 from corolla.records.seals import BY_HAND, read_sealed, write_sealed
+from engines.superlink import SuperLinkEngine
 from tests.strategies.conftest import SMALL
 
 
@@ -159,6 +162,28 @@ def test_all_faults_are_shown_at_once(capsys: pytest.CaptureFixture[str]) -> Non
     message = _refused(["run", "trainer.lr=0", "partition.alpha=0"], capsys)
     assert "trainer.lr=0" in message
     assert "partition.alpha=0" in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "keys"),
+    [
+        ("cap=tiers cap.shares=[2]", ["cap.shares"]),
+        ("engine=superlink engine.insecure=yes engine.address=no:1", ["engine.insecure", "engine.address"]),
+        ("dataset=imagefolder dataset.channels=a", ["dataset.channels", "dataset.root"]),
+        (
+            "method/proposals=like_sizes method.proposals.tolerance=2",
+            ["method.proposals.tolerance", "method.proposals.run"],
+        ),
+    ],
+)  # fmt: skip
+def test_no_fault_comes_of_what_stands_in_for_a_wrong_value(
+    overrides: str, keys: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unreachable = Fault("engine.address", "no:1", "nothing answers there", "Start it first.")
+    monkeypatch.setattr(SuperLinkEngine, "_reach_faults", lambda self: [unreachable])
+    with pytest.raises(RefusedError) as refused:
+        plan_run([*overrides.split(), "run_dir=unused"])
+    assert [fault.key for fault in refused.value.faults] == keys
 
 
 def test_limits_under_the_smallest_architecture_are_shown_at_once(
