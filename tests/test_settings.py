@@ -7,15 +7,16 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Iterator
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_type_hints
 
 import pytest
+from pydantic import Field
 
 import clients
 import corolla
 import strategies
 from corolla.errors import Fault, RefusedError
-from corolla.kinds import literals
+from corolla.kinds import MOST, literals
 from corolla.settings import (
     Betas,
     Count,
@@ -79,7 +80,7 @@ def test_a_field_refuses_what_it_does_not_allow(key: str, name: str) -> None:
         outside = {"gt": bound, "ge": bound - 1, "lt": bound, "le": bound + 1}[side]
         fault = _refused(kind, name, type(bound)(outside))
         assert fault is not None, (key, name, outside)
-        assert fault.problem in ("is out of range", "is not a whole number")  # beyond 2^63
+        assert fault.problem in ("is out of range", "does not fit into 64 bits")
     if literals(hint):
         fault = _refused(kind, name, "no such word")
         assert fault is not None
@@ -111,11 +112,19 @@ class Parent:
     momentum: Decay = 0.0
 
 
+Shares = Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
+
+
 @settings
 class Child(Parent):
     share: Share
+    label: ClassVar[str] = "a child"
     betas: Betas = (0.5, 0.9)
     forest: Forest
+    shares: Shares = dataclasses.field(default_factory=lambda: [0.5])
+    several: list[list[int]] = dataclasses.field(default_factory=list)
+    narrow: Annotated[Count, Field(ge=3)] = 3
+    choice: bool | Literal["auto"] | None = None
 
 
 GOOD: dict[str, Any] = {"weights": 1, "share": 0.5, "forest": {"trees": 3}}
@@ -124,7 +133,7 @@ GOOD: dict[str, Any] = {"weights": 1, "share": 0.5, "forest": {"trees": 3}}
 def test_values_come_from_yaml_and_children_inherit() -> None:
     made = settings_of(Child, {**GOOD, "betas": [0, 0.25]}, "method")
     assert made == Child(weights=1.0, share=0.5, betas=(0.0, 0.25), forest=Forest(trees=3))
-    assert field_names(Child) == ["weights", "momentum", "share", "betas", "forest"]
+    assert field_names(Child)[:5] == ["weights", "momentum", "share", "betas", "forest"]
     with pytest.raises(dataclasses.FrozenInstanceError):
         made.share = 1.0  # type: ignore[misc]
     with pytest.raises(RefusedError, match=r"share=2: is out of range"):
@@ -136,7 +145,24 @@ def test_values_come_from_yaml_and_children_inherit() -> None:
     [
         ({"weights": True}, "m.weights=True: is not a number. Use a number, 0 or more"),
         ({"momentum": 1.0}, "m.momentum=1.0: is out of range. Use a number, 0 or more, below 1"),
-        ({"betas": [0.5]}, "m.betas=[0.5]: is not [a number, a number]."),
+        (
+            {"betas": [0.5]},
+            "m.betas=[0.5]: is not [a number, a number]. Use [a number (0 or more, below 1), a number (0",
+        ),
+        (
+            {"shares": [2]},
+            "m.shares=[2]: is out of range. Use a list of numbers (above 0, 1 or less), 1 or more of",
+        ),
+        ({"shares": ["a"]}, "m.shares=['a']: is not a list of numbers. Use"),
+        ({"several": [[True]]}, "m.several=[[True]]: is not a list of lists of whole numbers."),
+        ({"narrow": 1}, "m.narrow=1: is out of range. Use a whole number, 3 or more"),
+        ({"narrow": MOST + 1}, "Use a whole number, 3 or more, 1,000,000,000 or less"),
+        (
+            {"choice": "ture"},
+            "m.choice='ture': is not known. Did you mean 'true'? Known: auto, fals",
+        ),
+        ({"choice": "nul"}, "Did you mean 'null'? Known: auto, false, null, true"),
+        ({"label": 3}, "m.label=3: is not a setting here. Known: betas, choice, forest"),
         (
             {"forest": {"trees": 0}},
             "m.forest.trees=0: is out of range. Use a whole number, 1 or more",
@@ -146,7 +172,7 @@ def test_values_come_from_yaml_and_children_inherit() -> None:
         ({"forest": None}, "m.forest=None: is not a group of settings"),
         (
             {"mu": 3},
-            "m.mu=3: is not a setting here. Known: betas, forest, momentum, share, weights",
+            "m.mu=3: is not a setting here. Known: betas, choice, forest, momentum, narrow, several,",
         ),
     ],
 )
@@ -187,3 +213,8 @@ def test_a_class_says_by_an_annotation_which_settings_it_takes() -> None:
         Child,
         None,
     )
+    Last.__annotations__ = {"settings": dict[str, Any]}
+    assert settings_class(Last) is None
+    Last.__annotations__ = {"settings": Fault}
+    with pytest.raises(TypeError, match=r"settings: Fault.*@settings .* above class Fault"):
+        settings_class(Last)

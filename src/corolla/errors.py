@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -46,6 +46,16 @@ def gathered(faults: list[Fault]) -> Iterator[None]:
         faults += error.faults
 
 
+@contextmanager
+def below(key: str) -> Iterator[None]:
+    """Put ``key`` before the keys of what is refused inside; nothing where it is empty."""
+    try:
+        yield
+    except RefusedError as error:
+        above = f"{key}." if key else ""
+        raise RefusedError([replace(f, key=above + f.key) for f in error.faults]) from error
+
+
 def refuse(faults: list[Fault]) -> None:
     """Raise RefusedError that shows all of ``faults``, where there are any."""
     if faults:
@@ -63,6 +73,8 @@ def is_number(value: object) -> bool:
 
 def nearest(word: str, known: Sequence[str]) -> str:
     """Return 'Did you mean X?' for the closest known name, else the list of what is known."""
+    if not known:
+        return "Leave it out: there is none"
     close = get_close_matches(word, known, n=1, cutoff=0.5)
     listing = ", ".join(sorted(known))
     return f"Did you mean {close[0]!r}? Known: {listing}" if close else f"Known: {listing}"

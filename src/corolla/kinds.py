@@ -15,6 +15,7 @@ _PLAIN: dict[Any, str] = {
     str: "text",
     NoneType: "null",
 }
+_MANY = _PLAIN | {int: "whole numbers", float: "numbers", str: "texts"}
 _TOO_LARGE = 2**63  # for numpy, torch and messages
 MOST = 10**9
 """Of rounds, epochs, images and other counts: what is more, is a slip."""
@@ -25,28 +26,52 @@ def kind_problem(hint: Any, value: Any) -> str | None:
 
     Numbers are finite, and true and false are not numbers. Kinds that YAML cannot hold are not checked.
     """
-    return None if _suits(hint, value) else f"is not {phrase(hint, bounds=False)}"
+    if _suits(hint, value):
+        return None
+    if type(value) is int and abs(value) >= _TOO_LARGE and _suits(hint, 1):
+        return "does not fit into 64 bits"
+    return f"is not {phrase(hint, bounds=False)}"
 
 
-def phrase(hint: Any, *, bounds: bool = True) -> str:
-    """Return what ``hint`` asks for, such as "a number, 0 or more, or null"."""
+def phrase(hint: Any, *, bounds: bool = True, value: Any = None, many: bool = False) -> str:
+    """Return what ``hint`` asks for, such as "a number, 0 or more, or null".
+
+    Args:
+        hint: an annotation.
+        bounds: say them, too; those of all counts, far out of reach, only where ``value`` is beyond them.
+        value: what was given.
+        many: say what several are, as in "a list of numbers".
+
+    """
     origin, inner = get_origin(hint), get_args(hint)
+
+    def of(one: Any, *, several: bool = many) -> str:
+        return phrase(one, bounds=bounds, value=value, many=several)
+
+    def within(one: Any, *, several: bool) -> str:
+        what, comma, limits = of(one, several=several).partition(", ")
+        return (
+            f"{what} ({limits})"
+            if comma and get_origin(one) is Annotated
+            else what + comma + limits
+        )
+
     if origin is Annotated:
-        limits = _limits(inner[1:]) if bounds else []
-        return ", ".join([phrase(inner[0], bounds=bounds), *limits])
+        return ", ".join([of(inner[0]), *(_limits(inner[1:], value) if bounds else [])])
     if origin in (Union, UnionType):
-        parts = list(dict.fromkeys(phrase(one, bounds=bounds) for one in inner))
+        parts = list(dict.fromkeys(of(one) for one in inner))
         return (", or " if any("," in part for part in parts) else " or ").join(parts)
     if origin is Literal:
         return " or ".join(str(one) for one in inner)
     kind = origin or hint
     if kind is tuple and inner and inner[-1] is not Ellipsis:
-        return f"[{', '.join(phrase(one, bounds=bounds) for one in inner)}]"
+        return f"[{', '.join(within(one, several=False) for one in inner)}]"
     if kind in (list, tuple, Sequence):
-        return "a list"
+        what = "lists" if many else "a list"
+        return f"{what} of {within(inner[0], several=True)}" if inner else what
     if kind in (dict, Mapping) or dataclasses.is_dataclass(kind):
-        return "a group of settings"
-    return _PLAIN.get(kind, "what it takes")
+        return "groups of settings" if many else "a group of settings"
+    return (_MANY if many else _PLAIN).get(kind, "what it takes")
 
 
 def members(hint: Any) -> tuple[Any, ...]:
@@ -63,12 +88,26 @@ def literals(hint: Any) -> list[Any]:
     return [name for one in members(hint) if get_origin(one) is Literal for name in get_args(one)]
 
 
-def _limits(metadata: Sequence[Any]) -> list[str]:
-    """Return the bounds that pydantic's fields hold; not the one of all counts, far out of reach."""
-    words = {"gt": "above {:g}", "ge": "{:g} or more", "lt": "below {:g}", "le": "{:,} or less"}
+_BOUNDS = (
+    ("gt", "above {:g}"),
+    ("ge", "{:g} or more"),
+    ("lt", "below {:,}"),
+    ("le", "{:,} or less"),
+)
+
+
+def _limits(metadata: Sequence[Any], value: Any) -> list[str]:
+    """Return the bounds that pydantic's fields hold, of several of a kind the narrowest."""
     limits = [limit for one in metadata for limit in getattr(one, "metadata", [one])]
-    known = [(text, getattr(one, name, None)) for one in limits for name, text in words.items()]
-    return [text.format(bound) for text, bound in known if bound not in (None, MOST, _TOO_LARGE)]
+    said = []
+    for name, text in _BOUNDS:
+        found = [bound for one in limits if (bound := getattr(one, name, None)) is not None]
+        bound = (max if name in ("gt", "ge") else min)(found, default=None)
+        beyond = isinstance(value, int | float) and bound is not None and value >= bound
+        if bound is not None and (bound not in (MOST, _TOO_LARGE) or beyond):
+            said.append(text.format(bound))
+    fewest = [one.min_length for one in limits if getattr(one, "min_length", None)]
+    return said + [f"{count} or more of them" for count in fewest]
 
 
 def _suits(hint: Any, value: Any) -> bool:

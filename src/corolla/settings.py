@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Mapping
+from types import NoneType
 from typing import (
     Annotated,
     Any,
@@ -29,7 +30,7 @@ from typing import (
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from corolla.errors import Fault, RefusedError, nearest
+from corolla.errors import Fault, RefusedError, below, nearest
 from corolla.kinds import MOST, kind_problem, literals, members, phrase
 
 T = TypeVar("T")
@@ -99,12 +100,8 @@ def settings_of(
     """
     known = field_names(kind)
     given = {str(name): value for name, value in values.items() if name in known or not others}
-    try:
+    with below(key):
         return kind(**given)
-    except RefusedError as error:
-        above = f"{key}." if key else ""
-        faults = [dataclasses.replace(fault, key=above + fault.key) for fault in error.faults]
-        raise RefusedError(faults) from error
 
 
 def parameters_of(kind: Any) -> dict[str, inspect.Parameter]:
@@ -136,11 +133,24 @@ def signature_settings(kind: Any, known: frozenset[str]) -> type[Any]:
 
 
 def settings_class(kind: type[Any]) -> Any:
-    """Return the settings class that ``kind`` names by its annotation ``settings``; None without one."""
+    """Return the settings class that ``kind`` names by its annotation ``settings``; None without one.
+
+    Raises:
+        TypeError: what it names was not made by `settings`.
+
+    """
     for one in kind.__mro__:
         if "settings" in inspect.get_annotations(one):
             annotated = get_type_hints(one)["settings"]
-            return annotated if is_settings(annotated) else None
+            if is_settings(annotated):
+                return annotated
+            if annotated is Any or getattr(annotated, "__module__", None) == "builtins":
+                return None  # none, or a dict or text that has nothing to do with YAML
+            name = getattr(annotated, "__qualname__", annotated)
+            raise TypeError(
+                f"its annotation `settings: {name}` names no settings class: "
+                f"write @settings (corolla.settings) above class {name}"
+            )
     return None
 
 
@@ -175,8 +185,10 @@ def _of_their_kinds(kind: type[Any], values: dict[str, Any]) -> tuple[dict[str, 
 def _mistaken(name: str, value: Any, hint: Any, problem: str) -> Fault:
     names = [one for one in literals(hint) if isinstance(one, str)]
     if names and isinstance(value, str):
+        words = {bool: ["true", "false"], NoneType: ["null"]}
+        names += [word for one in members(hint) for word in words.get(one, [])]
         return Fault(name, value, "is not known", nearest(value, names))
-    return Fault(name, value, problem, f"Use {phrase(hint)}")
+    return Fault(name, value, problem, f"Use {phrase(hint, value=value)}")
 
 
 def _faults(kind: type[Any], error: ValidationError, values: Mapping[str, Any]) -> list[Fault]:
@@ -204,4 +216,6 @@ def _fault(kind: type[Any], name: str, sort: str, said: object, values: Mapping[
 
 @functools.cache
 def _hints(kind: Any) -> dict[str, Any]:
-    return get_type_hints(kind, include_extras=True)
+    """Return the annotation of each field; a ClassVar is no setting."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {name: hints[name] for name in field_names(kind)}

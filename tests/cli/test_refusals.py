@@ -8,8 +8,11 @@ import pytest
 from PIL import Image
 
 from corolla.cli import main
+from corolla.errors import Fault, RefusedError
+from corolla.launch import plan_run
 from corolla.records.run_directory import RunDirectory
 from corolla.records.seals import BY_HAND, read_sealed, write_sealed
+from engines.superlink import SuperLinkEngine
 from tests.strategies.conftest import SMALL
 
 
@@ -96,6 +99,52 @@ def _folder(root: Path, classes: int = 2, images: int = 12) -> Path:
         ),
         ("engine.actors=0", "engine.actors=0"),
         ("engine.address=nowhere", "engine.address='nowhere'"),
+        ("cap=range cap.seed=-1", "cap.seed=-1: is out of range. Use a whole number, 0 or more"),
+        ("+partition.name=foo", "partition.name='foo': is not a setting here"),
+        ("cap=range +cap.name=[1]", "cap.name=[1]: is not a setting here. Known: high, low, seed"),
+        ("server_set=held_out +server_set.name=x", "server_set.name='x': is not a setting here"),
+        ("+trainer.name=foo", "trainer.name='foo': is not a setting here"),
+        ("robust=median +robust.kind=3", "robust.kind=3: is not a setting here"),
+        ("+dataset.name=foo", "dataset.name='foo': is not a setting here. Leave it out"),
+        (
+            "cap=range +cap.remedy=foo",
+            "is not a setting here. Did you mean 'seed'? Known: high, low, seed, unit",
+        ),
+        (
+            "method.proposals=uniform",
+            "method.proposals='uniform': is a group of settings. Write method/proposals=uniform",
+        ),
+        (
+            "++method.reward=los",
+            "Write method/reward=NAME, or set its keys: method.reward.KEY=VALUE. Did you mean 'loss'",
+        ),
+        (
+            "method=spider method.share=ture",
+            "method.share='ture': is not known. Did you mean 'true'? Known: auto, false, true",
+        ),
+        ("private=[1]", "private=[1]: is not a list of texts. Use a list of texts"),
+        ("private=[head,head]", "private=['head', 'head']: names head twice"),
+        (
+            "rounds=1000000001",
+            "is out of range. Use a whole number, 1 or more, 1,000,000,000 or less",
+        ),
+        (
+            "seed=9223372036854775808",
+            "seed=9223372036854775808: does not fit into 64 bits. Use a whole number, 0 or more, below 9,2",
+        ),
+        ("robust=median robust.min_holders=0", "is out of range. Use a whole number, 3 or more"),
+        (
+            "dataset=cinic10 dataset.cache_gib=-1",
+            "dataset.cache_gib=-1: is out of range. Use a number, 0 or more",
+        ),
+        (
+            "dataset=imagefolder dataset.memory_mib=1e308",
+            "dataset.memory_mib=1e+308: is out of range. Use a number, 0 or more, 1,000,000,000 or",
+        ),
+        (
+            "method=fedmd server_set=unlabelled server_set.cache_gib=-1",
+            "server_set.cache_gib=-1: is out of range",
+        ),
     ],
 )
 def test_bad_override(
@@ -113,6 +162,28 @@ def test_all_faults_are_shown_at_once(capsys: pytest.CaptureFixture[str]) -> Non
     message = _refused(["run", "trainer.lr=0", "partition.alpha=0"], capsys)
     assert "trainer.lr=0" in message
     assert "partition.alpha=0" in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "keys"),
+    [
+        ("cap=tiers cap.shares=[2]", ["cap.shares"]),
+        ("engine=superlink engine.insecure=yes engine.address=no:1", ["engine.insecure", "engine.address"]),
+        ("dataset=imagefolder dataset.channels=a", ["dataset.channels", "dataset.root"]),
+        (
+            "method/proposals=like_sizes method.proposals.tolerance=2",
+            ["method.proposals.tolerance", "method.proposals.run"],
+        ),
+    ],
+)  # fmt: skip
+def test_no_fault_comes_of_what_stands_in_for_a_wrong_value(
+    overrides: str, keys: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unreachable = Fault("engine.address", "no:1", "nothing answers there", "Start it first.")
+    monkeypatch.setattr(SuperLinkEngine, "_reach_faults", lambda self: [unreachable])
+    with pytest.raises(RefusedError) as refused:
+        plan_run([*overrides.split(), "run_dir=unused"])
+    assert [fault.key for fault in refused.value.faults] == keys
 
 
 def test_limits_under_the_smallest_architecture_are_shown_at_once(

@@ -203,7 +203,9 @@ def test_every_key_of_every_method(method: str) -> None:
         ("rounds", "5", "rounds='5': is not a whole number"),
         ("rounds", True, "rounds=True: is not a whole number"),
         ("space.loop.cuda.threads", 0, "space.loop.cuda.threads=0"),
-        ("method.new_clients.start", "few", "method.start='few'"),
+        ("method.new_clients.search", "few", "method.new_clients.search='few': is not known"),
+        ("method.new_clients.strategy", "foo", "method.new_clients.strategy='foo': "),
+        ("method.new_clients.start", "few", "method.new_clients.start='few'"),
     ],
 )
 def test_what_once_started(key: str, value: Any, said: str, default: DictConfig) -> None:

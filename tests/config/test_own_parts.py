@@ -143,6 +143,8 @@ def test_what_is_not_clear_is_refused(mine: Path, capsys: pytest.CaptureFixture[
          r"Lines.*log\(\) is called as log\(self, round, metrics\)"),
         ("my_method.py", "def _train(self, model: nn.Module, task: Task)", "def _train(self, model)",
          r"_train\(self, model\) is called as _train\(self, model, task\)"),
+        ("my_method.py", "@settings\n", "",
+         r"method='SignClient': its annotation `settings: SignSettings` names no settings class"),
         ("my_method.py", "SignClient(SubnetClient)", "SignClient", "is not a client: it has no fit"),
     ],
 )  # fmt: skip

@@ -94,7 +94,7 @@ def test_clients_of_later_draw_from_all_and_draws_are_repeatable(searched: RunDi
     ("run_dir", "overrides", "said"),
     [
         ("null", [], r"proposals\.run=None: no run is given whose"),
-        ("/nowhere", [], "/nowhere"),
+        ("/nowhere", [], r"method\.proposals\.run='/nowhere': no such directory"),
         ("SEARCHED", ["space=elastic_resnet"], "its space is not that of this run"),
     ],
 )

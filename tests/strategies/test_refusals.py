@@ -146,6 +146,8 @@ REFUSED: list[tuple[str, str]] = [
     (f"spider {EVERYBODY} rounds=2", "rounds=3 or more"),
     ("spider train_on_validation=true", f"operations {TRAINED_ON}"),
     ("spider space=darts_small rounds=400", "holds no mixed networks"),
+    ("deepfednas method.proposals.cache.fitness.stages=[1]", r"\Amethod\.proposals\.cache\.fitness\.stages="),
+    ("deepfednas method.tiers.fitness.stages=[1]", r"\Amethod\.tiers\.fitness\.stages="),
     ("superfednas server_set=none", "tiers are searched on labelled images of the server's own"),
     ("superfednas method.tiers.shares=[0.001,1.0]", "after 200 draws from space"),
     ("superfednas method.tiers.shares=[1.0,0.5]", "do not ascend"),

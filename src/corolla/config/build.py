@@ -13,7 +13,7 @@ import torch
 from hydra.utils import get_class
 
 from corolla.aggregation.robust import RobustRule
-from corolla.config.schema import Prior, RunConfig
+from corolla.config.schema import Prior, RunConfig, StageConfig
 from corolla.config.signatures import require_like, require_overrides
 from corolla.data.dataset import Dataset
 from corolla.data.image_folder import ImageFolder
@@ -24,6 +24,7 @@ from corolla.errors import Fault, RefusedError
 from corolla.limits.caps import CapRule
 from corolla.records.checkpoints import CheckpointHeader
 from corolla.settings import (
+    field_names,
     is_settings,
     parameters_of,
     settings_class,
@@ -38,6 +39,8 @@ from corolla.training.trainer import LocalTrainer
 T = TypeVar("T")
 
 _OLD_MODULES = {"corolla.caps.": "corolla.limits.caps."}  # in run directories of older releases
+# Keys that the run reads: no settings, except of classes that take them.
+_LABELS = {"engine": ("kind", "name"), "space.supernet": ("name",)}
 _STUMBLES = (ImportError, AttributeError, TypeError, ValueError, LookupError, ArithmeticError)
 
 
@@ -49,13 +52,14 @@ def build(node: Mapping[str, Any], key: str, *, like: type[Any] | None = None, *
             is not as the base class or protocol ``like`` wants it.
 
     """
-    values = {k: v for k, v in node.items() if k not in ("_target_", "name", "kind")}
+    values = {k: v for k, v in node.items() if k != "_target_"}
     if "_target_" not in node:
         remedy = "Add _target_: MODULE.CLASS, or take one of the files in conf/"
         raise RefusedError(Fault(key, dict(node), "names no class: it has no _target_", remedy))
     kind = class_of(node["_target_"], key)
-    if "name" in node and "name" in parameters_of(kind):
-        values["name"] = node["name"]
+    for label in [one for one in _LABELS.get(key, ()) if one in values]:
+        if label not in (field_names(kind) if is_settings(kind) else parameters_of(kind)):
+            del values[label]
     found = made(kind, values, key, **known)
     if like is not None:
         require_like(found, like, key)
@@ -94,11 +98,15 @@ def made(
 
 def check_settings(kind: type[Any], values: Mapping[str, Any], key: str) -> Any:
     """Return the settings that ``kind`` names, None where it names none; refuse what `made` would refuse."""
-    named_class = settings_class(kind)
-    if named_class is None:
-        return None
     with named(key, kind.__qualname__):
-        return settings_of(named_class, values, key, others=True)
+        named_class = settings_class(kind)
+        return named_class and settings_of(named_class, values, key, others=True)
+
+
+def setting_names(kind: type[Any], key: str) -> list[str]:
+    """Return what ``kind``, which stands at ``key``, takes as settings of its own."""
+    with named(key, kind.__qualname__):
+        return field_names(settings_class(kind))
 
 
 def class_of(target: Any, key: str) -> type[Any]:
@@ -122,6 +130,23 @@ def named(key: str, target: Any) -> Iterator[None]:
         if isinstance(error, ImportError):
             remedy += "; a module of your own is found with --config-dir FOLDER, or installed"
         raise RefusedError(Fault(key, target, str(error), remedy)) from error
+
+
+@contextmanager
+def of_stage(stage: StageConfig) -> Iterator[None]:
+    """Give what is refused the keys at which the stage for new clients sets it: they lie below its own."""
+    try:
+        yield
+    except RefusedError as error:
+        own = tuple(f"method.{name}." for name in stage.settings)
+        raise RefusedError(
+            [
+                replace(f, key=f"method.new_clients.{f.key.removeprefix('method.')}")
+                if f"{f.key}.".startswith(own)
+                else f
+                for f in error.faults
+            ]
+        ) from error
 
 
 def _under(key: str, fault: Fault) -> Fault:
@@ -247,7 +272,8 @@ def build_strategy(config: RunConfig, **known: Any) -> Any:
     if config.stage == "new_clients" and method.new_clients is not None:
         kind = class_of(method.new_clients.strategy, "method.new_clients.strategy")
         values = method.settings | method.new_clients.settings
-        return made(kind, values, "method", others=True, **known)
+        with of_stage(method.new_clients):
+            return made(kind, values, "method", others=True, **known)
     kind = class_of(method.strategy, "method.strategy")
     return made(kind, method.settings, "method", others=True, **known)
 
@@ -276,7 +302,6 @@ def header_of(config: RunConfig, space: Supernet) -> CheckpointHeader:
 
 
 def group_settings(kind: type[T], values: Mapping[str, Any], key: str) -> T:
-    """Return the settings class ``kind`` filled from a group of YAML, whose ``name`` is not a setting."""
+    """Return the settings class ``kind`` filled from a group of YAML."""
     with named(key, kind.__qualname__):
-        settings = {name: value for name, value in values.items() if name != "name"}
-        return settings_of(kind, settings, key)
+        return settings_of(kind, values, key)

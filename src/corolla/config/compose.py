@@ -23,7 +23,15 @@ from omegaconf.errors import OmegaConfBaseException
 
 from corolla.config import own_parts
 from corolla.config.groups import config_dir, groups, method_defaults
-from corolla.config.overrides import NOW, group_fault, moved, nearest_key, read, sweep_fault
+from corolla.config.overrides import (
+    NOW,
+    dotted_group,
+    group_fault,
+    moved,
+    nearest_key,
+    read,
+    sweep_fault,
+)
 from corolla.config.schema import parse_config
 from corolla.errors import Fault, RefusedError, nearest, refuse
 
@@ -127,7 +135,11 @@ def _looked_through(overrides: Sequence[str]) -> tuple[list[Override], list[Faul
             faults[faults.index(fault)] = Fault(fault.key, fault.value, problem, remedy)
     for override in parsed:
         key = override.key_or_group
-        if key in known or key in wrong or override.is_add() or override.is_force_add():
+        if key in known or key in wrong:
+            continue
+        if key in keys and (dotted := dotted_group(override, known)):
+            faults.append(dotted)
+        if override.is_add() or override.is_force_add():
             continue
         if key not in keys:
             faults.append(Fault(key, override.value(), "unknown key", nearest_key(key, keys)))

@@ -66,6 +66,21 @@ def group_fault(override: Override, known: dict[str, list[str]]) -> Fault | None
     return Fault(key, name, f"no such {key}", nearest(name, known[key]))
 
 
+def dotted_group(override: Override, known: Mapping[str, list[str]]) -> Fault | None:
+    """Return a fault where a file of a method's own group is chosen with a dot, as a value is set."""
+    key, value = override.key_or_group, override.value()
+    group = key.replace(".", "/")
+    if "." not in key or group not in known or isinstance(value, dict) or override.is_delete():
+        return None
+    names = known[group]
+    remedy = f"Write {group}={value}"
+    if value not in names:
+        remedy = (
+            f"Write {group}=NAME, or set its keys: {key}.KEY=VALUE. {nearest(str(value), names)}"
+        )
+    return Fault(key, value, "is a group of settings", remedy)
+
+
 def sweep_fault(override: Override) -> Fault | None:
     """Return a fault where several values are given to a single run, or what only a sweep takes."""
     if override.key_or_group == "jobs":

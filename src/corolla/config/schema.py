@@ -217,6 +217,9 @@ def _across_keys(config: RunConfig) -> list[Fault]:
         faults.append(
             Fault("private", config.private, f"{wrong[0]!r} is not a part of a model", remedy)
         )
+    if twice := [part for part in config.private if config.private.count(part) > 1]:
+        problem = f"names {twice[0]} twice"
+        faults.append(Fault("private", config.private, problem, "Name each part once"))
     evaluation = config.evaluation
     if evaluation.deploy == "fine_tuned" and evaluation.fine_tune_epochs == 0:
         problem = "there is no fine-tuning: evaluation.fine_tune_epochs=0"
@@ -283,7 +286,7 @@ def _fault(item: Any, values: dict[str, Any]) -> Fault:
         return Fault(key, item["input"], problem, remedy)
     if item["type"] == "model_type":
         return Fault(key, item["input"], "is a group of settings", f"Set its keys: {key}.KEY=VALUE")
-    remedy = _remedy(path, str(item["type"]), problem)
+    remedy = _remedy(path, str(item["type"]), problem, item["input"])
     if item["type"] in _BOUNDS:
         problem = "is out of range"
     return Fault(key, item["input"], problem[:1].lower() + problem[1:], remedy)
@@ -292,16 +295,16 @@ def _fault(item: Any, values: dict[str, Any]) -> Fault:
 _BOUNDS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
 
 
-def _remedy(path: Sequence[str], kind: str, problem: str) -> str:
+def _remedy(path: Sequence[str], kind: str, problem: str, value: Any) -> str:
     """Return what the key at ``path`` takes, where its annotation says."""
     model, name = (EvaluationConfig, path[1:]) if path[0] == "evaluation" else (RunConfig, path)
     fields = {one.alias or key: one for key, one in model.model_fields.items()}
     field = fields.get(name[0]) if len(name) == 1 else None
     if path[0] == "clients_per_round":
         return "Write a count, as in 5, or a fraction, as in 0.5"
-    if field is None or not (kind in _BOUNDS or problem.startswith("is not ")):
+    if field is None or not (kind in _BOUNDS or problem.startswith(("is not ", "does not fit"))):
         return "Correct it"
     if " or " in problem and kind not in _BOUNDS:  # it names them
         return "Use one of them"
     hint = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
-    return f"Use {phrase(hint)}"
+    return f"Use {phrase(hint, value=value)}"

@@ -12,14 +12,16 @@ from corolla.config.build import (
     check_settings,
     class_of,
     group_settings,
+    of_stage,
+    setting_names,
 )
-from corolla.config.schema import RunConfig
+from corolla.config.schema import MethodConfig, RunConfig, StageConfig
 from corolla.config.signatures import require_overrides
 from corolla.errors import Fault, RefusedError, gathered, nearest, refuse
-from corolla.settings import field_names, settings_class
 from corolla.training.settings import LoopSettings
 
 _CLIENT = ("fit", "evaluate", "deploy", "facts")
+_STAGE = "method.new_clients.strategy"
 _STRATEGY = ("orders", "absorb", "deployed", "state", "load_state", "configure_train")
 
 
@@ -28,9 +30,7 @@ def check_unbuilt(config: RunConfig) -> None:
     method = config.method
     checks: list[Callable[[], Any]] = [lambda: _check_method(config)]
     if method.new_clients is not None:
-        stage = method.new_clients
-        values = method.settings | stage.settings
-        checks.append(lambda: check_settings(_strategy(stage.strategy), values, "method"))
+        checks.append(partial(_check_stage, method, method.new_clients))
     name = config.space.supernet.get("name", config.space.name)
     faults: list[Fault] = []
     if name != config.space.name:
@@ -46,7 +46,10 @@ def check_unbuilt(config: RunConfig) -> None:
 
 def _check_method(config: RunConfig) -> None:
     method = config.method
-    kinds = [class_of(method.client, "method.client"), _strategy(method.strategy)]
+    kinds = [
+        class_of(method.client, "method.client"),
+        class_of(method.strategy, "method.strategy"),
+    ]
     sorts = (("client", "clients.client.Client"), ("strategy", "strategies.base.CorollaStrategy"))
     for kind, names, (sort, base) in zip(kinds, (_CLIENT, _STRATEGY), sorts, strict=True):
         lacks = [name for name in names if not hasattr(kind, name)]
@@ -58,17 +61,22 @@ def _check_method(config: RunConfig) -> None:
             raise RefusedError(Fault(f"method.{sort}", getattr(method, sort), problem, remedy))
         require_overrides(kind, f"method.{sort}")
     own = check_settings(kinds[0], method.settings, "method")
-    known = {name for kind in kinds for name in field_names(settings_class(kind))}
+    known = {name for kind in kinds for name in setting_names(kind, "method")}
     faults = _unknown("method", method.settings, known, f"{method.name} has no such setting")
     if hasattr(own, "step_faults"):
         found = own.step_faults(build_trainer_settings(config))
         faults += [replace(fault, key=f"method.{fault.key}") for fault in found]
     if method.new_clients is not None:
-        known |= set(field_names(settings_class(_strategy(method.new_clients.strategy))))
-        faults += _unknown(
-            "method.new_clients", method.new_clients.settings, known, "is no setting"
-        )
+        stage = method.new_clients
+        kind = class_of(stage.strategy, _STAGE)
+        known |= set(setting_names(kind, "method"))
+        faults += _unknown("method.new_clients", stage.settings, known, "is no setting")
     refuse(faults)
+
+
+def _check_stage(method: MethodConfig, stage: StageConfig) -> None:
+    with of_stage(stage):
+        check_settings(class_of(stage.strategy, _STAGE), method.settings | stage.settings, "method")
 
 
 def _unknown(
@@ -79,7 +87,3 @@ def _unknown(
         for key, value in values.items()
         if key not in known
     ]
-
-
-def _strategy(target: str) -> type[Any]:
-    return class_of(target, "method.strategy")

@@ -7,11 +7,12 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal, TypedDict
+from typing import Annotated, ClassVar, Literal, TypedDict
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 
 from corolla.data.block_cache import BlockCache, cache_folder
 from corolla.data.byte_lru import ByteLru
@@ -29,10 +30,13 @@ from corolla.data.images import Images, Indices
 from corolla.data.official_parts import named_parts, part_faults
 from corolla.data.table_listing import list_table
 from corolla.errors import Fault, RefusedError, gathered
+from corolla.kinds import MOST
 from corolla.records.json_files import read_json, write_json
 from corolla.records.phases import phase, step
 
 _PIECE = 256  # images decoded at once, to see whether they can be
+Capacity = Annotated[float, Field(ge=0, le=MOST)]
+"""Of a cache; 0 keeps nothing."""
 
 
 class Archive(TypedDict):
@@ -41,8 +45,8 @@ class Archive(TypedDict):
     root: str | Path | None
     parts: str | Sequence[str]
     cache_dir: str | None
-    cache_gib: float
-    memory_mib: float
+    cache_gib: Capacity
+    memory_mib: Capacity
 
 
 class ImageFolder:
@@ -83,8 +87,8 @@ class ImageFolder:
         mean: float | Sequence[float],
         std: float | Sequence[float],
         cache_dir: str | None,
-        cache_gib: float,
-        memory_mib: float,
+        cache_gib: Capacity,
+        memory_mib: Capacity,
         # Runs that were started before there was this key can be resumed
         parts: str | Sequence[str] | None = None,
         table: str | Path | None = None,

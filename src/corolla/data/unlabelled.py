@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from corolla.data.dataset import Dataset
 from corolla.data.folder_listing import File, Listing
 from corolla.data.image_decoding import SUFFIXES
-from corolla.data.image_folder import ImageFolder
+from corolla.data.image_folder import Capacity, ImageFolder
 from corolla.data.server_set import FEWEST, UNKNOWN, ServerImages, server_images
 from corolla.errors import Fault, RefusedError
 from corolla.settings import AtLeastTwo, Seed
@@ -45,7 +45,7 @@ class UnlabelledImages:
         max_images: AtLeastTwo | None,
         seed: Seed,
         cache_dir: str | None,
-        cache_gib: float,
+        cache_gib: Capacity,
     ) -> None:
         self.root = None if root is None else Path(root).expanduser().absolute()
         self._max_images, self._seed = max_images, seed

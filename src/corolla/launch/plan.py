@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from corolla.launch.simulated_clients import simulated_facts
 from corolla.launch.source_run import source_state
 from corolla.spaces.supernet import Supernet
 
+_TOGETHER = ("cap", "engine")
 _TABLE, _ROOT = "dataset.table", "dataset.root"
 
 
@@ -56,22 +57,35 @@ class Plan:
 def plan_run(overrides: Sequence[str], *, default_dir: Path | None = None) -> Plan:
     """Compose and check a run; RefusedError shows all faults that could be found."""
     values = compose_values(overrides)
+    given = {text.partition("=")[0].lstrip("+") for text in overrides}
     faults: list[Fault] = []
     while True:  # what else is wrong shows once these have their defaults again
         try:
             plan = plan_of(values, default_dir=default_dir)
             break
         except RefusedError as error:
-            # Below a key that has its default again, what is wrong is nothing that was asked for.
-            # Nor is the folder, where the table of its images was wrong.
-            known = tuple(f"{_ROOT if fault.key == _TABLE else fault.key}." for fault in faults)
-            new = [fault for fault in error.faults if not f"{fault.key}.".startswith(known)]
+            new = [fault for fault in error.faults if not _invented(fault, faults, given)]
             faults += new
             if not new:
                 raise RefusedError(faults) from error
             values = mended(values, overrides, new)
     refuse(faults)
     return plan
+
+
+def _invented(fault: Fault, known: Sequence[Fault], given: Collection[str]) -> bool:
+    """Tell whether ``fault`` may come of the defaults that the keys of ``known`` have again.
+
+    Below such a key nothing was asked for, nor is the folder wrong where the table of its images was. An
+    engine's keys say something together only (an address, or a name), and so do a cap's: of theirs, what was
+    not given.
+    """
+    below = tuple(f"{_ROOT if one.key == _TABLE else one.key}." for one in known)
+    if f"{fault.key}.".startswith(below):
+        return True
+    group = fault.key.partition(".")[0]
+    beside = group in _TOGETHER and any(one.key.startswith(f"{group}.") for one in known)
+    return beside and not ("." in fault.key and fault.key in given)
 
 
 def plan_of(values: dict[str, Any], *, default_dir: Path | None = None) -> Plan:

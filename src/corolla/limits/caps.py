@@ -17,7 +17,7 @@ import torch
 
 from corolla.errors import Fault, RefusedError
 from corolla.limits.client_limits import CAP
-from corolla.settings import Count, NonNegative, Positive, settings
+from corolla.settings import Count, NonNegative, Positive, Seed, settings
 from corolla.spaces.supernet import Supernet
 from corolla.training.latency import latency
 from corolla.types import ClientId, client_seed, generator
@@ -125,7 +125,7 @@ class RangeCap(CapRule):
     unit: Unit  # macs, or range: 0 is the smallest architecture's need, 1 the largest's
     low: NonNegative
     high: NonNegative
-    seed: int
+    seed: Seed
 
     def __post_init__(self) -> None:
         if self.low > self.high:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from corolla.errors import Fault, RefusedError
+from corolla.errors import Fault, RefusedError, below
 from corolla.records.atomic import write_text
 from corolla.search.evolution import EvolutionSettings, Fits, draw_accepted, evolve
 from corolla.search.training_free import FitnessSettings, TrainingFree
@@ -49,7 +49,8 @@ class ParetoCache:
 
     def __init__(self, space: Supernet, settings: CacheSettings, *, seed: int) -> None:
         self._space, self._settings, self._seed = space, settings, seed
-        self.fitness = TrainingFree(space, settings.fitness)
+        with below("cache"):
+            self.fitness = TrainingFree(space, settings.fitness)
         if settings.path is not None:
             self.entries = self._read(Path(settings.path))
 

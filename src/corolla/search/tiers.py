@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from corolla.errors import Fault, RefusedError
+from corolla.errors import Fault, RefusedError, below
 from corolla.search.evolution import EvolutionSettings, Fits, Score, evolve, towards
 from corolla.search.training_free import FitnessSettings, TrainingFree
 from corolla.settings import Count, settings
@@ -59,7 +59,9 @@ class Tiers:
 
     def __init__(self, space: Supernet, settings: TierSettings, *, seed: int) -> None:
         self._space, self._settings, self._seed = space, settings, seed
-        self._free = TrainingFree(space, settings.fitness) if settings.by == "fitness" else None
+        with below("tiers"):
+            free = TrainingFree(space, settings.fitness) if settings.by == "fitness" else None
+        self._free = free
         empty = [
             f"tier {tier} (more than {low:,.0f}, at most {high:,.0f})"
             for tier, (low, high) in enumerate(self.ranges, start=1)

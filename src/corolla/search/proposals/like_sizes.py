@@ -8,6 +8,7 @@ what it knows.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,7 +60,12 @@ class LikeSizes(Unlearning):
             problem = "no run is given whose architectures' sizes are to be repeated"
             raise RefusedError(Fault("proposals.run", None, problem, remedy))
         self._context, self._tolerance = context, settings.tolerance
-        run = RunDirectory.open(Path(settings.run).expanduser())
+        try:
+            run = RunDirectory.open(Path(settings.run).expanduser())
+        except RefusedError as error:
+            raise RefusedError(
+                [replace(fault, key="proposals.run") for fault in error.faults]
+            ) from error
         if not run.finished:
             remedy = f"Finish it first: corolla resume {run.path}"
             raise RefusedError(
