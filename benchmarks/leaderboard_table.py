@@ -71,6 +71,8 @@ space, and the server trains in 12 of the rounds, on images that clients of othe
 
 Arms with `server_set=held_out` in their command (`superfednas`, `fedoras` and HAPFNAS among them) take 1,000
 images out of the pool for the server. Clients of the other arms have these images: data sets are not equal.
+
+All of it ran on two CPU cores. The version for a GPU (`--large`: larger spaces, 400 rounds) has not been run.
 """.splitlines()
 _POOLED = """\
 Global models, by all test images together: no class prior of a client, no statistics of its own.
