@@ -177,7 +177,8 @@ def _scores(run: RunDirectory, clients: int) -> dict[str, list[list[float]]]:
     found: dict[str, list[list[float]]] = {kind: [] for kind in _KINDS}
     for client in data.clients[:clients]:
         own = data.client(client)
-        model = space.load(architecture, state.part("strategy/model/"))
+        arrays = state.part("strategy/model/")  # a model shares them: each client needs its own
+        model = space.load(architecture, {name: array.copy() for name, array in arrays.items()})
         scoring = Scoring(
             trainer=trainer,
             train=own.train,

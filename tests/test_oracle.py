@@ -12,6 +12,7 @@ import pytest
 from benchmarks import oracle
 from benchmarks.space_sizes import space_named
 from benchmarks.variance_components import Table, components, expected_best, gains
+from corolla.records.run_directory import RunDirectory
 
 
 def made(rng: np.random.Generator, *, own: float, shared: float, noise: float) -> Table:
@@ -107,6 +108,11 @@ def test_a_track_is_measured_once(
     assert len(partitions) == 1  # trainings differ, images do not
     scores = json.loads(runs[0].read_text())
     assert np.shape(scores["deployed"]) == np.shape(scores["fine_tuned"]) == (2, 2)
+    own = RunDirectory.open(runs[0].parent).summary()["test_accuracy"]["per_client"]
+    for client, halves in enumerate(
+        scores["deployed"]
+    ):  # of the model that came, not of the one before's
+        assert np.mean(halves) == pytest.approx(own[str(client)])
     assert len(list(oracle.lines(written["raw"]))) == 4
     before = [path.stat().st_mtime_ns for path in runs]
     oracle.main(arguments)
