@@ -16,12 +16,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.leaderboard import Cell, folder_of_images, rounds_of_a_trial
+from benchmarks.leaderboard import Cell, folder_of_images, rounds_of_a_trial, set_aside
 from benchmarks.leaderboard_cells import TITLES, TUNING_SEED, overrides_of
 from benchmarks.leaderboard_rows import scores
 from benchmarks.leaderboard_summary import insert
@@ -155,7 +154,7 @@ def _row(
         values["partition"] = compose_values(["partition=file", known])["partition"]
     said, given = folder.with_suffix(".json"), json.dumps(overrides)
     if folder.is_dir() and said.is_file() and said.read_text() != given:
-        folder.rename(folder.with_name(f"{folder.name}.before-{time.strftime('%Y%m%d-%H%M%S')}"))
+        set_aside(folder)
     if not (folder / "summary.json").is_file():
         folder.parent.mkdir(parents=True, exist_ok=True)
         said.write_text(given)

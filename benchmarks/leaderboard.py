@@ -88,10 +88,10 @@ class Cell:
     @property
     def settings(self) -> str:
         """What the results keep of all that the row comes from, to see whether it has changed since."""
-        every = [*self.overrides, *self.searched]
-        if self.track == "e":
-            stage = stage_of(self.arm, self.overrides)
-            every += [] if stage in (None, self.overrides) else [*(stage or ())]
+        every = (*self.overrides, *self.searched)
+        stage = stage_of(self.arm, self.overrides) if self.track == "e" else None
+        if stage is not None and stage != self.overrides:
+            every += stage
         return hashlib.sha256(" ".join(every).encode()).hexdigest()[:8]
 
 
@@ -259,12 +259,17 @@ def _command(cell: Cell, options: argparse.Namespace) -> list[str] | None:
         program = [sys.executable, "-m", "corolla.cli.main"]
         if not (folder.is_dir() and said.is_file() and json.loads(said.read_text()) == own):
             if folder.is_dir():
-                folder.rename(work / f"{name}.before-{time.strftime('%Y%m%d-%H%M%S')}")
+                set_aside(folder)
             said.write_text(json.dumps(own))
             return [*program, "run", *own]
         if not (folder / "summary.json").is_file():
             return [*program, "resume", str(folder)]
     return None
+
+
+def set_aside(folder: Path) -> None:
+    """Rename the folder of a run of other settings."""
+    folder.rename(folder.with_name(f"{folder.name}.before-{time.strftime('%Y%m%d-%H%M%S')}"))
 
 
 def _runs(cell: Cell, options: argparse.Namespace, work: Path) -> Iterator[tuple[str, list[str]]]:

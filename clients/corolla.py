@@ -35,10 +35,10 @@ class CorollaClient(PersonalClient):
     settings: CorollaClientSettings
 
     def _train(self, model: nn.Module, task: Task) -> TrainResult:
-        inner = slices_inside(task, self._site.space)
-        if not inner or not self.settings.inner_share:
-            return super()._train(model, task)
         site = self._site
+        inner = slices_inside(task, site.space) if self.settings.inner_share else []
+        if not inner:
+            return super()._train(model, task)
         return train_with_inner(
             model,
             site.data.train,

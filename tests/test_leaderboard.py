@@ -384,9 +384,7 @@ def test_new_clients_and_controls_are_cells_of_two_runs(
     assert list(stage.summary()["per_client"]) == ["4"]
     shared, deployed = weights_of(trained, "strategy/model/"), stage.client_model("4")[1]
     (stem, *_) = (name for name in shared if name.endswith("conv.weight"))
-    assert np.array_equal(
-        shared[stem], deployed[stem]
-    )  # the global model, not one that never trained
+    assert np.array_equal(shared[stem], deployed[stem])  # not of a model that never trained
     searched, lot = (
         RunDirectory.open(work / f"e-{arm}-s0").summary()["per_client"]["4"]["macs"]
         for arm in ("perfedrlnas", "perfedrlnas_by_lot")

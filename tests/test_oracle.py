@@ -109,9 +109,7 @@ def test_a_track_is_measured_once(
     scores = json.loads(runs[0].read_text())
     assert np.shape(scores["deployed"]) == np.shape(scores["fine_tuned"]) == (2, 2)
     own = RunDirectory.open(runs[0].parent).summary()["test_accuracy"]["per_client"]
-    for client, halves in enumerate(
-        scores["deployed"]
-    ):  # of the model that came, not of the one before's
+    for client, halves in enumerate(scores["deployed"]):  # each of the model that came
         assert np.mean(halves) == pytest.approx(own[str(client)])
     assert len(list(oracle.lines(written["raw"]))) == 4
     before = [path.stat().st_mtime_ns for path in runs]

@@ -35,9 +35,8 @@ class LikeSizesSettings:
 
     run: str | None  # folder of the search's finished run: same clients, same space
     tolerance: Annotated[float, Field(gt=0, lt=1)]  # share by which a draw may miss its size
-    same_for_all: bool = (
-        False  # of a search that deploys one for all: clients of one size deploy the same draw
-    )
+    # Of a search that deploys one for all: clients of one size deploy the same draw.
+    same_for_all: bool = False
 
 
 class LikeSizes(Unlearning):
